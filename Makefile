@@ -1,0 +1,60 @@
+# Every habit of this project; `make help` lists them.
+.DEFAULT_GOAL := help
+.PHONY: help run watch-events test test-unit test-integration test-system check format lock clean environment environment-dev
+
+# The first Python that is new enough; name another one with `make PYTHON=/path/to/python ...`.
+PYTHON ?= $(or $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
+  $$python -c 'import sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done),python3)
+PYTEST = .venv-dev/bin/python -m pytest
+# Services share one version of each package: the widest lock is solved first and constrains the others.
+LOCK = .venv-dev/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
+  --no-emit-index-url $(if $(UPGRADE),--upgrade)
+SERVICES = order product coupon balance relay
+
+help: ## list these habits
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-17s %s\n", $$1, $$2 }' Makefile
+
+run: environment ## start everything here: database, broker, five services and demo data
+	@exec .venv/bin/python -m deploy.local
+
+watch-events: environment ## print the events of the topic as they arrive
+	@exec .venv/bin/python -m deploy.local.watch_events
+
+test: environment-dev ## run every test, against real Postgres and the best broker this machine has
+	@exec $(PYTEST)
+
+test-unit: environment-dev ## run the pure tests: no database, no broker, no process
+	@exec $(PYTEST) tests/unit
+
+test-integration: environment-dev ## run the tests of a part against Postgres or a broker
+	@exec $(PYTEST) tests/integration tests/contract
+
+test-system: environment-dev ## run the tests that start the services as processes
+	@exec $(PYTEST) tests/system
+
+check: environment-dev ## check format, lint, types and import rules
+	@.venv-dev/bin/ruff format --check --quiet . || { echo 'make format mends this'; exit 1; }
+	@.venv-dev/bin/ruff check --quiet .
+	@.venv-dev/bin/mypy
+	@.venv-dev/bin/lint-imports --no-logo
+
+format: environment-dev ## format the code and mend what the linter can
+	@.venv-dev/bin/ruff check --fix --quiet . ; .venv-dev/bin/ruff format .
+
+lock: environment-dev ## solve every requirements.in again; UPGRADE=1 takes newer versions
+	@$(LOCK) tests/requirements.in --output-file tests/requirements.lock
+	@for folder in deploy/local $(SERVICES:%=services/%); do \
+	  echo $$folder && $(LOCK) --constraints tests/requirements.lock $$folder/requirements.in \
+	    --output-file $$folder/requirements.lock || exit 1; done
+
+clean: ## remove the data, logs and environments that the other targets made
+	@if test -f deploy/local/__main__.py && test -x .venv/bin/python && test -f .local/run.json; then \
+	  echo 'If `make run` is still running, stop it first.'; fi
+	rm -rf .local .venv .venv-dev .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+environment:
+	@$(PYTHON) deploy/environment.py .venv deploy/local/requirements.lock
+
+environment-dev:
+	@$(PYTHON) deploy/environment.py .venv-dev tests/requirements.lock

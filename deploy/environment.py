@@ -1,0 +1,94 @@
+"""Makes a virtual environment hold what a lock file names, and does nothing if it already does.
+
+Usage: python deploy/environment.py DIRECTORY LOCK
+
+Runs on the machine's own Python, whatever its version, to say in one line what is missing: so it imports the
+standard library only, and its syntax is that of Python 3.6.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+
+PYTHON_MINIMUM = (3, 11)  # asyncio.TaskGroup, asyncio.timeout and StrEnum
+
+
+def interpreter(directory):  # type: (str) -> str
+    return os.path.join(directory, "bin", "python")
+
+
+def same(one, other):  # type: (str, str) -> bool
+    try:
+        with open(one, "rb") as left, open(other, "rb") as right:
+            return left.read() == right.read()
+    except OSError:
+        return False
+
+
+def runs(python):  # type: (str) -> bool
+    """Whether this Python starts and has pip: a moved folder or a removed Python leaves a broken one."""
+    try:
+        return subprocess.call([python, "-c", "import pip"], stderr=subprocess.DEVNULL) == 0
+    except OSError:
+        return False
+
+
+def create(directory):  # type: (str) -> None
+    try:
+        import ensurepip  # noqa: F401
+        import venv  # noqa: F401
+    except ImportError:
+        package = "python{}.{}-venv".format(*sys.version_info)
+        message = (
+            "{} cannot create virtual environments: install its venv package (Debian, Ubuntu: apt install {})"
+        )
+        sys.exit(message.format(sys.executable, package) + " or name another Python with PYTHON=...")
+    shutil.rmtree(directory, ignore_errors=True)
+    if subprocess.call([sys.executable, "-m", "venv", directory]) != 0:
+        sys.exit("Could not create the virtual environment " + directory)
+
+
+def install(directory, lock):  # type: (str, str) -> None
+    """Installs the lock's packages, a line for each as it arrives; on failure the end of what pip said."""
+    command = [interpreter(directory), "-m", "pip", "install", "-r", lock, "--require-hashes", "--no-deps"]
+    command += ["--only-binary=:all:", "--disable-pip-version-check", "--no-input", "--progress-bar=off"]
+    said = []
+    pipe = subprocess.PIPE
+    process = subprocess.Popen(command, stdout=pipe, stderr=subprocess.STDOUT, universal_newlines=True)
+    assert process.stdout is not None
+    for line in process.stdout:
+        said.append(line.rstrip())
+        if line.startswith("Collecting "):
+            print("  " + line.split()[1], flush=True)
+        elif line.startswith("Installing collected packages"):
+            print("  unpacking ...", flush=True)
+    if process.wait() != 0:
+        sys.exit("\n".join([*said[-10:], "Could not install " + lock + " into " + directory]))
+
+
+def main():  # type: () -> None
+    if sys.version_info < PYTHON_MINIMUM:
+        needed = ".".join(map(str, PYTHON_MINIMUM))
+        found = ".".join(map(str, sys.version_info[:3]))
+        message = "Python {} or newer is needed, this is {}: name another one with PYTHON=..."
+        sys.exit(message.format(needed, found))
+    directory, lock = sys.argv[1:]
+    # The copy is written last, so an interrupted installation is taken up again.
+    installed = os.path.join(directory, "installed.lock")
+    current = same(lock, installed)
+    usable = runs(interpreter(directory))
+    if current and usable:
+        return
+    print("Installing " + lock + " into " + directory + " (once, until it changes)", flush=True)
+    if not usable:
+        create(directory)
+    install(directory, lock)
+    shutil.copyfile(lock, installed)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit("Interrupted; run the same command again to go on")
