@@ -1,0 +1,37 @@
+"""Composition root of the product service: settings → session, pool → command desk, routes → server."""
+
+import asyncio
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+from services.product import store
+from services.product.api import ProductApi
+from services.product.batch import execute, understand
+from services.product.settings import Settings
+from shared.command_desk import CommandDesk
+from shared.contracts.commands import ProductCommands
+from shared.http.commands import command_route
+from shared.http.server import HttpServer
+from shared.postgres import Pool, Session
+from shared.process import Service, main
+
+
+async def serve(settings: Settings, stop: asyncio.Event) -> None:
+    """Run until `stop` is set; what was opened last is closed first."""
+    async with AsyncExitStack() as stack:
+        pool = await stack.enter_async_context(Pool(settings, "product"))
+        session = await stack.enter_async_context(Session(settings, "product commands"))
+        desk = await stack.enter_async_context(CommandDesk(session, execute))
+
+        async def database() -> None:
+            async with pool.connection() as db:
+                await store.ready(db)
+
+        api = ProductApi(pool, settings.currency, settings.client_timeout_seconds)
+        routes = [*api.routes(), command_route(desk, ProductCommands, understand)]
+        description = "Products, their prices and their stock."
+        await HttpServer("product", description, settings, routes, {"database": database}).run(stop)
+
+
+if __name__ == "__main__":
+    main(Service("product", Settings, "products", Path(__file__).parent / "migrations", serve))

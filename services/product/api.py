@@ -1,0 +1,207 @@
+"""The product service over HTTP: parse → use case → reply."""
+
+from typing import Annotated, Any
+from uuid import UUID
+
+from aiohttp import web
+from pydantic import Field, model_validator
+
+from services.product import store
+from services.product.domain import OutOfStock, ProductExists, ProductNotFound, StockTooLarge, moved
+from shared.http.routes import Route
+from shared.http.server import reply
+from shared.http.wire import (
+    Amount,
+    Id,
+    Int64,
+    Name,
+    Page,
+    Wire,
+    decode_cursor,
+    encode_cursor,
+    path_id,
+    read_body,
+    read_query,
+)
+from shared.ids import uuid7
+from shared.postgres import Pool, Row
+
+
+class NewProduct(Wire):
+    """A product to add; the id is made if none is given."""
+
+    product_id: Id | None = None
+    name: Name
+    price: Amount
+    stock: Amount
+
+
+class ProductChange(Wire):
+    """What to change; orders keep the price and name they were placed with."""
+
+    name: Name | None = None
+    price: Amount | None = None
+
+    @model_validator(mode="after")
+    def _something(self) -> "ProductChange":
+        if self.name is None and self.price is None:
+            raise ValueError("give a name or a price, and neither as null")
+        return self
+
+
+class StockMove(Wire):
+    """Units put in (positive) or taken out (negative)."""
+
+    delta: Int64
+
+
+class Product(Wire):
+    """A product; `stock` is what is free to sell, `price` in minor units of `currency`."""
+
+    product_id: str
+    name: str
+    price: int
+    stock: int
+    currency: Annotated[str, Field(pattern="^[A-Z]{3}$")]
+
+
+class Products(Wire):
+    """A page of products, by id."""
+
+    items: list[Product]
+    next_cursor: str | None
+
+
+class Hold(Wire):
+    """Units an order took."""
+
+    order_id: UUID
+    product_id: str
+    quantity: int
+    unit_price: int
+    status: str
+    held_at: str
+
+
+class Holds(Wire):
+    """A page of holds, by order."""
+
+    items: list[Hold]
+    next_cursor: str | None
+
+
+class ProductApi:
+    """The handlers and what they need."""
+
+    def __init__(self, pool: Pool, currency: str, client_timeout_seconds: float) -> None:
+        self._pool = pool
+        self._currency = currency
+        self._timeout = client_timeout_seconds
+
+    def routes(self) -> list[Route]:
+        """Return the table of calls."""
+        one = {200: Product}
+        return [
+            Route(
+                "POST",
+                "/v1/products",
+                self.create,
+                "Add a product",
+                {201: Product},
+                (ProductExists,),
+                NewProduct,
+            ),
+            Route("GET", "/v1/products", self.list, "List products by id", {200: Products}, query=Page),
+            Route("GET", "/v1/products/{product_id}", self.get, "Get a product", one, (ProductNotFound,)),
+            Route(
+                "PATCH",
+                "/v1/products/{product_id}",
+                self.change,
+                "Change a product's name or price",
+                one,
+                (ProductNotFound,),
+                ProductChange,
+            ),
+            Route(
+                "POST",
+                "/v1/products/{product_id}/stock",
+                self.move_stock,
+                "Put units in or take them out",
+                one,
+                (ProductNotFound, OutOfStock, StockTooLarge),
+                StockMove,
+            ),
+            Route(
+                "GET",
+                "/internal/v1/holds",
+                self.list_holds,
+                "Page through the holds, for the audit",
+                {200: Holds},
+                query=Page,
+                tags=("internal",),
+            ),
+        ]
+
+    async def create(self, request: web.Request) -> web.Response:
+        """POST /v1/products."""
+        new = await read_body(request, NewProduct, timeout_seconds=self._timeout)
+        product_id = new.product_id or str(uuid7())
+        async with self._pool.connection() as db:
+            row = await store.create_product(db, product_id, new.name, new.price, new.stock)
+        return reply(self._view(row), 201)
+
+    async def get(self, request: web.Request) -> web.Response:
+        """GET /v1/products/{product_id}."""
+        product_id = path_id(request, "product_id", ProductNotFound)
+        async with self._pool.connection() as db:
+            row = await store.get_product(db, product_id)
+        return reply(self._found(row))
+
+    async def list(self, request: web.Request) -> web.Response:
+        """GET /v1/products."""
+        page = read_query(request, Page)
+        after = decode_cursor(page.cursor, str)
+        async with self._pool.connection() as db:
+            rows = await store.list_products(db, after[0] if after else "", page.limit + 1)
+        items = rows[: page.limit]
+        cursor = encode_cursor(items[-1]["product_id"]) if len(rows) > page.limit else None
+        return reply({"items": [self._view(row) for row in items], "next_cursor": cursor})
+
+    async def change(self, request: web.Request) -> web.Response:
+        """PATCH /v1/products/{product_id}."""
+        product_id = path_id(request, "product_id", ProductNotFound)
+        change = await read_body(request, ProductChange, timeout_seconds=self._timeout)
+        async with self._pool.connection() as db:
+            row = await store.change_product(db, product_id, change.name, change.price)
+        return reply(self._found(row))
+
+    async def move_stock(self, request: web.Request) -> web.Response:
+        """POST /v1/products/{product_id}/stock."""
+        product_id = path_id(request, "product_id", ProductNotFound)
+        move = await read_body(request, StockMove, timeout_seconds=self._timeout)
+        async with self._pool.transaction() as db:
+            locked = await store.lock_product(db, product_id)
+            if locked is None:
+                raise ProductNotFound
+            moved(locked["stock"], locked["put_in"], move.delta)
+            row = await store.move_stock(db, product_id, move.delta)
+        return reply(self._view(row))
+
+    async def list_holds(self, request: web.Request) -> web.Response:
+        """GET /internal/v1/holds."""
+        page = read_query(request, Page)
+        after = decode_cursor(page.cursor, UUID, str) or (UUID(int=0), "")
+        async with self._pool.connection() as db:
+            rows = await store.list_holds(db, after[0], after[1], page.limit + 1)
+        items = rows[: page.limit]
+        last = items[-1] if len(rows) > page.limit else None
+        cursor = encode_cursor(str(last["order_id"]), last["product_id"]) if last else None
+        return reply({"items": [dict(row) for row in items], "next_cursor": cursor})
+
+    def _found(self, row: Row | None) -> dict[str, Any]:
+        if row is None:
+            raise ProductNotFound
+        return self._view(row)
+
+    def _view(self, row: Row) -> dict[str, Any]:
+        return {**dict(row), "currency": self._currency}

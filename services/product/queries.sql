@@ -1,0 +1,73 @@
+-- All SQL of the product service.
+
+-- name: ready
+SELECT 1 FROM products.products LIMIT 1;
+
+-- name: create_product
+INSERT INTO products.products (product_id, name, price, stock, put_in)
+VALUES ($1, $2, $3, $4, $4)
+RETURNING product_id, name, price, stock;
+
+-- name: get_product
+SELECT product_id, name, price, stock FROM products.products WHERE product_id = $1;
+
+-- name: list_products
+SELECT product_id, name, price, stock FROM products.products
+WHERE product_id > $1 ORDER BY product_id LIMIT $2;
+
+-- name: change_product
+UPDATE products.products SET name = coalesce($2, name), price = coalesce($3, price)
+WHERE product_id = $1
+RETURNING product_id, name, price, stock;
+
+-- name: lock_product
+SELECT stock, put_in FROM products.products WHERE product_id = $1 FOR UPDATE;
+
+-- name: move_stock
+UPDATE products.products SET stock = stock + $2, put_in = put_in + $2
+WHERE product_id = $1
+RETURNING product_id, name, price, stock;
+
+-- name: open_gates
+INSERT INTO products.gates (order_id)
+SELECT order_id FROM unnest($1::uuid[]) AS t (order_id) ORDER BY order_id
+ON CONFLICT DO NOTHING;
+
+-- name: lock_gates
+SELECT order_id, closed FROM products.gates
+WHERE order_id = ANY ($1::uuid[]) ORDER BY order_id FOR UPDATE;
+
+-- name: read_holds
+SELECT order_id, product_id, quantity FROM products.holds
+WHERE order_id = ANY ($1::uuid[]) AND status = 'HELD';
+
+-- name: lock_stock
+SELECT product_id, name, price, stock FROM products.products
+WHERE product_id = ANY ($1::text[]) ORDER BY product_id FOR UPDATE;
+
+-- name: read_outcomes
+SELECT order_id, type, attempt, applied, body FROM products.outcomes WHERE order_id = ANY ($1::uuid[]);
+
+-- name: write_outcomes
+INSERT INTO products.outcomes (order_id, type, attempt, applied, body)
+SELECT * FROM unnest($1::uuid[], $2::text[], $3::integer[], $4::boolean[], $5::jsonb[]);
+
+-- name: close_gates
+UPDATE products.gates SET closed = true WHERE order_id = ANY ($1::uuid[]);
+
+-- name: write_holds
+INSERT INTO products.holds (order_id, product_id, quantity, unit_price)
+SELECT * FROM unnest($1::uuid[], $2::text[], $3::bigint[], $4::bigint[]);
+
+-- name: write_restored
+UPDATE products.holds SET status = 'RESTORED', restored_at = now()
+WHERE order_id = ANY ($1::uuid[]) AND status = 'HELD';
+
+-- name: write_stock
+UPDATE products.products AS p SET stock = t.stock
+FROM unnest($1::text[], $2::bigint[]) AS t (product_id, stock)
+WHERE p.product_id = t.product_id;
+
+-- name: list_holds
+SELECT order_id, product_id, quantity, unit_price, status, held_at FROM products.holds
+WHERE (order_id, product_id) > ($1, $2) ORDER BY order_id, product_id LIMIT $3;

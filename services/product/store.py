@@ -1,0 +1,138 @@
+"""One function per query of queries.sql; each takes a connection, so that its caller owns the transaction."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from uuid import UUID
+
+import asyncpg
+
+from services.product.domain import Decision, Hold, OrderId, ProductExists, ProductId, Stock, Units
+from shared.participant import Outcome, OutcomeKey
+from shared.postgres import Connection, Row, load_queries
+
+SQL = load_queries(Path(__file__).parent / "queries.sql")
+
+
+async def ready(db: Connection) -> None:
+    """Raise unless the schema is there and can be read."""
+    await db.fetch(SQL["ready"])
+
+
+async def create_product(db: Connection, product_id: str, name: str, price: int, stock: int) -> Row:
+    """Insert a product. Raises ProductExists."""
+    try:
+        row = await db.fetchrow(SQL["create_product"], product_id, name, price, stock)
+    except asyncpg.UniqueViolationError:
+        raise ProductExists(f"There is a product {product_id} already.") from None
+    assert row is not None
+    return row
+
+
+async def get_product(db: Connection, product_id: str) -> Row | None:
+    """Return a product or None."""
+    return await db.fetchrow(SQL["get_product"], product_id)
+
+
+async def list_products(db: Connection, after: str, limit: int) -> list[Row]:
+    """Return up to `limit` products with an id above `after`, by id."""
+    return await db.fetch(SQL["list_products"], after, limit)
+
+
+async def change_product(db: Connection, product_id: str, name: str | None, price: int | None) -> Row | None:
+    """Change what is not None and return the product, or None if there is no such product."""
+    return await db.fetchrow(SQL["change_product"], product_id, name, price)
+
+
+async def lock_product(db: Connection, product_id: str) -> Row | None:
+    """Lock a product and return its stock and put_in, or None."""
+    return await db.fetchrow(SQL["lock_product"], product_id)
+
+
+async def move_stock(db: Connection, product_id: str, delta: int) -> Row:
+    """Add `delta` units to a locked product."""
+    row = await db.fetchrow(SQL["move_stock"], product_id, delta)
+    assert row is not None
+    return row
+
+
+async def open_gates(db: Connection, orders: Sequence[UUID]) -> None:
+    """Make sure that each order has its gate."""
+    await db.execute(SQL["open_gates"], orders)
+
+
+async def lock_gates(db: Connection, orders: Sequence[UUID]) -> set[UUID]:
+    """Lock the gates in order of id and return those that are closed."""
+    return {row["order_id"] for row in await db.fetch(SQL["lock_gates"], orders) if row["closed"]}
+
+
+async def read_holds(db: Connection, orders: Sequence[UUID]) -> dict[OrderId, Units]:
+    """Return the units that each order holds, by product."""
+    held: dict[OrderId, dict[ProductId, int]] = {}
+    for row in await db.fetch(SQL["read_holds"], orders):
+        held.setdefault(row["order_id"], {})[row["product_id"]] = row["quantity"]
+    return dict(held)
+
+
+async def lock_stock(db: Connection, products: Sequence[ProductId]) -> dict[ProductId, Stock]:
+    """Lock the products in order of id and return those that exist."""
+    rows = await db.fetch(SQL["lock_stock"], products)
+    return {row["product_id"]: Stock(row["name"], row["price"], row["stock"]) for row in rows}
+
+
+async def read_outcomes(db: Connection, orders: Sequence[UUID]) -> dict[OutcomeKey, Outcome]:
+    """Return the stored outcomes of the orders."""
+    rows = await db.fetch(SQL["read_outcomes"], orders)
+    return {(row["order_id"], row["type"], row["attempt"]): Outcome(row["applied"], row["body"]) for row in rows}
+
+
+async def write_outcomes(db: Connection, outcomes: dict[OutcomeKey, Outcome]) -> None:
+    """Store outcomes that are new."""
+    orders, types, attempts = zip(*outcomes, strict=True)
+    applied = [outcome.applied for outcome in outcomes.values()]
+    bodies = [outcome.body for outcome in outcomes.values()]
+    await db.execute(SQL["write_outcomes"], orders, types, attempts, applied, bodies)
+
+
+async def close_gates(db: Connection, orders: Sequence[UUID]) -> None:
+    """Close gates for good."""
+    await db.execute(SQL["close_gates"], orders)
+
+
+async def write_holds(db: Connection, holds: Sequence[Hold]) -> None:
+    """Insert holds."""
+    await db.execute(
+        SQL["write_holds"],
+        [hold.order_id for hold in holds],
+        [hold.product_id for hold in holds],
+        [hold.quantity for hold in holds],
+        [hold.unit_price for hold in holds],
+    )
+
+
+async def write_restored(db: Connection, orders: Sequence[OrderId]) -> None:
+    """Mark what the orders hold as RESTORED."""
+    await db.execute(SQL["write_restored"], orders)
+
+
+async def write_stock(db: Connection, units: dict[ProductId, int]) -> None:
+    """Set the free stock of locked products."""
+    await db.execute(SQL["write_stock"], list(units), list(units.values()))
+
+
+async def list_holds(db: Connection, order_id: UUID, product_id: str, limit: int) -> list[Row]:
+    """Return up to `limit` holds after the given place, by order and product."""
+    return await db.fetch(SQL["list_holds"], order_id, product_id, limit)
+
+
+async def write_decision(db: Connection, decision: Decision) -> None:
+    """Write a batch's decision: at most five statements, however large the batch."""
+    if decision.verdict.new_outcomes:
+        await write_outcomes(db, decision.verdict.new_outcomes)
+    if decision.verdict.newly_closed:
+        await close_gates(db, list(decision.verdict.newly_closed))
+    if decision.restored:
+        await write_restored(db, decision.restored)
+    if decision.holds:
+        await write_holds(db, decision.holds)
+    if decision.units:
+        await write_stock(db, decision.units)

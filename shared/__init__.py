@@ -1,0 +1,1 @@
+"""What the services share: Postgres, HTTP, processes and the participant protocol, free of any domain."""

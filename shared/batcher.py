@@ -1,0 +1,103 @@
+"""Natural batching: while a batch is in flight, whatever arrives waits and goes in the next one.
+
+At low load a lone item leaves at once, so batching adds no delay; at high load batches grow and the cost
+of each item falls. There is no linger timer: measured, timers lost.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Generic, TypeVar
+
+from prometheus_client import Counter, Gauge, Histogram
+
+from shared.refusals import Unavailable
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+SIZE = Histogram("batch_size", "Items in a batch", ["batcher"], buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256, 512))
+WAITING = Gauge("batch_waiting", "Items waiting for their batch", ["batcher"])
+FULL = Counter("batch_queue_full_total", "Items refused because the queue was full", ["batcher"])
+
+
+class Batcher(Generic[Item, Result]):
+    """Collects items and hands them to `work` in batches, one batch in flight.
+
+    `work` gets 1..batch_max items and returns one result or exception an item, in the same order. When it
+    raises, every item of that batch fails with that exception. Batches run in the batcher's own task, so a
+    waiter that is cancelled (a client that hung up) never cancels the batch it is part of.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        work: Callable[[Sequence[Item]], Awaitable[Sequence[Result | BaseException]]],
+        *,
+        batch_max: int,
+        queue_max: int,
+    ) -> None:
+        self._work = work
+        self._batch_max = batch_max
+        self._queue_max = queue_max
+        self._queue: deque[tuple[Item, asyncio.Future[Result]]] = deque()
+        self._arrived = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._closing = False
+        self._size = SIZE.labels(name)
+        self._full = FULL.labels(name)
+        WAITING.labels(name).set_function(lambda: len(self._queue))
+
+    async def __aenter__(self) -> "Batcher[Item, Result]":
+        self._task = asyncio.create_task(self._run())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Finish what is queued, then stop."""
+        self._closing = True
+        self._arrived.set()
+        if self._task is not None:
+            await self._task
+
+    @property
+    def full(self) -> bool:
+        """Say whether a further item would be refused."""
+        return len(self._queue) >= self._queue_max
+
+    def submit(self, item: Item) -> "asyncio.Future[Result]":
+        """Queue an item and return the future of its result. Raises Unavailable when the queue is full."""
+        if self._closing or self.full:
+            self._full.inc()
+            raise Unavailable("The queue is full.")
+        future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        self._queue.append((item, future))
+        self._arrived.set()
+        return future
+
+    async def _run(self) -> None:
+        while True:
+            if not self._queue:
+                if self._closing:
+                    return
+                self._arrived.clear()
+                await self._arrived.wait()
+                continue
+            count = min(len(self._queue), self._batch_max)
+            await self._run_batch([self._queue.popleft() for _ in range(count)])
+
+    async def _run_batch(self, batch: list[tuple[Item, "asyncio.Future[Result]"]]) -> None:
+        self._size.observe(len(batch))
+        results: Sequence[Result | BaseException]
+        try:
+            results = await self._work([item for item, _ in batch])
+            if len(results) != len(batch):
+                raise RuntimeError(f"a batch of {len(batch)} returned {len(results)} results")
+        except Exception as error:  # noqa: BLE001 - every waiter gets it
+            results = [error] * len(batch)
+        for (_, future), result in zip(batch, results, strict=True):
+            if future.done():  # its waiter was cancelled
+                continue
+            if isinstance(result, BaseException):
+                future.set_exception(result)
+            else:
+                future.set_result(result)

@@ -1,0 +1,93 @@
+"""The participant protocol's other half: takes batches of commands and runs each as one transaction.
+
+Concurrent calls (one from each replica that asks) are merged by a batcher, so that a participant has one
+batch in flight whatever the number of its callers.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Generic
+
+import asyncpg
+import structlog
+from prometheus_client import Counter
+
+from shared.batcher import Batcher
+from shared.participant import C, Outcome
+from shared.postgres import Connection, Session
+from shared.refusals import Unavailable
+
+log = structlog.get_logger()
+
+BATCH_MAX = 256  # past this the latency of a batch grows faster than throughput
+QUEUE_MAX = 4096  # about a second of work; beyond it a caller does better to hear 503 at once
+OUTCOMES = Counter("commands_total", "Commands by outcome", ["type", "outcome"])
+SPLIT = Counter("command_batches_split_total", "Batches that failed in the database and were retried one by one")
+
+Execute = Callable[[Connection, Sequence[C]], Awaitable[Sequence[Outcome]]]
+
+
+class CommandDesk(Generic[C]):
+    """Runs commands in batches. `execute` decides and writes one batch inside the transaction it is given."""
+
+    def __init__(self, session: Session, execute: Execute[C], *, batch_max: int = BATCH_MAX) -> None:
+        self._session = session
+        self._execute = execute
+        self._batcher: Batcher[C, Outcome] = Batcher(
+            "commands", self._run_batch, batch_max=batch_max, queue_max=QUEUE_MAX
+        )
+
+    async def __aenter__(self) -> "CommandDesk[C]":
+        await self._batcher.__aenter__()
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self._batcher.__aexit__(*exc)
+
+    async def run(self, commands: Sequence[C]) -> list[Outcome | None]:
+        """Run the commands and return an outcome each, in their order; None where it is unknown.
+
+        Raises Unavailable when nothing is known of any of them. The caller repeats what is unknown until it
+        is known.
+        """
+        futures = [self._batcher.submit(command) for command in commands]
+        results = await asyncio.gather(*futures, return_exceptions=True)
+        outcomes: list[Outcome | None] = []
+        for command, result in zip(commands, results, strict=True):
+            if isinstance(result, Outcome):
+                outcomes.append(result)
+                OUTCOMES.labels(command.type, "applied" if result.applied else "refused").inc()
+                continue
+            outcomes.append(None)
+            OUTCOMES.labels(command.type, "unknown").inc()
+            if not isinstance(result, Unavailable):
+                log.error("command failed", type=command.type, gate=str(command.gate), error=repr(result))
+        if outcomes and all(outcome is None for outcome in outcomes):
+            raise Unavailable("The database did not answer; nothing is known of these commands.")
+        return outcomes
+
+    async def _run_batch(self, commands: Sequence[C]) -> Sequence[Outcome | BaseException]:
+        try:
+            return await self._run_transaction(commands)
+        except (Unavailable, asyncpg.PostgresError) as error:
+            if len(commands) == 1 or _unreachable(error):
+                raise
+            SPLIT.inc()
+            log.warning("batch failed, retrying one by one", size=len(commands), error=str(error))
+        results: list[Outcome | BaseException] = []
+        for command in commands:
+            try:
+                results.extend(await self._run_transaction([command]))
+            except (Unavailable, asyncpg.PostgresError) as error:
+                results.append(error)
+        return results
+
+    async def _run_transaction(self, commands: Sequence[C]) -> Sequence[Outcome]:
+        async with self._session.transaction() as connection:
+            return await self._execute(connection, commands)
+
+
+def _unreachable(error: Exception) -> bool:
+    """Say whether the server was out of reach, so that single retries would each wait for it in vain."""
+    cause = error.__cause__
+    return isinstance(error, Unavailable) and not isinstance(cause, asyncpg.TransactionRollbackError)

@@ -1,0 +1,137 @@
+"""The participant protocol's wire models, version 1: `POST /internal/v1/commands`.
+
+The order service sends, each participant validates the commands it knows. Ids and amounts follow the public
+contract; `attempt` is 0 but for debits, where it is the number of the payment.
+"""
+
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+from pydantic import Field
+
+from shared.http.wire import Amount, Id, Wire
+
+COMMANDS_PATH = "/internal/v1/commands"
+# What fits one call: the sender never exceeds it and the receiver refuses more.
+COMMANDS_MAX = 256
+# 256 holds of 50 lines with ids of 128 characters, JSON-escaped at the worst, and room to spare.
+COMMANDS_BODY_MAX_BYTES = 16 * 1024 * 1024
+
+Attempt = Annotated[int, Field(ge=0, le=2**31 - 1)]
+LINES_MAX = 50
+QUANTITY_MAX = 1000
+
+
+class HoldLine(Wire):
+    """Units of one product."""
+
+    product_id: Id
+    quantity: Annotated[int, Field(ge=1, le=QUANTITY_MAX)]
+
+
+class HoldStock(Wire):
+    """Hold all lines or none; the result prices them: `{"lines": [{product_id, name, quantity, unit_price}]}`."""
+
+    type: Literal["hold_stock"]
+    order_id: UUID
+    attempt: Attempt = 0
+    lines: Annotated[list[HoldLine], Field(min_length=1, max_length=LINES_MAX)]
+
+
+class RestoreStock(Wire):
+    """Give back whatever the order holds, and close it here."""
+
+    type: Literal["restore_stock"]
+    order_id: UUID
+    attempt: Attempt = 0
+
+
+class ReserveCoupon(Wire):
+    """Set a coupon aside for an order that is paid later; the result is `{"discount_amount"}`."""
+
+    type: Literal["reserve_coupon"]
+    order_id: UUID
+    attempt: Attempt = 0
+    coupon_id: Id
+    user_id: Id
+    subtotal_amount: Amount
+
+
+class RedeemCoupon(Wire):
+    """Use a coupon up. `reserved`: the order is paid later, so the coupon must be RESERVED by it and nothing
+    else is asked again; otherwise it must be AVAILABLE and valid now. The result is `{"discount_amount"}`."""
+
+    type: Literal["redeem_coupon"]
+    order_id: UUID
+    attempt: Attempt = 0
+    coupon_id: Id
+    user_id: Id
+    subtotal_amount: Amount
+    reserved: bool
+
+
+class ReleaseCoupon(Wire):
+    """Make the order's coupon AVAILABLE again, and close the order here."""
+
+    type: Literal["release_coupon"]
+    order_id: UUID
+    attempt: Attempt = 0
+
+
+class Debit(Wire):
+    """Take money from the user's account; the result is `{"balance"}` after it."""
+
+    type: Literal["debit"]
+    order_id: UUID
+    attempt: Attempt
+    user_id: Id
+    amount: Amount
+
+
+class Refund(Wire):
+    """Give back whatever the order paid, whichever attempt it was, and close the order here."""
+
+    type: Literal["refund"]
+    order_id: UUID
+    attempt: Attempt = 0
+
+
+class ProductCommands(Wire):
+    """A batch for the product service."""
+
+    commands: Annotated[
+        list[Annotated[HoldStock | RestoreStock, Field(discriminator="type")]],
+        Field(min_length=1, max_length=COMMANDS_MAX),
+    ]
+
+
+class CouponCommands(Wire):
+    """A batch for the coupon service."""
+
+    commands: Annotated[
+        list[Annotated[ReserveCoupon | RedeemCoupon | ReleaseCoupon, Field(discriminator="type")]],
+        Field(min_length=1, max_length=COMMANDS_MAX),
+    ]
+
+
+class BalanceCommands(Wire):
+    """A batch for the balance service."""
+
+    commands: Annotated[
+        list[Annotated[Debit | Refund, Field(discriminator="type")]],
+        Field(min_length=1, max_length=COMMANDS_MAX),
+    ]
+
+
+class WireOutcome(Wire):
+    """What became of a command; `unknown` means: ask again."""
+
+    outcome: Literal["applied", "refused", "unknown"]
+    result: dict[str, Any] | None = None
+    problem: dict[str, Any] | None = None
+
+
+class Outcomes(Wire):
+    """One outcome a command, in the commands' order."""
+
+    outcomes: list[WireOutcome]

@@ -1,0 +1,105 @@
+"""The one place where a failure becomes an HTTP status: RFC 9457 problem+json for every error there is."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import orjson
+from aiohttp import web
+
+from shared.refusals import Problem, Refusal, Unavailable
+
+CONTENT_TYPE = "application/problem+json"
+
+
+class MalformedBody(Refusal):
+    """The body is not valid JSON."""
+
+    slug = "malformed-body"
+
+
+class ValidationFailed(Refusal):
+    """The input does not fit its schema."""
+
+    slug = "validation-failed"
+    status = 422
+
+    def __init__(self, errors: Sequence[Mapping[str, str]]) -> None:
+        """`errors`: a JSON pointer and a message each; pointers into the query begin with `/query`."""
+        super().__init__(errors=list(errors))
+
+
+class BodyTooLarge(Refusal):
+    """The body is larger than this service accepts."""
+
+    slug = "body-too-large"
+    status = 413
+
+
+class UnsupportedMediaType(Refusal):
+    """The body must be application/json, unencoded."""
+
+    slug = "unsupported-media-type"
+    status = 415
+
+
+class RequestTimeout(Refusal):
+    """The body did not arrive in time."""
+
+    slug = "request-timeout"
+    status = 408
+
+
+# Slugs and titles for what the HTTP library itself refuses.
+_BY_STATUS = {
+    400: ("bad-request", "The request is not valid HTTP"),
+    404: ("not-found", "There is nothing at this path"),
+    405: ("method-not-allowed", "This path does not know this method"),
+    413: ("body-too-large", "The body is larger than this service accepts"),
+    417: ("expectation-failed", "Only 100-continue can be expected"),
+    500: ("internal-error", "Something went wrong here; it has been logged"),
+}
+
+
+def encode(status: int, slug: str, title: str, detail: str, instance: str, **members: Any) -> bytes:
+    """Return the bytes of a problem that no Refusal stands for."""
+    body = {
+        "type": f"/problems/{slug}",
+        "title": title,
+        "status": status,
+        "detail": detail,
+        "instance": instance,
+    }
+    return orjson.dumps({**body, **members})
+
+
+def respond(error: Exception, path: str) -> web.Response | None:
+    """Return the response for a failure, or None when it is a bug."""
+    if isinstance(error, Refusal | Problem):
+        body = error.body if isinstance(error, Problem) else error.problem()
+        return _response(orjson.dumps({**body, "instance": path}), error.status)
+    if isinstance(error, Unavailable):
+        encoded = encode(503, error.slug, "This service can't serve the request right now", str(error), path)
+        return _response(encoded, 503, {"Retry-After": str(error.retry_after_seconds)})
+    if isinstance(error, web.HTTPException) and error.status >= 400:
+        slug, title = _BY_STATUS.get(error.status, ("refused", error.reason))
+        headers = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else {}
+        return _response(encode(error.status, slug, title, title + ".", path), error.status, headers)
+    return None
+
+
+def bug(path: str) -> web.Response:
+    """Return the response for a bug; the caller has logged it."""
+    slug, title = _BY_STATUS[500]
+    return _response(encode(500, slug, title, title + ".", path), 500)
+
+
+def bad_http(status: int, path: str = "") -> web.Response:
+    """Return the response for bytes that could not be parsed as HTTP; the connection is closed."""
+    slug, title = _BY_STATUS.get(status, _BY_STATUS[400])
+    response = _response(encode(status, slug, title, title + ".", path), status)
+    response.force_close()
+    return response
+
+
+def _response(body: bytes, status: int, headers: Mapping[str, str] | None = None) -> web.Response:
+    return web.Response(body=body, status=status, headers=headers, content_type=CONTENT_TYPE)

@@ -1,0 +1,27 @@
+"""Routes as data: the router, the OpenAPI document and the tests read the same table."""
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from aiohttp import web
+from pydantic import BaseModel
+
+from shared.refusals import Refusal
+
+Handler = Callable[[web.Request], Awaitable[web.Response]]
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One call: where it is, what it takes, what it answers and how it refuses."""
+
+    method: str
+    path: str
+    handler: Handler
+    summary: str
+    replies: Mapping[int, type[BaseModel] | None]
+    refusals: Sequence[type[Refusal]] = ()
+    body: type[BaseModel] | None = None
+    query: type[BaseModel] | None = None
+    tags: Sequence[str] = ()
+    headers: Mapping[str, str] = field(default_factory=dict)  # request header → what it is for

@@ -1,0 +1,210 @@
+"""Strict input: what a client may send, checked before any use case sees it."""
+
+import asyncio
+import unicodedata
+from datetime import datetime
+from typing import Annotated, Any, TypeVar
+from uuid import UUID
+
+import orjson
+from aiohttp import http_exceptions, web
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+)
+
+from shared.http.problems import (
+    BodyTooLarge,
+    MalformedBody,
+    RequestTimeout,
+    UnsupportedMediaType,
+    ValidationFailed,
+)
+
+BODY_MAX_BYTES = 64 * 1024
+LIMIT_DEFAULT = 20
+LIMIT_MAX = 100
+INT64_MAX = 2**63 - 1
+
+
+def _no_control_characters(text: str) -> str:
+    # NUL can't be stored by Postgres; the others break logs, headers and terminals.
+    if any(unicodedata.category(character) in ("Cc", "Cs") for character in text):
+        raise ValueError("must not contain control characters")
+    return text
+
+
+Text = Annotated[str, AfterValidator(_no_control_characters)]
+Id = Annotated[Text, StringConstraints(min_length=1, max_length=128)]
+Name = Annotated[Text, StringConstraints(min_length=1, max_length=200)]
+Amount = Annotated[int, Field(ge=0, le=INT64_MAX)]
+PositiveAmount = Annotated[int, Field(ge=1, le=INT64_MAX)]
+Int64 = Annotated[int, Field(ge=-(2**63), le=INT64_MAX)]
+
+
+def _storable(moment: datetime) -> datetime:
+    # Shifted to UTC, the edges of the calendar fall off both Python's and Postgres' range.
+    if not 1 < moment.year < 9999:
+        raise ValueError("must lie between the years 2 and 9998")
+    return moment
+
+
+Moment = Annotated[AwareDatetime, AfterValidator(_storable)]
+
+
+class Wire(BaseModel):
+    """Base of every wire model: strict types, unknown fields refused, immutable."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+
+class Query(BaseModel):
+    """Base of every query-string model: text is parsed to the field's type, unknown parameters refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def _lowered(limit: Any) -> Any:
+    return min(limit, LIMIT_MAX) if isinstance(limit, int) else limit
+
+
+class Page(Query):
+    """The parameters of every list: `limit` 1..100 (more is lowered to 100) and an opaque `cursor`."""
+
+    limit: Annotated[int, Field(ge=1), AfterValidator(_lowered)] = LIMIT_DEFAULT
+    cursor: Annotated[str, StringConstraints(min_length=1, max_length=1024)] | None = None
+
+
+class NoBody(Wire):
+    """For calls without a body: nothing, or an empty object."""
+
+
+W = TypeVar("W", bound=BaseModel)
+
+
+async def read_body(
+    request: web.Request, model: type[W], *, limit_bytes: int = BODY_MAX_BYTES, timeout_seconds: float = 10.0
+) -> W:
+    """Read and check a JSON body. Raises the refusal for 400, 408, 413, 415 or 422."""
+    raw = await _read(request, limit_bytes, timeout_seconds)
+    if model is NoBody and not raw:
+        return model()
+    _check_media_type(request)
+    try:
+        return model.model_validate_json(raw)
+    except ValidationError as error:
+        raise _refusal(error, "") from None
+
+
+def read_query(request: web.Request, model: type[W]) -> W:
+    """Check the query string. Raises ValidationFailed for unknown, repeated or wrong parameters."""
+    values: dict[str, str] = {}
+    for name, value in request.query.items():
+        if name in values:
+            raise ValidationFailed([{"pointer": f"/query/{_escaped(name)}", "message": "is given twice"}])
+        values[name] = value
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        raise _refusal(error, "/query") from None
+
+
+def path_id(request: web.Request, name: str, otherwise: type[Exception]) -> str:
+    """Return an id from the path, or raise `otherwise`, since nothing can have an id that isn't one."""
+    value = request.match_info[name]
+    try:
+        _no_control_characters(value)
+        value.encode()
+    except ValueError:
+        raise otherwise() from None
+    if not 1 <= len(value) <= 128:
+        raise otherwise()
+    return value
+
+
+def path_uuid(request: web.Request, name: str, otherwise: type[Exception]) -> UUID:
+    """Return a UUID from the path, or raise `otherwise`."""
+    try:
+        return UUID(request.match_info[name])
+    except ValueError:
+        raise otherwise() from None
+
+
+def encode_cursor(*parts: str | int) -> str:
+    """Return an opaque cursor for the place after the given sort key."""
+    return orjson.dumps(parts).hex()
+
+
+def decode_cursor(cursor: str | None, *kinds: type) -> tuple[Any, ...] | None:
+    """Return the sort key of a cursor, checked to be of the given types. Raises ValidationFailed."""
+    if cursor is None:
+        return None
+    try:
+        parts = orjson.loads(bytes.fromhex(cursor))
+        if not isinstance(parts, list) or len(parts) != len(kinds):
+            raise ValueError
+        return tuple(_checked(part, kind) for part, kind in zip(parts, kinds, strict=True))
+    except ValueError:
+        raise ValidationFailed([{"pointer": "/query/cursor", "message": "is not one of our cursors"}]) from None
+
+
+def _checked(part: Any, kind: type) -> Any:
+    if kind is UUID and isinstance(part, str):
+        return UUID(part)
+    if type(part) is not kind or (isinstance(part, int) and not 0 <= part <= INT64_MAX):
+        raise ValueError
+    return _no_control_characters(part) if isinstance(part, str) else part
+
+
+async def _read(request: web.Request, limit_bytes: int, timeout_seconds: float) -> bytes:
+    if (request.content_length or 0) > limit_bytes:
+        raise BodyTooLarge(f"The body may have {limit_bytes} bytes at the most.")
+    if not request.can_read_body:
+        return b""
+    body = bytearray()
+    try:
+        async with asyncio.timeout(timeout_seconds):
+            async for chunk in request.content.iter_any():
+                body += chunk
+                if len(body) > limit_bytes:
+                    raise BodyTooLarge(f"The body may have {limit_bytes} bytes at the most.")
+    except TimeoutError:
+        raise RequestTimeout from None
+    except (web.RequestPayloadError, http_exceptions.HttpProcessingError):
+        raise MalformedBody("The body does not arrive as its headers announce it.") from None
+    return bytes(body)
+
+
+def _check_media_type(request: web.Request) -> None:
+    if request.content_type != "application/json" or (request.charset or "utf-8").lower() not in (
+        "utf-8",
+        "utf8",
+    ):
+        raise UnsupportedMediaType
+    if request.headers.get("Content-Encoding", "identity").lower() != "identity":
+        raise UnsupportedMediaType
+
+
+def _refusal(error: ValidationError, root: str) -> MalformedBody | ValidationFailed:
+    errors = error.errors(include_url=False, include_context=False, include_input=False)
+    if any(item["type"] == "json_invalid" for item in errors):
+        return MalformedBody(errors[0]["msg"])
+    return ValidationFailed(
+        [
+            {
+                "pointer": root + "".join(f"/{_escaped(str(part))}" for part in item["loc"]),
+                "message": item["msg"],
+            }
+            for item in errors[:20]  # a body of 64 KiB can hold thousands; twenty tell what is wrong
+        ]
+    )
+
+
+def _escaped(part: str) -> str:
+    text = part.encode("utf-8", "replace").decode()
+    return text.replace("~", "~0").replace("/", "~1")

@@ -1,0 +1,193 @@
+"""Postgres: named queries, a small pool for reads, and sessions that own one connection for a hot path.
+
+Failures of the connection or the server become `Unavailable` here and nowhere else; constraint violations
+stay asyncpg's, for the one place in each service's store.py that knows what they mean.
+"""
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import orjson
+from prometheus_client import Counter
+
+from shared.refusals import Unavailable
+from shared.settings import ServiceSettings
+
+# What a pool lends behaves like a connection; only its type differs.
+Connection = asyncpg.Connection | asyncpg.pool.PoolConnectionProxy
+Row = asyncpg.Record
+
+RECONNECTS = Counter("postgres_reconnects_total", "Connections reopened after they broke", ["session"])
+
+CONNECT_TIMEOUT_SECONDS = 5.0
+# Longer than any lock queue seen under load, shorter than a client's patience.
+COMMAND_TIMEOUT_SECONDS = 10.0
+# What the server or the network does to us, as against what we did wrong.
+TRANSIENT = (
+    asyncpg.PostgresConnectionError,
+    asyncpg.OperatorInterventionError,  # shutdown, cancel, failover
+    asyncpg.InsufficientResourcesError,  # out of connections, disk or memory
+    asyncpg.TransactionRollbackError,  # deadlock, serialization
+    asyncpg.LockNotAvailableError,
+    asyncpg.ReadOnlySQLTransactionError,  # a failover left us on a standby
+    asyncpg.InvalidCatalogNameError,  # the database is not there yet
+    asyncpg.UndefinedTableError,  # not migrated yet
+    asyncpg.InvalidSchemaNameError,
+    asyncpg.InvalidAuthorizationSpecificationError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    OSError,
+    TimeoutError,
+)
+_NAME = re.compile(r"^-- name: (\w+)\s*$", re.MULTILINE)
+
+
+def load_queries(path: Path) -> Mapping[str, str]:
+    """Return the queries of a file by name, each beginning at its line `-- name: lock_stock`."""
+    parts = _NAME.split(path.read_text())
+    queries = {name: sql.strip().rstrip(";") for name, sql in zip(parts[1::2], parts[2::2], strict=True)}
+    if len(queries) != len(parts) // 2:
+        raise ValueError(f"{path} names a query twice")
+    return queries
+
+
+async def connect(settings: ServiceSettings, application: str, *, hot: bool = False) -> asyncpg.Connection:
+    """Open a connection.
+
+    `hot` pins plans for set-based statements: generic plans more than halve Postgres' CPU for small batches,
+    and a plan made while a table was empty must not fall back to reading all of it once it has grown.
+    """
+    options = {"application_name": application}
+    connection = await asyncpg.connect(
+        settings.database_url,
+        timeout=CONNECT_TIMEOUT_SECONDS,
+        command_timeout=COMMAND_TIMEOUT_SECONDS,
+        statement_cache_size=settings.statement_cache_size,
+        server_settings=options,
+    )
+    await _prepare(connection)
+    if hot:
+        await connection.execute(
+            "SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off;"
+            "SET enable_hashjoin = off; SET enable_mergejoin = off; SET jit = off"
+        )
+    return connection
+
+
+async def _prepare(connection: asyncpg.Connection) -> None:
+    for kind in ("json", "jsonb"):
+        await connection.set_type_codec(
+            kind,
+            encoder=lambda value: orjson.dumps(value).decode(),
+            decoder=orjson.loads,
+            schema="pg_catalog",
+        )
+
+
+class Pool:
+    """A small pool for everything that is not a hot path. It connects when first used, so a service can
+    start, and say that it isn't ready, while its database is away."""
+
+    def __init__(self, settings: ServiceSettings, application: str) -> None:
+        self._settings = settings
+        self._application = application
+        self._pool: asyncpg.Pool | None = None
+
+    async def __aenter__(self) -> "Pool":
+        self._pool = await asyncpg.create_pool(
+            self._settings.database_url,
+            min_size=0,
+            max_size=self._settings.pool_size,
+            max_inactive_connection_lifetime=300,
+            timeout=CONNECT_TIMEOUT_SECONDS,
+            command_timeout=COMMAND_TIMEOUT_SECONDS,
+            statement_cache_size=self._settings.statement_cache_size,
+            server_settings={"application_name": self._application},
+            init=_prepare,
+        )
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._pool is None:
+            return
+        try:
+            await asyncio.wait_for(self._pool.close(), self._settings.shutdown_seconds)
+        except (TimeoutError, *TRANSIENT):
+            self._pool.terminate()
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[Connection]:
+        """Lend a connection outside a transaction. Raises Unavailable when none can be had."""
+        assert self._pool is not None
+        with translated():
+            async with self._pool.acquire(timeout=CONNECT_TIMEOUT_SECONDS) as connection:
+                yield connection
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Connection]:
+        """Lend a connection inside a transaction. Raises Unavailable when none can be had."""
+        async with self.connection() as connection, connection.transaction():
+            yield connection
+
+
+class Session:
+    """One connection that belongs to one hot path: no reset query between uses, prepared statements kept,
+    reopened when it breaks. Its users take turns."""
+
+    def __init__(self, settings: ServiceSettings, name: str) -> None:
+        self._settings = settings
+        self._name = name
+        self._connection: asyncpg.Connection | None = None
+        self._turn = asyncio.Lock()
+
+    async def __aenter__(self) -> "Session":
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._connection is not None:
+            try:
+                await self._connection.close(timeout=self._settings.shutdown_seconds)
+            except TRANSIENT:
+                self._connection.terminate()
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Connection]:
+        """Take a turn inside a transaction.
+
+        Raises Unavailable when the server can't be reached or fails: then it is unknown whether the
+        transaction was committed, and the caller must read again before it acts on either.
+        """
+        async with self._turn:
+            with translated():
+                connection = await self._open()
+                try:
+                    async with connection.transaction():
+                        yield connection
+                except (asyncio.CancelledError, *TRANSIENT):
+                    # In doubt about the connection's state: a new one costs a millisecond.
+                    connection.terminate()
+                    self._connection = None
+                    raise
+
+    async def _open(self) -> asyncpg.Connection:
+        if self._connection is None or self._connection.is_closed():
+            if self._connection is not None:
+                RECONNECTS.labels(self._name).inc()
+            self._connection = await connect(self._settings, self._name, hot=True)
+        return self._connection
+
+
+class translated:  # noqa: N801 - reads as a word in `with translated():`
+    """Turn transient failures of the database into Unavailable."""
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: Any) -> None:
+        if isinstance(error, TRANSIENT):
+            raise Unavailable(f"The database did not answer: {type(error).__name__}") from error

@@ -1,0 +1,86 @@
+"""A service as a process: its two subcommands, the event loop, signals and the order of a graceful stop."""
+
+import asyncio
+import contextlib
+import gc
+import signal
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Generic
+
+import structlog
+import uvloop
+
+from shared import logs, migrations
+from shared.settings import S, ServiceSettings, fail, load
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Service(Generic[S]):
+    """What `main` needs to know of a service. `serve` runs until the given event is set."""
+
+    name: str
+    settings: type[S]
+    schema: str
+    migrations: Path
+    serve: Callable[[S, asyncio.Event], Awaitable[None]]
+    commands: Mapping[str, Callable[[S], Coroutine[Any, Any, int]]] = field(default_factory=dict)
+
+
+def main(service: Service[S]) -> None:
+    """Run `python -m services.<name> [serve|migrate|…]` and exit: 0 done, 1 failed, 2 misconfigured."""
+    command = sys.argv[1] if len(sys.argv) > 1 else "serve"
+    known = {"serve", "migrate", *service.commands}
+    if command not in known:
+        fail(f"unknown command {command!r}; there are: {', '.join(sorted(known))}")
+    settings = load(service.settings)
+    assert isinstance(settings, ServiceSettings)
+    logs.configure(service.name, settings.log_level, settings.log_format)
+    if command == "migrate":
+        applied = migrations.migrate(settings.database_url, service.schema, service.migrations)
+        log.info("migrated", schema=service.schema, applied=applied)
+        return
+    if command in service.commands:
+        raise SystemExit(uvloop.run(service.commands[command](settings)))
+    uvloop.run(_serve(service, settings))
+
+
+async def _serve(service: Service[S], settings: S) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    # What start-up allocated lives for ever: keep it out of every later collection.
+    gc.collect()
+    gc.freeze()
+    await service.serve(settings, stop)
+    log.info("stopped")
+
+
+@contextlib.asynccontextmanager
+async def background(name: str, work: Callable[[], Awaitable[None]]) -> AsyncIterator[None]:
+    """Run `work` beside the body and cancel it at the end; a crash of it is logged and ends the process.
+
+    Use it for loops that must run for the service to be of use: a silent death would go unnoticed.
+    """
+
+    async def guarded() -> None:
+        try:
+            await work()
+        except asyncio.CancelledError:
+            raise
+        except BaseException:
+            log.exception("background task crashed", task=name)
+            signal.raise_signal(signal.SIGTERM)
+            raise
+
+    task = asyncio.create_task(guarded(), name=name)
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
