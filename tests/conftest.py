@@ -1,0 +1,86 @@
+"""Fixtures of every layer: a real Postgres and the best broker that this machine has, started when first needed.
+
+postgres_url      session  the superuser's address of a fresh database with the deployment's roles and schemas
+database          module   a `Database` of the module's own, likewise; `.url`, `.as_role("order_service")`
+create_database   session  creates a further one; `create_database(roles=False)` is quite empty
+kafka_bootstrap   session  the broker's `host:port`; its topics stay for all later tests, so name them apart
+
+Where they come from is told under the number of collected tests. TEST_DATABASE_URL (a superuser's) and
+TEST_KAFKA_BOOTSTRAP_SERVERS name running servers; TEST_POSTGRES=docker|system|embedded and
+TEST_BROKER=docker|maven|embedded choose. With CI=true the broker has to be a real one.
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+
+import pytest
+
+from tests.infrastructure.broker import choose_broker
+from tests.infrastructure.databases import Database, fresh_database
+from tests.infrastructure.postgres import choose_postgres
+from tests.infrastructure.reaper import Reaper
+from tests.infrastructure.sources import Source
+
+POSTGRES = pytest.StashKey[Source]()
+BROKER = pytest.StashKey[Source]()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Choose the servers that the collected tests need, so that a machine that lacks one says so at once."""
+    needed = {name for item in session.items for name in getattr(item, "fixturenames", ())}
+    if "postgres_server" in needed:
+        session.config.stash[POSTGRES] = choose_postgres(os.environ)
+    if "kafka_bootstrap" in needed:
+        session.config.stash[BROKER] = choose_broker(os.environ)
+
+
+def pytest_report_collectionfinish(config: pytest.Config) -> list[str]:
+    """Say what the tests run against."""
+    chosen = {"Postgres": config.stash.get(POSTGRES, None), "Kafka": config.stash.get(BROKER, None)}
+    return [f"{server}: {source.description}" for server, source in chosen.items() if source]
+
+
+@pytest.fixture(scope="session")
+def reaper() -> Iterator[Reaper]:
+    """Ends what is registered with it when the tests end, however they do."""
+    reaper = Reaper()
+    yield reaper
+    reaper.close()
+
+
+@pytest.fixture(scope="session")
+def postgres_server(pytestconfig: pytest.Config, reaper: Reaper) -> str:
+    """The superuser's address of the server's own database; tests take `postgres_url` or `database`."""
+    return pytestconfig.stash[POSTGRES].start(reaper)
+
+
+@pytest.fixture(scope="session")
+def create_database(postgres_server: str) -> Iterator[Callable[..., Database]]:
+    """Creates a fresh database, dropped when the tests end."""
+    with ExitStack() as databases:
+
+        def create(*, roles: bool = True) -> Database:
+            return databases.enter_context(fresh_database(postgres_server, roles=roles))
+
+        yield create
+
+
+@pytest.fixture(scope="session")
+def postgres_url(create_database: Callable[..., Database]) -> str:
+    """The superuser's address of a fresh database with the deployment's roles and schemas."""
+    return create_database().url
+
+
+@pytest.fixture(scope="module")
+def database(postgres_server: str) -> Iterator[Database]:
+    """A fresh database of the module's own with the deployment's roles and schemas."""
+    with fresh_database(postgres_server) as database:
+        yield database
+
+
+@pytest.fixture(scope="session")
+def kafka_bootstrap(pytestconfig: pytest.Config, reaper: Reaper) -> str:
+    """The broker's address, `host:port`."""
+    return pytestconfig.stash[BROKER].start(reaper)

@@ -1,0 +1,110 @@
+"""Ends the servers that a test run started, however the run ended: done, interrupted, timed out or killed.
+
+A process of its own holds the end of a pipe from the test run, which writes to it what it starts. When the pipe
+closes, because the run closed it or because the run is no more, everything is ended, the latest first. It needs no
+image, so it also stands in for the Ryuk container of testcontainers.
+"""
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+
+import psutil
+
+from tests.infrastructure.waiting import DeadlineError, wait_until
+
+END_SECONDS = 20  # Kafka's orderly end takes up to 10 s; whatever lives longer is killed
+
+
+class Reaper:
+    """The test run's side: tell it what to end."""
+
+    def __init__(self) -> None:
+        # Its own session: the Ctrl-C that ends the tests must not end the reaper.
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.infrastructure.reaper"],
+            stdin=subprocess.PIPE,
+            start_new_session=True,
+            cwd=Path(__file__).parents[2],
+        )
+        self._children: list[subprocess.Popen[bytes]] = []
+
+    def _tell(self, kind: str, what: object) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps([kind, what]).encode() + b"\n")
+        self._process.stdin.flush()
+
+    def process(self, process: subprocess.Popen[bytes], sign: signal.Signals = signal.SIGTERM) -> None:
+        """End this process with this signal, and kill it if it stays."""
+        self._tell("process", [process.pid, sign])
+        self._children.append(process)
+
+    def container(self, name: str) -> None:
+        """Remove the container of this name, with its volumes, if it exists by then."""
+        self._tell("container", name)
+
+    def folder(self, path: Path) -> None:
+        """Remove this folder with all that is in it."""
+        self._tell("folder", str(path))
+
+    def close(self) -> None:
+        """End everything now, and return when it is gone."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        for child in [*self._children, self._process]:
+            child.wait()
+
+
+def gone(process: psutil.Process) -> bool:
+    """Whether it has ended; its entry stays in the process table until its parent, the test run, looks."""
+    try:
+        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+def end_process(process: psutil.Process, sign: int) -> None:
+    """Ask it to end, and kill it after END_SECONDS."""
+    with suppress(psutil.NoSuchProcess):
+        process.send_signal(sign)
+        try:
+            wait_until(lambda: gone(process), END_SECONDS, f"the end of process {process.pid}")
+        except DeadlineError:
+            process.kill()
+
+
+def remove_container(name: str) -> None:
+    """Remove it if it is there: it was announced before it was started."""
+    # Imported late: most runs that end here never needed Docker.
+    import docker.errors  # noqa: PLC0415
+    from testcontainers.core.docker_client import DockerClient  # noqa: PLC0415
+
+    with suppress(docker.errors.NotFound):
+        DockerClient().client.containers.get(name).remove(force=True, v=True)
+
+
+def main() -> None:
+    """Listen until the pipe closes, then end what was told, the latest first."""
+    endings: list[Callable[[], None]] = []
+    for line in sys.stdin:
+        kind, what = json.loads(line)
+        if kind == "process":
+            # Found now, by pid and start time, so that a later process with the same pid is left alone.
+            with suppress(psutil.NoSuchProcess):
+                endings.append(partial(end_process, psutil.Process(what[0]), what[1]))
+        elif kind == "container":
+            endings.append(partial(remove_container, what))
+        elif kind == "folder":
+            endings.append(partial(shutil.rmtree, what, ignore_errors=True))
+    for end in reversed(endings):
+        end()
+
+
+if __name__ == "__main__":
+    main()

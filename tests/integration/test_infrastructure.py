@@ -1,0 +1,86 @@
+"""The servers under the tests are what the tests take them for."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import asyncpg
+import psutil
+import psycopg
+import pytest
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
+
+from tests.infrastructure.databases import Database
+from tests.infrastructure.postgres import VERSION_MINIMUM
+from tests.infrastructure.waiting import wait_until
+
+
+def test_the_server_is_a_postgres_that_is_promised_to_work(postgres_url: str) -> None:
+    with psycopg.connect(postgres_url) as connection:
+        assert connection.info.server_version >= VERSION_MINIMUM * 10_000
+
+
+async def test_a_role_reaches_its_own_schema_and_no_other(database: Database) -> None:
+    connection = await asyncpg.connect(database.as_role("coupon_service"))
+    try:
+        await connection.execute("CREATE TABLE coupons.mine (id int)")
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            await connection.execute("CREATE TABLE balances.theirs (id int)")
+    finally:
+        await connection.close()
+
+
+def test_each_database_is_fresh(database: Database, create_database: Callable[..., Database]) -> None:
+    other = create_database(roles=False)
+    assert other.url != database.url
+    with psycopg.connect(other.url) as connection:
+        found = connection.execute("SELECT 1 FROM pg_namespace WHERE nspname = 'orders'").fetchone()
+    assert found is None
+
+
+async def test_the_broker_commits_transactions_and_hides_aborted_ones(kafka_bootstrap: str) -> None:
+    topic = "infrastructure"
+    admin = AdminClient({"bootstrap.servers": kafka_bootstrap})
+    admin.create_topics([NewTopic(topic, 1, 1)])[topic].result(30)
+    producer = AIOKafkaProducer(bootstrap_servers=kafka_bootstrap, transactional_id=topic)
+    await producer.start()
+    try:
+        await producer.begin_transaction()
+        await producer.send_and_wait(topic, b"aborted")
+        await producer.abort_transaction()
+        async with producer.transaction():
+            await producer.send_and_wait(topic, b"committed")
+    finally:
+        await producer.stop()
+    consumer = AIOKafkaConsumer(bootstrap_servers=kafka_bootstrap, isolation_level="read_committed")
+    await consumer.start()
+    try:
+        consumer.assign([TopicPartition(topic, 0)])
+        await consumer.seek_to_beginning()
+        assert (await consumer.getone()).value == b"committed"
+    finally:
+        await consumer.stop()
+
+
+def test_what_a_killed_run_started_is_ended(tmp_path: Path) -> None:
+    left = tmp_path / "left"
+    left.mkdir()
+    run = """
+import os, signal, subprocess, sys
+from pathlib import Path
+from tests.infrastructure.reaper import Reaper
+reaper = Reaper()
+server = subprocess.Popen(["sleep", "600"], start_new_session=True)
+reaper.folder(Path(sys.argv[1]))
+reaper.process(server)
+print(server.pid, flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    killed = subprocess.run(
+        [sys.executable, "-c", run, str(left)], stdout=subprocess.PIPE, check=False, text=True, timeout=60
+    )
+    pid = int(killed.stdout)
+    wait_until(lambda: not psutil.pid_exists(pid) and not left.exists(), 30, "the end of what was left")
