@@ -32,14 +32,15 @@ LIMIT_MAX = 100
 INT64_MAX = 2**63 - 1
 
 
-def _no_control_characters(text: str) -> str:
+def no_control_characters(text: str) -> str:
+    """Return the text, or raise ValueError when it has control characters or lone surrogates."""
     # NUL can't be stored by Postgres; the others break logs, headers and terminals.
     if any(unicodedata.category(character) in ("Cc", "Cs") for character in text):
         raise ValueError("must not contain control characters")
     return text
 
 
-Text = Annotated[str, AfterValidator(_no_control_characters)]
+Text = Annotated[str, AfterValidator(no_control_characters)]
 Id = Annotated[Text, StringConstraints(min_length=1, max_length=128)]
 Name = Annotated[Text, StringConstraints(min_length=1, max_length=200)]
 Amount = Annotated[int, Field(ge=0, le=INT64_MAX)]
@@ -118,7 +119,7 @@ def path_id(request: web.Request, name: str, otherwise: type[Exception]) -> str:
     """Return an id from the path, or raise `otherwise`, since nothing can have an id that isn't one."""
     value = request.match_info[name]
     try:
-        _no_control_characters(value)
+        no_control_characters(value)
         value.encode()
     except ValueError:
         raise otherwise() from None
@@ -158,7 +159,7 @@ def _checked(part: Any, kind: type) -> Any:
         return UUID(part)
     if type(part) is not kind or (isinstance(part, int) and not 0 <= part <= INT64_MAX):
         raise ValueError
-    return _no_control_characters(part) if isinstance(part, str) else part
+    return no_control_characters(part) if isinstance(part, str) else part
 
 
 async def _read(request: web.Request, limit_bytes: int, timeout_seconds: float) -> bytes:
