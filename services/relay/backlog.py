@@ -1,0 +1,28 @@
+"""Measures what is not published yet, for the metrics."""
+
+import asyncio
+
+import structlog
+
+from services.relay import metrics, store
+from shared.postgres import Pool
+from shared.refusals import Unavailable
+
+log = structlog.get_logger()
+
+INTERVAL_SECONDS = 5.0  # well within a usual scrape interval of 15 s
+COUNT_MAX = 100_000  # counting more takes the database longer than it is worth
+
+
+async def measure(pool: Pool) -> None:
+    """Set the gauges, for all shards whoever holds them, for ever."""
+    while True:
+        try:
+            async with pool.connection() as connection:
+                for waiting in await store.backlog(connection, COUNT_MAX):
+                    metrics.PENDING.labels(waiting.shard).set(waiting.pending)
+                    metrics.PARKED.labels(waiting.shard).set(waiting.parked)
+                    metrics.OLDEST.labels(waiting.shard).set(waiting.oldest_seconds)
+        except Unavailable as error:
+            log.debug("backlog not measured", detail=str(error))
+        await asyncio.sleep(INTERVAL_SECONDS)

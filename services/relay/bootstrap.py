@@ -1,0 +1,65 @@
+"""The operator's word that this Kafka is the right one, new or emptied: shards that contradict it begin anew."""
+
+import structlog
+
+from services.relay import positions, store, takeover
+from services.relay.broker import Broker, BrokerFailed
+from services.relay.publisher import CHUNK_BYTES, ShardProducer
+from services.relay.settings import RelaySettings
+from services.relay.store import Lease, LeaseLost
+from services.relay.takeover import Verdict
+from shared import postgres
+from shared.postgres import Connection, translated
+from shared.refusals import Unavailable
+
+log = structlog.get_logger()
+
+
+async def bootstrap(settings: RelaySettings) -> int:
+    """Create the topics and bring every shard's row in line with Kafka; return the exit status.
+
+    A shard whose row fits what Kafka says is settled as in any take-over. Any other begins at number 0: what the
+    database has marked SENT stays so, a batch that was under way is published, perhaps for the second time.
+    Leases are taken by force: a relay that runs meanwhile loses its shards and takes them again afterwards.
+    """
+    try:
+        with translated():
+            connection = await postgres.connect(settings, "relay bootstrap")
+            try:
+                await _all_shards(connection, settings)
+            finally:
+                await connection.close(timeout=1)
+    except (BrokerFailed, LeaseLost, Unavailable) as error:
+        log.error("bootstrap failed, run it again", detail=str(error))  # noqa: TRY400 - expected, needs no trace
+        return 1
+    return 0
+
+
+async def _all_shards(connection: Connection, settings: RelaySettings) -> None:
+    shards = [holder.shard for holder in await store.shards(connection)]
+    broker = Broker(settings, len(shards))
+    try:
+        await broker.ensure_topics()
+    finally:
+        await broker.close()
+    for shard in shards:
+        lease = await store.take_lease(connection, shard, settings.replica, settings.lease_seconds, by_force=True)
+        assert lease is not None
+        if settings.transactions or lease.claimed:
+            await _one_shard(connection, settings, lease)
+        await store.release_lease(connection, lease)
+
+
+async def _one_shard(connection: Connection, settings: RelaySettings, lease: Lease) -> None:
+    producer = ShardProducer(settings, lease.shard, transactional=True, chunk_bytes=CHUNK_BYTES)
+    try:
+        await producer.open()
+        committed = await positions.last_committed(settings, lease.shard)
+        if takeover.reconcile(lease, committed) is Verdict.REFUSED:
+            await takeover.begin(connection, lease, producer)
+            log.warning("shard begins anew", shard=lease.shard, database=lease.number, kafka=committed)
+        else:
+            number = await takeover.settle(connection, settings, lease, producer)
+            log.info("shard in line", shard=lease.shard, number=number)
+    finally:
+        await producer.drop()

@@ -1,0 +1,132 @@
+"""Kafka as a whole: is it there, are its topics, and one face for the many ways in which its client fails."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+import structlog
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.errors import IncompatibleBrokerVersion, NoError, TopicAlreadyExistsError, for_code
+
+from services.relay.settings import RelaySettings
+
+log = structlog.get_logger()
+
+# Short beside a probe's patience; the client's own default of 40 s suits no caller of ours.
+CHECK_SECONDS = 1.5
+
+
+class BrokerFailed(Exception):  # noqa: N818 - expected, and tried again
+    """Kafka did not do what it was asked, or did not say whether it did."""
+
+
+@asynccontextmanager
+async def bounded(seconds: float) -> AsyncIterator[None]:
+    """Give the calls of the body a time limit, since the client tries for ever, and turn failures into BrokerFailed.
+
+    All failures: while brokers come and go the client also raises AssertionError and AttributeError, and no error of
+    it tells more than that the outcome is unknown.
+    """
+    try:
+        async with asyncio.timeout(seconds):
+            yield
+    except BrokerFailed:
+        raise
+    except Exception as error:
+        raise BrokerFailed(f"{type(error).__name__}: {error}" if str(error) else type(error).__name__) from error
+
+
+class Broker:
+    """The cluster and the two topics that the relay needs of it."""
+
+    def __init__(self, settings: RelaySettings, shards: int) -> None:
+        self._settings = settings
+        self._shards = shards
+        self._admin: AIOKafkaAdminClient | None = None
+        self._have_topics = False
+        self._turn = asyncio.Lock()
+
+    async def check(self) -> None:
+        """Raise BrokerFailed unless a broker answers now."""
+        async with self._turn:
+            try:
+                await self._ask()
+            except BrokerFailed:
+                await self._ask()  # the connection may be left over from before the broker's restart
+
+    async def _ask(self) -> None:
+        async with self._client(CHECK_SECONDS / 2) as admin:
+            await admin.describe_cluster()
+
+    async def ensure_topics(self) -> None:
+        """Create what is missing, once in a process's life. Raises BrokerFailed.
+
+        Explicitly and before any producer asks for them: a broker that creates topics on its own would not make the
+        positions compacted.
+        """
+        async with self._turn:
+            if self._have_topics:
+                return
+            async with self._client(self._settings.kafka_timeout_seconds) as admin:
+                await self._create_missing(admin)
+            self._have_topics = True
+
+    def forget_topics(self) -> None:
+        """Look for the topics again at the next take-over."""
+        self._have_topics = False
+
+    async def close(self) -> None:
+        """Close the connection."""
+        admin, self._admin = self._admin, None
+        if admin is not None:
+            with suppress(BrokerFailed):
+                async with bounded(CHECK_SECONDS):
+                    await admin.close()
+
+    @asynccontextmanager
+    async def _client(self, seconds: float) -> AsyncIterator[AIOKafkaAdminClient]:
+        try:
+            async with bounded(seconds):
+                if self._admin is None:
+                    self._admin = AIOKafkaAdminClient(
+                        bootstrap_servers=self._settings.kafka_bootstrap_servers,
+                        client_id=self._settings.replica,
+                        request_timeout_ms=int(self._settings.kafka_timeout_seconds * 1000),
+                    )
+                    await self._admin.start()
+                yield self._admin
+        except BaseException:
+            await self.close()
+            raise
+
+    async def _create_missing(self, admin: AIOKafkaAdminClient) -> None:
+        settings = self._settings
+        wanted = [
+            NewTopic(settings.topic, settings.topic_partitions, settings.topic_replication),
+            NewTopic(
+                settings.position_topic,
+                self._shards,
+                settings.topic_replication,
+                topic_configs={"cleanup.policy": "compact"},
+            ),
+        ]
+        there = set(await admin.list_topics())
+        missing = [topic for topic in wanted if topic.name not in there]
+        if not missing:
+            return
+        try:
+            response = await admin.create_topics(missing)
+        except IncompatibleBrokerVersion:
+            # The embedded broker can't be asked to create a topic, and creates what it is asked about.
+            await admin.describe_topics([topic.name for topic in missing])
+            return
+        for name, code, *_ in response.topic_errors:
+            _created(name, for_code(code))
+
+
+def _created(name: str, error: Any) -> None:
+    if error is NoError:
+        log.info("topic created", topic=name)
+    elif error is not TopicAlreadyExistsError:
+        raise BrokerFailed(f"topic {name} can't be created: {error.__name__}")

@@ -1,0 +1,222 @@
+"""Publishes one shard: takes it over, then claims, publishes and marks batch after batch until it is told to stop."""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
+import structlog
+
+from services.relay import metrics, store, takeover
+from services.relay.broker import Broker, BrokerFailed
+from services.relay.publisher import CHUNK_BYTES, CHUNK_BYTES_MIN, EventsRefused, ShardProducer
+from services.relay.records import OutboxEvent
+from services.relay.settings import RelaySettings
+from services.relay.store import Lease, LeaseLost
+from services.relay.takeover import TakeOverRefused
+from shared import postgres
+from shared.postgres import Connection, translated
+from shared.refusals import Unavailable
+
+log = structlog.get_logger()
+
+BACKOFF_FIRST_SECONDS = 0.1
+BACKOFF_MAX_SECONDS = 5.0  # how much later than a broker that comes back the shard may be
+# One record batch each, so a round trip each: this many still end well within the time limit.
+ONE_BY_ONE_EVENTS = 500
+
+
+class Drain:
+    """One shard, as long as this replica wants it. `state` is for people."""
+
+    def __init__(self, settings: RelaySettings, broker: Broker, shard: int) -> None:
+        self._settings = settings
+        self._broker = broker
+        self.shard = shard
+        self.state = "starting"
+        self.refused = False
+        self.idle = False
+        self._wake = asyncio.Event()
+        self._stopping = asyncio.Event()
+        self._failures = 0
+        self._chunk_bytes = CHUNK_BYTES
+        self._one_by_one = False
+        self._split_for_size = False
+        self._to_park: list[tuple[int, str]] = []
+
+    def wake(self) -> None:
+        """Look for events now."""
+        self._wake.set()
+
+    def stop(self) -> None:
+        """Finish the batch under way, release the shard and return from `run`."""
+        self._stopping.set()
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Hold and publish the shard; return once it is another replica's or `stop` was called."""
+        try:
+            while not self._stopping.is_set():
+                try:
+                    await self._hold()
+                    return
+                except (LeaseLost, asyncio.CancelledError):
+                    raise
+                except Exception as error:  # noqa: BLE001 - even a bug must not keep a shard from its next take-over
+                    self._failed(error)
+                    await self._back_off()
+        except LeaseLost as lost:
+            metrics.LEASE_CHANGES.labels(self.shard, "lost").inc()
+            log.info("shard lost", shard=self.shard, detail=str(lost))
+        finally:
+            self._not_refused()
+
+    def _failed(self, error: Exception) -> None:
+        """Say what went wrong; whatever it was, the next take-over finds out how things stand."""
+        self._failures += 1
+        if isinstance(error, EventsRefused):
+            self._consider(error)
+            cause = "refused-events"
+        elif isinstance(error, TakeOverRefused):
+            cause = "take-over-refused"
+        elif isinstance(error, Unavailable):
+            cause = "database"
+        elif isinstance(error, BrokerFailed):
+            cause = "broker"
+            self._broker.forget_topics()
+        else:
+            cause = "bug"
+            log.exception("bug", shard=self.shard)
+        metrics.FAILURES.labels(self.shard, cause).inc()
+        if isinstance(error, TakeOverRefused):
+            if not self.refused:
+                log.error("shard refused", shard=self.shard, detail=str(error))
+            self.refused = True
+            metrics.REFUSED.labels(self.shard).set(1)
+        else:
+            log.warning("shard interrupted", shard=self.shard, cause=cause, detail=str(error), failures=self._failures)
+        self.state = f"waiting after {cause}: {error}"[:300]
+
+    def _not_refused(self) -> None:
+        self.refused = False
+        metrics.REFUSED.labels(self.shard).set(0)
+
+    async def _back_off(self) -> None:
+        ceiling = min(BACKOFF_MAX_SECONDS, BACKOFF_FIRST_SECONDS * 2 ** min(self._failures - 1, 10))
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._stopping.wait(), ceiling * random.uniform(0.5, 1))  # noqa: S311 - jitter
+
+    @asynccontextmanager
+    async def _connected(self) -> AsyncIterator[Connection]:
+        with translated():
+            connection = await postgres.connect(self._settings, f"relay shard {self.shard}")
+            try:
+                yield connection
+            finally:
+                with suppress(*postgres.TRANSIENT):
+                    await connection.close(timeout=1)
+
+    async def _hold(self) -> None:
+        """Take the shard over and publish it until stopped. Returns early if it is another's."""
+        async with self._connected() as connection:
+            lease = await store.take_lease(connection, self.shard, self._settings.replica, self._settings.lease_seconds)
+            if lease is None:
+                self.state = "held by another replica"
+                return
+            metrics.LEASE_CHANGES.labels(self.shard, "taken").inc()
+            self.state = "taking over"
+            await self._broker.ensure_topics()
+            async with self._producer(transactional=self._settings.transactions or lease.claimed > 0) as producer:
+                number = await self._settle(connection, lease, producer)
+                if self._settings.transactions or lease.claimed == 0:
+                    await self._publish(connection, lease, number, producer)
+                    return
+            # The last relay used transactions and left one to settle; this one goes on without.
+            async with self._producer(transactional=False) as producer:
+                await self._publish(connection, lease, number, producer)
+
+    @asynccontextmanager
+    async def _producer(self, *, transactional: bool) -> AsyncIterator[ShardProducer]:
+        producer = ShardProducer(self._settings, self.shard, transactional=transactional, chunk_bytes=self._chunk_bytes)
+        try:
+            await producer.open()
+            yield producer
+        finally:
+            await asyncio.shield(producer.drop())
+
+    async def _settle(self, connection: Connection, lease: Lease, producer: ShardProducer) -> int:
+        number = lease.number
+        if self._settings.transactions or lease.claimed:
+            number = await takeover.settle(connection, self._settings, lease, producer)
+        self._not_refused()
+        log.info("shard taken", shard=self.shard, epoch=lease.epoch, number=number, failures=self._failures)
+        while self._to_park:
+            await self._park(connection, lease, *self._to_park[-1])
+            self._to_park.pop()
+        return number
+
+    async def _publish(self, connection: Connection, lease: Lease, number: int, producer: ShardProducer) -> None:
+        """Cycle until told to stop, then leave the shard marked and free."""
+        while not self._stopping.is_set():
+            self.state = "publishing"
+            self._wake.clear()
+            events = await self._cycle(connection, lease, number)
+            if not events:
+                await self._rest()
+                continue
+            deadline = asyncio.get_running_loop().time() + self._settings.lease_seconds
+            if self._settings.transactions:
+                number += 1
+            await self._bring_out(producer, number, events, deadline)
+        await takeover.mark(connection, self._settings, lease, number)
+        await store.release_lease(connection, lease)
+        metrics.LEASE_CHANGES.labels(self.shard, "released").inc()
+        self.state = "released"
+
+    async def _cycle(self, connection: Connection, lease: Lease, number: int) -> list[OutboxEvent]:
+        settings = self._settings
+        events_max = min(settings.batch_events, ONE_BY_ONE_EVENTS) if self._one_by_one else settings.batch_events
+        return await store.cycle(
+            connection,
+            lease,
+            number,
+            lease_seconds=settings.lease_seconds,
+            events_max=events_max,
+            bytes_max=settings.batch_bytes,
+            in_transaction=settings.transactions,
+        )
+
+    async def _bring_out(
+        self, producer: ShardProducer, number: int, events: list[OutboxEvent], deadline: float
+    ) -> None:
+        if asyncio.get_running_loop().time() > deadline:
+            raise LeaseLost("this process was paused for longer than its lease")
+        await producer.publish(number, events, one_by_one=self._one_by_one)
+        self._failures = 0
+        metrics.PUBLISHED.labels(self.shard).inc(len(events))
+        metrics.BATCH_EVENTS.observe(len(events))
+        if self._one_by_one:
+            if self._split_for_size:
+                self._chunk_bytes = max(CHUNK_BYTES_MIN, self._chunk_bytes // 2)
+            self._one_by_one = self._split_for_size = False
+
+    async def _rest(self) -> None:
+        """Wait until woken or until the lease wants to be renewed."""
+        self.state, self.idle = "idle", True
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._wake.wait(), self._settings.lease_seconds / 3)
+        self.idle = False
+
+    def _consider(self, error: EventsRefused) -> None:
+        """Find the event at fault: send the batch again one by one, then park what is refused alone."""
+        if self._one_by_one:
+            self._to_park = [(chunk.events[0].outbox_id, str(error)) for chunk in error.refused]
+        else:
+            self._split_for_size = error.too_large
+        self._one_by_one = True
+
+    async def _park(self, connection: Connection, lease: Lease, outbox_id: int, reason: str) -> None:
+        parked = await store.park(connection, lease, outbox_id, reason)
+        metrics.PARKINGS.labels(self.shard).inc(parked)
+        log.error("order parked", shard=self.shard, outbox_id=outbox_id, events=parked, reason=reason)
+        self._split_for_size = False

@@ -1,0 +1,113 @@
+"""Shares the shards among the replicas that live: takes what is free, gives away what is too much."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+import structlog
+
+from services.relay import store
+from services.relay.drain import Drain
+from services.relay.settings import RelaySettings
+from services.relay.store import ShardHolder
+from shared.postgres import Pool
+from shared.refusals import Unavailable
+
+log = structlog.get_logger()
+
+RENEWALS_PER_LEASE = 3  # two may go missing before a replica is taken for dead
+# Longer than the database needs to answer; a lease lost meanwhile does no harm.
+STOP_SECONDS = 4.0
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """What a replica should change: shards to take over, shards to give away."""
+
+    take: list[int]
+    give: list[int]
+
+
+def share(replica: str, live: Sequence[str], holders: Sequence[ShardHolder], mine: Sequence[int]) -> Share:
+    """Divide the shards evenly among the live replicas, the first ones in name order getting one more.
+
+    `mine` are the shards that this replica works on, with or without a lease at this moment.
+    """
+    names = sorted({*live, replica})
+    rest, rank = len(holders) % len(names), names.index(replica)
+    fair = len(holders) // len(names) + (1 if rank < rest else 0)
+    if len(mine) > fair:
+        return Share([], sorted(mine)[fair:])
+    free = [shard.shard for shard in holders if shard.holder in (None, replica) and shard.shard not in mine]
+    start = rank * len(free) // len(names)  # so that replicas that start together reach for different shards
+    return Share((free[start:] + free[:start])[: fair - len(mine)], [])
+
+
+class Keeper:
+    """Runs a drain for each shard that is this replica's share."""
+
+    def __init__(self, settings: RelaySettings, pool: Pool, new_drain: Callable[[int], Drain]) -> None:
+        self._settings = settings
+        self._pool = pool
+        self._new_drain = new_drain
+        self._drains: dict[int, tuple[Drain, asyncio.Task[None]]] = {}
+        self._look = asyncio.Event()
+
+    @property
+    def drains(self) -> list[Drain]:
+        """Return the drains at work."""
+        return [drain for drain, _ in self._drains.values()]
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Keep this replica's share until `stop` is set, then finish and release it."""
+        stopped = asyncio.create_task(stop.wait())
+        stopped.add_done_callback(lambda _: self._look.set())
+        try:
+            while not stop.is_set():
+                self._look.clear()
+                try:
+                    await self._adjust()
+                except Unavailable as error:
+                    log.warning("shards not shared", detail=str(error))
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._look.wait(), self._settings.lease_seconds / RENEWALS_PER_LEASE)
+        finally:
+            stopped.cancel()
+            await self._stop()
+
+    async def _adjust(self) -> None:
+        settings = self._settings
+        async with self._pool.connection() as connection:
+            await store.keep_replica(connection, settings.replica, settings.lease_seconds)
+            live = await store.live_replicas(connection)
+            holders = await store.shards(connection)
+        change = share(settings.replica, live, holders, list(self._drains))
+        for shard in change.take:
+            self._start(shard)
+        for shard in change.give:
+            log.info("shard given away", shard=shard, replicas=len(live))
+            self._drains[shard][0].stop()
+
+    def _start(self, shard: int) -> None:
+        drain = self._new_drain(shard)
+        task = asyncio.create_task(drain.run(), name=f"shard {shard}")
+        self._drains[shard] = (drain, task)
+        task.add_done_callback(lambda _: self._ended(shard))
+
+    def _ended(self, shard: int) -> None:
+        self._drains.pop(shard)
+        self._look.set()
+
+    async def _stop(self) -> None:
+        for drain in self.drains:
+            drain.stop()
+        tasks = [task for _, task in self._drains.values()]
+        if tasks:
+            _, late = await asyncio.wait(tasks, timeout=STOP_SECONDS)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        with suppress(Unavailable):
+            async with self._pool.connection() as connection:
+                await store.forget_replicas(connection, self._settings.replica)

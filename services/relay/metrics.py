@@ -1,0 +1,24 @@
+"""What the relay tells Prometheus."""
+
+from prometheus_client import Counter, Gauge, Histogram
+
+PENDING = Gauge("relay_pending_events", "Events that wait to be published (counting stops at 100,000)", ["shard"])
+OLDEST = Gauge("relay_oldest_unpublished_seconds", "Age of the oldest event that waits", ["shard"])
+PARKED = Gauge("relay_parked_events", "Events set aside (counting stops at 100,000)", ["shard"])
+PARKINGS = Counter("relay_parkings_total", "Events that were set aside since the start", ["shard"])
+PUBLISHED = Counter("relay_published_events_total", "Events that reached the topic", ["shard"])
+DUPLICATES = Counter(
+    "relay_duplicates_suppressed_total", "Events found published at a take-over, and not sent again", ["shard"]
+)
+BATCH_EVENTS = Histogram(
+    "relay_batch_events", "Events in a batch", buckets=(1, 2, 5, 10, 25, 50, 100, 250, 500, 1000, 2000, 5000)
+)
+TRANSACTION_SECONDS = Histogram(
+    "relay_transaction_seconds",
+    "From the first record of a batch to its commit",
+    buckets=(0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10),
+)
+FAILURES = Counter("relay_failures_total", "Cycles and take-overs that failed and were tried again", ["shard", "cause"])
+LEASE_CHANGES = Counter("relay_lease_changes_total", "Shards taken, lost or released here", ["shard", "change"])
+REFUSED = Gauge("relay_shard_refused", "1 while the shard waits for an operator's bootstrap", ["shard"])
+LISTENING = Gauge("relay_listening", "1 while notifications arrive; else events wait for the poll")

@@ -1,0 +1,162 @@
+"""Brings one shard's batches to the topic: a producer of its own, a Kafka transaction a batch."""
+
+import asyncio
+import time
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+from aiokafka import AIOKafkaProducer
+from aiokafka.errors import (
+    CorruptRecordException,
+    InvalidTimestampError,
+    MessageSizeTooLargeError,
+    PolicyViolationError,
+    ProducerClosed,
+    RecordListTooLargeError,
+)
+
+from services.relay import metrics
+from services.relay.broker import BrokerFailed, bounded
+from services.relay.records import OutboxEvent, headers, partition
+from services.relay.settings import RelaySettings
+
+# Below the broker's default of 1 MiB a record batch, with the largest event the outbox takes still fitting.
+CHUNK_BYTES = 900_000
+CHUNK_BYTES_MIN = 65_536
+TOO_LARGE = (MessageSizeTooLargeError, RecordListTooLargeError)
+# What a broker answers because of the records themselves; it would answer it again tomorrow.
+REFUSALS = (*TOO_LARGE, CorruptRecordException, InvalidTimestampError, PolicyViolationError)
+STOP_SECONDS = 2.0
+# Between a take-over's tries to open the producer, while the broker settles the transaction of the one before.
+RETRY_BACKOFF_MILLISECONDS = 20
+
+
+class EventsRefused(Exception):  # noqa: N818 - expected: parks an order
+    """The broker refuses some events for their own sake."""
+
+    def __init__(self, refused: "Sequence[Chunk]", error: Exception) -> None:
+        super().__init__(f"{type(error).__name__}: {error}")
+        self.refused = refused
+        self.too_large = isinstance(error, TOO_LARGE)
+
+
+@dataclass(slots=True)
+class Chunk:
+    """Events that go to one partition in one record batch."""
+
+    builder: Any
+    events: list[OutboxEvent] = field(default_factory=list)
+
+
+class ShardProducer:
+    """The producer of one shard for as long as nothing goes wrong with it; then drop it and open the next.
+
+    With transactions its transactional id is the shard's name, so that opening one fences whoever published the
+    shard before, in this process or another.
+    """
+
+    def __init__(self, settings: RelaySettings, shard: int, *, transactional: bool, chunk_bytes: int) -> None:
+        self._settings = settings
+        self._shard = shard
+        self._transactional = transactional
+        self._partitions = 0
+        milliseconds = int(settings.kafka_timeout_seconds * 1000)
+        transaction = {"transactional_id": settings.shard_name(shard), "transaction_timeout_ms": milliseconds}
+        self._producer = AIOKafkaProducer(
+            bootstrap_servers=settings.kafka_bootstrap_servers,
+            client_id=f"{settings.replica}-{shard}",
+            enable_idempotence=True,
+            request_timeout_ms=milliseconds,
+            retry_backoff_ms=RETRY_BACKOFF_MILLISECONDS,
+            max_batch_size=chunk_bytes,
+            **(transaction if transactional else {}),
+        )
+
+    async def open(self) -> None:
+        """Connect; with transactions also fence the shard's earlier producers. Raises BrokerFailed."""
+        async with bounded(self._settings.kafka_timeout_seconds):
+            await self._producer.start()
+            self._partitions = len(await self._producer.partitions_for(self._settings.topic))
+
+    async def publish(self, number: int, events: Sequence[OutboxEvent], *, one_by_one: bool = False) -> None:
+        """Bring a batch out and, with transactions, its number in the same transaction.
+
+        `one_by_one` gives each event a record batch of its own, so that a refusal names it.
+        Raises EventsRefused or BrokerFailed; after either this producer must be dropped, and whether the batch is
+        out is unknown.
+        """
+        by_partition = self._chunks(events, one_by_one=one_by_one)
+        started = time.perf_counter()
+        async with bounded(self._settings.kafka_timeout_seconds):
+            if self._transactional:
+                await self._producer.begin_transaction()
+            sends = [self._send(index, chunks) for index, chunks in enumerate(by_partition) if chunks]
+            if self._transactional:
+                sends.append(self._send_position(number))
+            # All of them: the client commits a transaction although one of its sends has failed.
+            results = await asyncio.gather(*sends, return_exceptions=True)
+        _check(results)
+        if self._transactional:
+            async with bounded(self._settings.kafka_timeout_seconds):
+                await self._producer.commit_transaction()
+        metrics.TRANSACTION_SECONDS.observe(time.perf_counter() - started)
+
+    def _chunks(self, events: Iterable[OutboxEvent], *, one_by_one: bool) -> list[list[Chunk]]:
+        """Return the record batches by partition. Only the order within a partition counts."""
+        by_partition: list[list[Chunk]] = [[] for _ in range(self._partitions)]
+        # Kafka keeps records by their timestamp: with the event's own, a late one could be removed at once.
+        now = int(time.time() * 1000)
+        for event in events:
+            key = event.order_id.encode()
+            chunks = by_partition[partition(key, self._partitions)]
+            record = {"timestamp": now, "key": key, "value": event.payload, "headers": headers(event)}
+            if one_by_one or not chunks or chunks[-1].builder.append(**record) is None:
+                chunks.append(Chunk(self._producer.create_batch()))
+                chunks[-1].builder.append(**record)  # a first record is taken whatever its size
+            chunks[-1].events.append(event)
+        return by_partition
+
+    async def _send(self, index: int, chunks: Sequence[Chunk]) -> EventsRefused | None:
+        for chunk in chunks:
+            try:
+                # One after the other: a broker may take the one after a refused one.
+                await (await self._producer.send_batch(chunk.builder, self._settings.topic, partition=index))
+            except REFUSALS as error:
+                return EventsRefused([chunk], error)
+        return None
+
+    async def _send_position(self, number: int) -> None:
+        await self._producer.send_and_wait(
+            self._settings.position_topic,
+            key=self._settings.shard_name(self._shard).encode(),
+            value=str(number).encode(),
+            partition=self._shard,
+        )
+
+    async def drop(self) -> None:
+        """Close the producer within seconds and send nothing more, whatever state it is in.
+
+        Its own stop() would first go on trying to deliver what is left, without end.
+        """
+        sender = self._producer._sender.sender_task  # noqa: SLF001 - there is no public way to stop it
+        if sender is not None:
+            for _ in range(2):  # the first one only makes it wait for its requests
+                sender.cancel()
+                await asyncio.wait([sender], timeout=STOP_SECONDS / 4)
+        self._producer._message_accumulator.fail_all(ProducerClosed())  # noqa: SLF001 - stop() would wait for it
+        with suppress(BrokerFailed):
+            async with bounded(STOP_SECONDS):
+                await self._producer.stop()
+
+
+def _check(results: Sequence[EventsRefused | BaseException | None]) -> None:
+    refusals = [result for result in results if isinstance(result, EventsRefused)]
+    for result in results:
+        if isinstance(result, BaseException) and not isinstance(result, EventsRefused):
+            raise BrokerFailed(f"{type(result).__name__}: {result}") from result
+    if refusals:
+        first = refusals[0]
+        first.refused = [chunk for refusal in refusals for chunk in refusal.refused]
+        raise first

@@ -1,0 +1,73 @@
+-- name: cycle
+SELECT * FROM relay.cycle($1::smallint, $2::bigint, $3::bigint, $4::float8, $5::int, $6::bigint, $7::boolean);
+
+-- name: take_lease
+-- What was sent without a transaction is sent again: nobody can tell whether it arrived.
+UPDATE relay.shards SET
+    epoch = epoch + 1,
+    holder = $2::text,
+    lease_expires_at = now() + make_interval(secs => $3::float8),
+    outbox_ids = CASE WHEN in_transaction THEN outbox_ids ELSE '{}' END
+WHERE shard = $1::smallint AND (holder IS NULL OR holder = $2::text OR lease_expires_at < now() OR $4::boolean)
+RETURNING epoch, batch_number, cardinality(outbox_ids) AS claimed, declared;
+
+-- name: release_lease
+UPDATE relay.shards SET holder = NULL, lease_expires_at = '-infinity' WHERE shard = $1::smallint AND epoch = $2::bigint;
+
+-- name: unclaim
+UPDATE relay.shards SET batch_number = batch_number - 1, outbox_ids = '{}'
+WHERE shard = $1::smallint AND epoch = $2::bigint AND batch_number = $3::bigint AND in_transaction AND outbox_ids <> '{}'
+RETURNING batch_number;
+
+-- name: declare
+UPDATE relay.shards SET batch_number = 0, outbox_ids = '{}', declared = true
+WHERE shard = $1::smallint AND epoch = $2::bigint
+RETURNING batch_number;
+
+-- name: park
+-- The refused event names why; every other event of its order that is not out yet waits behind it.
+WITH fence AS MATERIALIZED (
+    SELECT shard FROM relay.shards WHERE shard = $1::smallint AND epoch = $2::bigint AND outbox_ids = '{}' FOR UPDATE
+), refused AS (
+    SELECT outbox.outbox_id, outbox.order_id FROM fence JOIN orders.outbox ON outbox.outbox_id = $3::bigint
+)
+UPDATE orders.outbox SET
+    status = 'PARKED',
+    parked_at = now(),
+    parked_reason = CASE WHEN outbox.outbox_id = refused.outbox_id THEN $4::text ELSE 'follows a parked event' END
+FROM refused
+WHERE outbox.order_id = refused.order_id AND outbox.status = 'PENDING' AND outbox.outbox_id >= refused.outbox_id
+RETURNING outbox.outbox_id, outbox.order_id::text AS order_id;
+
+-- name: shards_with_pending
+SELECT shard FROM unnest($1::smallint[]) AS shard
+WHERE EXISTS (SELECT FROM orders.outbox WHERE outbox.shard = shard.shard AND outbox.status = 'PENDING');
+
+-- name: keep_replica
+INSERT INTO relay.replicas (replica, expires_at) VALUES ($1::text, now() + make_interval(secs => $2::float8))
+ON CONFLICT (replica) DO UPDATE SET expires_at = excluded.expires_at;
+
+-- name: live_replicas
+SELECT replica FROM relay.replicas WHERE expires_at > now() ORDER BY replica;
+
+-- name: forget_replicas
+DELETE FROM relay.replicas WHERE replica = $1::text OR expires_at < now() - interval '1 hour';
+
+-- name: shards
+SELECT shard, holder, lease_expires_at < now() AS expired FROM relay.shards ORDER BY shard;
+
+-- name: backlog
+-- Counting stops at $1: that there are more is all that anybody wants to know of a backlog that size.
+SELECT
+    shards.shard,
+    (SELECT count(*) FROM (
+        SELECT FROM orders.outbox WHERE outbox.shard = shards.shard AND outbox.status = 'PENDING' LIMIT $1::int
+    ) AS pending) AS pending,
+    (SELECT count(*) FROM (
+        SELECT FROM orders.outbox WHERE outbox.shard = shards.shard AND outbox.status = 'PARKED' LIMIT $1::int
+    ) AS parked) AS parked,
+    coalesce((
+        SELECT extract(epoch FROM clock_timestamp() - outbox.occurred_at) FROM orders.outbox
+        WHERE outbox.shard = shards.shard AND outbox.status = 'PENDING' ORDER BY outbox.outbox_id LIMIT 1
+    ), 0)::float8 AS oldest_seconds
+FROM relay.shards ORDER BY shards.shard;

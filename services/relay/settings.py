@@ -1,0 +1,58 @@
+"""What the relay is told by its environment."""
+
+import os
+import secrets
+import socket
+from typing import Annotated
+
+from pydantic import AfterValidator, Field
+from pydantic_settings import SettingsConfigDict
+
+from shared.settings import PostgresUrl, Seconds, ServiceSettings
+
+
+def _addresses(text: str) -> str:
+    for address in text.split(","):
+        host, _, port = address.strip().rpartition(":")
+        if not host or not port.isdigit() or not 1 <= int(port) <= 65535:
+            raise ValueError("must be host:port, or several with commas between")
+    return text
+
+
+def _replica() -> str:
+    # Random: a process that is started again must not pass for the one whose connections may still be open.
+    return f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
+
+
+class RelaySettings(ServiceSettings):
+    """The relay's settings; `database_url` is the order service's database, seen with the relay's role."""
+
+    model_config = SettingsConfigDict(env_prefix="RELAY_")
+
+    port: Annotated[int, Field(ge=1, le=65535)] = 8005
+    kafka_bootstrap_servers: Annotated[
+        str, AfterValidator(_addresses), Field(validation_alias="KAFKA_BOOTSTRAP_SERVERS")
+    ]
+    # LISTEN needs a connection of its own from end to end; set this when database_url goes through a pooler.
+    listen_database_url: PostgresUrl | None = None
+    replica: Annotated[str, Field(min_length=1, max_length=200, default_factory=_replica)]
+    topic: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,200}$")] = "orders.v1"
+    topic_partitions: Annotated[int, Field(ge=1, le=1000)] = 4  # used when the relay creates the topic
+    topic_replication: Annotated[int, Field(ge=1, le=15)] = 1  # likewise
+    transactions: bool = True
+    poll_interval_seconds: Seconds = 1.0
+    lease_seconds: Annotated[float, Field(ge=1)] = 5.0
+    # A shard's backlog drains no faster beyond this, and a batch has to be out well within the time limit.
+    batch_events: Annotated[int, Field(ge=1, le=10_000)] = 2000
+    batch_bytes: Annotated[int, Field(ge=1024)] = 4 * 1024 * 1024
+    # Also Kafka's transaction timeout: how long a relay that died in a transaction can hold readers back.
+    kafka_timeout_seconds: Annotated[float, Field(ge=0.5, le=600)] = 10.0
+
+    @property
+    def position_topic(self) -> str:
+        """Return the compacted topic that tells which batch was committed last; one partition a shard."""
+        return f"{self.topic}.positions"
+
+    def shard_name(self, shard: int) -> str:
+        """Return the name of a shard in Kafka: its transactional id and the key of its positions."""
+        return f"{self.topic}.shard-{shard}"

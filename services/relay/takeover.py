@@ -1,0 +1,86 @@
+"""Takes a shard over without losing or repeating what the one before had under way."""
+
+from enum import Enum
+
+import structlog
+
+from services.relay import metrics, positions, store
+from services.relay.publisher import ShardProducer
+from services.relay.settings import RelaySettings
+from services.relay.store import Lease
+from shared.postgres import Connection
+
+log = structlog.get_logger()
+
+
+class Verdict(Enum):
+    """What Kafka's last committed number says of the batch that was under way."""
+
+    PUBLISHED = "the batch was committed: mark it"
+    UNPUBLISHED = "the batch was not committed: claim it again"
+    NEW = "nothing was ever published: commit number 0"
+    REFUSED = "Kafka and the database contradict each other"
+
+
+class TakeOverRefused(Exception):  # noqa: N818 - not an error of ours: an operator has to say what is right
+    """Kafka and the database contradict each other on what was published."""
+
+
+def reconcile(lease: Lease, committed: int | None) -> Verdict:
+    """Compare the shard's row with the last number committed to Kafka; never guess.
+
+    Any contradiction means that Kafka or the database is not the one it was: emptied, restored or swapped.
+    """
+    if committed is None:
+        untouched = lease.number == 0 and not lease.claimed and not lease.declared
+        return Verdict.NEW if untouched else Verdict.REFUSED
+    if committed == lease.number:
+        return Verdict.PUBLISHED
+    if committed == lease.number - 1 and lease.claimed:
+        return Verdict.UNPUBLISHED
+    return Verdict.REFUSED
+
+
+async def settle(connection: Connection, settings: RelaySettings, lease: Lease, producer: ShardProducer) -> int:
+    """Bring the shard's row in line with Kafka and return the batch number to go on from.
+
+    To be called with the lease taken and the producer open, in this order: the lease keeps other replicas' cycles
+    out, the open producer keeps their transactions out, so what Kafka says now stays true.
+    Raises LeaseLost, BrokerFailed, Unavailable or TakeOverRefused.
+    """
+    committed = await positions.last_committed(settings, lease.shard)
+    verdict = reconcile(lease, committed)
+    if verdict is Verdict.REFUSED:
+        raise TakeOverRefused(
+            f"shard {lease.shard}: Kafka's last batch is {'none' if committed is None else committed}, the "
+            f"database's is {lease.number} with {lease.claimed} events claimed; if this Kafka is new or was emptied, "
+            "run python -m services.relay bootstrap"
+        )
+    if verdict is Verdict.NEW:
+        return await begin(connection, lease, producer)
+    if verdict is Verdict.UNPUBLISHED:
+        return await store.unclaim(connection, lease)
+    if lease.claimed:
+        metrics.DUPLICATES.labels(lease.shard).inc(lease.claimed)
+        metrics.PUBLISHED.labels(lease.shard).inc(lease.claimed)
+    await mark(connection, settings, lease, lease.number)
+    return lease.number
+
+
+async def begin(connection: Connection, lease: Lease, producer: ShardProducer) -> int:
+    """Commit number 0 to Kafka and begin there; whatever was claimed will be published, perhaps again."""
+    await producer.publish(0, [])
+    return await store.declare(connection, lease)
+
+
+async def mark(connection: Connection, settings: RelaySettings, lease: Lease, number: int) -> None:
+    """Mark the batch that is out, without claiming another."""
+    await store.cycle(
+        connection,
+        lease,
+        number,
+        lease_seconds=settings.lease_seconds,
+        events_max=0,
+        bytes_max=0,
+        in_transaction=settings.transactions,
+    )

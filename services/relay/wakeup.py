@@ -1,0 +1,83 @@
+"""Wakes the shards that have something to publish: at a notification, and by looking now and then."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+
+import asyncpg
+import structlog
+
+from services.relay import metrics, store
+from services.relay.drain import Drain
+from services.relay.settings import RelaySettings
+from shared import postgres
+from shared.postgres import Connection, translated
+from shared.refusals import Unavailable
+
+log = structlog.get_logger()
+
+CHANNEL = "orders_outbox"
+
+
+class Wakeup:
+    """Listens on a connection of its own, which no pooler may stand behind, and opens it again when it breaks."""
+
+    def __init__(self, settings: RelaySettings, drains: Callable[[], Sequence[Drain]]) -> None:
+        self._settings = settings
+        self._url = settings.listen_database_url or settings.database_url
+        self._drains = drains
+        self._notified = asyncio.Event()
+
+    async def run(self) -> None:
+        """Listen for ever."""
+        while True:
+            try:
+                await self._listen()
+            except Unavailable as error:
+                metrics.LISTENING.set(0)
+                log.warning("not listening", detail=str(error))
+            # Until it listens again every shard looks for itself.
+            for drain in self._drains():
+                drain.wake()
+            await asyncio.sleep(self._settings.poll_interval_seconds)
+
+    async def _listen(self) -> None:
+        with translated():
+            connection = await asyncpg.connect(
+                self._url,
+                timeout=postgres.CONNECT_TIMEOUT_SECONDS,
+                command_timeout=postgres.COMMAND_TIMEOUT_SECONDS,
+                server_settings={"application_name": "relay wakeup"},
+            )
+            try:
+                connection.add_termination_listener(self._on_notification)
+                await connection.add_listener(CHANNEL, self._on_notification)
+                metrics.LISTENING.set(1)
+                self._notified.set()  # what was committed before this connection listened
+                while True:
+                    await self._wake_pending(connection)
+            finally:
+                with suppress(*postgres.TRANSIENT):
+                    await connection.close(timeout=1)
+
+    def _on_notification(self, *_: object) -> None:
+        self._notified.set()
+
+    async def _wake_pending(self, connection: Connection) -> None:
+        """Wait for a notification or the poll interval, then wake the shards that something waits for.
+
+        One look for all idle shards costs less than a cycle of each. A busy one may have looked already when the
+        event was committed, so it is told to look once more.
+        """
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._notified.wait(), self._settings.poll_interval_seconds)
+        self._notified.clear()
+        idle = {}
+        for drain in self._drains():
+            if drain.idle:
+                idle[drain.shard] = drain
+            else:
+                drain.wake()
+        # Also without idle shards: an answer tells that the connection still stands.
+        for shard in await store.shards_with_pending(connection, list(idle)):
+            idle[shard].wake()
