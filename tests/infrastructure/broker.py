@@ -12,6 +12,7 @@ from pathlib import Path
 
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
 from testcontainers.core.container import DockerContainer
 
 from tests.infrastructure import containers
@@ -52,6 +53,13 @@ def answers(bootstrap: str) -> bool:
         return bool(admin.list_topics(timeout=2).brokers)
     except KafkaException:
         return False
+
+
+def declare_topic(bootstrap: str, name: str, partitions: int = 1) -> None:
+    """Create a topic; the embedded mock takes no such request, but makes every topic it is asked about, with 4."""
+    admin = AdminClient({"bootstrap.servers": bootstrap, "log_level": 0})
+    if admin.list_topics(name, timeout=10).topics[name].error is not None:
+        admin.create_topics([NewTopic(name, partitions, 1)])[name].result(30)
 
 
 def wait_for(bootstrap: str) -> str:

@@ -10,9 +10,8 @@ import psutil
 import psycopg
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
-from confluent_kafka.admin import AdminClient
-from confluent_kafka.cimpl import NewTopic
 
+from tests.infrastructure.broker import declare_topic
 from tests.infrastructure.databases import Database
 from tests.infrastructure.postgres import VERSION_MINIMUM
 from tests.infrastructure.waiting import wait_until
@@ -41,28 +40,39 @@ def test_each_database_is_fresh(database: Database, create_database: Callable[..
     assert found is None
 
 
-async def test_the_broker_commits_transactions_and_hides_aborted_ones(kafka_bootstrap: str) -> None:
-    topic = "infrastructure"
-    admin = AdminClient({"bootstrap.servers": kafka_bootstrap})
-    admin.create_topics([NewTopic(topic, 1, 1)])[topic].result(30)
-    producer = AIOKafkaProducer(bootstrap_servers=kafka_bootstrap, transactional_id=topic)
+async def first_committed(bootstrap: str, topic: str, *, abort_first: bool) -> bytes | None:
+    """The first record that a reader of committed records sees, after a transaction or two."""
+    declare_topic(bootstrap, topic)
+    producer = AIOKafkaProducer(bootstrap_servers=bootstrap, transactional_id=topic)
     await producer.start()
     try:
-        await producer.begin_transaction()
-        await producer.send_and_wait(topic, b"aborted")
-        await producer.abort_transaction()
+        if abort_first:
+            await producer.begin_transaction()
+            await producer.send_and_wait(topic, b"aborted", partition=0)
+            await producer.abort_transaction()
         async with producer.transaction():
-            await producer.send_and_wait(topic, b"committed")
+            await producer.send_and_wait(topic, b"committed", partition=0)
     finally:
         await producer.stop()
-    consumer = AIOKafkaConsumer(bootstrap_servers=kafka_bootstrap, isolation_level="read_committed")
+    consumer = AIOKafkaConsumer(bootstrap_servers=bootstrap, isolation_level="read_committed")
     await consumer.start()
     try:
         consumer.assign([TopicPartition(topic, 0)])
         await consumer.seek_to_beginning()
-        assert (await consumer.getone()).value == b"committed"
+        record = await consumer.getone()
     finally:
         await consumer.stop()
+    value: bytes | None = record.value
+    return value
+
+
+async def test_the_broker_commits_transactions(kafka_bootstrap: str) -> None:
+    assert await first_committed(kafka_bootstrap, "committed", abort_first=False) == b"committed"
+
+
+@pytest.mark.real_broker
+async def test_the_broker_hides_aborted_transactions(kafka_bootstrap: str) -> None:
+    assert await first_committed(kafka_bootstrap, "aborted", abort_first=True) == b"committed"
 
 
 def test_what_a_killed_run_started_is_ended(tmp_path: Path) -> None:

@@ -1,0 +1,106 @@
+"""A service in the test's own event loop, on a free port and a migrated schema: real HTTP, real Postgres, no process."""
+
+import asyncio
+import importlib
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+from shared.contracts.commands import COMMANDS_PATH
+from shared.migrations import migrate
+from tests.infrastructure.databases import ROLES, Database
+from tests.infrastructure.waiting import eventually, free_port, listens
+
+SERVICES_FOLDER = Path(__file__).parents[2] / "services"
+START_SECONDS = 10
+
+
+def migrate_service(name: str, database: Database) -> str:
+    """Apply a service's migrations with its own role, as a deployment does, and return that role's address."""
+    role = f"{name}_service"
+    url = database.as_role(role)
+    migrate(url, ROLES[role], SERVICES_FOLDER / name / "migrations")
+    return url
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An HTTP answer, read to its end; `body` is the decoded JSON."""
+
+    status: int
+    body: Any
+    content_type: str
+
+    @property
+    def problem(self) -> str:
+        """The slug of the problem; fails unless the answer is one in the shape every error has."""
+        assert self.content_type == "application/problem+json", self
+        assert {"type", "title", "status", "detail", "instance"} <= set(self.body), self
+        assert self.body["status"] == self.status, self
+        return str(self.body["type"]).removeprefix("/problems/")
+
+
+class Client:
+    """Calls one service."""
+
+    def __init__(self, session: aiohttp.ClientSession) -> None:
+        self._session = session
+
+    async def call(self, method: str, path: str, body: Any = None, **options: Any) -> Answer:
+        """Send `body` as JSON, or what `options` (aiohttp's) say, and return the answer."""
+        if body is not None:
+            options["json"] = body
+        async with self._session.request(method, path, **options) as response:
+            return Answer(response.status, await response.json(content_type=None), response.content_type)
+
+    async def get(self, path: str, **params: Any) -> Any:
+        """The body of what must be answered 200."""
+        answer = await self.call("GET", path, params={name: str(value) for name, value in params.items()})
+        assert answer.status == 200, answer
+        return answer.body
+
+    async def post(self, path: str, body: Any, **options: Any) -> Any:
+        """The body of what must be answered 200 or 201."""
+        answer = await self.call("POST", path, body, **options)
+        assert answer.status in (200, 201), answer
+        return answer.body
+
+    async def all_items(self, path: str, **params: Any) -> list[Any]:
+        """All items of a list, page by page."""
+        page = await self.get(path, **params)
+        items: list[Any] = list(page["items"])
+        while page["next_cursor"]:
+            page = await self.get(path, **params, cursor=page["next_cursor"])
+            items += page["items"]
+        return items
+
+    async def command(self, *commands: Mapping[str, Any]) -> Sequence[Any]:
+        """Run one batch of commands and return its outcomes."""
+        outcomes: Sequence[Any] = (await self.post(COMMANDS_PATH, {"commands": commands}))["outcomes"]
+        return outcomes
+
+
+@asynccontextmanager
+async def serving(name: str, database_url: str, **settings: Any) -> AsyncIterator[Client]:
+    """Serve `services.<name>` until the body ends and yield a client of it; enter it twice for two replicas."""
+    main = importlib.import_module(f"services.{name}.__main__")
+    port = free_port()
+    stop = asyncio.Event()
+    server = asyncio.create_task(main.serve(main.Settings(port=port, database_url=database_url, **settings), stop))
+
+    async def accepts() -> bool:
+        if server.done():
+            server.result()
+        return listens("127.0.0.1", port)
+
+    try:
+        await eventually(accepts, START_SECONDS, f"the start of {name}")
+        async with aiohttp.ClientSession(f"http://127.0.0.1:{port}") as session:
+            yield Client(session)
+    finally:
+        stop.set()
+        await server
