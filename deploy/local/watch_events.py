@@ -1,0 +1,116 @@
+"""Prints the events of the order topic as they arrive: `make watch-events`.
+
+One line each, from the first event that the broker still has (`--from-now`: from the next one), until Ctrl-C.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import sys
+from typing import Any
+
+from aiokafka import AIOKafkaConsumer, ConsumerRecord
+from aiokafka.errors import KafkaError
+
+from deploy.local.configuration import local_folder
+from deploy.local.folder import Folder, NotRunningError
+
+TOPIC = "orders.v1"
+FETCH_WAIT_MS = 100  # the embedded broker lets a reader at the end wait this long even when an event arrives
+RETRY_SECONDS = 1.0  # between looks at a topic that isn't there yet
+
+Json = dict[str, Any]
+
+
+def event_of(record: ConsumerRecord) -> Json:
+    """The event in a Kafka record: CloudEvents' attributes from the headers, and the data."""
+    headers = {name: value.decode("utf-8", "replace") for name, value in record.headers if value is not None}
+    event: Json = {name.removeprefix("ce_"): value for name, value in headers.items() if name.startswith("ce_")}
+    return event | {"partition": record.partition, "offset": record.offset, "data": _data(record.value)}
+
+
+def line_of(event: Json) -> str:
+    """The event for people: time, type, order id, sequence, and what matters of the order."""
+    data = event["data"] if isinstance(event["data"], dict) else {}
+    sequence = str(event.get("sequence", "?")).lstrip("0") or "0"
+    words = [
+        str(event.get("time", "?")),
+        f"{event.get('type', '?'):<18}",
+        str(event.get("subject", "?")),
+        f"#{sequence}",
+    ]
+    words += [f"{name}={data[name]}" for name in ("status", "user_id", "coupon_id") if data.get(name) is not None]
+    lines = data.get("lines")
+    if isinstance(lines, list):
+        words.append("+".join(f"{line.get('quantity')}x{line.get('product_id')}" for line in lines))
+    if "total_amount" in data:
+        words.append(f"total={data['total_amount']} {data.get('currency', '')}".rstrip())
+    return "  ".join(words)
+
+
+async def watch(kafka: str, *, from_now: bool, as_json: bool) -> None:
+    """Print events until cancelled."""
+    consumer = AIOKafkaConsumer(
+        bootstrap_servers=kafka,
+        isolation_level="read_committed",
+        auto_offset_reset="latest" if from_now else "earliest",
+        enable_auto_commit=False,
+        fetch_max_wait_ms=FETCH_WAIT_MS,
+    )
+    await consumer.start()
+    try:
+        # Subscribing to a topic that isn't there could create it, with another number of partitions than it needs.
+        while TOPIC not in await consumer.topics():  # noqa: ASYNC110 # the broker tells nobody of new topics
+            await asyncio.sleep(RETRY_SECONDS)
+        # Without a group: every partition is ours, and nothing is remembered.
+        consumer.subscribe([TOPIC])
+        async for record in consumer:
+            event = event_of(record)
+            print(json.dumps(event, ensure_ascii=False) if as_json else line_of(event), flush=True)
+    finally:
+        await consumer.stop()
+
+
+def _data(value: bytes | None) -> Any:
+    try:
+        return json.loads(value or b"null")
+    except ValueError:
+        return (value or b"").decode("utf-8", "replace")
+
+
+async def _until_interrupted(work: asyncio.Task[None]) -> None:
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, work.cancel)
+    with contextlib.suppress(asyncio.CancelledError):
+        await work
+
+
+async def _main(kafka: str, arguments: argparse.Namespace) -> None:
+    work = asyncio.create_task(watch(kafka, from_now=arguments.from_now, as_json=arguments.json))
+    await _until_interrupted(work)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m deploy.local.watch_events", description=__doc__)
+    parser.add_argument("--from-now", action="store_true", help="only events that arrive from now on")
+    parser.add_argument("--json", action="store_true", help="print each event as a line of JSON")
+    arguments = parser.parse_args()
+    try:
+        kafka = str(Folder(local_folder(os.environ)).read_run()["kafka"])
+    except NotRunningError:
+        print("Nothing runs here: start it with `make run` and wait until it says so", file=sys.stderr)
+        sys.exit(2)
+    try:
+        asyncio.run(_main(kafka, arguments))
+    except KafkaError as error:
+        print(f"Reading {TOPIC} from {kafka} failed: {error}", file=sys.stderr)
+        sys.exit(1)
+    except BrokenPipeError:  # whoever read our output has enough
+        sys.stderr.close()
+
+
+if __name__ == "__main__":
+    main()
