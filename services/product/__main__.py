@@ -10,7 +10,7 @@ from services.product.batch import execute, understand
 from services.product.settings import Settings
 from shared.command_desk import CommandDesk
 from shared.contracts.commands import ProductCommands
-from shared.http.commands import command_route
+from shared.http.commands import command_route, outcomes_route
 from shared.http.server import HttpServer
 from shared.postgres import Pool, Session
 from shared.process import Service, main
@@ -28,7 +28,11 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
                 await store.ready(db)
 
         api = ProductApi(pool, settings.currency, settings.client_timeout_seconds)
-        routes = [*api.routes(), command_route(desk, ProductCommands, understand)]
+        routes = [
+            *api.routes(),
+            command_route(desk, ProductCommands, understand),
+            outcomes_route(pool, store.read_order_outcomes),
+        ]
         description = "Products, their prices and their stock."
         await HttpServer("product", description, settings, routes, {"database": database}).run(stop)
 

@@ -71,3 +71,8 @@ WHERE p.product_id = t.product_id;
 -- name: list_holds
 SELECT order_id, product_id, quantity, unit_price, status, held_at FROM products.holds
 WHERE (order_id, product_id) > ($1, $2) ORDER BY order_id, product_id LIMIT $3;
+
+-- name: read_order_outcomes
+SELECT g.closed, o.type, o.attempt, o.applied, o.body, o.decided_at
+FROM products.gates AS g LEFT JOIN products.outcomes AS o USING (order_id)
+WHERE g.order_id = $1 ORDER BY o.decided_at, o.type, o.attempt;

@@ -124,6 +124,11 @@ async def list_holds(db: Connection, order_id: UUID, product_id: str, limit: int
     return await db.fetch(SQL["list_holds"], order_id, product_id, limit)
 
 
+async def read_order_outcomes(db: Connection, order_id: UUID) -> list[Row]:
+    """Return whether the order's gate is closed with each of its outcomes; nothing if it has no gate."""
+    return await db.fetch(SQL["read_order_outcomes"], order_id)
+
+
 async def write_decision(db: Connection, decision: Decision) -> None:
     """Write a batch's decision: at most five statements, however large the batch."""
     if decision.verdict.new_outcomes:

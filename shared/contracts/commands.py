@@ -4,20 +4,23 @@ The order service sends, each participant validates the commands it knows. Ids a
 contract; `attempt` is 0 but for debits, where it is the number of the payment.
 """
 
+from datetime import datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from shared.http.wire import Amount, Id, Wire
 
 COMMANDS_PATH = "/internal/v1/commands"
+OUTCOMES_PATH = "/internal/v1/outcomes/{order_id}"
 # What fits one call: the sender never exceeds it and the receiver refuses more.
 COMMANDS_MAX = 256
 # 256 holds of 50 lines with ids of 128 characters, JSON-escaped at the worst, and room to spare.
 COMMANDS_BODY_MAX_BYTES = 16 * 1024 * 1024
 
 Attempt = Annotated[int, Field(ge=0, le=2**31 - 1)]
+OnlyAttempt = Annotated[int, Field(ge=0, le=0)]
 LINES_MAX = 50
 QUANTITY_MAX = 1000
 
@@ -34,8 +37,15 @@ class HoldStock(Wire):
 
     type: Literal["hold_stock"]
     order_id: UUID
-    attempt: Attempt = 0
+    attempt: OnlyAttempt = 0
     lines: Annotated[list[HoldLine], Field(min_length=1, max_length=LINES_MAX)]
+
+    @field_validator("lines")
+    @classmethod
+    def _distinct(cls, lines: list[HoldLine]) -> list[HoldLine]:
+        if len({line.product_id for line in lines}) < len(lines):
+            raise ValueError("must name each product once")
+        return lines
 
 
 class RestoreStock(Wire):
@@ -43,7 +53,7 @@ class RestoreStock(Wire):
 
     type: Literal["restore_stock"]
     order_id: UUID
-    attempt: Attempt = 0
+    attempt: OnlyAttempt = 0
 
 
 class ReserveCoupon(Wire):
@@ -51,7 +61,7 @@ class ReserveCoupon(Wire):
 
     type: Literal["reserve_coupon"]
     order_id: UUID
-    attempt: Attempt = 0
+    attempt: OnlyAttempt = 0
     coupon_id: Id
     user_id: Id
     subtotal_amount: Amount
@@ -63,7 +73,7 @@ class RedeemCoupon(Wire):
 
     type: Literal["redeem_coupon"]
     order_id: UUID
-    attempt: Attempt = 0
+    attempt: OnlyAttempt = 0
     coupon_id: Id
     user_id: Id
     subtotal_amount: Amount
@@ -75,7 +85,7 @@ class ReleaseCoupon(Wire):
 
     type: Literal["release_coupon"]
     order_id: UUID
-    attempt: Attempt = 0
+    attempt: OnlyAttempt = 0
 
 
 class Debit(Wire):
@@ -93,7 +103,7 @@ class Refund(Wire):
 
     type: Literal["refund"]
     order_id: UUID
-    attempt: Attempt = 0
+    attempt: OnlyAttempt = 0
 
 
 class ProductCommands(Wire):
@@ -135,3 +145,22 @@ class Outcomes(Wire):
     """One outcome a command, in the commands' order."""
 
     outcomes: list[WireOutcome]
+
+
+class StoredOutcome(Wire):
+    """What a participant answered to a command and will answer again."""
+
+    type: str
+    attempt: int
+    outcome: Literal["applied", "refused"]
+    decided_at: datetime
+    result: dict[str, Any] | None = None
+    problem: dict[str, Any] | None = None
+
+
+class OrderOutcomes(Wire):
+    """What a participant knows of an order; of one it never saw: not closed, and no outcomes."""
+
+    order_id: UUID
+    closed: bool
+    outcomes: list[StoredOutcome]

@@ -42,6 +42,13 @@ class UnsupportedMediaType(Refusal):
     status = 415
 
 
+class NotFound(Refusal):
+    """There is nothing at this path."""
+
+    slug = "not-found"
+    status = 404
+
+
 class RequestTimeout(Refusal):
     """The body did not arrive in time."""
 
