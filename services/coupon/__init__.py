@@ -1,0 +1,1 @@
+"""The coupon service: coupons, and the orders that reserve and redeem them."""

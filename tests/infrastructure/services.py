@@ -12,18 +12,18 @@ import aiohttp
 
 from shared.contracts.commands import COMMANDS_PATH
 from shared.migrations import migrate
-from tests.infrastructure.databases import ROLES, Database
+from tests.infrastructure.databases import Database
 from tests.infrastructure.waiting import eventually, free_port, listens
 
 SERVICES_FOLDER = Path(__file__).parents[2] / "services"
+SCHEMAS = {"order": "orders", "product": "products", "coupon": "coupons", "balance": "balances", "relay": "relay"}
 START_SECONDS = 10
 
 
 def migrate_service(name: str, database: Database) -> str:
     """Apply a service's migrations with its own role, as a deployment does, and return that role's address."""
-    role = f"{name}_service"
-    url = database.as_role(role)
-    migrate(url, ROLES[role], SERVICES_FOLDER / name / "migrations")
+    url = database.as_role(f"{name}_service")
+    migrate(url, SCHEMAS[name], SERVICES_FOLDER / name / "migrations")
     return url
 
 

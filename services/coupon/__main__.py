@@ -1,0 +1,41 @@
+"""Composition root of the coupon service: settings → session, pool → command desk, routes → server."""
+
+import asyncio
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+from services.coupon import store
+from services.coupon.api import CouponApi
+from services.coupon.batch import execute, understand
+from services.coupon.settings import Settings
+from shared.command_desk import CommandDesk
+from shared.contracts.commands import CouponCommands
+from shared.http.commands import command_route, outcomes_route
+from shared.http.server import HttpServer
+from shared.postgres import Pool, Session
+from shared.process import Service, main
+
+
+async def serve(settings: Settings, stop: asyncio.Event) -> None:
+    """Run until `stop` is set; what was opened last is closed first."""
+    async with AsyncExitStack() as stack:
+        pool = await stack.enter_async_context(Pool(settings, "coupon"))
+        session = await stack.enter_async_context(Session(settings, "coupon commands"))
+        desk = await stack.enter_async_context(CommandDesk(session, execute))
+
+        async def database() -> None:
+            async with pool.connection() as db:
+                await store.ready(db)
+
+        api = CouponApi(pool, settings.currency, settings.client_timeout_seconds)
+        routes = [
+            *api.routes(),
+            command_route(desk, CouponCommands, understand),
+            outcomes_route(pool, store.read_order_outcomes),
+        ]
+        description = "Coupons, and the orders that reserve and redeem them."
+        await HttpServer("coupon", description, settings, routes, {"database": database}).run(stop)
+
+
+if __name__ == "__main__":
+    main(Service("coupon", Settings, "coupons", Path(__file__).parent / "migrations", serve))

@@ -1,0 +1,191 @@
+"""The coupon service over HTTP: parse → use case → reply."""
+
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+from aiohttp import web
+from pydantic import Field, model_validator
+
+from services.coupon import domain, store
+from services.coupon.domain import CouponExists, CouponId, CouponNotFound, UserId
+from shared.http.routes import Route
+from shared.http.server import reply
+from shared.http.wire import (
+    Amount,
+    Id,
+    Moment,
+    Page,
+    PositiveAmount,
+    Wire,
+    decode_cursor,
+    encode_cursor,
+    path_id,
+    read_body,
+    read_query,
+)
+from shared.ids import uuid7
+from shared.postgres import Connection, Pool, Row
+
+PERCENT_MAX = 100
+
+
+class NewCoupon(Wire):
+    """A coupon to give to a user; the id is made if none is given. `value`: minor units, or percent 1..100."""
+
+    coupon_id: Id | None = None
+    user_id: Id
+    kind: Literal["fixed", "percent"]
+    value: PositiveAmount
+    max_discount: PositiveAmount | None = None
+    min_subtotal: Amount = 0
+    expires_at: Moment | None = None
+
+    @model_validator(mode="after")
+    def _percent(self) -> "NewCoupon":
+        if self.kind == "percent" and self.value > PERCENT_MAX:
+            raise ValueError(f"a percentage may be {PERCENT_MAX} at the most")
+        return self
+
+
+class Coupon(Wire):
+    """A coupon; amounts in minor units of `currency`. `order_id` is the order that reserved or redeemed it."""
+
+    coupon_id: str
+    user_id: str
+    kind: Literal["fixed", "percent"]
+    value: int
+    max_discount: int | None = None
+    min_subtotal: int
+    expires_at: Moment | None = None
+    status: Literal["AVAILABLE", "RESERVED", "REDEEMED"]
+    order_id: UUID | None = None
+    discount_amount: int | None = None
+    created_at: Moment
+    currency: Annotated[str, Field(pattern="^[A-Z]{3}$")]
+
+
+class Coupons(Wire):
+    """A page of coupons, by id."""
+
+    items: list[Coupon]
+    next_cursor: str | None
+
+
+class CouponPage(Page):
+    """Which coupons to list."""
+
+    user_id: Id | None = None
+    status: Literal["AVAILABLE", "RESERVED", "REDEEMED"] | None = None
+
+
+class Hold(Wire):
+    """A coupon that an order reserved or redeemed."""
+
+    order_id: UUID
+    coupon_id: str
+    user_id: str
+    status: Literal["RESERVED", "REDEEMED"]
+    discount_amount: int
+    held_at: Moment
+
+
+class Holds(Wire):
+    """A page of holds, by order."""
+
+    items: list[Hold]
+    next_cursor: str | None
+
+
+class CouponApi:
+    """The handlers and what they need."""
+
+    def __init__(self, pool: Pool, currency: str, client_timeout_seconds: float) -> None:
+        self._pool = pool
+        self._currency = currency
+        self._timeout = client_timeout_seconds
+
+    def routes(self) -> list[Route]:
+        """Return the table of calls."""
+        return [
+            Route(
+                "POST",
+                "/v1/coupons",
+                self.create,
+                "Give a coupon to a user",
+                {201: Coupon},
+                (CouponExists,),
+                NewCoupon,
+            ),
+            Route("GET", "/v1/coupons", self.list, "List coupons by id", {200: Coupons}, query=CouponPage),
+            Route("GET", "/v1/coupons/{coupon_id}", self.get, "Get a coupon", {200: Coupon}, (CouponNotFound,)),
+            Route(
+                "GET",
+                "/internal/v1/holds",
+                self.list_holds,
+                "Page through the coupons that orders reserved or redeemed, for the audit",
+                {200: Holds},
+                query=Page,
+                tags=("internal",),
+            ),
+        ]
+
+    async def create(self, request: web.Request) -> web.Response:
+        """POST /v1/coupons."""
+        new = await read_body(request, NewCoupon, timeout_seconds=self._timeout)
+        coupon = domain.Coupon(
+            CouponId(new.coupon_id or str(uuid7())),
+            UserId(new.user_id),
+            new.kind,
+            new.value,
+            new.max_discount,
+            new.min_subtotal,
+            new.expires_at,
+        )
+        async with self._pool.connection() as db:
+            row = await store.create_coupon(db, coupon)
+        return reply(self._view(row), 201)
+
+    async def get(self, request: web.Request) -> web.Response:
+        """GET /v1/coupons/{coupon_id}."""
+        coupon_id = path_id(request, "coupon_id", CouponNotFound)
+        async with self._pool.connection() as db:
+            row = await store.get_coupon(db, coupon_id)
+        if row is None:
+            raise CouponNotFound
+        return reply(self._view(row))
+
+    async def list(self, request: web.Request) -> web.Response:
+        """GET /v1/coupons."""
+        page = read_query(request, CouponPage)
+        after = decode_cursor(page.cursor, str)
+        async with self._pool.connection() as db:
+            rows = await _matching(db, page, after[0] if after else "")
+        items = rows[: page.limit]
+        cursor = encode_cursor(items[-1]["coupon_id"]) if len(rows) > page.limit else None
+        return reply({"items": [self._view(row) for row in items], "next_cursor": cursor})
+
+    async def list_holds(self, request: web.Request) -> web.Response:
+        """GET /internal/v1/holds."""
+        page = read_query(request, Page)
+        after = decode_cursor(page.cursor, UUID) or (UUID(int=0),)
+        async with self._pool.connection() as db:
+            rows = await store.list_holds(db, after[0], page.limit + 1)
+        items = rows[: page.limit]
+        cursor = encode_cursor(str(items[-1]["order_id"])) if len(rows) > page.limit else None
+        return reply({"items": [dict(row) for row in items], "next_cursor": cursor})
+
+    def _view(self, row: Row) -> dict[str, Any]:
+        given = {name: value for name, value in row.items() if value is not None}
+        return {**given, "currency": self._currency}
+
+
+async def _matching(db: Connection, page: CouponPage, after: str) -> list[Row]:
+    # A query for each combination: one for all of them would not use the index that fits.
+    limit = page.limit + 1
+    if page.user_id is not None and page.status is not None:
+        return await store.list_coupons_of_user_by_status(db, after, limit, page.user_id, page.status)
+    if page.user_id is not None:
+        return await store.list_coupons_of_user(db, after, limit, page.user_id)
+    if page.status is not None:
+        return await store.list_coupons_by_status(db, after, limit, page.status)
+    return await store.list_coupons(db, after, limit)

@@ -1,0 +1,76 @@
+-- All SQL of the coupon service.
+
+-- name: ready
+SELECT 1 FROM coupons.coupons LIMIT 1;
+
+-- name: create_coupon
+INSERT INTO coupons.coupons (coupon_id, user_id, kind, value, max_discount, min_subtotal, expires_at)
+VALUES ($1, $2, $3, $4, $5, $6, $7)
+RETURNING coupon_id, user_id, kind, value, max_discount, min_subtotal, expires_at, status, order_id, discount_amount,
+    created_at;
+
+-- name: get_coupon
+SELECT coupon_id, user_id, kind, value, max_discount, min_subtotal, expires_at, status, order_id, discount_amount,
+    created_at
+FROM coupons.coupons WHERE coupon_id = $1;
+
+-- name: list_coupons
+SELECT coupon_id, user_id, kind, value, max_discount, min_subtotal, expires_at, status, order_id, discount_amount,
+    created_at
+FROM coupons.coupons WHERE coupon_id > $1 ORDER BY coupon_id LIMIT $2;
+
+-- name: list_coupons_of_user
+SELECT coupon_id, user_id, kind, value, max_discount, min_subtotal, expires_at, status, order_id, discount_amount,
+    created_at
+FROM coupons.coupons WHERE user_id = $3 AND coupon_id > $1 ORDER BY coupon_id LIMIT $2;
+
+-- name: list_coupons_by_status
+SELECT coupon_id, user_id, kind, value, max_discount, min_subtotal, expires_at, status, order_id, discount_amount,
+    created_at
+FROM coupons.coupons WHERE status = $3 AND coupon_id > $1 ORDER BY coupon_id LIMIT $2;
+
+-- name: list_coupons_of_user_by_status
+SELECT coupon_id, user_id, kind, value, max_discount, min_subtotal, expires_at, status, order_id, discount_amount,
+    created_at
+FROM coupons.coupons WHERE user_id = $3 AND status = $4 AND coupon_id > $1 ORDER BY coupon_id LIMIT $2;
+
+-- name: open_gates
+INSERT INTO coupons.gates (order_id)
+SELECT order_id FROM unnest($1::uuid[]) AS t (order_id) ORDER BY order_id
+ON CONFLICT DO NOTHING;
+
+-- name: lock_gates
+SELECT order_id, closed, now() AS moment FROM coupons.gates
+WHERE order_id = ANY ($1::uuid[]) ORDER BY order_id FOR UPDATE;
+
+-- name: lock_coupons
+SELECT coupon_id, user_id, kind, value, max_discount, min_subtotal, expires_at, status, order_id, discount_amount
+FROM coupons.coupons
+WHERE coupon_id = ANY ($1::text[]) OR order_id = ANY ($2::uuid[])
+ORDER BY coupon_id FOR UPDATE;
+
+-- name: read_outcomes
+SELECT order_id, type, attempt, applied, body FROM coupons.outcomes WHERE order_id = ANY ($1::uuid[]);
+
+-- name: write_outcomes
+INSERT INTO coupons.outcomes (order_id, type, attempt, applied, body)
+SELECT * FROM unnest($1::uuid[], $2::text[], $3::integer[], $4::boolean[], $5::jsonb[]);
+
+-- name: close_gates
+UPDATE coupons.gates SET closed = true WHERE order_id = ANY ($1::uuid[]);
+
+-- name: write_coupons
+UPDATE coupons.coupons AS c
+SET status = t.status, order_id = t.order_id, discount_amount = t.discount_amount,
+    held_at = CASE WHEN t.order_id IS NULL THEN NULL WHEN t.order_id = c.order_id THEN c.held_at ELSE now() END
+FROM unnest($1::text[], $2::text[], $3::uuid[], $4::bigint[]) AS t (coupon_id, status, order_id, discount_amount)
+WHERE c.coupon_id = t.coupon_id;
+
+-- name: list_holds
+SELECT order_id, coupon_id, user_id, status, discount_amount, held_at FROM coupons.coupons
+WHERE order_id IS NOT NULL AND order_id > $1 ORDER BY order_id LIMIT $2;
+
+-- name: read_order_outcomes
+SELECT g.closed, o.type, o.attempt, o.applied, o.body, o.decided_at
+FROM coupons.gates AS g LEFT JOIN coupons.outcomes AS o USING (order_id)
+WHERE g.order_id = $1 ORDER BY o.decided_at, o.type, o.attempt;

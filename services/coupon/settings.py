@@ -1,0 +1,13 @@
+"""What the coupon service is told, from the environment: COUPON_DATABASE_URL, COUPON_PORT, …"""
+
+from pydantic_settings import SettingsConfigDict
+
+from shared.settings import ServiceSettings
+
+
+class Settings(ServiceSettings):
+    """Every field is described in the service's README."""
+
+    model_config = SettingsConfigDict(env_prefix="COUPON_")
+
+    port: int = 8003

@@ -1,0 +1,132 @@
+"""One function per query of queries.sql; each takes a connection, so that its caller owns the transaction."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from uuid import UUID
+
+import asyncpg
+
+from services.coupon.domain import Coupon, CouponExists, CouponId, Decision, Status
+from shared.participant import Outcome, OutcomeKey
+from shared.postgres import Connection, Row, load_queries
+
+SQL = load_queries(Path(__file__).parent / "queries.sql")
+
+
+async def ready(db: Connection) -> None:
+    """Raise unless the schema is there and can be read."""
+    await db.fetch(SQL["ready"])
+
+
+async def create_coupon(db: Connection, coupon: Coupon) -> Row:
+    """Insert an AVAILABLE coupon. Raises CouponExists."""
+    try:
+        row = await db.fetchrow(
+            SQL["create_coupon"],
+            coupon.coupon_id,
+            coupon.user_id,
+            coupon.kind,
+            coupon.value,
+            coupon.max_discount,
+            coupon.min_subtotal,
+            coupon.expires_at,
+        )
+    except asyncpg.UniqueViolationError:
+        raise CouponExists(f"There is a coupon {coupon.coupon_id} already.") from None
+    assert row is not None
+    return row
+
+
+async def get_coupon(db: Connection, coupon_id: str) -> Row | None:
+    """Return a coupon or None."""
+    return await db.fetchrow(SQL["get_coupon"], coupon_id)
+
+
+async def list_coupons(db: Connection, after: str, limit: int) -> list[Row]:
+    """Return up to `limit` coupons with an id above `after`, by id."""
+    return await db.fetch(SQL["list_coupons"], after, limit)
+
+
+async def list_coupons_of_user(db: Connection, after: str, limit: int, user_id: str) -> list[Row]:
+    """Return a user's coupons, likewise."""
+    return await db.fetch(SQL["list_coupons_of_user"], after, limit, user_id)
+
+
+async def list_coupons_by_status(db: Connection, after: str, limit: int, status: Status) -> list[Row]:
+    """Return the coupons with a status, likewise."""
+    return await db.fetch(SQL["list_coupons_by_status"], after, limit, status)
+
+
+async def list_coupons_of_user_by_status(
+    db: Connection, after: str, limit: int, user_id: str, status: Status
+) -> list[Row]:
+    """Return a user's coupons with a status, likewise."""
+    return await db.fetch(SQL["list_coupons_of_user_by_status"], after, limit, user_id, status)
+
+
+async def open_gates(db: Connection, orders: Sequence[UUID]) -> None:
+    """Make sure that each order has its gate."""
+    await db.execute(SQL["open_gates"], orders)
+
+
+async def lock_gates(db: Connection, orders: Sequence[UUID]) -> tuple[set[UUID], datetime]:
+    """Lock the gates in order of id; return those that are closed, and the transaction's time."""
+    rows = await db.fetch(SQL["lock_gates"], orders)
+    return {row["order_id"] for row in rows if row["closed"]}, rows[0]["moment"]
+
+
+async def lock_coupons(db: Connection, coupons: Sequence[CouponId], orders: Sequence[UUID]) -> dict[CouponId, Coupon]:
+    """Lock in order of id, and return, the coupons that exist of those named and those that the orders have."""
+    rows = await db.fetch(SQL["lock_coupons"], coupons, orders)
+    return {row["coupon_id"]: Coupon(*row.values()) for row in rows}
+
+
+async def read_outcomes(db: Connection, orders: Sequence[UUID]) -> dict[OutcomeKey, Outcome]:
+    """Return the stored outcomes of the orders."""
+    rows = await db.fetch(SQL["read_outcomes"], orders)
+    return {(row["order_id"], row["type"], row["attempt"]): Outcome(row["applied"], row["body"]) for row in rows}
+
+
+async def write_outcomes(db: Connection, outcomes: dict[OutcomeKey, Outcome]) -> None:
+    """Store outcomes that are new."""
+    orders, types, attempts = zip(*outcomes, strict=True)
+    applied = [outcome.applied for outcome in outcomes.values()]
+    bodies = [outcome.body for outcome in outcomes.values()]
+    await db.execute(SQL["write_outcomes"], orders, types, attempts, applied, bodies)
+
+
+async def close_gates(db: Connection, orders: Sequence[UUID]) -> None:
+    """Close gates for good."""
+    await db.execute(SQL["close_gates"], orders)
+
+
+async def write_coupons(db: Connection, coupons: Sequence[Coupon]) -> None:
+    """Set the status, order and discount of locked coupons."""
+    await db.execute(
+        SQL["write_coupons"],
+        [coupon.coupon_id for coupon in coupons],
+        [coupon.status for coupon in coupons],
+        [coupon.order_id for coupon in coupons],
+        [coupon.discount_amount for coupon in coupons],
+    )
+
+
+async def list_holds(db: Connection, order_id: UUID, limit: int) -> list[Row]:
+    """Return up to `limit` coupons that orders after the given one reserved or redeemed, by order."""
+    return await db.fetch(SQL["list_holds"], order_id, limit)
+
+
+async def read_order_outcomes(db: Connection, order_id: UUID) -> list[Row]:
+    """Return whether the order's gate is closed with each of its outcomes; nothing if it has no gate."""
+    return await db.fetch(SQL["read_order_outcomes"], order_id)
+
+
+async def write_decision(db: Connection, decision: Decision) -> None:
+    """Write a batch's decision: at most three statements, however large the batch."""
+    if decision.verdict.new_outcomes:
+        await write_outcomes(db, decision.verdict.new_outcomes)
+    if decision.verdict.newly_closed:
+        await close_gates(db, list(decision.verdict.newly_closed))
+    if decision.coupons:
+        await write_coupons(db, decision.coupons)
