@@ -1,0 +1,41 @@
+"""Composition root of the balance service: settings → session, pool → command desk, routes → server."""
+
+import asyncio
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+from services.balance import store
+from services.balance.api import BalanceApi
+from services.balance.batch import execute, understand
+from services.balance.settings import Settings
+from shared.command_desk import CommandDesk
+from shared.contracts.commands import BalanceCommands
+from shared.http.commands import command_route, outcomes_route
+from shared.http.server import HttpServer
+from shared.postgres import Pool, Session
+from shared.process import Service, main
+
+
+async def serve(settings: Settings, stop: asyncio.Event) -> None:
+    """Run until `stop` is set; what was opened last is closed first."""
+    async with AsyncExitStack() as stack:
+        pool = await stack.enter_async_context(Pool(settings, "balance"))
+        session = await stack.enter_async_context(Session(settings, "balance commands"))
+        desk = await stack.enter_async_context(CommandDesk(session, execute))
+
+        async def database() -> None:
+            async with pool.connection() as db:
+                await store.ready(db)
+
+        api = BalanceApi(pool, settings.currency, settings.client_timeout_seconds)
+        routes = [
+            *api.routes(),
+            command_route(desk, BalanceCommands, understand),
+            outcomes_route(pool, store.read_order_outcomes),
+        ]
+        description = "Prepaid accounts and their ledger."
+        await HttpServer("balance", description, settings, routes, {"database": database}).run(stop)
+
+
+if __name__ == "__main__":
+    main(Service("balance", Settings, "balances", Path(__file__).parent / "migrations", serve))

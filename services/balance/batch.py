@@ -1,0 +1,38 @@
+"""One batch of commands as one transaction: the order of locks and reads that the protocol's safety rests on."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from services.balance import store
+from services.balance.domain import Command, Debit, OrderId, Refund, UserId, decide
+from shared.contracts import commands as wire
+from shared.participant import Outcome
+from shared.postgres import Connection
+
+
+def understand(command: Any) -> Command:
+    """Return the domain's command for a wire command."""
+    order_id = OrderId(command.order_id)
+    if isinstance(command, wire.Debit):
+        return Debit(order_id, command.attempt, UserId(command.user_id), command.amount)
+    return Refund(order_id)
+
+
+async def execute(db: Connection, commands: Sequence[Command]) -> Sequence[Outcome]:
+    """Decide and write a batch inside the caller's transaction; return an outcome a command.
+
+    Gates are locked in a statement of their own after they were inserted, and everything is read after that:
+    whoever waited for a lock sees what its holder wrote.
+    """
+    orders = sorted({command.order_id for command in commands})
+    await store.open_gates(db, orders)
+    closed = await store.lock_gates(db, orders)
+    undone = [command.order_id for command in commands if command.undo and command.order_id not in closed]
+    paid = await store.read_paid(db, undone) if undone else {}
+    users = {user for amounts in paid.values() for user in amounts}
+    users.update(command.user_id for command in commands if isinstance(command, Debit))
+    accounts = await store.lock_accounts(db, sorted(users)) if users else {}
+    stored = await store.read_outcomes(db, orders)
+    decision = decide(commands, closed, stored, accounts, paid)
+    await store.write_decision(db, decision)
+    return decision.verdict.outcomes

@@ -1,0 +1,67 @@
+-- All SQL of the balance service.
+
+-- name: ready
+SELECT 1 FROM balances.accounts LIMIT 1;
+
+-- name: open_account
+INSERT INTO balances.accounts (user_id, balance, charged, entry_count) VALUES ($1, 0, 0, 0) ON CONFLICT DO NOTHING;
+
+-- name: get_account
+SELECT user_id, balance FROM balances.accounts WHERE user_id = $1;
+
+-- name: get_charge
+SELECT user_id, number, entry_id, kind, amount, counter_account, order_id, attempt, balance_after, created_at
+FROM balances.entries WHERE user_id = $1 AND idempotency_key = $2;
+
+-- name: list_entries
+SELECT user_id, number, entry_id, kind, amount, counter_account, order_id, attempt, balance_after, created_at
+FROM balances.entries WHERE user_id = $1 AND number < $2 ORDER BY number DESC LIMIT $3;
+
+-- name: open_gates
+INSERT INTO balances.gates (order_id)
+SELECT order_id FROM unnest($1::uuid[]) AS t (order_id) ORDER BY order_id
+ON CONFLICT DO NOTHING;
+
+-- name: lock_gates
+SELECT order_id, closed FROM balances.gates
+WHERE order_id = ANY ($1::uuid[]) ORDER BY order_id FOR UPDATE;
+
+-- name: read_paid
+SELECT order_id, user_id, (-sum(amount))::bigint AS amount FROM balances.entries
+WHERE order_id = ANY ($1::uuid[]) GROUP BY order_id, user_id;
+
+-- name: lock_accounts
+SELECT user_id, balance, charged, entry_count FROM balances.accounts
+WHERE user_id = ANY ($1::text[]) ORDER BY user_id FOR UPDATE;
+
+-- name: read_outcomes
+SELECT order_id, type, attempt, applied, body FROM balances.outcomes WHERE order_id = ANY ($1::uuid[]);
+
+-- name: write_outcomes
+INSERT INTO balances.outcomes (order_id, type, attempt, applied, body)
+SELECT * FROM unnest($1::uuid[], $2::text[], $3::integer[], $4::boolean[], $5::jsonb[]);
+
+-- name: close_gates
+UPDATE balances.gates SET closed = true WHERE order_id = ANY ($1::uuid[]);
+
+-- name: write_accounts
+UPDATE balances.accounts AS a SET balance = t.balance, charged = t.charged, entry_count = t.entry_count
+FROM unnest($1::text[], $2::bigint[], $3::bigint[], $4::bigint[]) AS t (user_id, balance, charged, entry_count)
+WHERE a.user_id = t.user_id;
+
+-- name: write_entries
+INSERT INTO balances.entries
+    (user_id, number, entry_id, kind, amount, counter_account, order_id, attempt, balance_after, idempotency_key)
+SELECT * FROM unnest($1::text[], $2::bigint[], $3::uuid[], $4::text[], $5::bigint[], $6::text[], $7::uuid[],
+    $8::integer[], $9::bigint[], $10::text[])
+RETURNING user_id, number, entry_id, kind, amount, counter_account, order_id, attempt, balance_after, created_at;
+
+-- name: list_holds
+SELECT order_id, user_id, (-sum(amount))::bigint AS net_amount, min(created_at) AS held_at FROM balances.entries
+WHERE order_id IS NOT NULL AND (order_id, user_id) > ($1, $2)
+GROUP BY order_id, user_id ORDER BY order_id, user_id LIMIT $3;
+
+-- name: read_order_outcomes
+SELECT g.closed, o.type, o.attempt, o.applied, o.body, o.decided_at
+FROM balances.gates AS g LEFT JOIN balances.outcomes AS o USING (order_id)
+WHERE g.order_id = $1 ORDER BY o.decided_at, o.type, o.attempt;

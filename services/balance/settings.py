@@ -1,0 +1,13 @@
+"""What the balance service is told, from the environment: BALANCE_DATABASE_URL, BALANCE_PORT, …"""
+
+from pydantic_settings import SettingsConfigDict
+
+from shared.settings import ServiceSettings
+
+
+class Settings(ServiceSettings):
+    """Every field is described in the service's README."""
+
+    model_config = SettingsConfigDict(env_prefix="BALANCE_")
+
+    port: int = 8004

@@ -1,0 +1,129 @@
+"""One function per query of queries.sql; each takes a connection, so that its caller owns the transaction."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from uuid import UUID
+
+from services.balance.domain import COUNTER_ACCOUNTS, Account, Decision, Entry, OrderId, UserId
+from shared.ids import uuid7
+from shared.participant import Outcome, OutcomeKey
+from shared.postgres import Connection, Row, load_queries
+
+SQL = load_queries(Path(__file__).parent / "queries.sql")
+
+
+async def ready(db: Connection) -> None:
+    """Raise unless the schema is there and can be read."""
+    await db.fetch(SQL["ready"])
+
+
+async def open_account(db: Connection, user_id: str) -> None:
+    """Make sure that the user has an account."""
+    await db.execute(SQL["open_account"], user_id)
+
+
+async def get_account(db: Connection, user_id: str) -> Row | None:
+    """Return an account's balance or None."""
+    return await db.fetchrow(SQL["get_account"], user_id)
+
+
+async def get_charge(db: Connection, user_id: str, idempotency_key: str) -> Row | None:
+    """Return the user's charge with this key or None."""
+    return await db.fetchrow(SQL["get_charge"], user_id, idempotency_key)
+
+
+async def list_entries(db: Connection, user_id: str, before: int, limit: int) -> list[Row]:
+    """Return up to `limit` entries with a number below `before`, newest first."""
+    return await db.fetch(SQL["list_entries"], user_id, before, limit)
+
+
+async def open_gates(db: Connection, orders: Sequence[UUID]) -> None:
+    """Make sure that each order has its gate."""
+    await db.execute(SQL["open_gates"], orders)
+
+
+async def lock_gates(db: Connection, orders: Sequence[UUID]) -> set[UUID]:
+    """Lock the gates in order of id and return those that are closed."""
+    return {row["order_id"] for row in await db.fetch(SQL["lock_gates"], orders) if row["closed"]}
+
+
+async def read_paid(db: Connection, orders: Sequence[UUID]) -> dict[OrderId, dict[UserId, int]]:
+    """Return what each order paid, net of refunds, by account."""
+    paid: dict[OrderId, dict[UserId, int]] = {}
+    for row in await db.fetch(SQL["read_paid"], orders):
+        paid.setdefault(row["order_id"], {})[row["user_id"]] = row["amount"]
+    return paid
+
+
+async def lock_accounts(db: Connection, users: Sequence[UserId]) -> dict[UserId, Account]:
+    """Lock the accounts in order of id and return those that exist."""
+    return {row["user_id"]: Account(*row.values()) for row in await db.fetch(SQL["lock_accounts"], users)}
+
+
+async def read_outcomes(db: Connection, orders: Sequence[UUID]) -> dict[OutcomeKey, Outcome]:
+    """Return the stored outcomes of the orders."""
+    rows = await db.fetch(SQL["read_outcomes"], orders)
+    return {(row["order_id"], row["type"], row["attempt"]): Outcome(row["applied"], row["body"]) for row in rows}
+
+
+async def write_outcomes(db: Connection, outcomes: dict[OutcomeKey, Outcome]) -> None:
+    """Store outcomes that are new."""
+    orders, types, attempts = zip(*outcomes, strict=True)
+    applied = [outcome.applied for outcome in outcomes.values()]
+    bodies = [outcome.body for outcome in outcomes.values()]
+    await db.execute(SQL["write_outcomes"], orders, types, attempts, applied, bodies)
+
+
+async def close_gates(db: Connection, orders: Sequence[UUID]) -> None:
+    """Close gates for good."""
+    await db.execute(SQL["close_gates"], orders)
+
+
+async def write_accounts(db: Connection, accounts: Sequence[Account]) -> None:
+    """Set the balance, charges and number of entries of locked accounts."""
+    await db.execute(
+        SQL["write_accounts"],
+        [account.user_id for account in accounts],
+        [account.balance for account in accounts],
+        [account.charged for account in accounts],
+        [account.entry_count for account in accounts],
+    )
+
+
+async def write_entries(db: Connection, entries: Sequence[Entry]) -> list[Row]:
+    """Append entries and return them as the ledger has them."""
+    return await db.fetch(
+        SQL["write_entries"],
+        [entry.user_id for entry in entries],
+        [entry.number for entry in entries],
+        [uuid7() for _ in entries],
+        [entry.kind for entry in entries],
+        [entry.amount for entry in entries],
+        [COUNTER_ACCOUNTS[entry.kind] for entry in entries],
+        [entry.order_id for entry in entries],
+        [entry.attempt for entry in entries],
+        [entry.balance_after for entry in entries],
+        [entry.idempotency_key for entry in entries],
+    )
+
+
+async def list_holds(db: Connection, order_id: UUID, user_id: str, limit: int) -> list[Row]:
+    """Return what up to `limit` orders after the given place paid, by order and account."""
+    return await db.fetch(SQL["list_holds"], order_id, user_id, limit)
+
+
+async def read_order_outcomes(db: Connection, order_id: UUID) -> list[Row]:
+    """Return whether the order's gate is closed with each of its outcomes; nothing if it has no gate."""
+    return await db.fetch(SQL["read_order_outcomes"], order_id)
+
+
+async def write_decision(db: Connection, decision: Decision) -> None:
+    """Write a batch's decision: at most four statements, however large the batch."""
+    if decision.verdict.new_outcomes:
+        await write_outcomes(db, decision.verdict.new_outcomes)
+    if decision.verdict.newly_closed:
+        await close_gates(db, list(decision.verdict.newly_closed))
+    if decision.entries:
+        await write_entries(db, decision.entries)
+    if decision.accounts:
+        await write_accounts(db, decision.accounts)
