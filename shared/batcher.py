@@ -16,6 +16,8 @@ from shared.refusals import Unavailable
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
+Work = Callable[[Sequence[Item]], Awaitable[Sequence[Result | BaseException]]]
+
 SIZE = Histogram("batch_size", "Items in a batch", ["batcher"], buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256, 512))
 WAITING = Gauge("batch_waiting", "Items waiting for their batch", ["batcher"])
 FULL = Counter("batch_queue_full_total", "Items refused because the queue was full", ["batcher"])
@@ -32,7 +34,7 @@ class Batcher(Generic[Item, Result]):
     def __init__(
         self,
         name: str,
-        work: Callable[[Sequence[Item]], Awaitable[Sequence[Result | BaseException]]],
+        work: Work[Item, Result],
         *,
         batch_max: int,
         queue_max: int,

@@ -18,6 +18,8 @@ class Refusal(Exception):  # noqa: N818 - the field's word is refusal, not error
 
     slug: ClassVar[str] = "refused"
     status: ClassVar[int] = 400
+    # For what passes by itself: when to ask again, sent as Retry-After.
+    retry_after_seconds: ClassVar[int | None] = None
 
     def __init__(self, detail: str | None = None, **members: Any) -> None:
         """`detail` replaces the docstring as the explanation; `members` are the problem's extra fields."""

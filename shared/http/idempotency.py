@@ -24,6 +24,14 @@ class IdempotencyKeyReused(Refusal):
     status = 422
 
 
+class IdempotencyInProgress(Refusal):
+    """The request with this idempotency key is still being worked on."""
+
+    slug = "idempotency-in-progress"
+    status = 409
+    retry_after_seconds = 1
+
+
 def parse_key(request: web.Request) -> str | None:
     """Return the request's idempotency key, or None when it has none.
 

@@ -83,7 +83,9 @@ def respond(error: Exception, path: str) -> web.Response | None:
     """Return the response for a failure, or None when it is a bug."""
     if isinstance(error, Refusal | Problem):
         body = error.body if isinstance(error, Problem) else error.problem()
-        return _response(orjson.dumps({**body, "instance": path}), error.status)
+        wait = error.retry_after_seconds if isinstance(error, Refusal) else None
+        headers = {} if wait is None else {"Retry-After": str(wait)}
+        return _response(orjson.dumps({**body, "instance": path}), error.status, headers)
     if isinstance(error, Unavailable):
         encoded = encode(503, error.slug, "This service can't serve the request right now", str(error), path)
         return _response(encoded, 503, {"Retry-After": str(error.retry_after_seconds)})

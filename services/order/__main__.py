@@ -1,0 +1,112 @@
+"""Composition root of the order service: settings → sessions, clients → runner, schedulers → server."""
+
+import asyncio
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+from services.order import store
+from services.order.api import OrderApi
+from services.order.checkout import Checkout
+from services.order.expiry import Expiry
+from services.order.operations import Start, Started
+from services.order.ownership import Ownership
+from services.order.participants import Participants
+from services.order.runner import Runner
+from services.order.saga import Participant
+from services.order.settings import Settings
+from services.order.starts import Starts
+from services.order.transitions import Change, Changed, Transitions
+from shared.batcher import Batcher, Item, Result, Work
+from shared.http.server import HttpServer
+from shared.ids import uuid7
+from shared.postgres import Pool, Session
+from shared.process import Service, background, main
+
+COMMIT_BATCH_MAX = 256  # past this the latency of a batch grows faster than throughput
+# Of the time a stop may take: how long clients still wait for their sagas, and then sagas for their end.
+HURRY_AFTER_SECONDS = 2.0
+DRAIN_SECONDS = 2.0
+
+
+async def serve(settings: Settings, stop: asyncio.Event) -> None:
+    """Run until `stop` is set; what was opened last is closed first."""
+    process_id = uuid7()
+    async with AsyncExitStack() as stack:
+        enter = stack.enter_async_context
+        pool = await enter(Pool(settings, "order"))
+        starts = Starts(
+            await enter(Session(settings, "order starts")),
+            process_id,
+            settings.currency,
+            settings.payment_timeout_seconds,
+        )
+        transitions = Transitions(await enter(Session(settings, "order transitions")), process_id)
+        start_batcher: Batcher[Start, Started] = await enter(_batcher("starts", starts.commit, settings))
+        transition_batcher: Batcher[Change, Changed | None] = await enter(
+            _batcher("transitions", transitions.commit, settings)
+        )
+        participants = await enter(Participants(_urls(settings)))
+        runner = await enter(Runner(process_id, pool, participants, transition_batcher))
+        checkout = Checkout(
+            pool,
+            start_batcher,
+            runner,
+            deadline_seconds=settings.request_deadline_seconds,
+            sagas_max=settings.sagas_max,
+        )
+        ownership = Ownership(
+            process_id,
+            pool,
+            runner,
+            lease_seconds=settings.lease_seconds,
+            sweep_seconds=settings.sweep_interval_seconds,
+            sagas_max=settings.sagas_max,
+        )
+        expiry = Expiry(
+            pool,
+            checkout,
+            interval_seconds=settings.expiry_interval_seconds,
+            key_hours=settings.idempotency_hours,
+        )
+
+        async def database() -> None:
+            async with pool.connection() as db:
+                await store.ready(db)
+
+        async def hurry() -> None:
+            await stop.wait()
+            await asyncio.sleep(HURRY_AFTER_SECONDS)
+            runner.hurry()
+
+        server = HttpServer(
+            "order",
+            "Orders: placed and paid now, or paid later, cancelled, expired.",
+            settings,
+            OrderApi(pool, checkout, settings.client_timeout_seconds).routes(),
+            {"database": database, "lease": ownership.check_lease},
+            lambda: {"participants_reachable": participants.reachable()},
+        )
+        async with (
+            background("lease", ownership.keep_lease),
+            background("hurry", hurry),
+        ):
+            async with background("sweep", ownership.sweep), background("expiry", expiry.run):
+                await server.run(stop)
+            await runner.drain(DRAIN_SECONDS)
+        await ownership.give_up()
+
+
+def _batcher(name: str, work: Work[Item, Result], settings: Settings) -> Batcher[Item, Result]:
+    return Batcher(name, work, batch_max=COMMIT_BATCH_MAX, queue_max=settings.sagas_max * 2)
+
+
+def _urls(settings: Settings) -> dict[Participant, str]:
+    return {
+        Participant.PRODUCT: settings.product_url,
+        Participant.COUPON: settings.coupon_url,
+        Participant.BALANCE: settings.balance_url,
+    }
+
+
+if __name__ == "__main__":
+    main(Service("order", Settings, "orders", Path(__file__).parent / "migrations", serve))

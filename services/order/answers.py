@@ -1,0 +1,61 @@
+"""What a client is told when a saga has ended; the same bytes whether now, later or for a repeated key."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from services.order.domain import Order, OrderId, OrderNotPayable, OrderStatus
+from services.order.saga import Kind
+from shared.http.server import encode
+from shared.refusals import Refusal
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A final HTTP answer: status, the body's bytes, and where the order is found."""
+
+    status: int
+    body: bytes
+    location: str | None = None
+
+
+def location(order: Order) -> str:
+    """Return the path of an order."""
+    return f"/v1/orders/{order.order_id}"
+
+
+def instance(kind: Kind, order: Order) -> str:
+    """Return the path of the request that a saga answers."""
+    return {
+        Kind.PLACE_NOW: "/v1/orders",
+        Kind.PLACE_LATER: "/v1/orders",
+        Kind.PAY: f"{location(order)}/payment",
+        Kind.CLOSE: f"{location(order)}/cancel",
+    }[kind]
+
+
+def final(kind: Kind, order: Order, problem: Mapping[str, Any] | None, view: bytes) -> Answer:
+    """Return the answer to an ended saga: its order (`view`, encoded once), or the problem that ended it."""
+    path = instance(kind, order)
+    if kind is Kind.PAY and order.status is OrderStatus.CANCELLED and problem is None:
+        return refused(OrderNotPayable("The payment was undone and the order cancelled."), order.order_id, path)
+    if problem is not None and order.status in (
+        OrderStatus.REJECTED,
+        OrderStatus.PENDING_PAYMENT,
+        OrderStatus.CANCELLED,
+    ):
+        body = {**problem, "order_id": str(order.order_id), "instance": path}
+        return Answer(int(problem["status"]), encode(body))
+    if kind in (Kind.PLACE_NOW, Kind.PLACE_LATER):
+        return Answer(201, view, location(order))
+    return Answer(200, view)
+
+
+def already(order: Order) -> Answer:
+    """Return the answer to an operation whose order is what it would have made it."""
+    return Answer(200, encode(order.view()))
+
+
+def refused(refusal: Refusal, order_id: OrderId, path: str) -> Answer:
+    """Return the answer to an operation that the order's state refuses."""
+    return Answer(refusal.status, encode({**refusal.problem(), "order_id": str(order_id), "instance": path}))

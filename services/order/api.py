@@ -1,0 +1,252 @@
+"""The order service over HTTP: parse → use case → reply."""
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+from aiohttp import web
+from pydantic import AfterValidator, Field
+
+from services.order import store
+from services.order.answers import Answer, location
+from services.order.checkout import Checkout, Pending
+from services.order.domain import (
+    AmountTooLarge,
+    Order,
+    OrderExpired,
+    OrderId,
+    OrderNotCancellable,
+    OrderNotFound,
+    OrderNotPayable,
+    OrderStatus,
+)
+from services.order.operations import KeyClaim, fingerprint
+from services.order.timeline import timeline
+from shared.contracts.commands import LINES_MAX, HoldLine
+from shared.http import problems
+from shared.http.idempotency import (
+    KEY_DESCRIPTION,
+    IdempotencyInProgress,
+    IdempotencyKeyReused,
+    parse_key,
+)
+from shared.http.routes import Route
+from shared.http.server import reply
+from shared.http.wire import (
+    Id,
+    NoBody,
+    Page,
+    Wire,
+    decode_cursor,
+    encode_cursor,
+    path_uuid,
+    read_body,
+    read_query,
+)
+from shared.postgres import Pool
+from shared.refusals import Refusal
+
+NEWEST = UUID(int=2**128 - 1)
+
+
+class ProductNotFound(Refusal):
+    """There is no such product."""
+
+    slug = "product-not-found"
+    status = 404
+
+
+class OutOfStock(Refusal):
+    """There are fewer units than asked for."""
+
+    slug = "out-of-stock"
+
+
+class InvalidCoupon(Refusal):
+    """The coupon can't be used for this order."""
+
+    slug = "invalid-coupon"
+
+
+class InsufficientBalance(Refusal):
+    """The balance is lower than the amount."""
+
+    slug = "insufficient-balance"
+
+
+def _distinct(lines: list[HoldLine]) -> list[HoldLine]:
+    if len({line.product_id for line in lines}) < len(lines):
+        raise ValueError("must name each product once")
+    return lines
+
+
+class NewOrder(Wire):
+    """What a customer wants to buy, and whether it is paid now or later."""
+
+    user_id: Id
+    lines: Annotated[list[HoldLine], Field(min_length=1, max_length=LINES_MAX), AfterValidator(_distinct)]
+    coupon_id: Id | None = None
+    payment: Literal["now", "later"] = "now"
+
+
+class OrderLine(Wire):
+    """A line; name and prices are null until its stock is held."""
+
+    product_id: str
+    name: str | None
+    quantity: int
+    unit_price: int | None
+    line_amount: int | None
+
+
+class OrderView(Wire):
+    """An order; amounts are in minor units of `currency`, and null until they are known."""
+
+    order_id: UUID
+    user_id: str
+    status: OrderStatus
+    lines: list[OrderLine]
+    coupon_id: str | None = None
+    subtotal_amount: int | None
+    discount_amount: int | None
+    total_amount: int | None
+    currency: str
+    created_at: datetime
+    expires_at: datetime | None = None
+    paid_at: datetime | None = None
+    closing: bool | None = None
+    reason: str | None = None
+
+
+class Orders(Wire):
+    """A page of orders, newest first."""
+
+    items: list[OrderView]
+    next_cursor: str | None
+
+
+class TimelineItem(Wire):
+    """Something that an order's saga did."""
+
+    at: datetime
+    step: str
+    outcome: str
+    detail: str | None
+
+
+class Timeline(Wire):
+    """What an order's sagas did, oldest first."""
+
+    items: list[TimelineItem]
+
+
+class OrdersQuery(Page):
+    """Which orders to list."""
+
+    user_id: Id | None = None
+    status: OrderStatus | None = None
+
+
+class OrderApi:
+    """The handlers and what they need."""
+
+    def __init__(self, pool: Pool, checkout: Checkout, client_timeout_seconds: float) -> None:
+        self._pool = pool
+        self._checkout = checkout
+        self._timeout = client_timeout_seconds
+
+    def routes(self) -> list[Route]:
+        """Return the table of calls."""
+        keyed: dict[str, Any] = {"headers": KEY_DESCRIPTION}
+        keys = (IdempotencyKeyReused, IdempotencyInProgress)
+        placing = (ProductNotFound, OutOfStock, InvalidCoupon, InsufficientBalance, AmountTooLarge)
+        paying = (OrderNotFound, InsufficientBalance, OrderExpired, OrderNotPayable)
+        ended, started = {200: OrderView, 202: OrderView}, {201: OrderView, 202: OrderView}
+        one = "/v1/orders/{order_id}"
+        return [
+            Route("POST", "/v1/orders", self.place, "Place an order", started, (*placing, *keys), NewOrder, **keyed),
+            Route("GET", "/v1/orders", self.list, "List orders, newest first", {200: Orders}, query=OrdersQuery),
+            Route("GET", one, self.get, "Get an order", {200: OrderView}, (OrderNotFound,)),
+            Route("POST", f"{one}/payment", self.pay, "Pay an order", ended, (*paying, *keys), NoBody, **keyed),
+            Route(
+                "POST",
+                f"{one}/cancel",
+                self.cancel,
+                "Cancel an order; a paid one is refunded",
+                ended,
+                (OrderNotFound, OrderNotCancellable, *keys),
+                NoBody,
+                **keyed,
+            ),
+            Route("GET", f"{one}/timeline", self.timeline, "What the sagas did", {200: Timeline}, (OrderNotFound,)),
+        ]
+
+    async def place(self, request: web.Request) -> web.Response:
+        """POST /v1/orders."""
+        key = parse_key(request)
+        new = await read_body(request, NewOrder, timeout_seconds=self._timeout)
+        claim = KeyClaim(new.user_id, "place", key, fingerprint(new.model_dump())) if key else None
+        lines = [(line.product_id, line.quantity) for line in new.lines]
+        result = await self._checkout.place(new.user_id, lines, new.coupon_id, pay_now=new.payment == "now", key=claim)
+        return await self._reply(result)
+
+    async def pay(self, request: web.Request) -> web.Response:
+        """POST /v1/orders/{order_id}/payment."""
+        order_id, claim = await self._operation(request, "pay")
+        return await self._reply(await self._checkout.pay(order_id, claim))
+
+    async def cancel(self, request: web.Request) -> web.Response:
+        """POST /v1/orders/{order_id}/cancel."""
+        order_id, claim = await self._operation(request, "cancel")
+        return await self._reply(await self._checkout.cancel(order_id, claim))
+
+    async def get(self, request: web.Request) -> web.Response:
+        """GET /v1/orders/{order_id}."""
+        return reply((await self._order(request)).view())
+
+    async def list(self, request: web.Request) -> web.Response:
+        """GET /v1/orders."""
+        query = read_query(request, OrdersQuery)
+        before = decode_cursor(query.cursor, UUID)
+        async with self._pool.connection() as db:
+            orders = await store.list_orders(
+                db, before[0] if before else NEWEST, query.limit + 1, query.user_id, query.status
+            )
+        items = orders[: query.limit]
+        cursor = encode_cursor(str(items[-1].order_id)) if len(orders) > query.limit else None
+        return reply({"items": [order.view() for order in items], "next_cursor": cursor})
+
+    async def timeline(self, request: web.Request) -> web.Response:
+        """GET /v1/orders/{order_id}/timeline."""
+        order = await self._order(request)
+        async with self._pool.connection() as db:
+            sagas = await store.list_sagas_of_order(db, order.order_id)
+        return reply({"items": timeline([dict(saga) for saga in sagas])})
+
+    async def _order(self, request: web.Request) -> Order:
+        order_id = path_uuid(request, "order_id", OrderNotFound)
+        async with self._pool.connection() as db:
+            order = await store.get_order(db, order_id)
+        if order is None:
+            raise OrderNotFound(f"There is no order {order_id}.")
+        return order
+
+    async def _operation(self, request: web.Request, operation: str) -> tuple[OrderId, KeyClaim | None]:
+        """Read what a payment or cancellation is about. A key's scope is the order's user."""
+        order_id = OrderId(path_uuid(request, "order_id", OrderNotFound))
+        key = parse_key(request)
+        await read_body(request, NoBody, timeout_seconds=self._timeout)
+        if key is None:
+            return order_id, None
+        order = await self._order(request)
+        return order_id, KeyClaim(order.user_id, operation, key, fingerprint({"order_id": str(order_id)}))
+
+    async def _reply(self, result: Answer | Pending) -> web.Response:
+        if isinstance(result, Pending):
+            async with self._pool.connection() as db:
+                order = await store.get_order(db, result.order_id)
+            assert order is not None
+            return reply(order.view(), 202, {"Location": location(order)})
+        headers = {"Location": result.location} if result.location else None
+        content_type = "application/json" if result.status < 400 else problems.CONTENT_TYPE
+        return web.Response(body=result.body, status=result.status, headers=headers, content_type=content_type)

@@ -1,0 +1,131 @@
+"""The use cases: place, pay, cancel and expire. Start the saga, run it, and wait for its end or the deadline."""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import structlog
+
+from services.order import store
+from services.order.answers import Answer
+from services.order.domain import OrderId, SagaId
+from services.order.operations import Begun, KeyClaim, Start, Started, new_order
+from services.order.runner import Runner, ended_answer
+from services.order.saga import Kind
+from shared import trace
+from shared.batcher import Batcher
+from shared.postgres import Pool
+from shared.refusals import Refusal, Unavailable
+
+log = structlog.get_logger()
+
+# How often the end of a saga that runs in another process is looked for; a client waits for it.
+LOOK_INTERVAL_SECONDS = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """The saga goes on; the order shows how far it is."""
+
+    order_id: OrderId
+
+
+class Checkout:
+    """Operations on orders, for the API and the scheduler."""
+
+    def __init__(
+        self, pool: Pool, starts: Batcher[Start, Started], runner: Runner, *, deadline_seconds: float, sagas_max: int
+    ) -> None:
+        self._pool = pool
+        self._starts = starts
+        self._runner = runner
+        self._deadline_seconds = deadline_seconds
+        self._sagas_max = sagas_max
+
+    async def place(
+        self,
+        user_id: str,
+        lines: Sequence[tuple[str, int]],
+        coupon_id: str | None,
+        *,
+        pay_now: bool,
+        key: KeyClaim | None,
+    ) -> Answer | Pending:
+        """Place an order. `lines` are product ids and quantities."""
+        order = new_order(user_id, lines, coupon_id, pay_now=pay_now)
+        kind = Kind.PLACE_NOW if pay_now else Kind.PLACE_LATER
+        return await self._carry_out(Start(kind, order.order_id, order, key, traceparent=_traceparent()))
+
+    async def pay(self, order_id: OrderId, key: KeyClaim | None) -> Answer | Pending:
+        """Pay an order that was placed to be paid later. Raises what rule_on_payment raises, or OrderNotFound."""
+        return await self._carry_out(Start(Kind.PAY, order_id, key=key, traceparent=_traceparent()))
+
+    async def cancel(self, order_id: OrderId, key: KeyClaim | None) -> Answer | Pending:
+        """Cancel an order, with a refund if it was paid. Raises OrderNotCancellable or OrderNotFound."""
+        return await self._carry_out(Start(Kind.CLOSE, order_id, key=key, traceparent=_traceparent()))
+
+    async def expire(self, orders: Sequence[OrderId]) -> int:
+        """Begin to close orders that are past their time; return how many were begun.
+
+        An order that was paid, cancelled or taken by another replica meanwhile is passed over.
+        """
+        starts = [Start(Kind.CLOSE, order_id, expiring=True) for order_id in orders]
+        results = await asyncio.gather(*(self._begin(start) for start in starts), return_exceptions=True)
+        failures = [r for r in results if isinstance(r, BaseException) and not isinstance(r, Refusal)]
+        if failures:
+            log.warning("expiry incomplete", failed=len(failures), error=str(failures[0]))
+        return sum(isinstance(result, Begun) for result in results)
+
+    async def _carry_out(self, start: Start) -> Answer | Pending:
+        deadline = time.monotonic() + self._deadline_seconds
+        if self._runner.count >= self._sagas_max:
+            raise Unavailable("Too many orders are being worked on.")
+        started = await self._begin(start)
+        if isinstance(started, Answer):
+            return started
+        saga_id = started.saga.saga_id if isinstance(started, Begun) else started.saga_id
+        answer = await self._runner.wait(saga_id, deadline - time.monotonic())
+        if answer is None:
+            answer = await self._look_for_end(saga_id, deadline)
+        return answer or Pending(start.order_id)
+
+    async def _begin(self, start: Start) -> Started:
+        """Commit the start and begin to run its saga. Raises the Refusal of what may not begin."""
+        self._runner.claim(start.saga_id)
+        try:
+            started = await self._submit(start)
+            if isinstance(started, Begun):
+                self._runner.run(started.saga)
+            return started
+        finally:
+            self._runner.unclaim(start.saga_id)
+
+    async def _submit(self, start: Start) -> Started:
+        try:
+            return await self._starts.submit(start)
+        except Unavailable:
+            # The commit may have happened all the same, and then the answer must not be 503.
+            async with self._pool.connection() as db:
+                found = await store.get_saga(db, start.saga_id)
+            if found is None:
+                raise
+            return Begun(found[0])
+
+    async def _look_for_end(self, saga_id: SagaId, deadline: float) -> Answer | None:
+        while True:
+            try:
+                async with self._pool.connection() as db:
+                    found = await store.get_saga(db, saga_id)
+            except Unavailable:
+                return None
+            if found is not None and not found[0].status.live:
+                return ended_answer(found[0])
+            if time.monotonic() + LOOK_INTERVAL_SECONDS >= deadline or self._runner.hurrying:
+                return None
+            await asyncio.sleep(LOOK_INTERVAL_SECONDS)
+
+
+def _traceparent() -> str | None:
+    mark = trace.current.get()
+    return mark.traceparent if mark else None

@@ -1,0 +1,221 @@
+"""Orders and their rules: what an order is, how it is priced, and when it may be paid or closed. Pure."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, NewType
+from uuid import UUID
+
+from shared.refusals import Refusal
+
+OrderId = NewType("OrderId", UUID)
+SagaId = NewType("SagaId", UUID)
+
+AMOUNT_MAX = 2**63 - 1  # what a bigint holds
+
+
+class OrderStatus(StrEnum):
+    """Where an order stands; the arrows between them are drawn in docs/architecture.md."""
+
+    PLACING = "PLACING"
+    PAID = "PAID"
+    PENDING_PAYMENT = "PENDING_PAYMENT"
+    REJECTED = "REJECTED"
+    PAYING = "PAYING"
+    EXPIRED = "EXPIRED"
+    CANCELLED = "CANCELLED"
+    REFUNDED = "REFUNDED"
+
+
+class OrderNotFound(Refusal):
+    """There is no such order."""
+
+    slug = "order-not-found"
+    status = 404
+
+
+class OrderExpired(Refusal):
+    """The order was not paid in time."""
+
+    slug = "order-expired"
+    status = 409
+
+
+class OrderNotPayable(Refusal):
+    """The order is not waiting for a payment."""
+
+    slug = "order-not-payable"
+    status = 409
+
+
+class OrderNotCancellable(Refusal):
+    """The order can't be cancelled as it stands."""
+
+    slug = "order-not-cancellable"
+    status = 409
+
+
+class AmountTooLarge(Refusal):
+    """The order's amount is larger than an account can hold."""
+
+    slug = "amount-too-large"
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """Units of one product; name and price (minor units) are unknown until the stock is held."""
+
+    product_id: str
+    quantity: int
+    name: str | None = None
+    unit_price: int | None = None
+
+    @property
+    def amount(self) -> int | None:
+        """Return quantity x unit price, or None while the price is unknown."""
+        return None if self.unit_price is None else self.quantity * self.unit_price
+
+    def view(self) -> dict[str, Any]:
+        """Return the line as the contract shows it."""
+        return {
+            "product_id": self.product_id,
+            "name": self.name,
+            "quantity": self.quantity,
+            "unit_price": self.unit_price,
+            "line_amount": self.amount,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """An order as stored. Amounts are in minor units of `currency`, None until known."""
+
+    order_id: OrderId
+    user_id: str
+    status: OrderStatus
+    lines: tuple[Line, ...]
+    currency: str
+    created_at: datetime
+    coupon_id: str | None = None
+    subtotal_amount: int | None = None
+    discount_amount: int | None = None
+    total_amount: int | None = None
+    closing: OrderStatus | None = None
+    reason: str | None = None
+    payment_attempt: int = 0
+    event_sequence: int = 0
+    expires_at: datetime | None = None
+    paid_at: datetime | None = None
+
+    def view(self) -> dict[str, Any]:
+        """Return the order as the contract and the events show it; what does not apply is left out."""
+        view: dict[str, Any] = {
+            "order_id": str(self.order_id),
+            "user_id": self.user_id,
+            "status": self.status.value,
+            "lines": [line.view() for line in self.lines],
+            "subtotal_amount": self.subtotal_amount,
+            "discount_amount": self.discount_amount,
+            "total_amount": self.total_amount,
+            "currency": self.currency,
+            "created_at": self.created_at,
+        }
+        optional = {
+            "coupon_id": self.coupon_id,
+            "expires_at": self.expires_at,
+            "paid_at": self.paid_at,
+            "closing": True if self.closing else None,
+            "reason": self.reason,
+        }
+        return view | {name: value for name, value in optional.items() if value is not None}
+
+
+def price(order: Order, held: Sequence[Mapping[str, Any]]) -> Order:
+    """Return the order with the names and prices at which its stock is held; no discount yet.
+
+    Raises AmountTooLarge when the subtotal leaves the range of an account.
+    """
+    by_product = {line["product_id"]: line for line in held}
+    lines = tuple(
+        replace(line, name=by_product[line.product_id]["name"], unit_price=by_product[line.product_id]["unit_price"])
+        for line in order.lines
+    )
+    subtotal = sum(line.amount or 0 for line in lines)
+    if subtotal > AMOUNT_MAX:
+        raise AmountTooLarge
+    return replace(order, lines=lines, subtotal_amount=subtotal, discount_amount=0, total_amount=subtotal)
+
+
+def discount(order: Order, discount_amount: int) -> Order:
+    """Return the priced order less a discount."""
+    assert order.subtotal_amount is not None
+    total = order.subtotal_amount - discount_amount
+    return replace(order, discount_amount=discount_amount, total_amount=total)
+
+
+@dataclass(frozen=True, slots=True)
+class Live:
+    """An order's live saga: what a second operation on the order runs into."""
+
+    saga_id: SagaId
+    kind: str
+
+
+@dataclass(frozen=True, slots=True)
+class Begin:
+    """The operation may start; for a closing, `target` is what the order becomes."""
+
+    target: OrderStatus | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Attach:
+    """The same operation is on its way already; its end is the answer to this one too."""
+
+    saga_id: SagaId
+
+
+@dataclass(frozen=True, slots=True)
+class Already:
+    """The order is what the operation would have made it."""
+
+
+Ruling = Begin | Attach | Already
+
+
+def rule_on_payment(order: Order, live: Live | None, now: datetime) -> Ruling:
+    """Decide whether an order may be paid at `now`, the database's clock. Raises OrderExpired, OrderNotPayable."""
+    if order.status is OrderStatus.PAYING and live is not None and live.kind == "pay":
+        return Attach(live.saga_id)
+    if order.status is OrderStatus.EXPIRED or order.closing is OrderStatus.EXPIRED:
+        raise OrderExpired
+    if order.closing is None and order.status is OrderStatus.PAID:
+        return Already()
+    if order.status is not OrderStatus.PENDING_PAYMENT or order.closing is not None or live is not None:
+        raise OrderNotPayable(f"The order is {'being closed' if order.closing else order.status.value}.")
+    if order.expires_at is not None and order.expires_at <= now:
+        raise OrderExpired
+    return Begin()
+
+
+def rule_on_cancellation(order: Order, live: Live | None) -> Ruling:
+    """Decide whether an order may be cancelled. Raises OrderNotCancellable."""
+    if order.status in (OrderStatus.CANCELLED, OrderStatus.REFUNDED):
+        return Already()
+    if order.closing in (OrderStatus.CANCELLED, OrderStatus.REFUNDED) and live is not None:
+        return Attach(live.saga_id)
+    if live is None and order.closing is None:
+        if order.status is OrderStatus.PENDING_PAYMENT:
+            return Begin(OrderStatus.CANCELLED)
+        if order.status is OrderStatus.PAID:
+            return Begin(OrderStatus.REFUNDED)
+    raise OrderNotCancellable(f"The order is {'being closed' if order.closing else order.status.value}.")
+
+
+def rule_on_expiry(order: Order, live: Live | None, now: datetime) -> Ruling:
+    """Decide whether an order has expired at `now`, the database's clock. Raises OrderNotCancellable."""
+    due = order.expires_at is not None and order.expires_at <= now
+    if order.status is OrderStatus.PENDING_PAYMENT and order.closing is None and live is None and due:
+        return Begin(OrderStatus.EXPIRED)
+    raise OrderNotCancellable("Something else came first.")

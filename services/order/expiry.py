@@ -1,0 +1,52 @@
+"""The expiry scheduler: closes orders that are unpaid and past `expires_at`. Safe in any number of replicas."""
+
+import asyncio
+
+import structlog
+from prometheus_client import Counter
+
+from services.order import store
+from services.order.checkout import Checkout
+from shared.postgres import Pool
+from shared.refusals import Unavailable
+
+log = structlog.get_logger()
+
+EXPIRED = Counter("orders_expired_total", "Orders that this process began to expire")
+BATCH_MAX = 200  # orders looked for at a time: a backlog is worked off batch by batch, without a pause between
+KEYS_BATCH_MAX = 500  # idempotency keys deleted at a time, so that no delete holds its locks for long
+
+
+class Expiry:
+    """Two loops: over unpaid orders, and over idempotency keys past their time."""
+
+    def __init__(self, pool: Pool, checkout: Checkout, *, interval_seconds: float, key_hours: int) -> None:
+        self._pool = pool
+        self._checkout = checkout
+        self._interval_seconds = interval_seconds
+        self._key_hours = key_hours
+
+    async def run(self) -> None:
+        """Expire and prune, for ever."""
+        while True:
+            try:
+                await self._expire()
+                await self._prune()
+            except Unavailable as error:
+                log.warning("expiry failed", error=str(error))
+            await asyncio.sleep(self._interval_seconds)
+
+    async def _expire(self) -> None:
+        while True:
+            async with self._pool.connection() as db:
+                due = await store.list_expired(db, BATCH_MAX)
+            begun = await self._checkout.expire(due)
+            EXPIRED.inc(begun)
+            if len(due) < BATCH_MAX or begun == 0:
+                return
+
+    async def _prune(self) -> None:
+        count = KEYS_BATCH_MAX
+        while count == KEYS_BATCH_MAX:
+            async with self._pool.connection() as db:
+                count = await store.prune_keys(db, self._key_hours, KEYS_BATCH_MAX)

@@ -1,0 +1,86 @@
+"""The operations that clients and the scheduler ask for, and what may become of them when they are started."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import orjson
+
+from services.order.answers import Answer
+from services.order.domain import Line, Order, OrderId, OrderStatus, SagaId
+from services.order.saga import Kind, Saga
+from shared.ids import uuid7
+
+KeyPlace = tuple[str, str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class KeyClaim:
+    """A client's idempotency key for one operation; `fingerprint` is a SHA-256 of what it was sent with."""
+
+    user_id: str
+    operation: str
+    key: str
+    fingerprint: bytes
+
+    @property
+    def place(self) -> KeyPlace:
+        """Return what the key is unique by."""
+        return (self.user_id, self.operation, self.key)
+
+
+def fingerprint(request: Any) -> bytes:
+    """Return the fingerprint of a parsed request: formatting and the order of members don't matter."""
+    return hashlib.sha256(orjson.dumps(request, option=orjson.OPT_SORT_KEYS)).digest()
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """An operation that wants to begin.
+
+    `order` is the new order of a placement; the others name theirs by `order_id`. `expiring` tells the
+    scheduler's closing from a client's cancellation.
+    """
+
+    kind: Kind
+    order_id: OrderId
+    order: Order | None = None
+    key: KeyClaim | None = None
+    expiring: bool = False
+    traceparent: str | None = None
+    saga_id: SagaId = field(default_factory=lambda: SagaId(uuid7()))
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """The operation has begun; its saga is ours to run."""
+
+    saga: Saga
+
+
+@dataclass(frozen=True, slots=True)
+class Attached:
+    """The operation was under way already; the end of that saga is the answer to this one too."""
+
+    saga_id: SagaId
+    kind: Kind
+
+
+# An Answer was known at once: the order is what the operation would have made it, or the key was used before.
+Started = Begun | Attached | Answer
+
+
+def new_order(user_id: str, lines: Sequence[tuple[str, int]], coupon_id: str | None, *, pay_now: bool) -> Order:
+    """Return an order that is about to be placed; the database stamps when and in which currency."""
+    return Order(
+        order_id=OrderId(uuid7()),
+        user_id=user_id,
+        status=OrderStatus.PLACING,
+        lines=tuple(Line(product_id, quantity) for product_id, quantity in lines),
+        currency="",
+        created_at=datetime.min.replace(tzinfo=UTC),
+        coupon_id=coupon_id,
+        payment_attempt=1 if pay_now else 0,
+    )

@@ -1,0 +1,97 @@
+"""Who runs which saga: a lease per process by the database's clock, and a sweep for sagas that nobody runs.
+
+Only liveness rests on the lease. A process that was paused past it may wake up and go on: its commits are
+guarded, so it does no harm.
+"""
+
+import asyncio
+from uuid import UUID
+
+import structlog
+from prometheus_client import Counter, Gauge
+
+from services.order import store
+from services.order.runner import Runner
+from services.order.saga import VERSIONS_KNOWN
+from shared.postgres import Pool
+from shared.refusals import Unavailable
+
+log = structlog.get_logger()
+
+TAKEN_OVER = Counter("sagas_taken_over_total", "Sagas taken over from processes without a lease")
+STUCK = Gauge("sagas_stuck", "Live sagas whose undo keeps failing")
+UNKNOWN_VERSION = Gauge("sagas_unknown_version", "Live sagas of a version that this build does not know")
+# As many as a process takes at a time: enough to clear an outage quickly, few enough to share with other replicas.
+TAKE_OVER_MAX = 200
+
+
+class Ownership:
+    """This process' lease, and its sweep over sagas without an owner or without a runner."""
+
+    def __init__(
+        self,
+        process_id: UUID,
+        pool: Pool,
+        runner: Runner,
+        *,
+        lease_seconds: float,
+        sweep_seconds: float,
+        sagas_max: int,
+    ) -> None:
+        self._process_id = process_id
+        self._pool = pool
+        self._runner = runner
+        self._lease_seconds = lease_seconds
+        self._sweep_seconds = sweep_seconds
+        self._sagas_max = sagas_max
+        self._renewed_at = float("-inf")
+
+    async def keep_lease(self) -> None:
+        """Renew the lease three times in its length, for ever."""
+        while True:
+            try:
+                async with self._pool.connection() as db:
+                    await store.renew_lease(db, self._process_id, self._lease_seconds)
+                self._renewed_at = asyncio.get_running_loop().time()
+            except Unavailable as error:
+                log.warning("lease not renewed", error=str(error))
+            await asyncio.sleep(self._lease_seconds / 3)
+
+    async def check_lease(self) -> None:
+        """Raise unless the lease holds: without it, others take this process' sagas."""
+        if asyncio.get_running_loop().time() - self._renewed_at > self._lease_seconds:
+            raise RuntimeError("this process has no lease")
+
+    async def sweep(self) -> None:
+        """Take up sagas that nobody runs, for ever."""
+        while True:
+            try:
+                await self._sweep_once()
+            except Unavailable as error:
+                log.warning("sweep failed", error=str(error))
+            await asyncio.sleep(self._sweep_seconds)
+
+    async def give_up(self) -> None:
+        """End the lease, so that other replicas go on with what is left at once."""
+        try:
+            async with self._pool.connection() as db:
+                await store.give_lease_up(db, self._process_id)
+        except Unavailable as error:
+            log.warning("lease not given up; it will run out", error=str(error))
+
+    async def _sweep_once(self) -> None:
+        room = self._sagas_max - self._runner.count
+        async with self._pool.connection() as db:
+            taken = await store.take_over(db, self._process_id, VERSIONS_KNOWN, max(0, min(TAKE_OVER_MAX, room)))
+            own = await store.list_own(db, self._process_id, VERSIONS_KNOWN)
+            STUCK.set(await store.count_stuck(db))
+            unknown = await store.count_unknown_versions(db, VERSIONS_KNOWN)
+            await store.forget_dead_processes(db)
+        UNKNOWN_VERSION.set(unknown)
+        if unknown:
+            log.error("sagas of an unknown version are left alone", count=unknown, known=list(VERSIONS_KNOWN))
+        if taken:
+            TAKEN_OVER.inc(len(taken))
+            log.warning("took sagas over", count=len(taken))
+        for saga_id in own:
+            await self._runner.resume(saga_id)

@@ -1,0 +1,194 @@
+-- All SQL of the order service.
+
+-- name: ready
+SELECT 1 FROM orders.orders LIMIT 1;
+
+-- name: get_order
+SELECT * FROM orders.orders WHERE order_id = $1;
+
+-- name: list_orders
+SELECT * FROM orders.orders WHERE order_id < $1 ORDER BY order_id DESC LIMIT $2;
+
+-- name: list_orders_of_user
+SELECT * FROM orders.orders WHERE order_id < $1 AND user_id = $3 ORDER BY order_id DESC LIMIT $2;
+
+-- name: list_orders_by_status
+SELECT * FROM orders.orders WHERE order_id < $1 AND status = $3 ORDER BY order_id DESC LIMIT $2;
+
+-- name: list_orders_of_user_by_status
+SELECT * FROM orders.orders WHERE order_id < $1 AND user_id = $3 AND status = $4 ORDER BY order_id DESC LIMIT $2;
+
+-- name: list_sagas_of_order
+SELECT saga_id, kind, status, target, attempt, stuck, problem, log, started_at, ended_at
+FROM orders.sagas WHERE order_id = $1 ORDER BY saga_id;
+
+-- name: get_saga
+SELECT s.saga_id, s.kind, s.version, s.status AS saga_status, s.target, s.attempt, s.owner, s.stuck, s.problem,
+       s.traceparent, o.*
+FROM orders.sagas AS s JOIN orders.orders AS o USING (order_id)
+WHERE s.saga_id = $1;
+
+-- Starting ---------------------------------------------------------------------------------------------------
+
+-- name: claim_keys
+INSERT INTO orders.idempotency_keys (user_id, operation, key, fingerprint, saga_id)
+SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::bytea[], $5::uuid[])
+ON CONFLICT DO NOTHING
+RETURNING user_id, operation, key;
+
+-- name: read_keys
+SELECT k.user_id, k.operation, k.key, k.fingerprint, k.saga_id, k.status, k.body, k.location
+FROM unnest($1::text[], $2::text[], $3::text[]) AS t (user_id, operation, key)
+JOIN orders.idempotency_keys AS k USING (user_id, operation, key);
+
+-- name: answer_keys_now
+UPDATE orders.idempotency_keys AS k
+SET saga_id = NULL, status = t.status, body = t.body, location = t.location
+FROM unnest($1::text[], $2::text[], $3::text[], $4::smallint[], $5::bytea[], $6::text[])
+    AS t (user_id, operation, key, status, body, location)
+WHERE k.user_id = t.user_id AND k.operation = t.operation AND k.key = t.key;
+
+-- name: attach_keys
+UPDATE orders.idempotency_keys AS k SET saga_id = t.saga_id
+FROM unnest($1::text[], $2::text[], $3::text[], $4::uuid[]) AS t (user_id, operation, key, saga_id)
+WHERE k.user_id = t.user_id AND k.operation = t.operation AND k.key = t.key;
+
+-- name: insert_orders
+INSERT INTO orders.orders
+    (order_id, user_id, status, lines, coupon_id, currency, payment_attempt, created_at, expires_at)
+SELECT order_id, user_id, 'PLACING', lines, coupon_id, $6, payment_attempt, clock_timestamp(),
+       CASE WHEN payment_attempt = 0 THEN clock_timestamp() + make_interval(secs => $7) END
+FROM unnest($1::uuid[], $2::text[], $3::jsonb[], $4::text[], $5::integer[])
+    AS t (order_id, user_id, lines, coupon_id, payment_attempt)
+RETURNING *;
+
+-- name: insert_sagas
+INSERT INTO orders.sagas (saga_id, order_id, kind, version, status, target, attempt, owner, traceparent)
+SELECT saga_id, order_id, kind, $8, status, target, attempt, $9, traceparent
+FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::text[], $6::integer[], $7::text[])
+    AS t (saga_id, order_id, kind, status, target, attempt, traceparent);
+
+-- name: lock_orders
+SELECT * FROM orders.orders WHERE order_id = ANY ($1::uuid[]) ORDER BY order_id FOR UPDATE;
+
+-- name: read_live_sagas
+SELECT order_id, saga_id, kind, clock_timestamp() AS read_at FROM orders.sagas
+WHERE order_id = ANY ($1::uuid[]) AND status IN ('RUNNING', 'COMPENSATING');
+
+-- name: read_clock
+SELECT clock_timestamp();
+
+-- name: begin_payments
+UPDATE orders.orders SET status = 'PAYING', payment_attempt = payment_attempt + 1
+WHERE order_id = ANY ($1::uuid[]) AND status = 'PENDING_PAYMENT' AND closing IS NULL
+RETURNING *;
+
+-- name: begin_closings
+UPDATE orders.orders AS o SET closing = t.closing
+FROM unnest($1::uuid[], $2::text[]) AS t (order_id, closing)
+WHERE o.order_id = t.order_id AND o.status IN ('PENDING_PAYMENT', 'PAID') AND o.closing IS NULL
+RETURNING o.*;
+
+-- Going on and ending ------------------------------------------------------------------------------------------
+
+-- name: apply_transitions
+WITH t AS (
+    SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[],
+                         $8::boolean[], $9::jsonb[], $10::bigint[], $11::bigint[], $12::jsonb[], $13::jsonb[])
+        AS t (saga_id, order_id, saga_from, saga_to, order_from, order_to, target,
+              has_event, lines, subtotal_amount, discount_amount, problem, log)
+), locked AS (
+    SELECT t.*
+    FROM t
+    JOIN orders.orders AS o ON o.order_id = t.order_id
+    JOIN orders.sagas AS s ON s.saga_id = t.saga_id
+    WHERE o.status = t.order_from AND s.status = t.saga_from AND s.owner = $14
+    ORDER BY o.order_id
+    FOR UPDATE OF o, s
+), moved AS (
+    UPDATE orders.sagas AS s
+    SET status = l.saga_to, target = l.target, problem = l.problem, log = s.log || l.log, stuck = false,
+        ended_at = CASE WHEN l.saga_to IN ('DONE', 'COMPENSATED') THEN clock_timestamp() END
+    FROM locked AS l WHERE s.saga_id = l.saga_id
+)
+UPDATE orders.orders AS o
+SET status = l.order_to,
+    lines = coalesce(l.lines, o.lines),
+    subtotal_amount = coalesce(l.subtotal_amount, o.subtotal_amount),
+    discount_amount = coalesce(l.discount_amount, o.discount_amount),
+    total_amount = coalesce(l.subtotal_amount - l.discount_amount, o.total_amount),
+    closing = CASE WHEN l.saga_to = 'COMPENSATED' THEN NULL ELSE o.closing END,
+    reason = CASE WHEN l.order_to = 'REJECTED' THEN split_part(l.problem ->> 'type', '/', 3) END,
+    paid_at = CASE WHEN l.order_to = 'PAID' THEN clock_timestamp() ELSE o.paid_at END,
+    event_sequence = o.event_sequence + l.has_event::integer
+FROM locked AS l
+WHERE o.order_id = l.order_id
+RETURNING l.saga_id, o.*;
+
+-- name: insert_events
+INSERT INTO orders.outbox (event_id, order_id, sequence, type, payload, traceparent)
+SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::bigint[], $4::text[], $5::bytea[], $6::text[]);
+
+-- name: notify_outbox
+SELECT pg_notify('orders_outbox', '');
+
+-- name: answer_keys
+UPDATE orders.idempotency_keys AS k SET status = t.status, body = t.body, location = t.location
+FROM unnest($1::uuid[], $2::smallint[], $3::bytea[], $4::text[]) AS t (saga_id, status, body, location)
+WHERE k.saga_id = t.saga_id AND k.status IS NULL;
+
+-- name: mark_stuck
+UPDATE orders.sagas SET stuck = true
+WHERE saga_id = $1 AND owner = $2 AND status = 'COMPENSATING' AND NOT stuck;
+
+-- name: count_stuck
+SELECT count(*) FROM orders.sagas WHERE status IN ('RUNNING', 'COMPENSATING') AND stuck;
+
+-- Ownership ----------------------------------------------------------------------------------------------------
+
+-- name: renew_lease
+INSERT INTO orders.processes (process_id, lease_until)
+VALUES ($1, clock_timestamp() + make_interval(secs => $2))
+ON CONFLICT (process_id) DO UPDATE SET lease_until = excluded.lease_until;
+
+-- name: give_lease_up
+DELETE FROM orders.processes WHERE process_id = $1;
+
+-- name: forget_dead_processes
+DELETE FROM orders.processes AS p
+WHERE p.lease_until < clock_timestamp() - interval '1 hour'
+  AND NOT EXISTS (SELECT 1 FROM orders.sagas AS s
+                  WHERE s.owner = p.process_id AND s.status IN ('RUNNING', 'COMPENSATING'));
+
+-- name: take_over
+UPDATE orders.sagas SET owner = $1
+WHERE saga_id IN (
+    SELECT s.saga_id FROM orders.sagas AS s
+    LEFT JOIN orders.processes AS p ON p.process_id = s.owner AND p.lease_until > clock_timestamp()
+    WHERE s.status IN ('RUNNING', 'COMPENSATING') AND p.process_id IS NULL AND s.version = ANY ($2::integer[])
+    ORDER BY s.saga_id LIMIT $3
+    FOR UPDATE OF s SKIP LOCKED)
+RETURNING saga_id;
+
+-- name: list_own
+SELECT saga_id FROM orders.sagas
+WHERE owner = $1 AND status IN ('RUNNING', 'COMPENSATING') AND version = ANY ($2::integer[]);
+
+-- name: count_unknown_versions
+SELECT count(*) FROM orders.sagas
+WHERE status IN ('RUNNING', 'COMPENSATING') AND NOT version = ANY ($1::integer[]);
+
+-- Scheduled ----------------------------------------------------------------------------------------------------
+
+-- name: list_expired
+SELECT order_id FROM orders.orders
+WHERE status = 'PENDING_PAYMENT' AND closing IS NULL AND expires_at <= clock_timestamp()
+ORDER BY expires_at LIMIT $1;
+
+-- name: prune_keys
+DELETE FROM orders.idempotency_keys
+WHERE (user_id, operation, key) IN (
+    SELECT user_id, operation, key FROM orders.idempotency_keys
+    WHERE created_at < clock_timestamp() - make_interval(hours => $1) AND status IS NOT NULL
+    ORDER BY created_at LIMIT $2
+    FOR UPDATE SKIP LOCKED);

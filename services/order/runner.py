@@ -1,0 +1,268 @@
+"""Runs sagas: asks saga.py what to do next, does it, and tells it what came of it.
+
+A runner never decides on a timeout: what is unknown is asked again until it is known. It may lose its saga to
+another process at any moment; then its next commit finds nothing, and it reads again what is there.
+"""
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+import structlog
+from prometheus_client import Counter, Gauge, Histogram
+
+from services.order import answers, store
+from services.order.answers import Answer
+from services.order.domain import SagaId
+from services.order.participants import Participants
+from services.order.saga import Command, Kind, Saga, Send, Status, Transition, committed, learn, next_move
+from services.order.transitions import Change, Changed
+from shared import trace
+from shared.batcher import Batcher
+from shared.http.server import encode
+from shared.participant import Outcome
+from shared.postgres import Pool
+from shared.refusals import Unavailable
+
+log = structlog.get_logger()
+
+BACKOFF_FIRST_SECONDS = 0.05
+BACKOFF_MAX_SECONDS = 5.0
+# From here on every try first reads the saga again: by now another process or an operator may have it.
+TRIES_BEFORE_REREAD = 3
+TRIES_BEFORE_STUCK = 12  # about forty seconds of undos that don't succeed
+SAGAS = Counter("sagas_ended_total", "Sagas by how they ended", ["kind", "end"])
+SAGA_SECONDS = Histogram("saga_seconds", "Time from a saga's start in this process to its end", ["kind"])
+RUNNING = Gauge("sagas_running", "Sagas that this process is running")
+LOST = Counter("saga_transitions_lost_total", "Transitions that lost their guard to somebody else")
+RETRIES = Counter("saga_retries_total", "Commands repeated because their outcome was unknown", ["command"])
+
+
+class Runner:
+    """The sagas that this process runs, each in a task of its own."""
+
+    def __init__(
+        self,
+        process_id: UUID,
+        pool: Pool,
+        participants: Participants,
+        transitions: Batcher[Change, Changed | None],
+        *,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self._process_id = process_id
+        self._pool = pool
+        self._participants = participants
+        self._transitions = transitions
+        self._sleep = sleep
+        self._tasks: dict[SagaId, asyncio.Task[Answer | None]] = {}
+        self._claimed: set[SagaId] = set()
+        self._hurry: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        RUNNING.set_function(lambda: len(self._tasks))
+
+    async def __aenter__(self) -> "Runner":
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Stop running. A saga that is cut off here is taken up again by whoever comes next."""
+        for task in self._tasks.values():
+            task.cancel()
+        await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+
+    @property
+    def count(self) -> int:
+        """Return how many sagas are running here."""
+        return len(self._tasks)
+
+    def claim(self, saga_id: SagaId) -> None:
+        """Announce a saga that is about to be started here, so that no sweep takes it for one without a runner."""
+        self._claimed.add(saga_id)
+
+    def unclaim(self, saga_id: SagaId) -> None:
+        """Withdraw the announcement."""
+        self._claimed.discard(saga_id)
+
+    def has(self, saga_id: SagaId) -> bool:
+        """Say whether a saga is running, or about to run, here."""
+        return saga_id in self._tasks or saga_id in self._claimed
+
+    def run(self, saga: Saga) -> None:
+        """Begin to run a saga that this process owns."""
+        task = asyncio.create_task(self._run_guarded(saga), name=f"saga {saga.saga_id}")
+        self._tasks[saga.saga_id] = task
+        self._claimed.discard(saga.saga_id)
+
+    async def resume(self, saga_id: SagaId) -> None:
+        """Take up a saga of this process that has no runner."""
+        if self.has(saga_id):
+            return
+        self.claim(saga_id)
+        try:
+            found = await self._read(saga_id)
+            if found is not None and found[1] == self._process_id and found[0].status.live:
+                self.run(found[0])
+        finally:
+            self.unclaim(saga_id)
+
+    async def wait(self, saga_id: SagaId, seconds: float) -> Answer | None:
+        """Wait for the answer of a saga that runs here; None if it takes longer or goes on elsewhere."""
+        task = self._tasks.get(saga_id)
+        if task is None:
+            return None
+        waited_for: set[asyncio.Future[Any]] = {task, self._hurry}
+        await asyncio.wait(waited_for, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        return task.result() if task.done() and not task.cancelled() else None
+
+    def hurry(self) -> None:
+        """Let nobody wait any longer: the process is about to stop."""
+        if not self._hurry.done():
+            self._hurry.set_result(None)
+
+    @property
+    def hurrying(self) -> bool:
+        """Say whether waiting is over."""
+        return self._hurry.done()
+
+    async def drain(self, seconds: float) -> None:
+        """Give the running sagas some time to end by themselves."""
+        if self._tasks:
+            await asyncio.wait(set(self._tasks.values()), timeout=seconds)
+
+    async def _run_guarded(self, saga: Saga) -> Answer | None:
+        structlog.contextvars.bind_contextvars(order_id=str(saga.order.order_id), saga_id=str(saga.saga_id))
+        if trace.current.get() is None and saga.traceparent is not None:
+            trace.current.set(trace.take_over({"traceparent": saga.traceparent}))
+        try:
+            with SAGA_SECONDS.labels(saga.kind.value).time():
+                return await self._run(saga)
+        except asyncio.CancelledError:
+            raise
+        except LostError as error:
+            log.info("saga goes on elsewhere", detail=str(error))
+            return None
+        except Exception:
+            # The sweep picks it up again: whatever this was, the saga must not be forgotten.
+            log.exception("saga runner failed")
+            return None
+        finally:
+            self._tasks.pop(saga.saga_id, None)
+
+    async def _run(self, saga: Saga) -> Answer | None:
+        journal: list[dict[str, Any]] = []
+        tries = 0
+        while True:
+            move = next_move(saga)
+            if isinstance(move, Send):
+                known, unknown = await self._send(move.commands, journal)
+                for command, outcome in known:
+                    saga = learn(saga, command, outcome)
+                if not unknown:
+                    tries = 0
+                    continue
+                tries += 1
+                await self._back_off(tries)
+                if tries >= TRIES_BEFORE_REREAD:
+                    saga, tries = await self._reread(saga, tries)
+            else:
+                changed = await self._commit(saga, move, journal)
+                if changed is not None:
+                    if changed.answer is not None:
+                        SAGAS.labels(saga.kind.value, changed.order.status.value).inc()
+                        return changed.answer
+                    saga = committed(saga, move, changed.order)
+                    continue
+                LOST.inc()
+                saga, tries = await self._reread(saga, tries, lost=True)
+            if not saga.status.live:
+                return ended_answer(saga)
+
+    async def _send(
+        self, commands: Sequence[Command], journal: list[dict[str, Any]]
+    ) -> tuple[list[tuple[Command, Outcome]], list[Command]]:
+        """Send commands at once; return those with a known outcome, and those without."""
+        results = await asyncio.gather(
+            *(self._participants.send(command) for command in commands), return_exceptions=True
+        )
+        known: list[tuple[Command, Outcome]] = []
+        unknown: list[Command] = []
+        for command, result in zip(commands, results, strict=True):
+            if isinstance(result, Outcome):
+                known.append((command, result))
+                detail = None if result.applied else result.body.get("detail")
+                journal.append(_entry(command.type, "applied" if result.applied else "refused", detail))
+            elif isinstance(result, Unavailable):
+                unknown.append(command)
+                RETRIES.labels(command.type).inc()
+                if not (journal and journal[-1]["outcome"] == "unknown" and journal[-1]["step"] == command.type):
+                    journal.append(_entry(command.type, "unknown", str(result)))
+            else:
+                raise result
+        return known, unknown
+
+    async def _commit(self, saga: Saga, transition: Transition, journal: list[dict[str, Any]]) -> Changed | None:
+        """Commit a transition; None when it has lost, or when it is unknown whether it was committed."""
+        try:
+            changed = await self._transitions.submit(Change(saga, transition, tuple(journal)))
+        except Unavailable as error:
+            log.warning("transition unknown", to=transition.saga_to.value, error=str(error))
+            await self._back_off(TRIES_BEFORE_REREAD)
+            return None
+        journal.clear()
+        return changed
+
+    async def _reread(self, saga: Saga, tries: int, *, lost: bool = False) -> tuple[Saga, int]:
+        """Return the saga as it is stored now; what was learnt in this run is kept while nothing has changed."""
+        if saga.status is Status.COMPENSATING and tries >= TRIES_BEFORE_STUCK:
+            await self._mark_stuck(saga)
+        found, tries = await self._read_in_the_end(saga.saga_id, tries)
+        if found is None:
+            raise RuntimeError(f"saga {saga.saga_id} is gone")
+        stored, owner = found
+        if stored.status.live and owner != self._process_id:
+            raise LostError(f"saga {saga.saga_id} belongs to {owner} now")
+        if stored.status is not saga.status:
+            return stored, 0
+        if lost:
+            await self._back_off(tries + 1)
+        return saga, tries + int(lost)
+
+    async def _mark_stuck(self, saga: Saga) -> None:
+        log.error("saga stuck", kind=saga.kind.value, undone=sorted(saga.undone))
+        try:
+            async with self._pool.connection() as db:
+                await store.mark_stuck(db, saga.saga_id, self._process_id)
+        except Unavailable as error:
+            log.warning("could not mark the saga", error=str(error))
+
+    async def _read_in_the_end(self, saga_id: SagaId, tries: int) -> tuple[tuple[Saga, UUID] | None, int]:
+        while True:
+            try:
+                return await self._read(saga_id), tries
+            except Unavailable:
+                tries += 1
+                await self._back_off(tries)
+
+    async def _read(self, saga_id: SagaId) -> tuple[Saga, UUID] | None:
+        async with self._pool.connection() as db:
+            return await store.get_saga(db, saga_id)
+
+    async def _back_off(self, tries: int) -> None:
+        ceiling = min(BACKOFF_MAX_SECONDS, BACKOFF_FIRST_SECONDS * 2 ** min(tries, 10))
+        await self._sleep(random.uniform(ceiling / 2, ceiling))  # noqa: S311 - spreads retries, guards nothing
+
+
+class LostError(Exception):
+    """Another process has taken the saga over."""
+
+
+def ended_answer(saga: Saga) -> Answer:
+    """Return the answer of a saga that has ended, from what is stored."""
+    return answers.final(Kind(saga.kind), saga.order, saga.problem, encode(saga.order.view()))
+
+
+def _entry(step: str, outcome: str, detail: str | None = None) -> dict[str, Any]:
+    entry = {"at": datetime.now(UTC).isoformat(), "step": step, "outcome": outcome}
+    return entry if detail is None else {**entry, "detail": detail}

@@ -1,0 +1,277 @@
+"""The saga: a pure table of steps and transitions. No I/O, no clock, no randomness.
+
+    kind         steps                                   undone by
+    place_now    hold_stock  redeem_coupon*  debit**     refund  release_coupon*  restore_stock
+    place_later  hold_stock  reserve_coupon*             release_coupon*  restore_stock
+    pay          debit**  redeem_coupon*                 (only when forced: all of them, the order is cancelled)
+    close        -                                       refund  release_coupon*  restore_stock
+                 * orders with a coupon    ** orders with a total above 0
+
+The runner asks `next_move`, does what it says, and tells `learn` or `committed` what came of it. Every command
+can be repeated: participants answer a repeat with the stored outcome, so a saga that changes hands starts from
+its first step again and gets the same answers.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import Any, Final
+
+from services.order.domain import AmountTooLarge, Order, OrderStatus, SagaId, discount, price
+from shared.participant import Fenced, Outcome
+
+VERSION: Final = 1
+# The definitions this build can run; a saga of another version is left to the build that knows it.
+VERSIONS_KNOWN: Final = (1,)
+
+
+class Kind(StrEnum):
+    """The operation that a saga carries out."""
+
+    PLACE_NOW = "place_now"
+    PLACE_LATER = "place_later"
+    PAY = "pay"
+    CLOSE = "close"
+
+
+class Status(StrEnum):
+    """Which way a saga goes, and whether it has arrived."""
+
+    RUNNING = "RUNNING"
+    COMPENSATING = "COMPENSATING"
+    DONE = "DONE"
+    COMPENSATED = "COMPENSATED"
+
+    @property
+    def live(self) -> bool:
+        """Say whether there is still something to do."""
+        return self in (Status.RUNNING, Status.COMPENSATING)
+
+
+class Participant(StrEnum):
+    """Who carries out a step."""
+
+    PRODUCT = "product"
+    COUPON = "coupon"
+    BALANCE = "balance"
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One step: the command that does it, the command that undoes it, and who takes both."""
+
+    do: str
+    undo: str
+    participant: Participant
+
+
+HOLD = Step("hold_stock", "restore_stock", Participant.PRODUCT)
+RESERVE = Step("reserve_coupon", "release_coupon", Participant.COUPON)
+REDEEM = Step("redeem_coupon", "release_coupon", Participant.COUPON)
+DEBIT = Step("debit", "refund", Participant.BALANCE)
+
+STEPS: Final[Mapping[Kind, tuple[Step, ...]]] = {
+    Kind.PLACE_NOW: (HOLD, REDEEM, DEBIT),
+    Kind.PLACE_LATER: (HOLD, RESERVE),
+    Kind.PAY: (DEBIT, REDEEM),
+    Kind.CLOSE: (),
+}
+# What must be undone to be sure, whatever was done: every command the order may ever have sent.
+UNDONE: Final[Mapping[Kind, tuple[Step, ...]]] = {
+    Kind.PLACE_NOW: (DEBIT, REDEEM, HOLD),
+    Kind.PLACE_LATER: (RESERVE, HOLD),
+    Kind.PAY: (DEBIT, REDEEM, HOLD),
+    Kind.CLOSE: (DEBIT, REDEEM, HOLD),
+}
+EVENTS: Final[Mapping[OrderStatus, str]] = {
+    OrderStatus.PENDING_PAYMENT: "order.placed.v1",
+    OrderStatus.PAID: "order.paid.v1",
+    OrderStatus.EXPIRED: "order.expired.v1",
+    OrderStatus.CANCELLED: "order.cancelled.v1",
+    OrderStatus.REFUNDED: "order.refunded.v1",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """What the saga asks of a participant; `fields` beside type, order_id and attempt."""
+
+    participant: Participant
+    type: str
+    order_id: str
+    attempt: int
+    fields: Mapping[str, Any]
+
+    def wire(self) -> dict[str, Any]:
+        """Return the command as the protocol sends it."""
+        return {"type": self.type, "order_id": self.order_id, "attempt": self.attempt, **self.fields}
+
+
+@dataclass(frozen=True, slots=True)
+class Saga:
+    """A saga as its runner knows it: the stored row, the order, and what was learnt in this run.
+
+    `applied`: the steps known to be applied. `undone`: the undos acknowledged, or known to be unneeded.
+    `refused` and `problem`: the step that was refused, and why.
+    """
+
+    saga_id: SagaId
+    kind: Kind
+    version: int
+    status: Status
+    order: Order
+    attempt: int = 0
+    target: OrderStatus | None = None
+    applied: frozenset[str] = frozenset()
+    undone: frozenset[str] = frozenset()
+    refused: str | None = None
+    problem: Mapping[str, Any] | None = None
+    traceparent: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Send these commands, all at once, and learn what becomes of each."""
+
+    commands: tuple[Command, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Transition:
+    """Commit this, guarded on the saga's id and both statuses, in one transaction with its event and answer."""
+
+    saga_from: Status
+    saga_to: Status
+    order_from: OrderStatus
+    order_to: OrderStatus
+    target: OrderStatus | None = None
+    event: str | None = None
+    problem: Mapping[str, Any] | None = None
+
+
+Move = Send | Transition
+
+
+def next_move(saga: Saga) -> Move:
+    """Return what a live saga must do next."""
+    if saga.status is Status.COMPENSATING:
+        left = tuple(step for step in undos(saga) if step.undo not in saga.undone)
+        if left:
+            return Send(tuple(_undo(step, saga) for step in left))
+        return _compensated(saga)
+    if saga.refused is not None:
+        return _decision(saga)
+    for step in steps(saga):
+        if step.do not in saga.applied:
+            return Send((_do(step, saga),))
+    return _finished(saga)
+
+
+def steps(saga: Saga) -> tuple[Step, ...]:
+    """Return the steps that this saga has; whether there is something to debit shows once it is priced."""
+    return tuple(
+        step
+        for step in STEPS[saga.kind]
+        if not (step.participant is Participant.COUPON and saga.order.coupon_id is None)
+        and not (step is DEBIT and saga.order.total_amount == 0)
+    )
+
+
+def undos(saga: Saga) -> tuple[Step, ...]:
+    """Return the steps whose undo ends this saga's order for good."""
+    coupon = saga.order.coupon_id is not None
+    return tuple(step for step in UNDONE[saga.kind] if coupon or step.participant is not Participant.COUPON)
+
+
+def learn(saga: Saga, command: Command, outcome: Outcome) -> Saga:
+    """Return the saga with a known outcome of one of its commands taken in."""
+    if saga.status is Status.COMPENSATING:
+        return replace(saga, undone=saga.undone | {command.type})
+    if not outcome.applied:
+        return replace(saga, refused=command.type, problem=outcome.body)
+    applied = replace(saga, applied=saga.applied | {command.type})
+    try:
+        return replace(applied, order=_priced(applied, command, outcome.body))
+    except AmountTooLarge as refusal:
+        return replace(applied, refused="price", problem=refusal.problem())
+
+
+def committed(saga: Saga, transition: Transition, order: Order) -> Saga:
+    """Return the saga after its transition was committed, with the order as it was written.
+
+    Whoever saw the refusal knows which steps were never reached and need no undo; a saga that is taken over
+    later sends them all.
+    """
+    undone: frozenset[str] = frozenset()
+    if transition.saga_to is Status.COMPENSATING and not _is_fenced(saga.problem) and saga.kind is not Kind.PAY:
+        reached = {step.undo for step in STEPS[saga.kind] if step.do in saga.applied}
+        undone = frozenset(step.undo for step in undos(saga) if step.undo not in reached)
+    return replace(saga, status=transition.saga_to, target=transition.target, order=order, undone=undone)
+
+
+def _priced(saga: Saga, command: Command, result: Mapping[str, Any]) -> Order:
+    if command.type == HOLD.do:
+        return price(saga.order, result["lines"])
+    if command.type in (RESERVE.do, REDEEM.do) and saga.kind is not Kind.PAY:
+        return discount(saga.order, result["discount_amount"])
+    return saga.order
+
+
+def _is_fenced(problem: Mapping[str, Any] | None) -> bool:
+    return problem is not None and problem.get("type") == f"/problems/{Fenced.slug}"
+
+
+def _decision(saga: Saga) -> Transition:
+    start = _status_while_running(saga)
+    if saga.kind is Kind.PAY:
+        if saga.refused == DEBIT.do and not _is_fenced(saga.problem):
+            # Nothing was taken, and no undo may be sent: it would forbid every later payment.
+            return Transition(saga.status, Status.DONE, start, OrderStatus.PENDING_PAYMENT, problem=saga.problem)
+        return Transition(
+            saga.status, Status.COMPENSATING, start, start, target=OrderStatus.CANCELLED, problem=saga.problem
+        )
+    if not saga.applied and not _is_fenced(saga.problem):
+        return Transition(saga.status, Status.COMPENSATED, start, OrderStatus.REJECTED, problem=saga.problem)
+    return Transition(saga.status, Status.COMPENSATING, start, start, target=OrderStatus.REJECTED, problem=saga.problem)
+
+
+def _finished(saga: Saga) -> Transition:
+    end = OrderStatus.PENDING_PAYMENT if saga.kind is Kind.PLACE_LATER else OrderStatus.PAID
+    return Transition(saga.status, Status.DONE, _status_while_running(saga), end, event=EVENTS[end])
+
+
+def _compensated(saga: Saga) -> Transition:
+    assert saga.target is not None
+    start = saga.order.status if saga.kind is Kind.CLOSE else _status_while_running(saga)
+    return Transition(
+        saga.status,
+        Status.COMPENSATED,
+        start,
+        saga.target,
+        target=saga.target,
+        event=EVENTS.get(saga.target),
+        problem=saga.problem,
+    )
+
+
+def _status_while_running(saga: Saga) -> OrderStatus:
+    return OrderStatus.PAYING if saga.kind is Kind.PAY else OrderStatus.PLACING
+
+
+def _do(step: Step, saga: Saga) -> Command:
+    order = saga.order
+    fields: dict[str, Any]
+    if step is HOLD:
+        fields = {"lines": [{"product_id": line.product_id, "quantity": line.quantity} for line in order.lines]}
+    elif step is DEBIT:
+        fields = {"user_id": order.user_id, "amount": order.total_amount}
+    else:
+        fields = {"coupon_id": order.coupon_id, "user_id": order.user_id, "subtotal_amount": order.subtotal_amount}
+        if step is REDEEM:
+            fields["reserved"] = saga.kind is Kind.PAY
+    attempt = saga.attempt if step is DEBIT else 0
+    return Command(step.participant, step.do, str(order.order_id), attempt, fields)
+
+
+def _undo(step: Step, saga: Saga) -> Command:
+    return Command(step.participant, step.undo, str(saga.order.order_id), 0, {})

@@ -1,0 +1,29 @@
+"""What the order service is told, from the environment: ORDER_DATABASE_URL, ORDER_PORT, …"""
+
+from typing import Annotated
+
+from pydantic import Field
+from pydantic_settings import SettingsConfigDict
+
+from shared.settings import HttpUrl, Seconds, ServiceSettings
+
+
+class Settings(ServiceSettings):
+    """Every field is described in the service's README."""
+
+    model_config = SettingsConfigDict(env_prefix="ORDER_")
+
+    port: Annotated[int, Field(ge=1, le=65535)] = 8001
+    product_url: HttpUrl = "http://127.0.0.1:8002"
+    coupon_url: HttpUrl = "http://127.0.0.1:8003"
+    balance_url: HttpUrl = "http://127.0.0.1:8004"
+    payment_timeout_seconds: Seconds = 900
+    expiry_interval_seconds: Seconds = 5
+    idempotency_hours: Annotated[int, Field(ge=24)] = 24
+    # How long a client waits for its saga before it gets 202.
+    request_deadline_seconds: Seconds = 10
+    # A process that is silent for this long loses its sagas to others.
+    lease_seconds: Seconds = 5
+    sweep_interval_seconds: Seconds = 1
+    # Beyond it a new order gets 503: more would only make all of them slower.
+    sagas_max: Annotated[int, Field(ge=1)] = 2000

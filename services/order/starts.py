@@ -1,0 +1,147 @@
+"""The first of a saga's two commits: order, saga row and idempotency key, many operations in one transaction.
+
+Load, decide, store: the orders concerned are locked in order of id, pure rules decide in arrival order which
+operations may begin, and set-based statements write what was decided.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime
+from uuid import UUID
+
+from services.order import answers, domain, store
+from services.order.domain import Attach, Begin, Live, Order, OrderNotFound, OrderStatus, SagaId
+from services.order.keys import claim_keys, settle_keys
+from services.order.operations import Attached, Begun, Start, Started
+from services.order.saga import VERSION, Kind, Saga, Status
+from shared.postgres import Connection, Session
+from shared.refusals import Refusal
+
+
+class Starts:
+    """Commits batches of starts. Used by one batcher, so its session is its own."""
+
+    def __init__(self, session: Session, process_id: UUID, currency: str, payment_timeout_seconds: float) -> None:
+        self._session = session
+        self._process_id = process_id
+        self._currency = currency
+        self._payment_timeout_seconds = payment_timeout_seconds
+
+    async def commit(self, starts: Sequence[Start]) -> Sequence[Started | BaseException]:
+        """Begin what may begin, in one transaction; return per start what became of it, or its refusal.
+
+        Raises Unavailable when it is unknown whether the transaction was committed.
+        """
+        results: dict[SagaId, Started | Refusal] = {}
+        async with self._session.transaction() as db:
+            results.update(await claim_keys(db, starts))
+            open_starts = [start for start in starts if start.saga_id not in results]
+            results.update(await self._place(db, [start for start in open_starts if start.order is not None]))
+            results.update(await self._move(db, [start for start in open_starts if start.order is None]))
+            await settle_keys(db, [(start, results[start.saga_id]) for start in open_starts])
+        return [results[start.saga_id] for start in starts]
+
+    async def _place(self, db: Connection, starts: Sequence[Start]) -> dict[SagaId, Started | Refusal]:
+        if not starts:
+            return {}
+        orders = await self._insert_orders(db, starts)
+        sagas = [_saga(start, orders[start.order_id], None) for start in starts]
+        await self._insert_sagas(db, sagas)
+        return {saga.saga_id: Begun(saga) for saga in sagas}
+
+    async def _move(self, db: Connection, starts: Sequence[Start]) -> dict[SagaId, Started | Refusal]:
+        if not starts:
+            return {}
+        ids = sorted({start.order_id for start in starts})
+        orders = await store.lock_orders(db, ids)
+        live = await store.read_live_sagas(db, ids)
+        now = await store.read_clock(db)
+        results: dict[SagaId, Started | Refusal] = {}
+        begun: list[tuple[Start, OrderStatus | None]] = []
+        for start in starts:
+            ruling = _rule(start, orders.get(start.order_id), live.get(start.order_id), now)
+            if isinstance(ruling, Begin):
+                begun.append((start, ruling.target))
+                live[start.order_id] = Live(start.saga_id, start.kind)
+                orders[start.order_id] = _moving(orders[start.order_id], ruling.target)
+            elif isinstance(ruling, Attach):
+                results[start.saga_id] = Attached(ruling.saga_id, start.kind)
+            elif isinstance(ruling, Refusal):
+                results[start.saga_id] = ruling
+            else:
+                results[start.saga_id] = answers.already(orders[start.order_id])
+        results.update(await self._begin(db, begun))
+        return results
+
+    async def _begin(
+        self, db: Connection, begun: Sequence[tuple[Start, OrderStatus | None]]
+    ) -> dict[SagaId, Started | Refusal]:
+        paying = [start.order_id for start, target in begun if target is None]
+        closing = {start.order_id: target.value for start, target in begun if target is not None}
+        orders: dict[UUID, Order] = {}
+        if paying:
+            orders |= await store.begin_payments(db, paying)
+        if closing:
+            orders |= await store.begin_closings(db, closing)
+        sagas = [_saga(start, orders[start.order_id], target) for start, target in begun]
+        if sagas:
+            await self._insert_sagas(db, sagas)
+        return {saga.saga_id: Begun(saga) for saga in sagas}
+
+    async def _insert_orders(self, db: Connection, starts: Sequence[Start]) -> dict[UUID, Order]:
+        orders = [start.order for start in starts if start.order is not None]
+        rows = await db.fetch(
+            store.SQL["insert_orders"],
+            [order.order_id for order in orders],
+            [order.user_id for order in orders],
+            [store.stored_lines(order.lines) for order in orders],
+            [order.coupon_id for order in orders],
+            [order.payment_attempt for order in orders],
+            self._currency,
+            self._payment_timeout_seconds,
+        )
+        return {row["order_id"]: store.order_of(row) for row in rows}
+
+    async def _insert_sagas(self, db: Connection, sagas: Sequence[Saga]) -> None:
+        await db.execute(
+            store.SQL["insert_sagas"],
+            [saga.saga_id for saga in sagas],
+            [saga.order.order_id for saga in sagas],
+            [saga.kind.value for saga in sagas],
+            [saga.status.value for saga in sagas],
+            [saga.target.value if saga.target else None for saga in sagas],
+            [saga.attempt for saga in sagas],
+            [saga.traceparent for saga in sagas],
+            VERSION,
+            self._process_id,
+        )
+
+
+def _rule(start: Start, order: Order | None, live: Live | None, now: datetime) -> domain.Ruling | Refusal:
+    try:
+        if order is None:
+            raise OrderNotFound
+        if start.kind is Kind.PAY:
+            return domain.rule_on_payment(order, live, now)
+        if start.expiring:
+            return domain.rule_on_expiry(order, live, now)
+        return domain.rule_on_cancellation(order, live)
+    except Refusal as refusal:
+        return refusal
+
+
+def _moving(order: Order, target: OrderStatus | None) -> Order:
+    return replace(order, status=OrderStatus.PAYING) if target is None else replace(order, closing=target)
+
+
+def _saga(start: Start, order: Order, target: OrderStatus | None) -> Saga:
+    return Saga(
+        saga_id=start.saga_id,
+        kind=start.kind,
+        version=VERSION,
+        status=Status.RUNNING if target is None else Status.COMPENSATING,
+        order=order,
+        attempt=order.payment_attempt,
+        target=target,
+        traceparent=start.traceparent,
+    )
