@@ -56,9 +56,9 @@ WHERE k.user_id = t.user_id AND k.operation = t.operation AND k.key = t.key;
 -- name: insert_orders
 INSERT INTO orders.orders
     (order_id, user_id, status, lines, coupon_id, currency, payment_attempt, created_at, expires_at)
-SELECT order_id, user_id, 'PLACING', lines, coupon_id, $6, payment_attempt, clock_timestamp(),
+SELECT order_id, user_id, 'PLACING', lines::jsonb, coupon_id, $6, payment_attempt, clock_timestamp(),
        CASE WHEN payment_attempt = 0 THEN clock_timestamp() + make_interval(secs => $7) END
-FROM unnest($1::uuid[], $2::text[], $3::jsonb[], $4::text[], $5::integer[])
+FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::integer[])
     AS t (order_id, user_id, lines, coupon_id, payment_attempt)
 RETURNING *;
 
@@ -94,7 +94,7 @@ RETURNING o.*;
 -- name: apply_transitions
 WITH t AS (
     SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[],
-                         $8::boolean[], $9::jsonb[], $10::bigint[], $11::bigint[], $12::jsonb[], $13::jsonb[])
+                         $8::boolean[], $9::text[], $10::bigint[], $11::bigint[], $12::jsonb[], $13::text[])
         AS t (saga_id, order_id, saga_from, saga_to, order_from, order_to, target,
               has_event, lines, subtotal_amount, discount_amount, problem, log)
 ), locked AS (
@@ -107,13 +107,13 @@ WITH t AS (
     FOR UPDATE OF o, s
 ), moved AS (
     UPDATE orders.sagas AS s
-    SET status = l.saga_to, target = l.target, problem = l.problem, log = s.log || l.log, stuck = false,
+    SET status = l.saga_to, target = l.target, problem = l.problem, log = s.log || l.log::jsonb, stuck = false,
         ended_at = CASE WHEN l.saga_to IN ('DONE', 'COMPENSATED') THEN clock_timestamp() END
     FROM locked AS l WHERE s.saga_id = l.saga_id
 )
 UPDATE orders.orders AS o
 SET status = l.order_to,
-    lines = coalesce(l.lines, o.lines),
+    lines = coalesce(l.lines::jsonb, o.lines),
     subtotal_amount = coalesce(l.subtotal_amount, o.subtotal_amount),
     discount_amount = coalesce(l.discount_amount, o.discount_amount),
     total_amount = coalesce(l.subtotal_amount - l.discount_amount, o.total_amount),

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+import orjson
+
 from services.order.domain import Line, Live, Order, OrderId, OrderStatus, SagaId
 from services.order.saga import Kind, Saga, Status
 from shared.postgres import Connection, Row, load_queries
@@ -35,9 +37,9 @@ def order_of(row: Row) -> Order:
     )
 
 
-def stored_lines(lines: Sequence[Line]) -> list[dict[str, Any]]:
-    """Return lines as orders.orders keeps them."""
-    return [
+def stored_lines(lines: Sequence[Line]) -> str:
+    """Return lines as orders.orders keeps them; as text, since asyncpg takes a list for a further dimension."""
+    stored: list[dict[str, Any]] = [
         {
             "product_id": line.product_id,
             "quantity": line.quantity,
@@ -45,6 +47,7 @@ def stored_lines(lines: Sequence[Line]) -> list[dict[str, Any]]:
         }
         for line in lines
     ]
+    return orjson.dumps(stored).decode()
 
 
 async def ready(db: Connection) -> None:

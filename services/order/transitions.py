@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
+import orjson
+
 from services.order import answers, store
 from services.order.answers import Answer
 from services.order.domain import Order
@@ -73,7 +75,7 @@ class Transitions:
             [order.subtotal_amount for order in orders],
             [order.discount_amount for order in orders],
             [move.problem for move in moves],
-            [list(change.log) for change in changes],
+            [orjson.dumps(change.log).decode() for change in changes],
             self._process_id,
         )
 
