@@ -40,9 +40,7 @@ def create(directory):  # type: (str) -> None
         import venv  # noqa: F401
     except ImportError:
         package = "python{}.{}-venv".format(*sys.version_info)
-        message = (
-            "{} cannot create virtual environments: install its venv package (Debian, Ubuntu: apt install {})"
-        )
+        message = "{} cannot create virtual environments: install its venv package (Debian, Ubuntu: apt install {})"
         sys.exit(message.format(sys.executable, package) + " or name another Python with PYTHON=...")
     shutil.rmtree(directory, ignore_errors=True)
     if subprocess.call([sys.executable, "-m", "venv", directory]) != 0:
