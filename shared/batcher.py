@@ -9,9 +9,12 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, TypeVar
 
+import structlog
 from prometheus_client import Counter, Gauge, Histogram
 
 from shared.refusals import Unavailable
+
+log = structlog.get_logger()
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -20,7 +23,33 @@ Work = Callable[[Sequence[Item]], Awaitable[Sequence[Result | BaseException]]]
 
 SIZE = Histogram("batch_size", "Items in a batch", ["batcher"], buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256, 512))
 WAITING = Gauge("batch_waiting", "Items waiting for their batch", ["batcher"])
+SPLIT = Counter("batches_split_total", "Batches that failed as a whole and were retried one by one")
 FULL = Counter("batch_queue_full_total", "Items refused because the queue was full", ["batcher"])
+
+
+def one_by_one_when(splits: Callable[[Exception], bool], work: Work[Item, Result]) -> Work[Item, Result]:
+    """Return `work` that, when a whole batch fails with what `splits` names, does its items one by one.
+
+    So an item that can't be done fails alone, instead of its neighbours with it, for ever.
+    """
+
+    async def run(items: Sequence[Item]) -> Sequence[Result | BaseException]:
+        try:
+            return await work(items)
+        except Exception as error:
+            if len(items) == 1 or not splits(error):
+                raise
+            SPLIT.inc()
+            log.warning("batch failed, retrying one by one", size=len(items), error=repr(error))
+        results: list[Result | BaseException] = []
+        for item in items:
+            try:
+                results.extend(await work([item]))
+            except Exception as error:  # noqa: BLE001 - it is this item's result
+                results.append(error)
+        return results
+
+    return run
 
 
 class Batcher(Generic[Item, Result]):

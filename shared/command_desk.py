@@ -8,13 +8,12 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic
 
-import asyncpg
 import structlog
 from prometheus_client import Counter
 
-from shared.batcher import Batcher
+from shared.batcher import Batcher, one_by_one_when
 from shared.participant import C, Outcome
-from shared.postgres import Connection, Session
+from shared.postgres import Connection, Session, is_about_the_batch
 from shared.refusals import Unavailable
 
 log = structlog.get_logger()
@@ -22,7 +21,6 @@ log = structlog.get_logger()
 BATCH_MAX = 256  # past this the latency of a batch grows faster than throughput
 QUEUE_MAX = 4096  # about a second of work; beyond it a caller does better to hear 503 at once
 OUTCOMES = Counter("commands_total", "Commands by outcome", ["type", "outcome"])
-SPLIT = Counter("command_batches_split_total", "Batches that failed in the database and were retried one by one")
 
 Execute = Callable[[Connection, Sequence[C]], Awaitable[Sequence[Outcome]]]
 
@@ -34,7 +32,10 @@ class CommandDesk(Generic[C]):
         self._session = session
         self._execute = execute
         self._batcher: Batcher[C, Outcome] = Batcher(
-            "commands", self._run_batch, batch_max=batch_max, queue_max=QUEUE_MAX
+            "commands",
+            one_by_one_when(is_about_the_batch, self._run_transaction),
+            batch_max=batch_max,
+            queue_max=QUEUE_MAX,
         )
 
     async def __aenter__(self) -> "CommandDesk[C]":
@@ -66,28 +67,6 @@ class CommandDesk(Generic[C]):
             raise Unavailable("The database did not answer; nothing is known of these commands.")
         return outcomes
 
-    async def _run_batch(self, commands: Sequence[C]) -> Sequence[Outcome | BaseException]:
-        try:
-            return await self._run_transaction(commands)
-        except (Unavailable, asyncpg.PostgresError) as error:
-            if len(commands) == 1 or _unreachable(error):
-                raise
-            SPLIT.inc()
-            log.warning("batch failed, retrying one by one", size=len(commands), error=str(error))
-        results: list[Outcome | BaseException] = []
-        for command in commands:
-            try:
-                results.extend(await self._run_transaction([command]))
-            except (Unavailable, asyncpg.PostgresError) as error:
-                results.append(error)
-        return results
-
-    async def _run_transaction(self, commands: Sequence[C]) -> Sequence[Outcome]:
+    async def _run_transaction(self, commands: Sequence[C]) -> Sequence[Outcome | BaseException]:
         async with self._session.transaction() as connection:
             return await self._execute(connection, commands)
-
-
-def _unreachable(error: Exception) -> bool:
-    """Say whether the server was out of reach, so that single retries would each wait for it in vain."""
-    cause = error.__cause__
-    return isinstance(error, Unavailable) and not isinstance(cause, asyncpg.TransactionRollbackError)

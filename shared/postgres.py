@@ -182,6 +182,16 @@ class Session:
         return self._connection
 
 
+def is_about_the_batch(error: Exception) -> bool:
+    """Say whether a failed batch may succeed in part when its items are tried one by one.
+
+    A deadlock or a broken rule concerns some of the items; a server out of reach concerns them all.
+    """
+    if isinstance(error, Unavailable):
+        return isinstance(error.__cause__, asyncpg.TransactionRollbackError)
+    return isinstance(error, asyncpg.PostgresError)
+
+
 class translated:  # noqa: N801 - reads as a word in `with translated():`
     """Turn transient failures of the database into Unavailable."""
 

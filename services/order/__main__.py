@@ -16,10 +16,10 @@ from services.order.saga import Participant
 from services.order.settings import Settings
 from services.order.starts import Starts
 from services.order.transitions import Change, Changed, Transitions
-from shared.batcher import Batcher, Item, Result, Work
+from shared.batcher import Batcher, Item, Result, Work, one_by_one_when
 from shared.http.server import HttpServer
 from shared.ids import uuid7
-from shared.postgres import Pool, Session
+from shared.postgres import Pool, Session, is_about_the_batch
 from shared.process import Service, background, main
 
 COMMIT_BATCH_MAX = 256  # past this the latency of a batch grows faster than throughput
@@ -86,6 +86,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             {"database": database, "lease": ownership.check_lease},
             lambda: {"participants_reachable": participants.reachable()},
         )
+        await ownership.renew()
         async with (
             background("lease", ownership.keep_lease),
             background("hurry", hurry),
@@ -97,6 +98,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
 
 
 def _batcher(name: str, work: Work[Item, Result], settings: Settings) -> Batcher[Item, Result]:
+    work = one_by_one_when(is_about_the_batch, work)
     return Batcher(name, work, batch_max=COMMIT_BATCH_MAX, queue_max=settings.sagas_max * 2)
 
 

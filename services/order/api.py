@@ -44,7 +44,7 @@ from shared.http.wire import (
     read_query,
 )
 from shared.postgres import Pool
-from shared.refusals import Refusal
+from shared.refusals import Refusal, Unavailable
 
 NEWEST = UUID(int=2**128 - 1)
 
@@ -223,6 +223,14 @@ class OrderApi:
             sagas = await store.list_sagas_of_order(db, order.order_id)
         return reply({"items": timeline([dict(saga) for saga in sagas])})
 
+    async def _as_it_is(self, order: Order) -> Order:
+        """Return the order as stored now, or as it was: what has started is never answered with 503."""
+        try:
+            async with self._pool.connection() as db:
+                return await store.get_order(db, order.order_id) or order
+        except Unavailable:
+            return order
+
     async def _order(self, request: web.Request) -> Order:
         order_id = path_uuid(request, "order_id", OrderNotFound)
         async with self._pool.connection() as db:
@@ -243,9 +251,7 @@ class OrderApi:
 
     async def _reply(self, result: Answer | Pending) -> web.Response:
         if isinstance(result, Pending):
-            async with self._pool.connection() as db:
-                order = await store.get_order(db, result.order_id)
-            assert order is not None
+            order = await self._as_it_is(result.order)
             return reply(order.view(), 202, {"Location": location(order)})
         headers = {"Location": result.location} if result.location else None
         content_type = "application/json" if result.status < 400 else problems.CONTENT_TYPE

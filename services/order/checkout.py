@@ -9,7 +9,7 @@ import structlog
 
 from services.order import store
 from services.order.answers import Answer
-from services.order.domain import OrderId, SagaId
+from services.order.domain import Order, OrderId, SagaId
 from services.order.operations import Begun, KeyClaim, Start, Started, new_order
 from services.order.runner import Runner, ended_answer
 from services.order.saga import Kind
@@ -26,9 +26,9 @@ LOOK_INTERVAL_SECONDS = 0.1
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """The saga goes on; the order shows how far it is."""
+    """The saga goes on; `order` is as it was when the saga started."""
 
-    order_id: OrderId
+    order: Order
 
 
 class Checkout:
@@ -84,11 +84,14 @@ class Checkout:
         started = await self._begin(start)
         if isinstance(started, Answer):
             return started
-        saga_id = started.saga.saga_id if isinstance(started, Begun) else started.saga_id
+        if isinstance(started, Begun):
+            saga_id, order = started.saga.saga_id, started.saga.order
+        else:
+            saga_id, order = started.saga_id, started.order
         answer = await self._runner.wait(saga_id, deadline - time.monotonic())
         if answer is None:
             answer = await self._look_for_end(saga_id, deadline)
-        return answer or Pending(start.order_id)
+        return answer or Pending(order)
 
     async def _begin(self, start: Start) -> Started:
         """Commit the start and begin to run its saga. Raises the Refusal of what may not begin."""
@@ -102,6 +105,8 @@ class Checkout:
             self._runner.unclaim(start.saga_id)
 
     async def _submit(self, start: Start) -> Started:
+        if self._starts.full:
+            raise Unavailable("Too many orders are waiting to be started.")
         try:
             return await self._starts.submit(start)
         except Unavailable:

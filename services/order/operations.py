@@ -65,7 +65,7 @@ class Attached:
     """The operation was under way already; the end of that saga is the answer to this one too."""
 
     saga_id: SagaId
-    kind: Kind
+    order: Order
 
 
 # An Answer was known at once: the order is what the operation would have made it, or the key was used before.

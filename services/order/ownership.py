@@ -46,16 +46,21 @@ class Ownership:
         self._sagas_max = sagas_max
         self._renewed_at = float("-inf")
 
+    async def renew(self) -> None:
+        """Renew the lease if the database answers. Done once before serving: a saga that started without a lease
+        would be taken by others at once."""
+        try:
+            async with self._pool.connection() as db:
+                await store.renew_lease(db, self._process_id, self._lease_seconds)
+            self._renewed_at = asyncio.get_running_loop().time()
+        except Unavailable as error:
+            log.warning("lease not renewed", error=str(error))
+
     async def keep_lease(self) -> None:
         """Renew the lease three times in its length, for ever."""
         while True:
-            try:
-                async with self._pool.connection() as db:
-                    await store.renew_lease(db, self._process_id, self._lease_seconds)
-                self._renewed_at = asyncio.get_running_loop().time()
-            except Unavailable as error:
-                log.warning("lease not renewed", error=str(error))
             await asyncio.sleep(self._lease_seconds / 3)
+            await self.renew()
 
     async def check_lease(self) -> None:
         """Raise unless the lease holds: without it, others take this process' sagas."""

@@ -264,5 +264,5 @@ def ended_answer(saga: Saga) -> Answer:
 
 
 def _entry(step: str, outcome: str, detail: str | None = None) -> dict[str, Any]:
-    entry = {"at": datetime.now(UTC).isoformat(), "step": step, "outcome": outcome}
+    entry = {"at": datetime.now(UTC).isoformat().replace("+00:00", "Z"), "step": step, "outcome": outcome}
     return entry if detail is None else {**entry, "detail": detail}

@@ -65,7 +65,7 @@ class Starts:
                 live[start.order_id] = Live(start.saga_id, start.kind)
                 orders[start.order_id] = _moving(orders[start.order_id], ruling.target)
             elif isinstance(ruling, Attach):
-                results[start.saga_id] = Attached(ruling.saga_id, start.kind)
+                results[start.saga_id] = Attached(ruling.saga_id, orders[start.order_id])
             elif isinstance(ruling, Refusal):
                 results[start.saga_id] = ruling
             else:
