@@ -48,8 +48,7 @@ lock: environment-dev ## solve every requirements.in again; UPGRADE=1 takes newe
 	    --output-file $$folder/requirements.lock || exit 1; done
 
 clean: ## remove the data, logs and environments that the other targets made
-	@if test -f deploy/local/__main__.py && test -x .venv/bin/python && test -f .local/run.json; then \
-	  echo 'If `make run` is still running, stop it first.'; fi
+	@if test -f .venv/installed.lock; then .venv/bin/python -m deploy.local.clean; fi
 	rm -rf .local .venv .venv-dev .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
