@@ -15,7 +15,7 @@ ROUTES: Sequence[Route] = ()
 
 
 class NotPublishing(Exception):  # noqa: N818 - the answer of a check
-    """Some shards wait for an operator."""
+    """Some shards are not published."""
 
 
 def checks(pool: Pool, broker: Broker, drains: Callable[[], Sequence[Drain]]) -> Mapping[str, Check]:
@@ -26,9 +26,9 @@ def checks(pool: Pool, broker: Broker, drains: Callable[[], Sequence[Drain]]) ->
             await store.shards_with_pending(connection, [])
 
     async def shards() -> None:
-        refused = [drain.state for drain in drains() if drain.refused]
-        if refused:
-            raise NotPublishing("; ".join(refused))
+        troubled = [f"shard {drain.shard} is {drain.state}" for drain in drains() if drain.in_trouble]
+        if troubled:
+            raise NotPublishing("; ".join(troubled))
 
     return {"database": database, "broker": broker.check, "shards": shards}
 

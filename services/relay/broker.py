@@ -7,7 +7,7 @@ from typing import Any
 
 import structlog
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
-from aiokafka.errors import IncompatibleBrokerVersion, NoError, TopicAlreadyExistsError, for_code
+from aiokafka.errors import NoError, TopicAlreadyExistsError, for_code
 
 from services.relay.settings import RelaySettings
 
@@ -34,7 +34,13 @@ async def bounded(seconds: float) -> AsyncIterator[None]:
     except BrokerFailed:
         raise
     except Exception as error:
-        raise BrokerFailed(f"{type(error).__name__}: {error}" if str(error) else type(error).__name__) from error
+        raise BrokerFailed(describe(error)) from error
+
+
+def describe(error: BaseException) -> str:
+    """Return an error's name and text; the client's errors put the name into their text themselves."""
+    name, text = type(error).__name__, str(error)
+    return text if name in text else f"{name}: {text}" if text else name
 
 
 class Broker:
@@ -115,12 +121,12 @@ class Broker:
         missing = [topic for topic in wanted if topic.name not in there]
         if not missing:
             return
-        try:
-            response = await admin.create_topics(missing)
-        except IncompatibleBrokerVersion:
-            # The embedded broker can't be asked to create a topic, and creates what it is asked about.
+        cluster = await admin.describe_cluster()
+        if cluster.get("controller_id") not in {broker["node_id"] for broker in cluster["brokers"]}:
+            # The embedded broker has nobody to ask for a topic, and creates what it is asked about.
             await admin.describe_topics([topic.name for topic in missing])
             return
+        response = await admin.create_topics(missing)
         for name, code, *_ in response.topic_errors:
             _created(name, for_code(code))
 

@@ -22,6 +22,7 @@ log = structlog.get_logger()
 
 BACKOFF_FIRST_SECONDS = 0.1
 BACKOFF_MAX_SECONDS = 5.0  # how much later than a broker that comes back the shard may be
+TROUBLE_FAILURES = 3  # a take-over and a restart of the broker may each cost one
 # One record batch each, so a round trip each: this many still end well within the time limit.
 ONE_BY_ONE_EVENTS = 500
 
@@ -43,6 +44,11 @@ class Drain:
         self._one_by_one = False
         self._split_for_size = False
         self._to_park: list[tuple[int, str]] = []
+
+    @property
+    def in_trouble(self) -> bool:
+        """Return whether this shard is not published, and not only for a moment."""
+        return self.refused or self._failures >= TROUBLE_FAILURES
 
     def wake(self) -> None:
         """Look for events now."""
@@ -203,6 +209,7 @@ class Drain:
     async def _rest(self) -> None:
         """Wait until woken or until the lease wants to be renewed."""
         self.state, self.idle = "idle", True
+        self._failures = 0
         with suppress(TimeoutError):
             await asyncio.wait_for(self._wake.wait(), self._settings.lease_seconds / 3)
         self.idle = False

@@ -18,7 +18,7 @@ from aiokafka.errors import (
 )
 
 from services.relay import metrics
-from services.relay.broker import BrokerFailed, bounded
+from services.relay.broker import BrokerFailed, bounded, describe
 from services.relay.records import OutboxEvent, headers, partition
 from services.relay.settings import RelaySettings
 
@@ -37,7 +37,7 @@ class EventsRefused(Exception):  # noqa: N818 - expected: parks an order
     """The broker refuses some events for their own sake."""
 
     def __init__(self, refused: "Sequence[Chunk]", error: Exception) -> None:
-        super().__init__(f"{type(error).__name__}: {error}")
+        super().__init__(describe(error))
         self.refused = refused
         self.too_large = isinstance(error, TOO_LARGE)
 
@@ -155,7 +155,7 @@ def _check(results: Sequence[EventsRefused | BaseException | None]) -> None:
     refusals = [result for result in results if isinstance(result, EventsRefused)]
     for result in results:
         if isinstance(result, BaseException) and not isinstance(result, EventsRefused):
-            raise BrokerFailed(f"{type(result).__name__}: {result}") from result
+            raise BrokerFailed(describe(result)) from result
     if refusals:
         first = refusals[0]
         first.refused = [chunk for refusal in refusals for chunk in refusal.refused]

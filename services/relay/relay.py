@@ -1,0 +1,40 @@
+"""The relay without its HTTP face: one replica that takes its share of the shards and publishes them."""
+
+import asyncio
+from collections.abc import Sequence
+
+from services.relay import backlog
+from services.relay.broker import Broker
+from services.relay.drain import Drain
+from services.relay.leases import Keeper
+from services.relay.settings import RelaySettings
+from services.relay.wakeup import Wakeup
+from shared.postgres import Pool
+from shared.process import background
+
+SHARDS = 4  # as many as orders.outbox computes and relay.shards has rows
+
+
+class Relay:
+    """One replica."""
+
+    def __init__(self, settings: RelaySettings, pool: Pool) -> None:
+        self._pool = pool
+        self.broker = Broker(settings, SHARDS)
+        self._keeper = Keeper(settings, pool, lambda shard: Drain(settings, self.broker, shard))
+        self._wakeup = Wakeup(settings, self.drains)
+
+    def drains(self) -> Sequence[Drain]:
+        """Return the shards that this replica works on at the moment."""
+        return self._keeper.drains
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Publish until `stop` is set; then finish the batches under way and release the shards."""
+        try:
+            async with (
+                background("backlog", lambda: backlog.measure(self._pool)),
+                background("wakeup", self._wakeup.run),
+            ):
+                await self._keeper.run(stop)
+        finally:
+            await self.broker.close()

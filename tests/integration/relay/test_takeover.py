@@ -1,0 +1,219 @@
+"""A take-over finds out what the relay before it had under way, and neither loses nor repeats it."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import asyncpg
+import pytest
+
+from services.relay import api, positions, store
+from services.relay.bootstrap import bootstrap
+from services.relay.broker import Broker, BrokerFailed
+from services.relay.publisher import CHUNK_BYTES, ShardProducer
+from services.relay.records import OutboxEvent
+from services.relay.store import Lease, LeaseLost
+from shared.postgres import Connection
+from tests.infrastructure.waiting import eventually
+from tests.integration.relay.world import Event, World, expected, identity, order_in, write
+
+SHARD = 1
+
+
+@asynccontextmanager
+async def predecessor(world: World) -> AsyncIterator[tuple[Connection, Lease, ShardProducer]]:
+    """A relay that is led by hand: shard 1 taken over, number 0 committed, its producer open."""
+    settings = world.settings()
+    broker = Broker(settings, 4)
+    await broker.ensure_topics()
+    await broker.close()
+    connection = await asyncpg.connect(world.url)
+    producer = ShardProducer(settings, SHARD, transactional=True, chunk_bytes=CHUNK_BYTES)
+    try:
+        lease = await take(connection, "predecessor")
+        await producer.open()
+        await producer.publish(0, [])
+        await store.declare(connection, lease)
+        yield connection, lease, producer
+    finally:
+        await producer.drop()
+        await connection.close()
+
+
+async def take(connection: Connection, replica: str, *, lease_seconds: float = 0.1) -> Lease:
+    """Take shard 1 over from whoever has it."""
+    lease = await store.take_lease(connection, SHARD, replica, lease_seconds, by_force=True)
+    assert lease is not None
+    return lease
+
+
+async def claim(connection: Connection, lease: Lease, number: int, **changes: Any) -> list[OutboxEvent]:
+    """Call a cycle of shard 1."""
+    values: dict[str, Any] = {"lease_seconds": 0.1, "events_max": 100, "bytes_max": 1_000_000, "in_transaction": True}
+    return await store.cycle(connection, lease, number, **(values | changes))
+
+
+async def test_a_batch_that_was_committed_but_not_marked_is_not_sent_again(world: World) -> None:
+    events = [Event(order_in(SHARD), 1) for _ in range(3)]
+    await write(world.connection, events)
+    async with predecessor(world) as (connection, lease, producer):
+        await producer.publish(1, await claim(connection, lease, 0))
+    assert await world.statuses() == {"PENDING": 3}
+    later = Event(order_in(SHARD), 1)
+    async with world.relay(), world.reader() as reader:
+        await world.until_sent(3)
+        await write(world.connection, [later])
+        await world.until_sent(4)
+        records = await reader.to_the_end()
+    assert sorted(map(identity, records)) == sorted(expected([*events, later]))
+
+
+async def test_a_batch_that_was_claimed_but_not_committed_is_sent(world: World) -> None:
+    events = [Event(order_in(SHARD), 1) for _ in range(3)]
+    await write(world.connection, events)
+    async with predecessor(world) as (connection, lease, _):
+        assert len(await claim(connection, lease, 0)) == 3
+    async with world.relay(), world.reader() as reader:
+        await world.until_sent(3)
+        records = await reader.to_the_end()
+    assert sorted(map(identity, records)) == sorted(expected(events))
+
+
+async def test_a_transaction_left_open_is_aborted_and_its_batch_sent_once(real_world: World) -> None:
+    events = [Event(order_in(SHARD), 1) for _ in range(3)]
+    await write(real_world.connection, events)
+    async with predecessor(real_world) as (connection, lease, producer):
+        await claim(connection, lease, 0)
+        await producer._producer.begin_transaction()
+        await producer._producer.send_and_wait(real_world.topic, key=b"left", value=b"open")
+        async with real_world.relay(), real_world.reader() as reader:
+            await real_world.until_sent(3)
+            records = await reader.to_the_end()
+    assert sorted(map(identity, records)) == sorted(expected(events))
+
+
+@pytest.mark.parametrize("number", [2, 7])
+async def test_any_other_number_refuses_the_shard_until_an_operator_declares_the_kafka(
+    world: World, number: int
+) -> None:
+    event, other = Event(order_in(SHARD), 1), Event(order_in(2), 1)
+    async with predecessor(world):
+        pass
+    await world.connection.execute("UPDATE relay.shards SET batch_number = $1 WHERE shard = $2", number, SHARD)
+    async with world.relay() as relay:
+        await write(world.connection, [event, other])
+        await eventually(lambda: refused(relay.drains), 10, "a refused shard")
+        await world.until_sent(1)  # the other shards go on
+        assert await world.statuses() == {"PENDING": 1, "SENT": 1}
+        check = api.checks(relay._pool, relay.broker, relay.drains)["shards"]
+        with pytest.raises(api.NotPublishing, match=f"shard {SHARD}"):
+            await check()
+
+        assert await bootstrap(world.settings()) == 0
+        await world.until_sent(2)
+        await check()
+
+
+async def refused(drains: Any) -> bool:
+    return any(drain.refused for drain in drains() if drain.shard == SHARD)
+
+
+async def test_a_kafka_that_lost_its_positions_refuses_until_it_is_declared(world: World) -> None:
+    event = Event(order_in(SHARD), 1)
+    async with predecessor(world):
+        pass
+    emptied = f"{world.topic}-after"
+    async with world.relay(topic=emptied) as relay:
+        await write(world.connection, [event])
+        await eventually(lambda: refused(relay.drains), 10, "a refused shard")
+        assert await bootstrap(world.settings(topic=emptied)) == 0
+        async with world.reader(emptied) as reader:
+            assert [identity(record) for record in await reader.until(1)] == expected([event])
+
+
+async def test_a_bootstrap_of_a_kafka_that_is_right_changes_nothing(world: World) -> None:
+    async with world.relay():
+        await world.until_held()
+        await write(world.connection, [Event(order_in(SHARD), 1)])
+        await world.until_sent(1)
+    assert await bootstrap(world.settings()) == 0
+    assert await world.connection.fetchval("SELECT batch_number FROM relay.shards WHERE shard = $1", SHARD) == 1
+    assert (await world.positions())[SHARD] == 1
+
+
+async def test_a_cycle_under_an_older_epoch_does_nothing(world: World) -> None:
+    await write(world.connection, [Event(order_in(SHARD), 1)])
+    async with predecessor(world) as (connection, old, _):
+        assert len(await claim(connection, old, 0)) == 1
+        new = await take(connection, "successor")
+        with pytest.raises(LeaseLost):
+            await claim(connection, old, 1)
+        with pytest.raises(LeaseLost):
+            await store.unclaim(connection, old)
+        assert await store.park(connection, old, 1, "late") == 0
+        await store.release_lease(connection, old)
+    assert (new.number, new.claimed) == (1, 1)
+    assert await world.statuses() == {"PENDING": 1}
+    assert await world.connection.fetchval("SELECT holder FROM relay.shards WHERE shard = $1", SHARD) == "successor"
+
+
+async def test_a_producer_of_an_older_tenure_is_fenced(real_world: World) -> None:
+    event = Event(order_in(SHARD), 1)
+    await write(real_world.connection, [event])
+    async with predecessor(real_world) as (connection, lease, producer):
+        batch = await claim(connection, lease, 0)
+        successor = ShardProducer(real_world.settings(), SHARD, transactional=True, chunk_bytes=CHUNK_BYTES)
+        try:
+            await successor.open()
+            with pytest.raises(BrokerFailed):
+                await producer.publish(1, batch)
+            assert await positions.last_committed(real_world.settings(), SHARD) == 0
+            await successor.publish(1, batch)
+        finally:
+            await successor.drop()
+    async with real_world.reader() as reader:
+        assert [identity(record) for record in await reader.to_the_end()] == expected([event])
+
+
+async def test_the_last_number_is_found_behind_many_aborted_ones(real_world: World) -> None:
+    async with predecessor(real_world) as (_, _, producer):
+        client = producer._producer
+        for number in range(1, 31):
+            await client.begin_transaction()
+            await producer._send_position(number)
+            await client.abort_transaction()
+        assert await positions.last_committed(real_world.settings(), SHARD) == 0
+
+
+async def test_a_shard_is_taken_over_once_its_lease_is_over(world: World) -> None:
+    connection = await asyncpg.connect(world.url)
+    try:
+        await take(connection, "dead", lease_seconds=0.5)
+        assert await store.take_lease(connection, SHARD, "alive", 1) is None
+        taken = await eventually(lambda: store.take_lease(connection, SHARD, "alive", 1), 5, "the end of the lease")
+        assert taken is not None
+        assert taken.epoch == 2
+    finally:
+        await connection.close()
+
+
+async def test_what_was_sent_without_a_transaction_is_sent_again(world: World) -> None:
+    event = Event(order_in(SHARD), 1)
+    await write(world.connection, [event])
+    async with predecessor(world) as (connection, lease, _):
+        await claim(connection, lease, 0, in_transaction=False)
+    async with world.relay(transactions=False), world.reader() as reader:
+        await world.until_sent(1)
+        assert [identity(record) for record in await reader.to_the_end()] == expected([event])
+    assert await world.connection.fetchval("SELECT batch_number FROM relay.shards WHERE shard = $1", SHARD) == 0
+
+
+async def test_a_relay_without_transactions_settles_what_one_with_them_left(world: World) -> None:
+    event, later = Event(order_in(SHARD), 1), Event(order_in(SHARD), 1)
+    await write(world.connection, [event])
+    async with predecessor(world) as (connection, lease, producer):
+        await producer.publish(1, await claim(connection, lease, 0))
+    async with world.relay(transactions=False), world.reader() as reader:
+        await write(world.connection, [later])
+        await world.until_sent(2)
+        assert [identity(record) for record in await reader.to_the_end()] == expected([event, later])
