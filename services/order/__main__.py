@@ -5,6 +5,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 from services.order import store
+from services.order.admin.api import AdminApi
 from services.order.api import OrderApi
 from services.order.checkout import Checkout
 from services.order.expiry import Expiry
@@ -92,7 +93,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             background("hurry", hurry),
         ):
             async with background("sweep", ownership.sweep), background("expiry", expiry.run):
-                await server.run(stop)
+                await asyncio.gather(server.run(stop), _run_admin(settings, pool, stop))
             await runner.drain(DRAIN_SECONDS)
         await ownership.give_up()
 
@@ -100,6 +101,15 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
 def _batcher(name: str, work: Work[Item, Result], settings: Settings) -> Batcher[Item, Result]:
     work = one_by_one_when(is_about_the_batch, work)
     return Batcher(name, work, batch_max=COMMIT_BATCH_MAX, queue_max=settings.sagas_max * 2)
+
+
+async def _run_admin(settings: Settings, pool: Pool, stop: asyncio.Event) -> None:
+    """Serve the operators on their own listener, if there is to be one."""
+    if settings.admin_port is None:
+        return
+    api = AdminApi(settings, pool, lambda: Session(settings, "order admin"))
+    own = settings.model_copy(update={"port": settings.admin_port})
+    await HttpServer("order admin", "For operators only: live sagas and their repair.", own, api.routes(), {}).run(stop)
 
 
 def _urls(settings: Settings) -> dict[Participant, str]:

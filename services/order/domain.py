@@ -56,6 +56,13 @@ class OrderNotCancellable(Refusal):
     status = 409
 
 
+class OrderWithdrawn(Refusal):
+    """The order was withdrawn by an operator while it was being placed."""
+
+    slug = "order-withdrawn"
+    status = 409
+
+
 class AmountTooLarge(Refusal):
     """The order's amount is larger than an account can hold."""
 

@@ -192,3 +192,42 @@ WHERE (user_id, operation, key) IN (
     WHERE created_at < clock_timestamp() - make_interval(hours => $1) AND status IS NOT NULL
     ORDER BY created_at LIMIT $2
     FOR UPDATE SKIP LOCKED);
+
+-- Operators ----------------------------------------------------------------------------------------------------
+
+-- name: list_live_sagas
+SELECT saga_id, order_id, kind, version, status, target, attempt, owner, stuck, started_at,
+       extract(epoch FROM clock_timestamp() - started_at)::float8 AS age_seconds
+FROM orders.sagas
+WHERE status IN ('RUNNING', 'COMPENSATING') AND started_at <= clock_timestamp() - make_interval(secs => $1)
+ORDER BY started_at LIMIT $2;
+
+-- name: find_sagas
+SELECT saga_id FROM orders.sagas WHERE saga_id = $1 OR order_id = $1 ORDER BY saga_id;
+
+-- name: release_sagas
+UPDATE orders.sagas SET owner = '00000000-0000-0000-0000-000000000000'
+WHERE saga_id = ANY ($1::uuid[]) AND status IN ('RUNNING', 'COMPENSATING')
+RETURNING saga_id, order_id;
+
+-- name: force_compensation
+UPDATE orders.sagas
+SET status = 'COMPENSATING', target = CASE kind WHEN 'pay' THEN 'CANCELLED' ELSE 'REJECTED' END, problem = $2,
+    owner = '00000000-0000-0000-0000-000000000000'
+WHERE saga_id = $1 AND status = 'RUNNING'
+RETURNING saga_id, order_id;
+
+-- name: take_for_resolution
+UPDATE orders.sagas SET owner = $2 WHERE saga_id = $1 AND status = 'COMPENSATING'
+RETURNING saga_id, order_id;
+
+-- name: record_act
+INSERT INTO orders.operator_acts (actor, act, order_id, saga_id, reason, detail) VALUES ($1, $2, $3, $4, $5, $6);
+
+-- name: list_acts
+SELECT act_id, at, actor, act, order_id, saga_id, reason, detail FROM orders.operator_acts
+ORDER BY act_id DESC LIMIT $1;
+
+-- name: count_live_by_version
+SELECT version, count(*) AS live, min(started_at) AS oldest FROM orders.sagas
+WHERE status IN ('RUNNING', 'COMPENSATING') GROUP BY version ORDER BY version;

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, Final
 
-from services.order.domain import AmountTooLarge, Order, OrderStatus, SagaId, discount, price
+from services.order.domain import AmountTooLarge, Order, OrderStatus, OrderWithdrawn, SagaId, discount, price
 from shared.participant import Fenced, Outcome
 
 VERSION: Final = 1
@@ -243,6 +243,9 @@ def _finished(saga: Saga) -> Transition:
 def _compensated(saga: Saga) -> Transition:
     assert saga.target is not None
     start = saga.order.status if saga.kind is Kind.CLOSE else _status_while_running(saga)
+    problem = saga.problem
+    if problem is None and saga.target is OrderStatus.REJECTED:  # nobody refused it, so an operator forced it
+        problem = OrderWithdrawn().problem()
     return Transition(
         saga.status,
         Status.COMPENSATED,
@@ -250,7 +253,7 @@ def _compensated(saga: Saga) -> Transition:
         saga.target,
         target=saga.target,
         event=EVENTS.get(saga.target),
-        problem=saga.problem,
+        problem=problem,
     )
 
 

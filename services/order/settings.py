@@ -17,6 +17,8 @@ class Settings(ServiceSettings):
     product_url: HttpUrl = "http://127.0.0.1:8002"
     coupon_url: HttpUrl = "http://127.0.0.1:8003"
     balance_url: HttpUrl = "http://127.0.0.1:8004"
+    # Where operators are served, on the same host address; none unless it is set. Never expose it to clients.
+    admin_port: Annotated[int, Field(ge=1, le=65535)] | None = None
     payment_timeout_seconds: Seconds = 900
     expiry_interval_seconds: Seconds = 5
     idempotency_hours: Annotated[int, Field(ge=24)] = 24

@@ -1,0 +1,128 @@
+"""The operators' command line: `python -m services.order.admin --help`. It needs only ORDER_DATABASE_URL."""
+
+import argparse
+import asyncio
+import getpass
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+from uuid import UUID
+
+from services.order.admin import acts
+from services.order.admin.acts import Who
+from services.order.settings import Settings
+from shared.http.server import encode
+from shared.postgres import Pool, Session
+from shared.refusals import Refusal, Unavailable
+from shared.settings import load
+
+
+def main() -> None:
+    """Run one command. Exit status: 0 done, 1 refused or out of reach, 3 drain-status says not yet."""
+    arguments = _parser().parse_args()
+    settings = load(Settings)
+    try:
+        result = asyncio.run(_run(arguments, settings))
+    except (Refusal, Unavailable) as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        raise SystemExit(1) from None
+    _print(result, as_json=arguments.json)
+    if arguments.command == "drain-status" and any(item["version"] == arguments.version for item in result):
+        raise SystemExit(3)
+
+
+def _parser() -> argparse.ArgumentParser:
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--json", action="store_true", help="print JSON")
+    act = argparse.ArgumentParser(add_help=False)
+    act.add_argument("--reason", required=True, help="why; kept in the record")
+    act.add_argument("--by", default=getpass.getuser(), help="who; kept in the record (default: your login)")
+    act.add_argument("--dry-run", action="store_true", help="only say what would be done")
+    parser = argparse.ArgumentParser(prog="python -m services.order.admin", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    listing = commands.add_parser("list", parents=[common], help="list live sagas, oldest first")
+    listing.add_argument("--state", choices=["RUNNING", "COMPENSATING", "stuck"])
+    listing.add_argument("--older-than", type=float, default=0, metavar="SECONDS")
+    show = commands.add_parser("show", parents=[common], help="show a saga with its timeline and what is left")
+    show.add_argument("id", type=UUID, help="a saga's or an order's id")
+    retry = commands.add_parser("retry", parents=[common, act], help="have sagas tried again now")
+    which = retry.add_mutually_exclusive_group(required=True)
+    which.add_argument("id", type=UUID, nargs="?", help="a saga's or an order's id")
+    which.add_argument("--all", action="store_true", help="all live sagas")
+    for name, text in {
+        "force": "turn a RUNNING saga round: undo what it did; a payment's order is cancelled",
+        "resolve": "end a COMPENSATING saga by hand, when the books were put right outside",
+    }.items():
+        command = commands.add_parser(name, parents=[common, act], help=text)
+        command.add_argument("id", type=UUID, help="a saga's or an order's id")
+    commands.add_parser("acts", parents=[common], help="list what operators did, newest first")
+    drain = commands.add_parser("drain-status", parents=[common], help="count live sagas by version")
+    drain.add_argument("--version", type=int, help="exit with 3 while this version has live sagas")
+    return parser
+
+
+async def _run(arguments: argparse.Namespace, settings: Settings) -> Any:
+    async with Pool(settings, "order admin") as pool:
+        if arguments.command == "list":
+            return await acts.list_sagas(pool, state=arguments.state, older_than_seconds=arguments.older_than)
+        if arguments.command == "show":
+            return await acts.show(pool, arguments.id)
+        if arguments.command == "acts":
+            return await acts.list_acts(pool, 100)
+        if arguments.command == "drain-status":
+            return await acts.drain_status(pool)
+        return await _act(arguments, settings, pool)
+
+
+async def _act(arguments: argparse.Namespace, settings: Settings, pool: Pool) -> list[dict[str, Any]]:
+    who = Who(arguments.by, arguments.reason)
+    if arguments.command == "retry" and arguments.all:
+        ids = [saga["saga_id"] for saga in await acts.list_sagas(pool, state=None, older_than_seconds=0)]
+    else:
+        ids = [(await acts.show(pool, arguments.id))["saga_id"]]
+    if arguments.dry_run:
+        return [{"would": arguments.command, "saga_id": id_} for id_ in ids]
+    if arguments.command == "retry":
+        ids = await acts.retry(pool, ids, who)
+    elif arguments.command == "force":
+        ids = [await acts.force(pool, ids[0], who)]
+    else:
+        async with Session(settings, "order admin") as session:
+            ids = [await acts.resolve(pool, session, ids[0], who)]
+    return [{"did": arguments.command, "saga_id": id_} for id_ in ids]
+
+
+def _print(result: Any, *, as_json: bool) -> None:
+    if as_json:
+        print(encode(result).decode())
+    elif isinstance(result, Mapping):
+        for name, value in result.items():
+            if name == "timeline":
+                print("timeline:")
+                _table(value)
+            else:
+                print(f"{name}: {_text(value)}")
+    else:
+        _table(result)
+
+
+def _table(rows: Sequence[Mapping[str, Any]]) -> None:
+    if not rows:
+        print("none")
+        return
+    texts = [[str(name) for name in rows[0]], *([_text(value) for value in row.values()] for row in rows)]
+    widths = [max(len(line[column]) for line in texts) for column in range(len(texts[0]))]
+    for line in texts:
+        print("  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip())
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, float):
+        return f"{value:.0f}"
+    return encode(value).decode() if isinstance(value, dict | list) else str(value)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,161 @@
+"""The operators' acts on sagas. Each is guarded by the saga's status and recorded with who and why, in one commit.
+
+retry      give the saga up to whoever sweeps next, so that it is tried again at once
+force      RUNNING → COMPENSATING: undo a saga that can't go on; a payment's order is cancelled
+resolve    COMPENSATING → COMPENSATED by hand, when the books were put right outside
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any, Literal
+from uuid import UUID
+
+from services.order import store
+from services.order.saga import VERSIONS_KNOWN, Saga, Status, Transition, next_move, steps, undos
+from services.order.store import SQL
+from services.order.timeline import timeline
+from services.order.transitions import Change, Transitions
+from shared.ids import uuid7
+from shared.postgres import Connection, Pool, Session
+from shared.refusals import Refusal
+
+LIST_MAX = 1000
+
+
+class SagaNotFound(Refusal):
+    """There is no such saga."""
+
+    slug = "saga-not-found"
+    status = 404
+
+
+class SagaNotInState(Refusal):
+    """The saga is not in a state that allows this."""
+
+    slug = "saga-not-in-state"
+    status = 409
+
+
+class ForcedByOperator(Refusal):
+    """An operator had the order undone."""
+
+    slug = "undone-by-operator"
+    status = 409
+
+
+@dataclass(frozen=True, slots=True)
+class Who:
+    """Who acts, and why."""
+
+    actor: str
+    reason: str
+
+
+State = Literal["RUNNING", "COMPENSATING", "stuck"]
+
+
+async def list_sagas(pool: Pool, *, state: State | None, older_than_seconds: float) -> list[dict[str, Any]]:
+    """Return the live sagas, oldest first. `state`: RUNNING, COMPENSATING, stuck or None for all."""
+    async with pool.connection() as db:
+        rows = await db.fetch(SQL["list_live_sagas"], older_than_seconds, LIST_MAX)
+    return [
+        dict(row) for row in rows if state is None or (row["stuck"] if state == "stuck" else row["status"] == state)
+    ]
+
+
+async def show(pool: Pool, id_: UUID) -> dict[str, Any]:
+    """Return the newest saga of a saga's or order's id: its order, timeline and the commands that are left."""
+    async with pool.connection() as db:
+        saga = await _find(db, id_)
+        sagas = await store.list_sagas_of_order(db, saga.order.order_id)
+    return {
+        "saga_id": saga.saga_id,
+        "kind": saga.kind,
+        "version": saga.version,
+        "status": saga.status,
+        "target": saga.target,
+        "remaining": remaining(saga),
+        "order": saga.order.view(),
+        "timeline": timeline([dict(row) for row in sagas]),
+    }
+
+
+def remaining(saga: Saga) -> list[str]:
+    """Return the commands that a live saga may still send, in order; a repeat of what was done changes nothing."""
+    if not saga.status.live:
+        return []
+    if saga.status is Status.RUNNING:
+        return [step.do for step in steps(saga)]
+    return [step.undo for step in undos(saga)]
+
+
+async def retry(pool: Pool, ids: Sequence[UUID], who: Who) -> list[UUID]:
+    """Have live sagas tried again now; return those that were."""
+    async with pool.transaction() as db:
+        rows = await db.fetch(SQL["release_sagas"], list(ids))
+        for row in rows:
+            await _record(db, who, "retry", row["order_id"], row["saga_id"])
+    return [row["saga_id"] for row in rows]
+
+
+async def force(pool: Pool, id_: UUID, who: Who) -> UUID:
+    """Turn a RUNNING saga round. Raises SagaNotFound or SagaNotInState."""
+    problem = ForcedByOperator(f"An operator had the order undone: {who.reason}").problem()
+    async with pool.transaction() as db:
+        saga = await _find(db, id_)
+        row = await db.fetchrow(SQL["force_compensation"], saga.saga_id, problem)
+        if row is None:
+            raise SagaNotInState(f"Only a RUNNING saga can be forced; this one is {saga.status}.")
+        await _record(db, who, "force", row["order_id"], row["saga_id"])
+    return saga.saga_id
+
+
+async def resolve(pool: Pool, session: Session, id_: UUID, who: Who) -> UUID:
+    """End a COMPENSATING saga as if its undos had been acknowledged. Raises SagaNotFound or SagaNotInState.
+
+    The operator answers for the books. Should this process die halfway, the saga is swept up and goes on.
+    """
+    operator = uuid7()
+    async with pool.transaction() as db:
+        saga = await _find(db, id_)
+        row = await db.fetchrow(SQL["take_for_resolution"], saga.saga_id, operator)
+        if row is None:
+            raise SagaNotInState(f"Only a COMPENSATING saga can be resolved; this one is {saga.status}.")
+        await _record(db, who, "resolve", row["order_id"], row["saga_id"], {"left": remaining(saga)})
+    saga = replace(saga, undone=frozenset(step.undo for step in undos(saga)))
+    move = next_move(saga)
+    assert isinstance(move, Transition)
+    entry = {"at": datetime.now(UTC), "step": "resolve", "outcome": "by hand", "detail": who.reason}
+    (changed,) = await Transitions(session, operator).commit([Change(saga, move, [entry])])
+    if changed is None or isinstance(changed, BaseException):
+        raise SagaNotInState("Somebody else ended or took the saga meanwhile.")
+    return saga.saga_id
+
+
+async def list_acts(pool: Pool, limit: int) -> list[dict[str, Any]]:
+    """Return the newest acts."""
+    async with pool.connection() as db:
+        return [dict(row) for row in await db.fetch(SQL["list_acts"], limit)]
+
+
+async def drain_status(pool: Pool) -> list[dict[str, Any]]:
+    """Return per version of the saga's definition how many sagas are live, and whether this build knows it."""
+    async with pool.connection() as db:
+        rows = await db.fetch(SQL["count_live_by_version"])
+    return [{**dict(row), "known": row["version"] in VERSIONS_KNOWN} for row in rows]
+
+
+async def _find(db: Connection, id_: UUID) -> Saga:
+    rows = await db.fetch(SQL["find_sagas"], id_)
+    if not rows:
+        raise SagaNotFound(f"There is no saga or order {id_} with a saga.")
+    found = await store.get_saga(db, rows[-1]["saga_id"])
+    assert found is not None
+    return found[0]
+
+
+async def _record(
+    db: Connection, who: Who, act: str, order_id: UUID, saga_id: UUID | None, detail: dict[str, Any] | None = None
+) -> None:
+    await db.execute(SQL["record_act"], who.actor, act, order_id, saga_id, who.reason, detail or {})

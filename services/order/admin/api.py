@@ -1,0 +1,171 @@
+"""The operators' API under /admin/v1, on a listener of its own that the gateway never sees."""
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import Annotated, Any
+from uuid import UUID
+
+from aiohttp import web
+from pydantic import Field
+
+from services.order.admin import acts
+from services.order.admin.acts import SagaNotFound, SagaNotInState, State, Who
+from services.order.settings import Settings
+from shared.http.routes import Route
+from shared.http.server import reply
+from shared.http.wire import Id, Name, Query, Wire, path_uuid, read_body, read_query
+from shared.postgres import Pool, Session
+
+ACTS_MAX = 200
+
+
+class Act(Wire):
+    """Who acts, and why; `dry_run` only says what would be done."""
+
+    actor: Id
+    reason: Name
+    dry_run: bool = False
+
+
+class SagasQuery(Query):
+    """Which live sagas to list."""
+
+    state: State | None = None
+    older_than_seconds: Annotated[float, Field(ge=0, le=10**9)] = 0
+
+
+class LiveSaga(Wire):
+    """A saga that has not ended."""
+
+    saga_id: UUID
+    order_id: UUID
+    kind: str
+    version: int
+    status: str
+    target: str | None
+    attempt: int
+    owner: UUID
+    stuck: bool
+    started_at: datetime
+    age_seconds: float
+
+
+class LiveSagas(Wire):
+    """Live sagas, oldest first."""
+
+    items: list[LiveSaga]
+
+
+class SagaDetail(Wire):
+    """A saga with its order, what it did and what it may still send."""
+
+    saga_id: UUID
+    kind: str
+    version: int
+    status: str
+    target: str | None
+    remaining: list[str]
+    order: dict[str, Any]
+    timeline: list[dict[str, Any]]
+
+
+class Done(Wire):
+    """The sagas that the act concerned, or would have."""
+
+    sagas: list[UUID]
+    dry_run: bool
+
+
+class Acts(Wire):
+    """What operators did, newest first."""
+
+    items: list[dict[str, Any]]
+
+
+class Versions(Wire):
+    """Live sagas by version of their definition."""
+
+    items: list[dict[str, Any]]
+
+
+class AdminApi:
+    """The handlers and what they need."""
+
+    def __init__(self, settings: Settings, pool: Pool, session: Callable[[], Session]) -> None:
+        self._timeout = settings.client_timeout_seconds
+        self._pool = pool
+        self._session = session
+
+    def routes(self) -> list[Route]:
+        """Return the table of calls."""
+        one = "/admin/v1/sagas/{id}"
+        refusals = (SagaNotFound, SagaNotInState)
+        return [
+            Route("GET", "/admin/v1/sagas", self.list, "List live sagas", {200: LiveSagas}, query=SagasQuery),
+            Route("GET", one, self.show, "Show a saga, by its id or its order's", {200: SagaDetail}, (SagaNotFound,)),
+            Route("POST", "/admin/v1/sagas/retry", self.retry_all, "Retry all live sagas now", {200: Done}, (), Act),
+            Route("POST", f"{one}/retry", self.retry, "Retry a saga now", {200: Done}, refusals, Act),
+            Route("POST", f"{one}/force", self.force, "Turn a running saga round", {200: Done}, refusals, Act),
+            Route("POST", f"{one}/resolve", self.resolve, "End a saga by hand", {200: Done}, refusals, Act),
+            Route("GET", "/admin/v1/acts", self.list_acts, "List what operators did", {200: Acts}),
+            Route("GET", "/admin/v1/drain-status", self.drain_status, "Count sagas by version", {200: Versions}),
+        ]
+
+    async def list(self, request: web.Request) -> web.Response:
+        """GET /admin/v1/sagas."""
+        query = read_query(request, SagasQuery)
+        items = await acts.list_sagas(self._pool, state=query.state, older_than_seconds=query.older_than_seconds)
+        return reply({"items": items})
+
+    async def show(self, request: web.Request) -> web.Response:
+        """GET /admin/v1/sagas/{id}."""
+        return reply(await acts.show(self._pool, path_uuid(request, "id", SagaNotFound)))
+
+    async def retry_all(self, request: web.Request) -> web.Response:
+        """POST /admin/v1/sagas/retry."""
+        act = await read_body(request, Act, timeout_seconds=self._timeout)
+        live = await acts.list_sagas(self._pool, state=None, older_than_seconds=0)
+        ids = [saga["saga_id"] for saga in live]
+        if not act.dry_run:
+            ids = await acts.retry(self._pool, ids, Who(act.actor, act.reason))
+        return reply({"sagas": ids, "dry_run": act.dry_run})
+
+    async def retry(self, request: web.Request) -> web.Response:
+        """POST /admin/v1/sagas/{id}/retry."""
+
+        async def work(id_: UUID, who: Who) -> UUID:
+            (saga_id,) = await acts.retry(self._pool, [id_], who) or (None,)
+            if saga_id is None:
+                raise SagaNotInState("Only a live saga can be retried.")
+            return saga_id
+
+        return await self._act(request, work)
+
+    async def force(self, request: web.Request) -> web.Response:
+        """POST /admin/v1/sagas/{id}/force."""
+        return await self._act(request, lambda id_, who: acts.force(self._pool, id_, who))
+
+    async def resolve(self, request: web.Request) -> web.Response:
+        """POST /admin/v1/sagas/{id}/resolve."""
+
+        async def work(id_: UUID, who: Who) -> UUID:
+            async with self._session() as session:
+                return await acts.resolve(self._pool, session, id_, who)
+
+        return await self._act(request, work)
+
+    async def list_acts(self, _request: web.Request) -> web.Response:
+        """GET /admin/v1/acts."""
+        return reply({"items": await acts.list_acts(self._pool, ACTS_MAX)})
+
+    async def drain_status(self, _request: web.Request) -> web.Response:
+        """GET /admin/v1/drain-status."""
+        return reply({"items": await acts.drain_status(self._pool)})
+
+    async def _act(self, request: web.Request, work: Any) -> web.Response:
+        id_ = path_uuid(request, "id", SagaNotFound)
+        act = await read_body(request, Act, timeout_seconds=self._timeout)
+        saga_id = (await acts.show(self._pool, id_))["saga_id"]
+        if not act.dry_run:
+            await work(saga_id, Who(act.actor, act.reason))
+        return reply({"sagas": [saga_id], "dry_run": act.dry_run})

@@ -1,0 +1,15 @@
+-- What operators did to sagas and books, by whom and why.
+-- depends: 0001.orders
+
+CREATE TABLE orders.operator_acts (
+    act_id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    actor text NOT NULL CHECK (length(actor) BETWEEN 1 AND 128),
+    act text NOT NULL,
+    order_id uuid,
+    saga_id uuid,
+    reason text NOT NULL CHECK (length(reason) BETWEEN 1 AND 1000),
+    detail jsonb NOT NULL DEFAULT '{}'
+);
+
+CREATE INDEX operator_acts_of_order ON orders.operator_acts (order_id);
