@@ -51,8 +51,7 @@ class CommandDesk(Generic[C]):
         Raises Unavailable when nothing is known of any of them. The caller repeats what is unknown until it
         is known.
         """
-        futures = [self._batcher.submit(command) for command in commands]
-        results = await asyncio.gather(*futures, return_exceptions=True)
+        results = await asyncio.gather(*map(self._submit, commands), return_exceptions=True)
         outcomes: list[Outcome | None] = []
         for command, result in zip(commands, results, strict=True):
             if isinstance(result, Outcome):
@@ -66,6 +65,15 @@ class CommandDesk(Generic[C]):
         if outcomes and all(outcome is None for outcome in outcomes):
             raise Unavailable("The database did not answer; nothing is known of these commands.")
         return outcomes
+
+    def _submit(self, command: C) -> "asyncio.Future[Outcome]":
+        try:
+            return self._batcher.submit(command)
+        except Unavailable as full:
+            # Only this one is unknown: those before it are on their way and have a waiter.
+            refused: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+            refused.set_exception(full)
+            return refused
 
     async def _run_transaction(self, commands: Sequence[C]) -> Sequence[Outcome | BaseException]:
         async with self._session.transaction() as connection:
