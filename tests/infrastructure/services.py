@@ -1,4 +1,4 @@
-"""A service in the test's own event loop, on a free port and a migrated schema: real HTTP, real Postgres, no process."""
+"""A service in the test's own event loop, on a free port and a migrated schema: real HTTP and Postgres, no process."""
 
 import asyncio
 import importlib
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+from yarl import URL
 
 from shared.contracts.commands import COMMANDS_PATH
 from shared.migrations import migrate
@@ -50,7 +51,7 @@ class Client:
     def __init__(self, session: aiohttp.ClientSession) -> None:
         self._session = session
 
-    async def call(self, method: str, path: str, body: Any = None, **options: Any) -> Answer:
+    async def call(self, method: str, path: str | URL, body: Any = None, **options: Any) -> Answer:
         """Send `body` as JSON, or what `options` (aiohttp's) say, and return the answer."""
         if body is not None:
             options["json"] = body

@@ -1,0 +1,138 @@
+"""What clients are promised of accounts and their ledger."""
+
+import asyncio
+from typing import Any
+from uuid import uuid4
+
+import asyncpg
+import pytest
+
+from tests.infrastructure.databases import Database
+from tests.infrastructure.services import Client
+from tests.integration import hostile
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+INT64_MAX = 2**63 - 1
+
+
+def account() -> str:
+    return f"/v1/accounts/{uuid4().hex}"
+
+
+async def charge(balance: Client, path: str, amount: int, key: str | None = None) -> Any:
+    headers = {"Idempotency-Key": key} if key else {}
+    return await balance.call("POST", f"{path}/charges", {"amount": amount}, headers=headers)
+
+
+async def test_the_first_charge_opens_the_account(balance: Client) -> None:
+    path = account()
+    assert (await balance.call("GET", path)).problem == "account-not-found"
+    answer = await charge(balance, path, 700)
+    assert answer.status == 201
+    assert answer.body.items() >= {"number": 1, "kind": "charge", "amount": 700, "balance_after": 700}.items()
+    assert answer.body.items() >= {"counter_account": "funding", "currency": "KRW"}.items()
+    assert await balance.get(path) == {"user_id": path.rsplit("/", 1)[1], "balance": 700, "currency": "KRW"}
+
+
+async def test_a_user_without_an_account_is_not_found(balance: Client) -> None:
+    for path in (account(), f"{account()}/entries"):
+        answer = await balance.call("GET", path)
+        assert (answer.status, answer.problem) == (404, "account-not-found")
+
+
+async def test_entries_are_listed_newest_first_page_by_page(balance: Client) -> None:
+    path = account()
+    for amount in range(1, 6):
+        await charge(balance, path, amount)
+    entries = await balance.all_items(f"{path}/entries", limit=2)
+    assert [entry["number"] for entry in entries] == [5, 4, 3, 2, 1]
+    assert [entry["balance_after"] for entry in entries] == [15, 10, 6, 3, 1]
+
+
+async def test_charges_at_once_are_all_counted(balance: Client) -> None:
+    path = account()
+    answers = await asyncio.gather(*(charge(balance, path, amount) for amount in range(1, 21)))
+    assert {answer.status for answer in answers} == {201}
+    assert sorted(answer.body["number"] for answer in answers) == list(range(1, 21))
+    assert (await balance.get(path))["balance"] == 210
+
+
+async def test_a_lifetime_s_charges_are_bounded_even_when_the_money_is_spent(balance: Client) -> None:
+    path = account()
+    assert (await charge(balance, path, INT64_MAX)).status == 201
+    user, order = path.rsplit("/", 1)[1], str(uuid4())
+    await balance.command({"type": "debit", "order_id": order, "attempt": 1, "user_id": user, "amount": INT64_MAX})
+    answer = await charge(balance, path, 1)
+    assert (answer.status, answer.problem) == (400, "balance-too-large")
+    await balance.command({"type": "refund", "order_id": order})
+    assert (await balance.get(path))["balance"] == INT64_MAX
+
+
+async def test_copies_of_a_charge_with_one_key_have_one_effect_and_one_answer(balance: Client) -> None:
+    path = account()
+    answers = await asyncio.gather(*(charge(balance, path, 5, key) for key in ["key", '"key"'] * 10))
+    assert {answer.status for answer in answers} == {201}
+    assert len({str(answer.body) for answer in answers}) == 1
+    assert (await balance.get(path))["balance"] == 5
+
+
+async def test_a_key_with_another_body_is_refused(balance: Client) -> None:
+    path = account()
+    await charge(balance, path, 5, "key")
+    answer = await charge(balance, path, 6, "key")
+    assert (answer.status, answer.problem) == (422, "idempotency-key-reused")
+    assert (await balance.get(path))["balance"] == 5
+
+
+async def test_a_key_is_the_user_s_own(balance: Client) -> None:
+    first, second = await charge(balance, account(), 5, "key"), await charge(balance, account(), 6, "key")
+    assert (first.status, second.status) == (201, 201)
+
+
+@pytest.mark.parametrize("key", ["", '""', "x" * 256, '"open', "tab\there"])
+async def test_a_malformed_key_is_refused(balance: Client, key: str) -> None:
+    answer = await balance.call("POST", f"{account()}/charges", {"amount": 1}, headers={"Idempotency-Key": key})
+    assert (answer.status, answer.problem) == (422, "validation-failed")
+    assert answer.body["errors"][0]["pointer"] == "/headers/Idempotency-Key"
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE balances.entries SET amount = amount",
+        "UPDATE balances.entries SET amount = 1 WHERE false",
+        "DELETE FROM balances.entries",
+        "TRUNCATE balances.entries",
+    ],
+)
+async def test_the_ledger_can_not_be_rewritten_even_by_a_superuser(
+    balance: Client, database: Database, statement: str
+) -> None:
+    await charge(balance, account(), 5)
+    db = await asyncpg.connect(database.url)
+    try:
+        with pytest.raises(asyncpg.RestrictViolationError, match="append-only"):
+            await db.execute(statement)
+    finally:
+        await db.close()
+
+
+@pytest.mark.parametrize(
+    "attack",
+    [
+        *hostile.bodies("/v1/accounts/mallory/charges", {"amount": 1}, "amount"),
+        *hostile.lists("/internal/v1/holds"),
+        *hostile.paths("/v1/accounts/", "account-not-found"),
+    ],
+    ids=str,
+)
+async def test_hostile_input_is_the_client_s_fault(balance: Client, attack: hostile.Attack) -> None:
+    await hostile.withstand(balance, attack)
+    assert (await balance.call("GET", "/v1/accounts/mallory")).status == 404
+
+
+@pytest.mark.parametrize("attack", list(hostile.lists("/v1/accounts/rich/entries")), ids=str)
+async def test_hostile_pages_of_a_ledger_are_the_client_s_fault(balance: Client, attack: hostile.Attack) -> None:
+    await charge(balance, "/v1/accounts/rich", 5, "once")
+    await hostile.withstand(balance, attack)

@@ -1,0 +1,123 @@
+"""What clients are promised of coupons."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from tests.infrastructure.services import Client
+from tests.integration import hostile
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+PATH = "/v1/coupons"
+VALID = {"user_id": "ann", "kind": "percent", "value": 10}
+
+
+async def test_a_coupon_is_given_and_can_be_read(coupon: Client) -> None:
+    wanted = {
+        **VALID,
+        "coupon_id": "c1",
+        "max_discount": 500,
+        "min_subtotal": 100,
+        "expires_at": "2099-01-01T00:00:00Z",
+    }
+    given = await coupon.post(PATH, wanted)
+    created_at = datetime.fromisoformat(given.pop("created_at"))
+    assert abs(created_at - datetime.now(UTC)) < timedelta(minutes=1)
+    assert given == {**wanted, "status": "AVAILABLE", "currency": "KRW"}
+    assert (await coupon.get(f"{PATH}/c1")).items() >= given.items()
+
+
+async def test_a_coupon_without_an_id_gets_one(coupon: Client) -> None:
+    first, second = await coupon.post(PATH, VALID), await coupon.post(PATH, VALID)
+    assert first["coupon_id"] != second["coupon_id"]
+
+
+async def test_an_id_can_be_used_once(coupon: Client) -> None:
+    coupon_id = uuid4().hex
+    await coupon.post(PATH, {**VALID, "coupon_id": coupon_id})
+    answer = await coupon.call("POST", PATH, {**VALID, "coupon_id": coupon_id})
+    assert (answer.status, answer.problem) == (409, "coupon-exists")
+
+
+async def test_an_unknown_coupon_is_not_found(coupon: Client) -> None:
+    answer = await coupon.call("GET", f"{PATH}/nowhere")
+    assert (answer.status, answer.problem) == (404, "coupon-not-found")
+
+
+async def test_coupons_are_listed_by_user_and_status_page_by_page(coupon: Client) -> None:
+    user, other = uuid4().hex, uuid4().hex
+    mine = sorted([(await coupon.post(PATH, {**VALID, "user_id": user}))["coupon_id"] for _ in range(5)])
+    await coupon.post(PATH, {**VALID, "user_id": other})
+    order = {"order_id": str(uuid4()), "user_id": user, "coupon_id": mine[2], "subtotal_amount": 100}
+    await coupon.command({"type": "reserve_coupon", **order})
+
+    async def listed(**filters: Any) -> list[str]:
+        return [item["coupon_id"] for item in await coupon.all_items(PATH, limit=2, **filters)]
+
+    assert await listed(user_id=user) == mine
+    assert await listed(user_id=user, status="RESERVED") == [mine[2]]
+    assert await listed(user_id=user, status="AVAILABLE") == mine[:2] + mine[3:]
+    assert mine[2] in await listed(status="RESERVED")
+    assert set(mine) < set(await listed())
+
+
+async def test_a_limit_above_the_maximum_is_lowered_to_it(coupon: Client) -> None:
+    user = uuid4().hex
+    for _ in range(101):
+        await coupon.post(PATH, {**VALID, "user_id": user})
+    page = await coupon.get(PATH, user_id=user, limit=1000)
+    assert len(page["items"]) == 100
+    assert page["next_cursor"]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"value": 101},
+        {"value": 0},
+        {"kind": "gift"},
+        {"max_discount": 0},
+        {"min_subtotal": -1},
+        {"expires_at": "tomorrow"},
+        {"expires_at": "2030-01-01T00:00:00"},  # without a zone
+        {"expires_at": "0001-01-01T00:00:00+23:59"},
+        {"expires_at": "9999-12-31T23:59:59-23:59"},
+        {"expires_at": 1893456000},
+        {"coupon_id": ""},
+        {"coupon_id": "x" * 129},
+        {"status": "REDEEMED"},
+    ],
+    ids=str,
+)
+async def test_a_coupon_that_makes_no_sense_is_refused_and_its_field_named(
+    coupon: Client, wrong: dict[str, Any]
+) -> None:
+    answer = await coupon.call("POST", PATH, {**VALID, **wrong})
+    assert (answer.status, answer.problem) == (422, "validation-failed")
+    (error,) = answer.body["errors"]
+    assert error["message"]
+    assert error["pointer"] in ("", *(f"/{name}" for name in wrong))
+
+
+@pytest.mark.parametrize("status", ["", "available", "GONE"])
+async def test_an_unknown_status_is_refused(coupon: Client, status: str) -> None:
+    answer = await coupon.call("GET", PATH, params={"status": status})
+    assert (answer.status, answer.problem) == (422, "validation-failed")
+    assert answer.body["errors"][0]["pointer"] == "/query/status"
+
+
+@pytest.mark.parametrize(
+    "attack",
+    [
+        *hostile.bodies(PATH, VALID, "value", "user_id"),
+        *hostile.lists(PATH),
+        *hostile.lists("/internal/v1/holds"),
+        *hostile.paths(f"{PATH}/", "coupon-not-found"),
+    ],
+    ids=str,
+)
+async def test_hostile_input_is_the_client_s_fault(coupon: Client, attack: hostile.Attack) -> None:
+    await hostile.withstand(coupon, attack)

@@ -1,0 +1,102 @@
+"""What clients are promised of products."""
+
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from tests.infrastructure.services import Client
+from tests.integration import hostile
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+PATH = "/v1/products"
+VALID = {"name": "Kettle", "price": 30_000, "stock": 5}
+INT64_MAX = 2**63 - 1
+
+
+async def test_a_product_is_added_and_can_be_read(product: Client) -> None:
+    added = await product.post(PATH, {**VALID, "product_id": "kettle"})
+    assert added == {**VALID, "product_id": "kettle", "currency": "KRW"}
+    assert await product.get(f"{PATH}/kettle") == added
+
+
+async def test_a_product_without_an_id_gets_one(product: Client) -> None:
+    first, second = await product.post(PATH, VALID), await product.post(PATH, VALID)
+    assert first["product_id"] != second["product_id"]
+
+
+async def test_an_id_can_be_used_once(product: Client) -> None:
+    product_id = uuid4().hex
+    await product.post(PATH, {**VALID, "product_id": product_id})
+    answer = await product.call("POST", PATH, {**VALID, "product_id": product_id})
+    assert (answer.status, answer.problem) == (409, "product-exists")
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("GET", f"{PATH}/nowhere", None),
+        ("PATCH", f"{PATH}/nowhere", {"price": 1}),
+        ("POST", f"{PATH}/nowhere/stock", {"delta": 1}),
+    ],
+)
+async def test_an_unknown_product_is_not_found(product: Client, method: str, path: str, body: Any) -> None:
+    answer = await product.call(method, path, body)
+    assert (answer.status, answer.problem) == (404, "product-not-found")
+
+
+@pytest.mark.parametrize("change", [{"name": "Pot"}, {"price": 0}, {"name": "Pot", "price": 9}], ids=str)
+async def test_a_name_and_a_price_can_be_changed(product: Client, change: dict[str, Any]) -> None:
+    added = await product.post(PATH, VALID)
+    answer = await product.call("PATCH", f"{PATH}/{added['product_id']}", change)
+    assert (answer.status, answer.body) == (200, {**added, **change})
+
+
+async def test_a_change_of_nothing_is_refused(product: Client) -> None:
+    added = await product.post(PATH, VALID)
+    answer = await product.call("PATCH", f"{PATH}/{added['product_id']}", {})
+    assert (answer.status, answer.problem) == (422, "validation-failed")
+
+
+async def test_units_are_put_in_and_taken_out_but_never_more_than_there_are(product: Client) -> None:
+    path = f"{PATH}/{(await product.post(PATH, VALID))['product_id']}"
+    assert (await product.post(f"{path}/stock", {"delta": 3}))["stock"] == 8
+    assert (await product.post(f"{path}/stock", {"delta": -8}))["stock"] == 0
+    answer = await product.call("POST", f"{path}/stock", {"delta": -1})
+    assert (answer.status, answer.problem) == (400, "out-of-stock")
+    assert (await product.get(path))["stock"] == 0
+
+
+async def test_stock_does_not_overflow_not_even_when_what_was_sold_comes_back(product: Client) -> None:
+    product_id = (await product.post(PATH, {**VALID, "stock": INT64_MAX}))["product_id"]
+    order = str(uuid4())
+    lines = [{"product_id": product_id, "quantity": 1000}]
+    await product.command({"type": "hold_stock", "order_id": order, "lines": lines})
+    answer = await product.call("POST", f"{PATH}/{product_id}/stock", {"delta": 1})
+    assert (answer.status, answer.problem) == (400, "stock-too-large")
+    (restored,) = await product.command({"type": "restore_stock", "order_id": order})
+    assert restored["outcome"] == "applied"
+    assert (await product.get(f"{PATH}/{product_id}"))["stock"] == INT64_MAX
+
+
+async def test_products_are_listed_by_id_page_by_page(product: Client) -> None:
+    added = {(await product.post(PATH, VALID))["product_id"] for _ in range(5)}
+    listed = [item["product_id"] for item in await product.all_items(PATH, limit=2)]
+    assert added < set(listed)
+    assert len(set(listed)) == len(listed)
+
+
+@pytest.mark.parametrize(
+    "attack",
+    [
+        *hostile.bodies(PATH, VALID, "price", "name"),
+        *hostile.bodies(f"{PATH}/kettle/stock", {"delta": 1}, "delta"),
+        *hostile.lists(PATH),
+        *hostile.lists("/internal/v1/holds"),
+        *hostile.paths(f"{PATH}/", "product-not-found"),
+    ],
+    ids=str,
+)
+async def test_hostile_input_is_the_client_s_fault(product: Client, attack: hostile.Attack) -> None:
+    await hostile.withstand(product, attack)
