@@ -94,6 +94,7 @@ class Postgres:
         postmaster = self._postmaster()
         if postmaster is not None:
             postmaster.send_signal(FAST_SHUTDOWN)
+            postmaster.resume()  # a paused one would not act on the signal
         found = postmaster is not None or bool(processes_in(self._data))
         if found and not wait_gone(self._data, STOP_LEFTOVER_SECONDS):
             for process in processes_in(self._data):

@@ -124,7 +124,11 @@ def stop_stranger(pid: int, started: float, number: signal.Signals, seconds: flo
         process = psutil.Process(pid)
         if abs(process.create_time() - started) > 1 or process.status() == psutil.STATUS_ZOMBIE:
             return False
+    except psutil.NoSuchProcess:
+        return False
+    try:
         process.send_signal(number)
+        process.resume()  # a paused one would not act on the signal
         try:
             process.wait(seconds)
         except psutil.TimeoutExpired:

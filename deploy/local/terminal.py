@@ -49,7 +49,7 @@ def commands(order_url: str) -> list[str]:
         f"  {place(order_url, 'now')}",
         "",
         "Buy later, and pay:",
-        f"  curl -sS -X POST {order_url}/v1/orders/$({place(order_url, 'later')} | {ORDER_ID})/payment",
+        f"  curl -sSw '\\n' -X POST {order_url}/v1/orders/$({place(order_url, 'later')} | {ORDER_ID})/payment",
         "",
         "Watch the topic (in another terminal):",
         "  make watch-events",
@@ -63,4 +63,4 @@ def place(order_url: str, payment: str) -> str:
     """The command that places an order."""
     body = {"user_id": "alice", "lines": [{"product_id": "keyboard", "quantity": 1}], "payment": payment}
     text = json.dumps(body, separators=(",", ":"))
-    return f"curl -sS {order_url}/v1/orders -H 'Content-Type: application/json' -d '{text}'"
+    return f"curl -sSw '\\n' {order_url}/v1/orders -H 'Content-Type: application/json' -d '{text}'"

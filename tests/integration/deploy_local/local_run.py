@@ -1,0 +1,141 @@
+"""One `make run` on ports of its own, with stand-ins for the services."""
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from deploy.local.configuration import ROOT, SERVICES
+from tests.infrastructure.waiting import wait_until
+
+START_SECONDS = 60
+# With these nothing is embedded. The stand-ins never look, so it need not be there.
+ELSEWHERE = {f"{service.upper()}_DATABASE_URL": f"postgresql://{service}@127.0.0.1:1/db" for service in SERVICES}
+ELSEWHERE["KAFKA_BOOTSTRAP_SERVERS"] = "127.0.0.1:2"
+STOP_SECONDS = 10  # what is promised
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that nothing listens on, all different."""
+    with contextlib.ExitStack() as stack:
+        listeners = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
+        return [listener.getsockname()[1] for listener in listeners]
+
+
+@dataclass
+class LocalRun:
+    """Starts the supervisor in `folder`; further runs in the same folder meet what the ones before left there."""
+
+    folder: Path
+    settings: Mapping[str, str] = field(default_factory=dict)
+    ports: dict[str, int] = field(default_factory=lambda: dict(zip(SERVICES, free_ports(len(SERVICES)), strict=True)))
+    process: subprocess.Popen[str] | None = None
+
+    @property
+    def environment(self) -> dict[str, str]:
+        own = {"LOCAL_DIR": str(self.folder), "PYTHONWARNINGS": ""}
+        own |= {f"{service.upper()}_PORT": str(port) for service, port in self.ports.items()}
+        clean = {name: value for name, value in os.environ.items() if not name.endswith("_DATABASE_URL")}
+        clean.pop("KAFKA_BOOTSTRAP_SERVERS", None)
+        return {**clean, **own, **self.settings}
+
+    def begin(self) -> subprocess.Popen[str]:
+        # One that was killed left its run.json, which would be taken for the new one's.
+        (self.folder / "run.json").unlink(missing_ok=True)
+        with (self.folder.parent / "output").open("a") as output:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "tests.integration.deploy_local.run_stand_ins"],
+                cwd=ROOT,
+                env=self.environment,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                text=True,
+                start_new_session=True,
+            )
+        return self.process
+
+    def start(self) -> "LocalRun":
+        """Start and wait until everything serves."""
+        process = self.begin()
+        wait_until(lambda: self.run_json() or process.poll() is not None, START_SECONDS, "run.json")
+        assert process.poll() is None, self.output()
+        return self
+
+    def end(self, number: signal.Signals = signal.SIGINT) -> int:
+        """Signal the supervisor and return its exit status."""
+        assert self.process is not None
+        self.process.send_signal(number)
+        return self.process.wait(STOP_SECONDS)
+
+    def refused(self) -> tuple[int, str]:
+        """Start where that cannot work; return the exit status and what was said."""
+        process = self.begin()
+        status = process.wait(START_SECONDS)
+        return status, self.output()
+
+    def output(self) -> str:
+        return (self.folder.parent / "output").read_text()
+
+    def run_json(self) -> dict[str, Any]:
+        try:
+            run: dict[str, Any] = json.loads((self.folder / "run.json").read_text())
+        except FileNotFoundError:
+            return {}
+        return run
+
+    def pid(self, name: str) -> int:
+        """The process of a service, the broker or Postgres."""
+        records = json.loads((self.folder / "processes.json").read_text())["processes"]
+        return next((int(record["pid"]) for record in records if record["name"] == name), 0)
+
+    def command(self, module: str, *arguments: str) -> subprocess.Popen[str]:
+        """Another command of this folder."""
+        return subprocess.Popen(
+            [sys.executable, "-m", module, *arguments],
+            cwd=ROOT,
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def calls(self, service: str) -> list[str]:
+        """The subcommands that the stand-in was started with, in order."""
+        return (self.folder / f"calls-{service}").read_text().splitlines()
+
+    def left(self) -> list[psutil.Process]:
+        """The processes of this run that still exist."""
+        return [process for process in psutil.process_iter() if self._is_ours(process)]
+
+    def _is_ours(self, process: psutil.Process) -> bool:
+        try:
+            if process.pid == os.getpid() or process.status() == psutil.STATUS_ZOMBIE:
+                return False
+            if not process.name().startswith(("python", "postgres")):
+                return False
+            ours = process.environ().get("LOCAL_DIR") == str(self.folder)
+            return ours or process.cwd() == str(self.folder / "postgres")
+        except psutil.Error:
+            return False
+
+    def kill_all(self) -> None:
+        """Kill every process of this run at once, and wait until none is left."""
+        for process in self.left():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        wait_until(lambda: not self.left(), STOP_SECONDS, "nothing left")
+        if self.process is not None:
+            self.process.wait(STOP_SECONDS)
+
+    def clean_up(self) -> None:
+        """Kill what is left, whatever state the test ended in."""
+        self.kill_all()

@@ -1,0 +1,99 @@
+"""How a run ends, and how the next one meets what was left."""
+
+import os
+import signal
+import time
+
+import psutil
+import psycopg
+import pytest
+
+from tests.infrastructure.waiting import wait_until
+from tests.integration.deploy_local.local_run import ELSEWHERE, STOP_SECONDS, LocalRun
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_stops_all_in_order_and_leaves_nothing(local: LocalRun, number: signal.Signals) -> None:
+    local.start()
+    assert local.end(number) == 0
+    assert not local.left()
+    stopped = (local.folder / "stopped").read_text().split()
+    assert set(stopped[:2]) == {"order", "relay"}
+    assert set(stopped[2:]) == {"product", "coupon", "balance"}
+    assert not local.run_json()
+    assert "database system is shut down" in (local.folder / "logs" / "postgres.log").read_text()
+    assert local.output().endswith("Everything has stopped\n")
+
+
+def test_ctrl_c_during_the_start_leaves_nothing(local: LocalRun) -> None:
+    process = local.begin()
+    wait_until(lambda: "Postgres is ready" in local.output(), 30, "Postgres")
+    process.send_signal(signal.SIGINT)
+    assert process.wait(STOP_SECONDS) == 0
+    assert not local.left()
+
+
+def test_a_service_that_ignores_the_signal_is_killed_within_ten_seconds(local: LocalRun) -> None:
+    local.settings = ELSEWHERE | {"STAND_IN_ORDER": "stubborn"}
+    local.start()
+    begin = time.monotonic()
+    assert local.end() == 0
+    assert time.monotonic() - begin < STOP_SECONDS
+    assert not local.left()
+    assert "order did not stop in time and was killed" in local.output()
+
+
+def test_a_killed_supervisor_takes_everything_with_it(local: LocalRun) -> None:
+    local.start()
+    assert local.process is not None
+    local.process.kill()
+    wait_until(lambda: not local.left(), STOP_SECONDS, "nothing left")
+    assert "database system is shut down" in (local.folder / "logs" / "postgres.log").read_text()
+
+
+def test_the_run_after_a_kill_of_everything_finds_its_data(local: LocalRun) -> None:
+    local.start()
+    with psycopg.connect(local.run_json()["database"], autocommit=True) as connection:
+        connection.execute("CREATE TABLE kept AS SELECT 7 AS number")
+    local.kill_all()
+    local.start()
+    with psycopg.connect(local.run_json()["database"]) as connection:
+        assert connection.execute("SELECT number FROM kept").fetchone() == (7,)
+    assert local.end() == 0
+
+
+def test_the_run_after_a_kill_stops_what_was_left_and_starts_anew(local: LocalRun) -> None:
+    local.start()
+    order = psutil.Process(local.pid("order"))
+    postgres = psutil.Process(local.pid("postgres"))
+    # Paused, they can't act on the signal that the supervisor's death sends them.
+    for process in (order, postgres):
+        process.suspend()
+    assert local.process is not None
+    local.process.kill()
+    local.process.wait()
+    local.start()
+    assert not order.is_running() or order.status() == psutil.STATUS_ZOMBIE
+    assert f"Stopped the order that an earlier run left (pid {order.pid})" in local.output()
+    assert local.end() == 0
+
+
+def test_a_lock_file_whose_pid_belongs_to_a_stranger_does_not_keep_postgres_from_starting(local: LocalRun) -> None:
+    local.start()
+    assert local.end() == 0
+    # As a kill and a reboot leave it: the pid of the server is by now another process's.
+    (local.folder / "postgres" / "postmaster.pid").write_text(
+        f"{os.getpid()}\n{local.folder}/postgres\n1\n54329\n\n127.0.0.1\n 1 1\nready   \n"
+    )
+    local.start()
+    assert local.end() == 0
+
+
+def test_cleaning_removes_the_folder(local: LocalRun) -> None:
+    local.settings = ELSEWHERE
+    local.start()
+    assert local.end() == 0
+    clean = local.command("deploy.local.clean")
+    output, _ = clean.communicate(timeout=30)
+    assert (clean.returncode, output) == (0, "")
+    assert not local.folder.exists()

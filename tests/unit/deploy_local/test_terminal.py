@@ -1,0 +1,34 @@
+"""The page that `make run` prints."""
+
+import json
+import re
+from pathlib import Path
+
+from deploy.local.configuration import read
+from deploy.local.terminal import commands, place, ready_page
+
+
+def test_every_service_is_listed_with_its_docs() -> None:
+    page = ready_page(read({"RELAY_PORT": "9005"}), "127.0.0.1:9092", Path("/x/run.json"), demo=True)
+    for url in ("http://127.0.0.1:8001/docs", "http://127.0.0.1:8004/docs", "http://127.0.0.1:9005/docs"):
+        assert url in page
+    assert "127.0.0.1:9092" in page
+
+
+def test_without_demo_data_there_is_nothing_to_paste() -> None:
+    page = ready_page(read({}), "127.0.0.1:9092", Path("/x/run.json"), demo=False)
+    assert "curl" not in page
+
+
+def test_a_command_places_an_order_as_the_contract_has_it() -> None:
+    body = re.search(r"-d '(.*)'", place("http://127.0.0.1:8001", "later"))
+    assert body is not None
+    assert json.loads(body.group(1)) == {
+        "user_id": "alice",
+        "lines": [{"product_id": "keyboard", "quantity": 1}],
+        "payment": "later",
+    }
+
+
+def test_each_command_is_one_line() -> None:
+    assert sum("curl" in line for line in commands("http://127.0.0.1:8001")) == 2
