@@ -1,0 +1,154 @@
+"""What the order service is promised of money: a ledger that adds up, no overdraft, repeats, fences, replicas."""
+
+import asyncio
+import random
+from collections import Counter
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from prometheus_client import REGISTRY
+
+from tests.infrastructure.services import Client, serving
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+async def opened(client: Client, amount: int) -> str:
+    user = uuid4().hex
+    await client.post(f"/v1/accounts/{user}/charges", {"amount": amount})
+    return user
+
+
+def debit(order: str, user: str, amount: int, attempt: int = 1) -> dict[str, Any]:
+    return {"type": "debit", "order_id": order, "attempt": attempt, "user_id": user, "amount": amount}
+
+
+def refund(order: str) -> dict[str, Any]:
+    return {"type": "refund", "order_id": order}
+
+
+def order_id() -> str:
+    return str(uuid4())
+
+
+async def left(client: Client, user: str) -> int:
+    return int((await client.get(f"/v1/accounts/{user}"))["balance"])
+
+
+async def ledger(client: Client, user: str) -> list[Any]:
+    """An account's entries, oldest first, checked to be gapless and to add up to its balance."""
+    entries = (await client.all_items(f"/v1/accounts/{user}/entries", limit=100))[::-1]
+    assert [entry["number"] for entry in entries] == list(range(1, len(entries) + 1))
+    balance = 0
+    for entry in entries:
+        balance += entry["amount"]
+        assert entry["balance_after"] == balance >= 0
+    assert await left(client, user) == balance
+    return entries
+
+
+async def paid(client: Client, *orders: str) -> dict[str, int]:
+    holds = await client.all_items("/internal/v1/holds", limit=100)
+    return {item["order_id"]: item["net_amount"] for item in holds if item["order_id"] in orders}
+
+
+async def test_charge_debit_and_refund_are_entries_that_add_up(balance: Client) -> None:
+    user, order = await opened(balance, 1000), order_id()
+    assert await balance.command(debit(order, user, 400)) == [{"outcome": "applied", "result": {"balance": 600}}]
+    assert await paid(balance, order) == {order: 400}
+    assert await balance.command(refund(order)) == [{"outcome": "applied", "result": {}}]
+    assert await paid(balance, order) == {order: 0}
+    fields = ("kind", "amount", "counter_account", "order_id", "attempt", "balance_after")
+    assert [tuple(entry.get(name) for name in fields) for entry in await ledger(balance, user)] == [
+        ("charge", 1000, "funding", None, None, 1000),
+        ("debit", -400, "sales", order, 1, 600),
+        ("refund", 400, "sales", order, 0, 1000),
+    ]
+
+
+async def test_a_refused_debit_leaves_no_trace_and_fails_no_neighbour(balance: Client) -> None:
+    user, order = await opened(balance, 1000), order_id()
+    refused, applied = await balance.command(debit(order, user, 1001), debit(order_id(), user, 1000))
+    assert refused["problem"].items() >= {"type": "/problems/insufficient-balance", "required": 1001}.items()
+    assert refused["problem"]["available"] == 1000
+    assert applied == {"outcome": "applied", "result": {"balance": 0}}
+    assert len(await ledger(balance, user)) == 2
+    assert await paid(balance, order) == {}
+
+
+async def test_a_user_without_an_account_has_a_balance_of_0_and_gets_none(balance: Client) -> None:
+    user = uuid4().hex
+    refused, nothing = await balance.command(debit(order_id(), user, 1), debit(order_id(), user, 0))
+    assert (refused["problem"]["required"], refused["problem"]["available"]) == (1, 0)
+    assert nothing == {"outcome": "applied", "result": {"balance": 0}}
+    assert (await balance.call("GET", f"/v1/accounts/{user}")).problem == "account-not-found"
+
+
+async def test_a_repeated_batch_gets_identical_outcomes_and_changes_nothing(balance: Client) -> None:
+    user = await opened(balance, 1000)
+    batch = [debit(order_id(), user, 700), debit(order_id(), user, 700), debit(order_id(), user, 0)]
+    outcomes = await balance.command(*batch)
+    assert [outcome["outcome"] for outcome in outcomes] == ["applied", "refused", "applied"]
+    await balance.post(f"/v1/accounts/{user}/charges", {"amount": 5000})
+    assert await balance.command(*batch) == outcomes
+    assert await left(balance, user) == 5300
+
+
+async def test_after_a_charge_the_next_payment_is_a_new_attempt(balance: Client) -> None:
+    user, order = await opened(balance, 100), order_id()
+    await balance.command(debit(order, user, 500, attempt=1))
+    await balance.post(f"/v1/accounts/{user}/charges", {"amount": 400})
+    again, following = await balance.command(debit(order, user, 500, attempt=1), debit(order, user, 500, attempt=2))
+    assert (again["outcome"], following["outcome"]) == ("refused", "applied")
+    assert await left(balance, user) == 0
+
+
+async def test_an_undo_gives_back_every_attempt_once(balance: Client) -> None:
+    user, order = await opened(balance, 1000), order_id()
+    await balance.command(debit(order, user, 100, attempt=1), debit(order, user, 200, attempt=2))
+    for _ in range(3):
+        await balance.command(refund(order))
+    assert [entry["amount"] for entry in await ledger(balance, user)] == [1000, -100, -200, 300]
+
+
+async def test_a_late_debit_after_its_undo_is_fenced_whatever_its_attempt(balance: Client) -> None:
+    user, order = await opened(balance, 1000), order_id()
+    await balance.command(refund(order))
+    late = await balance.command(debit(order, user, 1, attempt=1), debit(order, user, 1, attempt=2))
+    assert {outcome["problem"]["type"] for outcome in late} == {"/problems/fenced"}
+    assert await left(balance, user) == 1000
+
+
+async def test_payments_at_once_never_overdraw(balance: Client) -> None:
+    user = await opened(balance, 50)
+    outcomes = await asyncio.gather(*(balance.command(debit(order_id(), user, 10)) for _ in range(20)))
+    assert Counter(outcome["outcome"] for (outcome,) in outcomes) == {"applied": 5, "refused": 15}
+    assert len(await ledger(balance, user)) == 6
+
+
+async def test_replicas_that_work_on_crossing_accounts_neither_deadlock_nor_lose_an_update(
+    balance: Client, database_url: str
+) -> None:
+    users = [await opened(balance, 100) for _ in range(5)]
+    dice = random.Random(7)
+    orders = [order_id() for _ in range(120)]
+    splits = REGISTRY.get_sample_value("batches_split_total")
+
+    async def pay(client: Client, some: list[str]) -> None:
+        """Pay from accounts in an order of its own, charge one of them, refund every other order."""
+        batch = [debit(order, dice.choice(users), dice.randint(1, 9)) for order in some]
+        outcomes, _ = await asyncio.gather(
+            client.command(*batch), client.post(f"/v1/accounts/{dice.choice(users)}/charges", {"amount": 1})
+        )
+        outcomes = [*outcomes, *await client.command(*map(refund, some[::2]))]
+        assert "unknown" not in {outcome["outcome"] for outcome in outcomes}
+
+    async with serving("balance", database_url) as replica, serving("balance", database_url) as third:
+        clients = [balance, replica, third]
+        await asyncio.gather(*(pay(clients[n % 3], orders[n : n + 5]) for n in range(0, 120, 3)))
+    assert REGISTRY.get_sample_value("batches_split_total") == splits, "a deadlock would have split a batch"
+    for user in users:
+        await ledger(balance, user)
+    sales = sum((await paid(balance, *orders)).values())
+    assert sum([await left(balance, user) for user in users]) + sales == 5 * 100 + 40

@@ -1,0 +1,154 @@
+"""What the order service is promised of stock: batches, repeats, fences, and replicas at work on the same rows."""
+
+import asyncio
+import random
+from collections import Counter
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from prometheus_client import REGISTRY
+
+from tests.infrastructure.services import Client, serving
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+async def products(client: Client, count: int, stock: int) -> list[str]:
+    new = {"name": "Kettle", "price": 100, "stock": stock}
+    return [(await client.post("/v1/products", new))["product_id"] for _ in range(count)]
+
+
+def hold(order: str, **quantities: int) -> dict[str, Any]:
+    lines = [{"product_id": product, "quantity": quantity} for product, quantity in quantities.items()]
+    return {"type": "hold_stock", "order_id": order, "lines": lines}
+
+
+def restore(order: str) -> dict[str, Any]:
+    return {"type": "restore_stock", "order_id": order}
+
+
+def order_id() -> str:
+    return str(uuid4())
+
+
+async def stock(client: Client, product: str) -> int:
+    return int((await client.get(f"/v1/products/{product}"))["stock"])
+
+
+async def held(client: Client, *orders: str) -> list[Any]:
+    return [item for item in await client.all_items("/internal/v1/holds", limit=100) if item["order_id"] in orders]
+
+
+async def test_a_hold_names_its_order_and_keeps_its_price(product: Client) -> None:
+    (kettle,) = await products(product, 1, stock=5)
+    order = order_id()
+    (outcome,) = await product.command(hold(order, **{kettle: 2}))
+    line = {"product_id": kettle, "name": "Kettle", "quantity": 2, "unit_price": 100}
+    assert outcome == {"outcome": "applied", "result": {"lines": [line]}}
+    await product.call("PATCH", f"/v1/products/{kettle}", {"price": 999})
+    (item,) = await held(product, order)
+    item.pop("held_at")
+    assert item == {"order_id": order, "product_id": kettle, "quantity": 2, "unit_price": 100, "status": "HELD"}
+    assert await stock(product, kettle) == 3
+
+
+async def test_a_refused_hold_leaves_no_trace_and_fails_no_neighbour(product: Client) -> None:
+    plenty, few = await products(product, 1, stock=9) + await products(product, 1, stock=1)
+    refused_order, order = order_id(), order_id()
+    refused, applied = await product.command(hold(refused_order, **{plenty: 2, few: 2}), hold(order, **{plenty: 9}))
+    assert (refused["outcome"], refused["problem"]["product_ids"]) == ("refused", [few])
+    assert applied["outcome"] == "applied"
+    assert (await stock(product, plenty), await stock(product, few)) == (0, 1)
+    assert await held(product, refused_order) == []
+
+
+async def test_a_repeated_batch_gets_identical_outcomes_and_changes_nothing(product: Client) -> None:
+    (kettle,) = await products(product, 1, stock=3)
+    batch = [hold(order_id(), **{kettle: 2}), hold(order_id(), **{kettle: 2}), hold(order_id(), nowhere=1)]
+    outcomes = await product.command(*batch)
+    assert [outcome["outcome"] for outcome in outcomes] == ["applied", "refused", "refused"]
+    await product.post(f"/v1/products/{kettle}/stock", {"delta": 5})
+    assert await product.command(*batch) == outcomes
+    assert await stock(product, kettle) == 6
+
+
+async def test_copies_of_a_command_at_once_have_one_effect(product: Client) -> None:
+    (kettle,) = await products(product, 1, stock=50)
+    command = hold(order_id(), **{kettle: 3})
+    outcomes = await asyncio.gather(*(product.command(command, command) for _ in range(20)))
+    assert all(outcome == outcomes[0] for outcome in outcomes)
+    assert await stock(product, kettle) == 47
+
+
+async def test_an_undo_gives_back_what_is_held_once(product: Client) -> None:
+    (kettle,) = await products(product, 1, stock=3)
+    order = order_id()
+    await product.command(hold(order, **{kettle: 3}))
+    for _ in range(3):
+        assert await product.command(restore(order)) == [{"outcome": "applied", "result": {}}]
+    assert await stock(product, kettle) == 3
+    assert [item["status"] for item in await held(product, order)] == ["RESTORED"]
+
+
+async def test_a_late_hold_after_its_undo_is_fenced(product: Client) -> None:
+    (kettle,) = await products(product, 1, stock=3)
+    order = order_id()
+    await product.command(restore(order))
+    (late,) = await product.command(hold(order, **{kettle: 1}))
+    assert (late["outcome"], late["problem"]["type"]) == ("refused", "/problems/fenced")
+    assert await stock(product, kettle) == 3
+
+
+async def test_what_became_of_an_order_can_be_asked(product: Client) -> None:
+    (kettle,) = await products(product, 1, stock=3)
+    order = order_id()
+    (outcome,) = await product.command(hold(order, **{kettle: 1}))
+    told = await product.get(f"/internal/v1/outcomes/{order}")
+    assert told["outcomes"][0].pop("decided_at")
+    assert told == {
+        "order_id": order,
+        "closed": False,
+        "outcomes": [{"type": "hold_stock", "attempt": 0, **outcome}],
+    }
+    await product.command(restore(order))
+    told = await product.get(f"/internal/v1/outcomes/{order}")
+    assert (told["closed"], [item["type"] for item in told["outcomes"]]) == (True, ["hold_stock", "restore_stock"])
+
+
+async def test_one_product_named_twice_is_refused_as_input(product: Client) -> None:
+    lines = [{"product_id": "a", "quantity": 1}, {"product_id": "a", "quantity": 2}]
+    body = {"commands": [{"type": "hold_stock", "order_id": order_id(), "lines": lines}]}
+    answer = await product.call("POST", "/internal/v1/commands", body)
+    assert (answer.status, answer.problem) == (422, "validation-failed")
+
+
+async def test_60_buyers_at_once_of_5_units_get_5(product: Client) -> None:
+    (kettle,) = await products(product, 1, stock=5)
+    outcomes = await asyncio.gather(*(product.command(hold(order_id(), **{kettle: 1})) for _ in range(60)))
+    assert Counter(outcome["outcome"] for (outcome,) in outcomes) == {"applied": 5, "refused": 55}
+    assert await stock(product, kettle) == 0
+
+
+async def test_replicas_that_work_on_crossing_products_neither_deadlock_nor_lose_an_update(
+    product: Client, database_url: str
+) -> None:
+    shelf = await products(product, 5, stock=40)
+    dice = random.Random(7)
+    orders = [order_id() for _ in range(120)]
+    splits = REGISTRY.get_sample_value("batches_split_total")
+
+    async def buy(client: Client, some: list[str]) -> None:
+        """Hold products in an order of its own, and give back every other order's."""
+        batch = [hold(order, **{name: dice.randint(1, 3) for name in dice.sample(shelf, 3)}) for order in some]
+        outcomes = [*await client.command(*batch), *await client.command(*map(restore, some[::2]))]
+        assert "unknown" not in {outcome["outcome"] for outcome in outcomes}
+
+    async with serving("product", database_url) as replica, serving("product", database_url) as third:
+        clients = [product, replica, third]
+        await asyncio.gather(*(buy(clients[n % 3], orders[n : n + 5]) for n in range(0, 120, 3)))
+    assert REGISTRY.get_sample_value("batches_split_total") == splits, "a deadlock would have split a batch"
+    taken: Counter[str] = Counter()
+    for item in await held(product, *orders):
+        taken[item["product_id"]] += item["quantity"] if item["status"] == "HELD" else 0
+    assert {name: await stock(product, name) for name in shelf} == {name: 40 - taken[name] for name in shelf}
