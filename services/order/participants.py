@@ -1,9 +1,9 @@
 """The order service's side of the participant protocol: one batch in flight to each participant."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import aiohttp
 import orjson
@@ -25,11 +25,51 @@ CALL_SECONDS = Histogram("participant_call_seconds", "Time of a call with a batc
 CALL_FAILURES = Counter("participant_call_failures_total", "Calls whose outcomes stayed unknown", ["participant"])
 
 
+class Channel(Protocol):
+    """A way to one participant. What it raises leaves the outcomes unknown."""
+
+    async def __aenter__(self) -> "Channel": ...
+
+    async def __aexit__(self, *exc: object) -> None: ...
+
+    async def post(self, body: bytes, headers: Mapping[str, str]) -> tuple[int, bytes]:
+        """Send a batch; return the answer's status and body. Raises TimeoutError, OSError or aiohttp.ClientError."""
+
+
+class HttpChannel:
+    """The way over HTTP, with connections of its own."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url + COMMANDS_PATH
+        self._http: aiohttp.ClientSession | None = None
+
+    async def __aenter__(self) -> "HttpChannel":
+        self._http = aiohttp.ClientSession(
+            # Shorter than the server's keep-alive, so that no call meets a connection that is being closed.
+            connector=aiohttp.TCPConnector(limit=2, keepalive_timeout=10),
+            timeout=aiohttp.ClientTimeout(total=CALL_TIMEOUT_SECONDS, connect=CALL_TIMEOUT_SECONDS),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            headers={"Content-Type": "application/json"},
+            auto_decompress=False,
+        )
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._http is not None:
+            await self._http.close()
+
+    async def post(self, body: bytes, headers: Mapping[str, str]) -> tuple[int, bytes]:
+        """Send a batch; return the answer's status and body."""
+        assert self._http is not None
+        async with self._http.post(self._url, data=body, headers=headers) as response:
+            return response.status, await response.read()
+
+
 class Participants:
     """Sends commands. An outcome is applied or refused; anything else is unknown and raises Unavailable."""
 
-    def __init__(self, urls: Mapping[Participant, str]) -> None:
-        self._clients = {participant: _Client(participant, url) for participant, url in urls.items()}
+    def __init__(self, urls: Mapping[Participant, str], channel: Callable[[str], Channel] = HttpChannel) -> None:
+        self._clients = {participant: _Client(participant, channel(url)) for participant, url in urls.items()}
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> "Participants":
@@ -56,10 +96,9 @@ class _Sent:
 
 
 class _Client:
-    def __init__(self, participant: Participant, url: str) -> None:
-        self._url = url + COMMANDS_PATH
+    def __init__(self, participant: Participant, channel: Channel) -> None:
         self._participant = participant
-        self._http: aiohttp.ClientSession | None = None
+        self._channel = channel
         self._seconds = CALL_SECONDS.labels(participant.value)
         self._failures = CALL_FAILURES.labels(participant.value)
         self.reachable = True
@@ -68,21 +107,13 @@ class _Client:
         )
 
     async def __aenter__(self) -> "_Client":
-        self._http = aiohttp.ClientSession(
-            # Shorter than the server's keep-alive, so that no call meets a connection that is being closed.
-            connector=aiohttp.TCPConnector(limit=2, keepalive_timeout=10),
-            timeout=aiohttp.ClientTimeout(total=CALL_TIMEOUT_SECONDS, connect=CALL_TIMEOUT_SECONDS),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            headers={"Content-Type": "application/json"},
-            auto_decompress=False,
-        )
+        await self._channel.__aenter__()
         await self.batcher.__aenter__()
         return self
 
     async def __aexit__(self, *exc: object) -> None:
         await self.batcher.__aexit__(*exc)
-        if self._http is not None:
-            await self._http.close()
+        await self._channel.__aexit__(*exc)
 
     async def _call_all(self, sent: Sequence[_Sent]) -> Sequence[Outcome | BaseException]:
         """Call once; when the participant refuses the batch as a whole, once per command, so that a command it
@@ -102,23 +133,21 @@ class _Client:
         return results
 
     async def _call(self, sent: Sequence[_Sent]) -> Sequence[Outcome | BaseException]:
-        assert self._http is not None
         body = orjson.dumps({"commands": [one.command.wire() for one in sent]})
         # A batch serves many requests; the first one's trace stands for it, every command names its own subject.
         mark = sent[0].mark or trace.take_over({})
         try:
             with self._seconds.time():
-                async with self._http.post(self._url, data=body, headers=mark.headers()) as response:
-                    raw = await response.read()
+                status, raw = await self._channel.post(body, mark.headers())
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
             self.reachable = False
             self._failures.inc()
             raise Unavailable(f"The {self._participant} service did not answer: {type(error).__name__}") from error
-        self.reachable = response.status < 500
-        if response.status != 200:
+        self.reachable = status < 500
+        if status != 200:
             self._failures.inc()
-            failure = _Rejected if 400 <= response.status < 500 else Unavailable
-            raise failure(f"The {self._participant} service answered {response.status}.")
+            failure = _Rejected if 400 <= status < 500 else Unavailable
+            raise failure(f"The {self._participant} service answered {status}.")
         return _outcomes(raw, len(sent))
 
 
