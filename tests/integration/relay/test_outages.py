@@ -1,0 +1,160 @@
+"""A broker or a database that goes away and comes back costs time and nothing else."""
+
+import asyncio
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from services.relay import api
+from services.relay.broker import BrokerFailed
+from services.relay.publisher import CHUNK_BYTES, STOP_SECONDS, ShardProducer
+from services.relay.relay import Relay
+from shared.refusals import Unavailable
+from tests.infrastructure.broker import wait_for
+from tests.infrastructure.databases import Database
+from tests.infrastructure.reaper import Reaper
+from tests.infrastructure.waiting import eventually, free_port
+from tests.integration.relay.own_broker import OwnBroker
+from tests.integration.relay.test_competition import assert_in_sequence, progress, writing
+from tests.integration.relay.world import Event, World, expected, identity, order_in, write
+
+TERMINATE = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE $1"
+
+
+@pytest.fixture(scope="module")
+def own_broker(reaper: Reaper) -> Iterator[OwnBroker]:
+    broker = OwnBroker(reaper)
+    broker.start()
+    yield broker
+    broker.kill()
+
+
+async def failing(relay: Relay, check: str) -> bool:
+    """Whether /readyz would name this check."""
+    try:
+        await api.checks(relay._pool, relay.broker, relay.drains)[check]()
+    except (BrokerFailed, Unavailable, api.NotPublishing):
+        return True
+    return False
+
+
+async def passing(relay: Relay, check: str) -> bool:
+    return not await failing(relay, check)
+
+
+def start_embedded_broker(port: int, reaper: Reaper) -> None:
+    command = [sys.executable, "-m", "deploy.local.broker", "--port", str(port)]
+    reaper.process(subprocess.Popen(command, stdout=subprocess.DEVNULL, cwd=Path(__file__).parents[3]))
+    wait_for(f"127.0.0.1:{port}")
+
+
+async def test_events_wait_for_a_broker_that_is_not_there_yet(world: World, reaper: Reaper) -> None:
+    port = free_port()
+    away = replace(world, kafka=f"127.0.0.1:{port}")
+    event = Event(order_in(0), 1)
+    async with away.relay(kafka_timeout_seconds=1) as relay:
+        await write(world.connection, [event])
+        await eventually(lambda: failing(relay, "broker"), 5, "an unready broker")
+        await eventually(lambda: failing(relay, "shards"), 10, "unready shards")
+        assert await passing(relay, "database")
+        await asyncio.to_thread(start_embedded_broker, port, reaper)
+        async with away.reader() as reader:
+            assert [identity(record) for record in await reader.until(1)] == expected([event])
+        await world.until_sent(1)
+        await eventually(lambda: passing(relay, "broker"), 5, "a ready broker")
+        await eventually(lambda: passing(relay, "shards"), 10, "ready shards")
+    assert await world.connection.fetchval("SELECT count(*) FROM orders.outbox WHERE status = 'PARKED'") == 0
+
+
+async def test_a_broker_that_is_killed_and_comes_back_loses_and_repeats_nothing(
+    world: World, migrated: Database, own_broker: OwnBroker
+) -> None:
+    killed = replace(world, kafka=own_broker.address)
+    async with killed.relay(batch_events=10, kafka_timeout_seconds=2) as relay:
+        await killed.until_held()
+        async with writing(migrated, 3) as events:
+            await progress(killed, 20)
+            own_broker.kill()
+            await eventually(lambda: failing(relay, "broker"), 10, "an unready broker")
+            await asyncio.to_thread(own_broker.start)
+            await eventually(lambda: passing(relay, "shards"), 30, "ready shards")
+        await killed.until_sent(len(events), seconds=40)
+    async with killed.reader() as reader:
+        assert_in_sequence(killed, await reader.to_the_end(), events)
+    assert set(await killed.statuses()) == {"SENT"}
+
+
+async def test_a_broker_that_hangs_past_every_time_limit_loses_and_repeats_nothing(
+    world: World, migrated: Database, own_broker: OwnBroker
+) -> None:
+    hanging = replace(world, kafka=own_broker.address)
+    async with hanging.relay(batch_events=10, kafka_timeout_seconds=1) as relay:
+        await hanging.until_held()
+        async with writing(migrated, 4) as events:
+            await progress(hanging, 20)
+            own_broker.pause()
+            try:
+                await eventually(lambda: failing(relay, "shards"), 30, "unready shards")
+            finally:
+                own_broker.wake()
+        await hanging.until_sent(len(events), seconds=40)
+    async with hanging.reader() as reader:
+        assert_in_sequence(hanging, await reader.to_the_end(), events)
+
+
+async def test_a_producer_is_dropped_within_seconds_although_its_broker_hangs(
+    world: World, own_broker: OwnBroker
+) -> None:
+    hanging = replace(world, kafka=own_broker.address)
+    async with hanging.relay():
+        await hanging.until_held()
+    producer = ShardProducer(hanging.settings(), 0, transactional=False, chunk_bytes=CHUNK_BYTES)
+    await producer.open()
+    before = asyncio.all_tasks()
+    own_broker.pause()
+    try:
+        sending = asyncio.create_task(producer._producer.send_and_wait(hanging.topic, b"never"))
+        await eventually(lambda: sent_off(producer), 5, "a request under way")
+        started = asyncio.get_running_loop().time()
+        await producer.drop()
+        assert asyncio.get_running_loop().time() - started < 2 * STOP_SECONDS
+        assert isinstance((await asyncio.gather(sending, return_exceptions=True))[0], Exception)
+    finally:
+        own_broker.wake()
+    assert asyncio.all_tasks() - before <= {sending}
+
+
+async def sent_off(producer: ShardProducer) -> bool:
+    return bool(producer._producer._sender._in_flight)
+
+
+@pytest.mark.parametrize("connections", ["relay%", "relay wakeup", "relay shard%"])
+async def test_database_connections_that_are_cut_are_opened_again(
+    world: World, migrated: Database, connections: str
+) -> None:
+    async with world.relay(batch_events=10) as relay:
+        await world.until_held()
+        async with writing(migrated, 5) as events:
+            for _ in range(4):
+                await progress(world, 20)
+                await world.connection.execute(TERMINATE, connections)
+        await world.until_sent(len(events))
+        await eventually(lambda: passing(relay, "database"), 5, "a ready database")
+    async with world.reader() as reader:
+        assert_in_sequence(world, await reader.to_the_end(), events, once=world.real_broker)
+
+
+async def test_notifications_arrive_again_after_the_listening_connection_was_cut(world: World) -> None:
+    listening = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'relay wakeup' AND pid <> ALL($1)"
+    pids = "SELECT array_agg(pid) FROM pg_stat_activity WHERE application_name = 'relay wakeup'"
+    async with world.relay(poll_interval_seconds=1, lease_seconds=60):
+        await world.until_held()
+        old = await world.connection.fetchval(pids)
+        await world.connection.execute(TERMINATE, "relay wakeup")
+        await eventually(lambda: world.connection.fetchval(listening, old), 10, "a new listener")
+        await write(world.connection, [Event(order_in(1), 1)])
+        await world.until_sent(1, seconds=5)
