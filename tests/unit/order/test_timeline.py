@@ -1,0 +1,48 @@
+"""How an order's timeline is told."""
+
+from datetime import timedelta
+from typing import Any
+
+from services.order.timeline import timeline
+from tests.unit.order.samples import NOW
+
+
+def a_row(kind: str, **fields: Any) -> dict[str, Any]:
+    row: dict[str, Any] = {"kind": kind, "status": "DONE", "target": None, "attempt": 0, "stuck": False}
+    return {**row, "problem": None, "log": [], "started_at": NOW, "ended_at": NOW + timedelta(seconds=1), **fields}
+
+
+def told(*rows: dict[str, Any]) -> list[tuple[str, str, str | None]]:
+    return [(item["step"], item["outcome"], item["detail"]) for item in timeline(rows)]
+
+
+def test_a_saga_is_told_from_its_start_over_its_steps_to_its_end() -> None:
+    log = [
+        {"at": "2026-05-01T12:00:00Z", "step": "hold_stock", "outcome": "applied"},
+        {"at": "2026-05-01T12:00:00Z", "step": "debit", "outcome": "refused", "detail": "The account has 5."},
+    ]
+    assert told(a_row("place_now", status="COMPENSATED", log=log, problem={"detail": "The account has 5."})) == [
+        ("place_now", "started", None),
+        ("hold_stock", "applied", None),
+        ("debit", "refused", "The account has 5."),
+        ("place_now", "compensated", "The account has 5."),
+    ]
+
+
+def test_payments_are_told_by_their_attempt_and_closings_by_their_aim() -> None:
+    rows = [a_row("pay", attempt=2), a_row("close", target="REFUNDED", status="COMPENSATED")]
+    assert told(*rows) == [
+        ("pay", "started", "attempt 2"),
+        ("pay", "done", None),
+        ("close", "started", "to become REFUNDED"),
+        ("close", "compensated", None),
+    ]
+
+
+def test_a_live_saga_has_no_end_yet_and_a_stuck_one_says_so() -> None:
+    row = a_row("close", target="EXPIRED", status="COMPENSATING", ended_at=None, stuck=True)
+    assert [item[1] for item in told(row)] == ["started", "stuck"]
+
+
+def test_an_order_without_sagas_has_nothing_to_tell() -> None:
+    assert timeline([]) == []
