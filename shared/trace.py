@@ -7,8 +7,8 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
-_REQUEST_ID = re.compile(r"^[\x21-\x7e]{1,128}$")
-_TRACEPARENT = re.compile(r"^(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}$")
+_REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
+_TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +36,8 @@ def take_over(headers: Mapping[str, str]) -> Trace:
     request_id = headers.get("X-Request-Id", "")
     traceparent = headers.get("traceparent", "")
     return Trace(
-        request_id if _REQUEST_ID.match(request_id) else secrets.token_hex(16),
-        traceparent if _TRACEPARENT.match(traceparent) else f"00-{secrets.token_hex(16)}-{secrets.token_hex(8)}-01",
+        request_id if _REQUEST_ID.fullmatch(request_id) else secrets.token_hex(16),
+        traceparent if _TRACEPARENT.fullmatch(traceparent) else f"00-{secrets.token_hex(16)}-{secrets.token_hex(8)}-01",
     )
 
 

@@ -69,22 +69,6 @@ class Entries(Wire):
     next_cursor: str | None
 
 
-class Hold(Wire):
-    """What an order paid from an account, net of what it was given back."""
-
-    order_id: UUID
-    user_id: str
-    net_amount: int
-    held_at: Moment
-
-
-class Holds(Wire):
-    """A page of what orders paid, by order."""
-
-    items: list[Hold]
-    next_cursor: str | None
-
-
 class BalanceApi:
     """The handlers and what they need."""
 
@@ -117,15 +101,6 @@ class BalanceApi:
                 missing,
                 query=Page,
             ),
-            Route(
-                "GET",
-                "/internal/v1/holds",
-                self.list_holds,
-                "Page through what orders paid, for the audit",
-                {200: Holds},
-                query=Page,
-                tags=("internal",),
-            ),
         ]
 
     async def charge(self, request: web.Request) -> web.Response:
@@ -155,17 +130,6 @@ class BalanceApi:
         items = rows[: page.limit]
         cursor = encode_cursor(items[-1]["number"]) if len(rows) > page.limit else None
         return reply({"items": [self._view(row) for row in items], "next_cursor": cursor})
-
-    async def list_holds(self, request: web.Request) -> web.Response:
-        """GET /internal/v1/holds."""
-        page = read_query(request, Page)
-        after = decode_cursor(page.cursor, UUID, str) or (UUID(int=0), "")
-        async with self._pool.connection() as db:
-            rows = await store.list_holds(db, after[0], after[1], page.limit + 1)
-        items = rows[: page.limit]
-        last = items[-1] if len(rows) > page.limit else None
-        cursor = encode_cursor(str(last["order_id"]), last["user_id"]) if last else None
-        return reply({"items": [dict(row) for row in items], "next_cursor": cursor})
 
     def _view(self, row: Row) -> dict[str, Any]:
         given = {name: value for name, value in row.items() if value is not None}

@@ -57,9 +57,25 @@ SELECT * FROM unnest($1::text[], $2::bigint[], $3::uuid[], $4::text[], $5::bigin
 RETURNING user_id, number, entry_id, kind, amount, counter_account, order_id, attempt, balance_after, created_at;
 
 -- name: list_holds
-SELECT order_id, user_id, (-sum(amount))::bigint AS net_amount, min(created_at) AS held_at FROM balances.entries
-WHERE order_id IS NOT NULL AND (order_id, user_id) > ($1, $2)
-GROUP BY order_id, user_id ORDER BY order_id, user_id LIMIT $3;
+SELECT order_id, jsonb_object_agg(user_id, net_amount) AS holds FROM (
+    SELECT order_id, user_id, (-sum(amount))::bigint AS net_amount FROM balances.entries
+    WHERE order_id > $1 AND order_id <= $2 GROUP BY order_id, user_id HAVING sum(amount) <> 0) AS net
+GROUP BY order_id ORDER BY order_id LIMIT $3;
+
+-- name: check_accounts
+SELECT a.user_id, a.balance, coalesce(e.total, 0)::bigint AS entries_total, count(*) OVER () AS violations
+FROM balances.accounts AS a
+LEFT JOIN (SELECT user_id, sum(amount) AS total, count(*) AS entries, max(number) AS last_number
+           FROM balances.entries GROUP BY user_id) AS e USING (user_id)
+WHERE a.balance <> coalesce(e.total, 0) OR coalesce(e.entries, 0) <> coalesce(e.last_number, 0)
+ORDER BY a.user_id LIMIT 20;
+
+-- name: read_totals
+SELECT coalesce(sum(amount), 0)::text AS accounts,
+       coalesce(-sum(amount) FILTER (WHERE counter_account = 'funding'), 0)::text AS funding,
+       coalesce(-sum(amount) FILTER (WHERE counter_account = 'sales'), 0)::text AS sales,
+       (SELECT coalesce(sum(balance), 0) FROM balances.accounts)::text AS balances
+FROM balances.entries;
 
 -- name: read_order_outcomes
 SELECT g.closed, o.type, o.attempt, o.applied, o.body, o.decided_at

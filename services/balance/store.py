@@ -2,9 +2,11 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 from services.balance.domain import COUNTER_ACCOUNTS, Account, Decision, Entry, OrderId, UserId
+from shared.http.books import book_check
 from shared.ids import uuid7
 from shared.participant import Outcome, OutcomeKey
 from shared.postgres import Connection, Row, load_queries
@@ -107,9 +109,25 @@ async def write_entries(db: Connection, entries: Sequence[Entry]) -> list[Row]:
     )
 
 
-async def list_holds(db: Connection, order_id: UUID, user_id: str, limit: int) -> list[Row]:
-    """Return what up to `limit` orders after the given place paid, by order and account."""
-    return await db.fetch(SQL["list_holds"], order_id, user_id, limit)
+async def list_holds(db: Connection, after: UUID, until: UUID, limit: int) -> list[Row]:
+    """Return what is held now for up to `limit` orders after `after` and up to `until`, by order."""
+    return await db.fetch(SQL["list_holds"], after, until, limit)
+
+
+async def check_books(db: Connection) -> dict[str, Any]:
+    """Return this service's own checks and totals, as shared/contracts/books.py describes them."""
+    row = await db.fetchrow(SQL["read_totals"])
+    assert row is not None
+    totals = {name: int(value) for name, value in row.items()}
+    uneven = totals["accounts"] + totals["funding"] + totals["sales"] or totals["accounts"] - totals["balances"]
+    accounts = await db.fetch(SQL["check_accounts"])
+    return {
+        "checks": [
+            book_check("balance = sum of entries, numbered without gaps", accounts),
+            {"name": "the ledger sums to zero", "violations": int(uneven != 0), "examples": [totals] if uneven else []},
+        ],
+        "totals": totals,
+    }
 
 
 async def read_order_outcomes(db: Connection, order_id: UUID) -> list[Row]:

@@ -78,24 +78,6 @@ class CouponPage(Page):
     status: Literal["AVAILABLE", "RESERVED", "REDEEMED"] | None = None
 
 
-class Hold(Wire):
-    """A coupon that an order reserved or redeemed."""
-
-    order_id: UUID
-    coupon_id: str
-    user_id: str
-    status: Literal["RESERVED", "REDEEMED"]
-    discount_amount: int
-    held_at: Moment
-
-
-class Holds(Wire):
-    """A page of holds, by order."""
-
-    items: list[Hold]
-    next_cursor: str | None
-
-
 class CouponApi:
     """The handlers and what they need."""
 
@@ -118,15 +100,6 @@ class CouponApi:
             ),
             Route("GET", "/v1/coupons", self.list, "List coupons by id", {200: Coupons}, query=CouponPage),
             Route("GET", "/v1/coupons/{coupon_id}", self.get, "Get a coupon", {200: Coupon}, (CouponNotFound,)),
-            Route(
-                "GET",
-                "/internal/v1/holds",
-                self.list_holds,
-                "Page through the coupons that orders reserved or redeemed, for the audit",
-                {200: Holds},
-                query=Page,
-                tags=("internal",),
-            ),
         ]
 
     async def create(self, request: web.Request) -> web.Response:
@@ -163,16 +136,6 @@ class CouponApi:
         items = rows[: page.limit]
         cursor = encode_cursor(items[-1]["coupon_id"]) if len(rows) > page.limit else None
         return reply({"items": [self._view(row) for row in items], "next_cursor": cursor})
-
-    async def list_holds(self, request: web.Request) -> web.Response:
-        """GET /internal/v1/holds."""
-        page = read_query(request, Page)
-        after = decode_cursor(page.cursor, UUID) or (UUID(int=0),)
-        async with self._pool.connection() as db:
-            rows = await store.list_holds(db, after[0], page.limit + 1)
-        items = rows[: page.limit]
-        cursor = encode_cursor(str(items[-1]["order_id"])) if len(rows) > page.limit else None
-        return reply({"items": [dict(row) for row in items], "next_cursor": cursor})
 
     def _view(self, row: Row) -> dict[str, Any]:
         given = {name: value for name, value in row.items() if value is not None}

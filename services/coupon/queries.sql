@@ -67,8 +67,19 @@ FROM unnest($1::text[], $2::text[], $3::uuid[], $4::bigint[]) AS t (coupon_id, s
 WHERE c.coupon_id = t.coupon_id;
 
 -- name: list_holds
-SELECT order_id, coupon_id, user_id, status, discount_amount, held_at FROM coupons.coupons
-WHERE order_id IS NOT NULL AND order_id > $1 ORDER BY order_id LIMIT $2;
+SELECT order_id, jsonb_build_object(coupon_id, status) AS holds FROM coupons.coupons
+WHERE order_id > $1 AND order_id <= $2 ORDER BY order_id LIMIT $3;
+
+-- name: check_coupons
+SELECT c.coupon_id, c.order_id, c.status, count(*) OVER () AS violations
+FROM coupons.coupons AS c JOIN coupons.gates AS g USING (order_id)
+WHERE g.closed ORDER BY c.coupon_id LIMIT 20;
+
+-- name: read_totals
+SELECT count(*) FILTER (WHERE status = 'AVAILABLE')::text AS available,
+       count(*) FILTER (WHERE status = 'RESERVED')::text AS reserved,
+       count(*) FILTER (WHERE status = 'REDEEMED')::text AS redeemed
+FROM coupons.coupons;
 
 -- name: read_order_outcomes
 SELECT g.closed, o.type, o.attempt, o.applied, o.body, o.decided_at

@@ -3,11 +3,13 @@
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import asyncpg
 
 from services.coupon.domain import Coupon, CouponExists, CouponId, Decision, Status
+from shared.http.books import book_check
 from shared.participant import Outcome, OutcomeKey
 from shared.postgres import Connection, Row, load_queries
 
@@ -112,9 +114,19 @@ async def write_coupons(db: Connection, coupons: Sequence[Coupon]) -> None:
     )
 
 
-async def list_holds(db: Connection, order_id: UUID, limit: int) -> list[Row]:
-    """Return up to `limit` coupons that orders after the given one reserved or redeemed, by order."""
-    return await db.fetch(SQL["list_holds"], order_id, limit)
+async def list_holds(db: Connection, after: UUID, until: UUID, limit: int) -> list[Row]:
+    """Return what is held now for up to `limit` orders after `after` and up to `until`, by order."""
+    return await db.fetch(SQL["list_holds"], after, until, limit)
+
+
+async def check_books(db: Connection) -> dict[str, Any]:
+    """Return this service's own checks and totals, as shared/contracts/books.py describes them."""
+    totals = await db.fetchrow(SQL["read_totals"])
+    assert totals is not None
+    return {
+        "checks": [book_check("no coupon is held for an order that was undone", await db.fetch(SQL["check_coupons"]))],
+        "totals": {name: int(value) for name, value in totals.items()},
+    }
 
 
 async def read_order_outcomes(db: Connection, order_id: UUID) -> list[Row]:

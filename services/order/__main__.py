@@ -6,14 +6,17 @@ from pathlib import Path
 
 from services.order import store
 from services.order.admin.api import AdminApi
+from services.order.admin.audit_api import AuditApi
 from services.order.api import OrderApi
+from services.order.audit.books import BookReader
+from services.order.audit.passes import Auditor
+from services.order.audit.schedule import AuditSchedule
 from services.order.checkout import Checkout
 from services.order.expiry import Expiry
 from services.order.operations import Start, Started
 from services.order.ownership import Ownership
 from services.order.participants import Participants
 from services.order.runner import Runner
-from services.order.saga import Participant
 from services.order.settings import Settings
 from services.order.starts import Starts
 from services.order.transitions import Change, Changed, Transitions
@@ -46,7 +49,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         transition_batcher: Batcher[Change, Changed | None] = await enter(
             _batcher("transitions", transitions.commit, settings)
         )
-        participants = await enter(Participants(_urls(settings)))
+        participants = await enter(Participants(settings.participant_urls))
         runner = await enter(Runner(process_id, pool, participants, transition_batcher))
         checkout = Checkout(
             pool,
@@ -70,6 +73,10 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             key_hours=settings.idempotency_hours,
         )
 
+        books = await enter(BookReader(settings.participant_urls))
+        auditor = Auditor(pool, books, grace_seconds=settings.audit_grace_seconds)
+        audit = AuditSchedule(process_id, pool, auditor, interval_seconds=settings.audit_interval_seconds)
+
         async def database() -> None:
             async with pool.connection() as db:
                 await store.ready(db)
@@ -92,8 +99,12 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             background("lease", ownership.keep_lease),
             background("hurry", hurry),
         ):
-            async with background("sweep", ownership.sweep), background("expiry", expiry.run):
-                await asyncio.gather(server.run(stop), _run_admin(settings, pool, stop))
+            async with (
+                background("sweep", ownership.sweep),
+                background("expiry", expiry.run),
+                background("audit", audit.run),
+            ):
+                await asyncio.gather(server.run(stop), _run_admin(settings, pool, participants, stop))
             await runner.drain(DRAIN_SECONDS)
         await ownership.give_up()
 
@@ -103,21 +114,17 @@ def _batcher(name: str, work: Work[Item, Result], settings: Settings) -> Batcher
     return Batcher(name, work, batch_max=COMMIT_BATCH_MAX, queue_max=settings.sagas_max * 2)
 
 
-async def _run_admin(settings: Settings, pool: Pool, stop: asyncio.Event) -> None:
+async def _run_admin(settings: Settings, pool: Pool, participants: Participants, stop: asyncio.Event) -> None:
     """Serve the operators on their own listener, if there is to be one."""
     if settings.admin_port is None:
         return
-    api = AdminApi(settings, pool, lambda: Session(settings, "order admin"))
+    routes = [
+        *AdminApi(settings, pool, lambda: Session(settings, "order admin")).routes(),
+        *AuditApi(settings, pool, participants).routes(),
+    ]
     own = settings.model_copy(update={"port": settings.admin_port})
-    await HttpServer("order admin", "For operators only: live sagas and their repair.", own, api.routes(), {}).run(stop)
-
-
-def _urls(settings: Settings) -> dict[Participant, str]:
-    return {
-        Participant.PRODUCT: settings.product_url,
-        Participant.COUPON: settings.coupon_url,
-        Participant.BALANCE: settings.balance_url,
-    }
+    description = "For operators only: live sagas, the audit, and the repair of both."
+    await HttpServer("order admin", description, own, routes, {}).run(stop)
 
 
 if __name__ == "__main__":

@@ -231,3 +231,41 @@ ORDER BY act_id DESC LIMIT $1;
 -- name: count_live_by_version
 SELECT version, count(*) AS live, min(started_at) AS oldest FROM orders.sagas
 WHERE status IN ('RUNNING', 'COMPENSATING') GROUP BY version ORDER BY version;
+
+-- Audit --------------------------------------------------------------------------------------------------------
+
+-- name: list_orders_to_audit
+SELECT o.*,
+       EXISTS (SELECT 1 FROM orders.sagas AS s
+               WHERE s.order_id = o.order_id AND s.status IN ('RUNNING', 'COMPENSATING')) AS live,
+       ARRAY(SELECT e.type FROM orders.outbox AS e WHERE e.order_id = o.order_id ORDER BY e.sequence) AS events
+FROM orders.orders AS o
+WHERE o.order_id > $1 ORDER BY o.order_id LIMIT $2;
+
+-- name: get_order_to_audit
+SELECT o.*,
+       EXISTS (SELECT 1 FROM orders.sagas AS s
+               WHERE s.order_id = o.order_id AND s.status IN ('RUNNING', 'COMPENSATING')) AS live,
+       ARRAY(SELECT e.type FROM orders.outbox AS e WHERE e.order_id = o.order_id ORDER BY e.sequence) AS events
+FROM orders.orders AS o
+WHERE o.order_id = $1;
+
+-- name: read_value_at_risk
+SELECT count(*) AS sagas,
+       coalesce(sum(o.total_amount), 0)::bigint AS amount,
+       coalesce(sum((SELECT sum((line ->> 'quantity')::bigint) FROM jsonb_array_elements(o.lines) AS line)), 0)::bigint
+           AS units,
+       count(o.coupon_id) AS coupons,
+       coalesce(extract(epoch FROM clock_timestamp() - min(s.started_at)), 0)::float8 AS oldest_seconds,
+       coalesce(extract(epoch FROM clock_timestamp() - (
+           SELECT min(e.occurred_at) FROM orders.outbox AS e WHERE e.status = 'PENDING')), 0)::float8
+           AS oldest_unpublished_seconds
+FROM orders.sagas AS s JOIN orders.orders AS o USING (order_id)
+WHERE s.status IN ('RUNNING', 'COMPENSATING');
+
+-- name: hold_duty
+INSERT INTO orders.duties (duty, holder, lease_until)
+VALUES ($1, $2, clock_timestamp() + make_interval(secs => $3))
+ON CONFLICT (duty) DO UPDATE SET holder = excluded.holder, lease_until = excluded.lease_until
+WHERE orders.duties.lease_until < clock_timestamp() OR orders.duties.holder = excluded.holder
+RETURNING holder;

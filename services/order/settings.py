@@ -5,6 +5,7 @@ from typing import Annotated
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
+from services.order.saga import Participant
 from shared.settings import HttpUrl, Seconds, ServiceSettings
 
 
@@ -19,6 +20,9 @@ class Settings(ServiceSettings):
     balance_url: HttpUrl = "http://127.0.0.1:8004"
     # Where operators are served, on the same host address; none unless it is set. Never expose it to clients.
     admin_port: Annotated[int, Field(ge=1, le=65535)] | None = None
+    # How long after one audit the next begins, and how long a difference must last to count.
+    audit_interval_seconds: Seconds = 15
+    audit_grace_seconds: Seconds = 5
     payment_timeout_seconds: Seconds = 900
     expiry_interval_seconds: Seconds = 5
     idempotency_hours: Annotated[int, Field(ge=24)] = 24
@@ -29,3 +33,12 @@ class Settings(ServiceSettings):
     sweep_interval_seconds: Seconds = 1
     # Beyond it a new order gets 503: more would only make all of them slower.
     sagas_max: Annotated[int, Field(ge=1)] = 2000
+
+    @property
+    def participant_urls(self) -> dict[Participant, str]:
+        """Return where each participant is."""
+        return {
+            Participant.PRODUCT: self.product_url,
+            Participant.COUPON: self.coupon_url,
+            Participant.BALANCE: self.balance_url,
+        }

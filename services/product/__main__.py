@@ -10,6 +10,7 @@ from services.product.batch import execute, understand
 from services.product.settings import Settings
 from shared.command_desk import CommandDesk
 from shared.contracts.commands import ProductCommands
+from shared.http.books import book_routes
 from shared.http.commands import command_route, outcomes_route
 from shared.http.server import HttpServer
 from shared.postgres import Pool, Session
@@ -32,6 +33,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             *api.routes(),
             command_route(desk, ProductCommands, understand),
             outcomes_route(pool, store.read_order_outcomes),
+            *book_routes(pool, store.list_holds, store.check_books),
         ]
         description = "Products, their prices and their stock."
         await HttpServer("product", description, settings, routes, {"database": database}).run(stop)

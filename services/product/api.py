@@ -1,7 +1,6 @@
 """The product service over HTTP: parse → use case → reply."""
 
 from typing import Annotated, Any
-from uuid import UUID
 
 from aiohttp import web
 from pydantic import Field, model_validator
@@ -72,24 +71,6 @@ class Products(Wire):
     next_cursor: str | None
 
 
-class Hold(Wire):
-    """Units an order took."""
-
-    order_id: UUID
-    product_id: str
-    quantity: int
-    unit_price: int
-    status: str
-    held_at: str
-
-
-class Holds(Wire):
-    """A page of holds, by order."""
-
-    items: list[Hold]
-    next_cursor: str | None
-
-
 class ProductApi:
     """The handlers and what they need."""
 
@@ -130,15 +111,6 @@ class ProductApi:
                 one,
                 (ProductNotFound, OutOfStock, StockTooLarge),
                 StockMove,
-            ),
-            Route(
-                "GET",
-                "/internal/v1/holds",
-                self.list_holds,
-                "Page through the holds, for the audit",
-                {200: Holds},
-                query=Page,
-                tags=("internal",),
             ),
         ]
 
@@ -186,17 +158,6 @@ class ProductApi:
             moved(locked["stock"], locked["put_in"], move.delta)
             row = await store.move_stock(db, product_id, move.delta)
         return reply(self._view(row))
-
-    async def list_holds(self, request: web.Request) -> web.Response:
-        """GET /internal/v1/holds."""
-        page = read_query(request, Page)
-        after = decode_cursor(page.cursor, UUID, str) or (UUID(int=0), "")
-        async with self._pool.connection() as db:
-            rows = await store.list_holds(db, after[0], after[1], page.limit + 1)
-        items = rows[: page.limit]
-        last = items[-1] if len(rows) > page.limit else None
-        cursor = encode_cursor(str(last["order_id"]), last["product_id"]) if last else None
-        return reply({"items": [dict(row) for row in items], "next_cursor": cursor})
 
     def _found(self, row: Row | None) -> dict[str, Any]:
         if row is None:

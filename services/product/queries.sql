@@ -69,8 +69,22 @@ FROM unnest($1::text[], $2::bigint[]) AS t (product_id, stock)
 WHERE p.product_id = t.product_id;
 
 -- name: list_holds
-SELECT order_id, product_id, quantity, unit_price, status, held_at FROM products.holds
-WHERE (order_id, product_id) > ($1, $2) ORDER BY order_id, product_id LIMIT $3;
+SELECT order_id, jsonb_object_agg(product_id, quantity) AS holds FROM products.holds
+WHERE order_id > $1 AND order_id <= $2 AND status = 'HELD'
+GROUP BY order_id ORDER BY order_id LIMIT $3;
+
+-- name: check_stock
+SELECT p.product_id, p.put_in, p.stock, coalesce(h.held, 0) AS held, count(*) OVER () AS violations
+FROM products.products AS p
+LEFT JOIN (SELECT product_id, sum(quantity)::bigint AS held FROM products.holds WHERE status = 'HELD'
+           GROUP BY product_id) AS h USING (product_id)
+WHERE p.put_in <> p.stock + coalesce(h.held, 0)
+ORDER BY p.product_id LIMIT 20;
+
+-- name: read_totals
+SELECT coalesce(sum(put_in), 0)::text AS put_in, coalesce(sum(stock), 0)::text AS stock,
+       (SELECT coalesce(sum(quantity), 0) FROM products.holds WHERE status = 'HELD')::text AS held
+FROM products.products;
 
 -- name: read_order_outcomes
 SELECT g.closed, o.type, o.attempt, o.applied, o.body, o.decided_at

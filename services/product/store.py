@@ -2,11 +2,13 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import asyncpg
 
 from services.product.domain import Decision, Hold, OrderId, ProductExists, ProductId, Stock, Units
+from shared.http.books import book_check
 from shared.participant import Outcome, OutcomeKey
 from shared.postgres import Connection, Row, load_queries
 
@@ -119,9 +121,19 @@ async def write_stock(db: Connection, units: dict[ProductId, int]) -> None:
     await db.execute(SQL["write_stock"], list(units), list(units.values()))
 
 
-async def list_holds(db: Connection, order_id: UUID, product_id: str, limit: int) -> list[Row]:
-    """Return up to `limit` holds after the given place, by order and product."""
-    return await db.fetch(SQL["list_holds"], order_id, product_id, limit)
+async def list_holds(db: Connection, after: UUID, until: UUID, limit: int) -> list[Row]:
+    """Return what is held now for up to `limit` orders after `after` and up to `until`, by order."""
+    return await db.fetch(SQL["list_holds"], after, until, limit)
+
+
+async def check_books(db: Connection) -> dict[str, Any]:
+    """Return this service's own checks and totals, as shared/contracts/books.py describes them."""
+    totals = await db.fetchrow(SQL["read_totals"])
+    assert totals is not None
+    return {
+        "checks": [book_check("stock + held = put in", await db.fetch(SQL["check_stock"]))],
+        "totals": {name: int(value) for name, value in totals.items()},
+    }
 
 
 async def read_order_outcomes(db: Connection, order_id: UUID) -> list[Row]:

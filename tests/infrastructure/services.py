@@ -79,6 +79,11 @@ class Client:
             items += page["items"]
         return items
 
+    async def holds(self, *orders: str) -> dict[str, dict[str, int | str]]:
+        """What the participant holds now for each of these orders that it holds anything for."""
+        pages = [await self.get("/internal/v1/holds", order_id=order) for order in orders]
+        return {item["order_id"]: item["holds"] for page in pages for item in page["items"]}
+
     async def command(self, *commands: Mapping[str, Any]) -> Sequence[Any]:
         """Run one batch of commands and return its outcomes."""
         outcomes: Sequence[Any] = (await self.post(COMMANDS_PATH, {"commands": commands}))["outcomes"]

@@ -1,4 +1,5 @@
-"""The operators' command line: `python -m services.order.admin --help`. It needs only ORDER_DATABASE_URL."""
+"""The operators' command line: `python -m services.order.admin --help`. It needs ORDER_DATABASE_URL; the audit also
+ORDER_PRODUCT_URL, ORDER_COUPON_URL and ORDER_BALANCE_URL."""
 
 import argparse
 import asyncio
@@ -10,6 +11,8 @@ from uuid import UUID
 
 from services.order.admin import acts
 from services.order.admin.acts import Who
+from services.order.admin.audit_api import audit_now, repair_orphans
+from services.order.participants import Participants
 from services.order.settings import Settings
 from shared.http.server import encode
 from shared.postgres import Pool, Session
@@ -18,7 +21,7 @@ from shared.settings import load
 
 
 def main() -> None:
-    """Run one command. Exit status: 0 done, 1 refused or out of reach, 3 drain-status says not yet."""
+    """Run one command. Exit status: 0 done, 1 refused or out of reach, 3 drain-status says not yet, 4 not clean."""
     arguments = _parser().parse_args()
     settings = load(Settings)
     try:
@@ -29,6 +32,8 @@ def main() -> None:
     _print(result, as_json=arguments.json)
     if arguments.command == "drain-status" and any(item["version"] == arguments.version for item in result):
         raise SystemExit(3)
+    if arguments.command == "audit" and not result["clean"]:
+        raise SystemExit(4)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -56,6 +61,8 @@ def _parser() -> argparse.ArgumentParser:
         command = commands.add_parser(name, parents=[common, act], help=text)
         command.add_argument("id", type=UUID, help="a saga's or an order's id")
     commands.add_parser("acts", parents=[common], help="list what operators did, newest first")
+    commands.add_parser("audit", parents=[common], help="run a pass of the audit now; exit with 4 unless clean")
+    commands.add_parser("repair", parents=[common, act], help="give back what the audit finds held for nobody")
     drain = commands.add_parser("drain-status", parents=[common], help="count live sagas by version")
     drain.add_argument("--version", type=int, help="exit with 3 while this version has live sagas")
     return parser
@@ -71,7 +78,19 @@ async def _run(arguments: argparse.Namespace, settings: Settings) -> Any:
             return await acts.list_acts(pool, 100)
         if arguments.command == "drain-status":
             return await acts.drain_status(pool)
+        if arguments.command == "audit":
+            return (await audit_now(settings, pool)).view()
+        if arguments.command == "repair":
+            return await _repair(arguments, settings, pool)
         return await _act(arguments, settings, pool)
+
+
+async def _repair(arguments: argparse.Namespace, settings: Settings, pool: Pool) -> list[dict[str, Any]]:
+    who = Who(arguments.by, arguments.reason)
+    async with Participants(settings.participant_urls) as participants:
+        commands = await repair_orphans(settings, pool, participants, who, dry_run=arguments.dry_run)
+    did = "would" if arguments.dry_run else "did"
+    return [{did: command.type, "order_id": command.order_id} for command in commands]
 
 
 async def _act(arguments: argparse.Namespace, settings: Settings, pool: Pool) -> list[dict[str, Any]]:
@@ -97,8 +116,8 @@ def _print(result: Any, *, as_json: bool) -> None:
         print(encode(result).decode())
     elif isinstance(result, Mapping):
         for name, value in result.items():
-            if name == "timeline":
-                print("timeline:")
+            if name in ("timeline", "findings"):
+                print(f"{name}:")
                 _table(value)
             else:
                 print(f"{name}: {_text(value)}")

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from uuid import UUID
 
 from services.order import store
-from services.order.saga import VERSIONS_KNOWN, Saga, Status, Transition, next_move, steps, undos
+from services.order.saga import VERSIONS_KNOWN, Command, Saga, Status, Transition, next_move, steps, undos
 from services.order.store import SQL
 from services.order.timeline import timeline
 from services.order.transitions import Change, Transitions
@@ -144,6 +144,12 @@ async def drain_status(pool: Pool) -> list[dict[str, Any]]:
     async with pool.connection() as db:
         rows = await db.fetch(SQL["count_live_by_version"])
     return [{**dict(row), "known": row["version"] in VERSIONS_KNOWN} for row in rows]
+
+
+async def record_repair(pool: Pool, who: Who, command: Command) -> None:
+    """Record that an orphan is about to be given back."""
+    async with pool.connection() as db:
+        await _record(db, who, "repair", UUID(command.order_id), None, command.wire())
 
 
 async def _find(db: Connection, id_: UUID) -> Saga:

@@ -1,4 +1,4 @@
--- What operators did to sagas and books, by whom and why.
+-- What operators did to sagas and books, by whom and why; and who audits.
 -- depends: 0001.orders
 
 CREATE TABLE orders.operator_acts (
@@ -13,3 +13,10 @@ CREATE TABLE orders.operator_acts (
 );
 
 CREATE INDEX operator_acts_of_order ON orders.operator_acts (order_id);
+
+-- What one process at a time does for all: the audit.
+CREATE TABLE orders.duties (
+    duty text PRIMARY KEY,
+    holder uuid NOT NULL,
+    lease_until timestamptz NOT NULL
+);

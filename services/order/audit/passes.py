@@ -1,0 +1,168 @@
+"""One pass of the audit: orders and the participants' holds are merged by order id, and what differs is confirmed.
+
+What is under way is left out: orders with a live saga, and ids younger than the grace period. A difference
+counts only if it is still there when the order and its holds are read again after the grace period, since the
+books are read at slightly different moments.
+"""
+
+import asyncio
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+from services.order import store
+from services.order.audit import rules
+from services.order.audit.books import BookReader
+from services.order.audit.rules import Finding, Holds
+from services.order.domain import Order
+from services.order.saga import Participant
+from shared.postgres import Pool, Row
+
+PAGE = 500  # orders a page: small enough not to be felt by the checkouts beside it
+FINDINGS_MAX = 1000  # listed in a report; all are counted
+FIRST, LAST = UUID(int=0), UUID(int=2**128 - 1)
+
+
+@dataclass(slots=True)
+class Report:
+    """What a pass found. `value_at_risk`: what live sagas tie up, and the age of the oldest in seconds."""
+
+    started_at: datetime
+    seconds: float = 0.0
+    orders: int = 0
+    under_way: int = 0
+    findings: list[Finding] = field(default_factory=list)
+    totals: dict[str, Mapping[str, int]] = field(default_factory=dict)
+    value_at_risk: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def clean(self) -> bool:
+        """Say whether the books balance."""
+        return not self.findings
+
+    def view(self) -> dict[str, Any]:
+        """Return the report as operators see it."""
+        return {
+            "clean": self.clean,
+            "started_at": self.started_at,
+            "seconds": round(self.seconds, 3),
+            "orders": self.orders,
+            "under_way": self.under_way,
+            "violations": len(self.findings),
+            "findings": [finding.view() for finding in self.findings[:FINDINGS_MAX]],
+            "totals": self.totals,
+            "value_at_risk": self.value_at_risk,
+        }
+
+
+class Auditor:
+    """Runs passes."""
+
+    def __init__(self, pool: Pool, books: BookReader, *, grace_seconds: float) -> None:
+        self._pool = pool
+        self._books = books
+        self._grace_seconds = grace_seconds
+
+    async def run(self) -> Report:
+        """Run one pass over everything. Raises Unavailable when a participant or the database does not answer."""
+        report = Report(datetime.now(UTC))
+        started = time.monotonic()
+        suspects = await self._compare_all(report)
+        if suspects:
+            await asyncio.sleep(self._grace_seconds)
+            for order_id in suspects:
+                report.findings += await self._look_again(order_id)
+        for participant in Participant:
+            await self._own_checks(participant, report)
+        async with self._pool.connection() as db:
+            row = await db.fetchrow(store.SQL["read_value_at_risk"])
+        report.value_at_risk = dict(row) if row else {}
+        report.seconds = time.monotonic() - started
+        return report
+
+    async def _compare_all(self, report: Report) -> list[UUID]:
+        """Walk all ids upward; return those where something differs."""
+        suspects: list[UUID] = []
+        after = FIRST
+        while after != LAST:
+            orders, until = await self._orders_after(after)
+            held: dict[Participant, dict[UUID, Holds]] = {}
+            for participant in Participant:
+                held[participant] = await self._books.holds_after(participant, after, PAGE)
+                if len(held[participant]) == PAGE:
+                    until = min(until, max(held[participant]))
+            newest = _newest_to_judge(self._grace_seconds)
+            for order_id in sorted({*orders, *(id_ for page in held.values() for id_ in page)}):
+                if order_id > until or _is_recent(order_id, newest):
+                    continue
+                found = {participant: page.get(order_id, {}) for participant, page in held.items()}
+                if self._differs(order_id, orders.get(order_id), found, report):
+                    suspects.append(order_id)
+            after = until
+        return suspects
+
+    def _differs(self, order_id: UUID, row: Row | None, found: Mapping[Participant, Holds], report: Report) -> bool:
+        if row is not None:
+            report.orders += 1
+            if not rules.at_rest(store.order_of(row), live=row["live"]):
+                report.under_way += 1
+                return False
+        return bool(_findings(order_id, row, found))
+
+    async def _orders_after(self, after: UUID) -> tuple[dict[UUID, Row], UUID]:
+        async with self._pool.connection() as db:
+            rows = await db.fetch(store.SQL["list_orders_to_audit"], after, PAGE)
+        until = rows[-1]["order_id"] if len(rows) == PAGE else LAST
+        return {row["order_id"]: row for row in rows}, until
+
+    async def _look_again(self, order_id: UUID) -> list[Finding]:
+        """Return what still differs. The order is read before and after its holds, and must not have moved."""
+        before = await self._order(order_id)
+        found = {participant: await self._books.holds_of(participant, order_id) for participant in Participant}
+        after = await self._order(order_id)
+        if _state(before) != _state(after):
+            return []
+        if after is not None and not rules.at_rest(store.order_of(after), live=after["live"]):
+            return []
+        return _findings(order_id, after, found)
+
+    async def _order(self, order_id: UUID) -> Row | None:
+        async with self._pool.connection() as db:
+            return await db.fetchrow(store.SQL["get_order_to_audit"], order_id)
+
+    async def _own_checks(self, participant: Participant, report: Report) -> None:
+        books = await self._books.own_checks(participant)
+        report.totals[participant.value] = books.totals
+        for check in books.checks:
+            if check.violations:
+                report.findings.append(
+                    Finding(rules.Kind.BOOKS, participant.value, None, check.name, check.examples, check.violations)
+                )
+
+
+def _findings(order_id: UUID, row: Row | None, found: Mapping[Participant, Holds]) -> list[Finding]:
+    order: Order | None = store.order_of(row) if row is not None else None
+    findings = list(rules.compare(order_id, order, found))
+    if order is not None and row is not None:
+        findings += rules.compare_events(order, row["events"])
+    return findings
+
+
+def _state(row: Row | None) -> tuple[Any, ...] | None:
+    return None if row is None else (row["status"], row["closing"], row["live"], row["event_sequence"])
+
+
+def _newest_to_judge(grace_seconds: float) -> int:
+    return time.time_ns() // 1_000_000 - int(grace_seconds * 1000)
+
+
+def _is_recent(order_id: UUID, newest_milliseconds: int) -> bool:
+    """Say whether a UUIDv7 was made within the grace period: its order may not be committed yet. An id from the
+    future, or of another kind, is nobody's that we made, and is judged."""
+    if order_id.version != 7:
+        return False
+    made = order_id.int >> 80
+    return newest_milliseconds < made <= time.time_ns() // 1_000_000 + 60_000

@@ -1,0 +1,121 @@
+"""What must agree, purely: each order's due holds, its events, and the findings where they differ."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+from uuid import UUID
+
+from services.order.domain import Order, OrderStatus
+from services.order.saga import DEBIT, EVENTS, HOLD, REDEEM, Participant
+
+Holds = Mapping[str, int | str]
+HOLDING: tuple[OrderStatus, ...] = (OrderStatus.PAID, OrderStatus.PENDING_PAYMENT)
+UNDO = {Participant.PRODUCT: HOLD.undo, Participant.COUPON: REDEEM.undo, Participant.BALANCE: DEBIT.undo}
+NOTHING: Mapping[Participant, Holds] = {participant: {} for participant in Participant}
+
+
+class Kind(StrEnum):
+    """What kind of disagreement a finding is."""
+
+    ORPHAN = "orphan"  # held for an order that is gone or has ended without it: an undo repairs it
+    MISSING = "missing"  # due to a live order, but not held
+    DIFFERENT = "different"  # held for a live order, but not what is due
+    EVENTS = "events"  # an order's events don't tell its history
+    BOOKS = "books"  # a participant's own books don't add up
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One disagreement. `worth`: money in minor units, units or coupons, by what the participant keeps."""
+
+    kind: Kind
+    participant: str
+    order_id: UUID | None
+    due: Any
+    found: Any
+    worth: int
+
+    def view(self) -> dict[str, Any]:
+        """Return the finding as operators see it."""
+        return {
+            "kind": self.kind.value,
+            "participant": self.participant,
+            "order_id": self.order_id,
+            "due": self.due,
+            "found": self.found,
+            "worth": self.worth,
+        }
+
+
+def due(order: Order) -> Mapping[Participant, Holds]:
+    """Return what each participant must hold for an order that is at rest."""
+    if order.status not in HOLDING:
+        return NOTHING
+    paid = order.status is OrderStatus.PAID
+    coupon = {order.coupon_id: "REDEEMED" if paid else "RESERVED"} if order.coupon_id else {}
+    money = {order.user_id: order.total_amount} if paid and order.total_amount else {}
+    return {
+        Participant.PRODUCT: {line.product_id: line.quantity for line in order.lines},
+        Participant.COUPON: coupon,
+        Participant.BALANCE: money,
+    }
+
+
+def compare(order_id: UUID, order: Order | None, found: Mapping[Participant, Holds]) -> Iterator[Finding]:
+    """Yield the findings for one order at rest, or for holds that name no order."""
+    expected = NOTHING if order is None else due(order)
+    for participant in Participant:
+        want, have = expected[participant], found.get(participant, {})
+        if want == have:
+            continue
+        if not want:
+            kind = Kind.ORPHAN
+        elif not have:
+            kind = Kind.MISSING
+        else:
+            kind = Kind.DIFFERENT
+        yield Finding(kind, participant.value, order_id, dict(want), dict(have), _worth(want, have))
+
+
+def compare_events(order: Order, stored: Sequence[str]) -> Iterator[Finding]:
+    """Yield a finding if the stored events don't tell the order's history.
+
+    Published events are removed after their retention, so those that are left must be its last ones.
+    """
+    history = events_due(order)
+    complete = len(history) == order.event_sequence
+    if not complete or list(stored) != history[len(history) - len(stored) :]:
+        yield Finding(Kind.EVENTS, "order", order.order_id, history, list(stored), 1)
+
+
+def events_due(order: Order) -> list[str]:
+    """Return the types of the events that an order at rest must have written, in sequence."""
+    later = order.expires_at is not None
+    placed = [EVENTS[OrderStatus.PENDING_PAYMENT]] if later else []
+    paid = [EVENTS[OrderStatus.PAID]]
+    history = {
+        OrderStatus.PENDING_PAYMENT: placed,
+        OrderStatus.PAID: placed + paid,
+        OrderStatus.EXPIRED: [*placed, EVENTS[OrderStatus.EXPIRED]],
+        OrderStatus.CANCELLED: [*placed, EVENTS[OrderStatus.CANCELLED]],
+        OrderStatus.REFUNDED: [*placed, *paid, EVENTS[OrderStatus.REFUNDED]],
+    }
+    return history.get(order.status, [])
+
+
+def at_rest(order: Order, *, live: bool) -> bool:
+    """Say whether nothing is under way for an order, so that everything must agree."""
+    return not live and order.closing is None and order.status not in (OrderStatus.PLACING, OrderStatus.PAYING)
+
+
+def _worth(want: Holds, have: Holds) -> int:
+    """Return the difference in units or money; a coupon counts as one."""
+    total = 0
+    for name in {*want, *have}:
+        left, right = want.get(name, 0), have.get(name, 0)
+        if isinstance(left, str) or isinstance(right, str):
+            total += left != right
+        else:
+            total += abs(left - right)
+    return total

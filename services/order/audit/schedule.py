@@ -1,0 +1,93 @@
+"""Runs the audit over and over, in one process at a time, and tells its result as metrics and log lines."""
+
+import asyncio
+from collections.abc import Sequence
+from uuid import UUID
+
+import structlog
+from prometheus_client import Counter, Gauge
+
+from services.order import store
+from services.order.audit.passes import Auditor, Report
+from services.order.audit.rules import UNDO, Finding, Kind
+from services.order.participants import Participants
+from services.order.saga import Command, Participant
+from shared.postgres import Pool
+from shared.refusals import Unavailable
+
+log = structlog.get_logger()
+
+DUTY = "audit"
+VIOLATIONS = Gauge("audit_violations", "Disagreements that the last pass confirmed", ["kind"])
+ORPHANS_WORTH = Gauge("audit_orphans_worth", "Money, units or coupons held for nobody", ["participant"])
+LAST_PASS = Gauge("audit_last_pass_timestamp_seconds", "When the last pass ended")
+PASS_SECONDS = Gauge("audit_pass_seconds", "How long the last pass took")
+FAILED = Counter("audit_passes_failed_total", "Passes that could not read all books")
+AT_RISK = Gauge("value_at_risk", "Money, units and coupons that live sagas tie up", ["what"])
+AT_RISK_AGE = Gauge("value_at_risk_oldest_seconds", "Age of the oldest live saga")
+UNPUBLISHED_AGE = Gauge("outbox_oldest_unpublished_seconds", "Age of the oldest event that the relay has not published")
+
+
+class AuditSchedule:
+    """The continuous audit of this process, if the duty is its."""
+
+    def __init__(self, process_id: UUID, pool: Pool, auditor: Auditor, *, interval_seconds: float) -> None:
+        self._process_id = process_id
+        self._pool = pool
+        self._auditor = auditor
+        self._interval_seconds = interval_seconds
+        self.last: Report | None = None
+
+    async def run(self) -> None:
+        """Audit, for ever, while no other process does."""
+        while True:
+            try:
+                if await self._is_ours():
+                    self.last = await self._auditor.run()
+                    publish(self.last)
+            except Unavailable as error:
+                FAILED.inc()
+                log.warning("audit incomplete", error=str(error))
+            await asyncio.sleep(self._interval_seconds)
+
+    async def _is_ours(self) -> bool:
+        # Held for three intervals: a pass may take longer than one, and a dead holder is replaced soon.
+        async with self._pool.connection() as db:
+            seconds = 3 * self._interval_seconds
+            return await db.fetchrow(store.SQL["hold_duty"], DUTY, self._process_id, seconds) is not None
+
+
+def publish(report: Report) -> None:
+    """Set the metrics and log what was found."""
+    for kind in Kind:
+        VIOLATIONS.labels(kind.value).set(sum(finding.kind is kind for finding in report.findings))
+    for participant in Participant:
+        worth = sum(
+            finding.worth
+            for finding in report.findings
+            if finding.kind is Kind.ORPHAN and finding.participant == participant.value
+        )
+        ORPHANS_WORTH.labels(participant.value).set(worth)
+    LAST_PASS.set_to_current_time()
+    PASS_SECONDS.set(report.seconds)
+    for what in ("amount", "units", "coupons", "sagas"):
+        AT_RISK.labels(what).set(report.value_at_risk.get(what, 0))
+    AT_RISK_AGE.set(report.value_at_risk.get("oldest_seconds", 0))
+    UNPUBLISHED_AGE.set(report.value_at_risk.get("oldest_unpublished_seconds", 0))
+    for finding in report.findings:
+        log.error("audit finding", **finding.view())
+
+
+def repairs(findings: Sequence[Finding]) -> list[Command]:
+    """Return the undos that give orphans back. Nothing else is repaired by itself: an operator must look."""
+    commands = []
+    for finding in findings:
+        if finding.kind is Kind.ORPHAN and finding.order_id is not None:
+            participant = Participant(finding.participant)
+            commands.append(Command(participant, UNDO[participant], str(finding.order_id), 0, {}))
+    return commands
+
+
+async def repair(participants: Participants, commands: Sequence[Command]) -> None:
+    """Send the undos. They are idempotent: what was undone meanwhile stays so. Raises Unavailable."""
+    await asyncio.gather(*(participants.send(command) for command in commands))

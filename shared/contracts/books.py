@@ -1,0 +1,57 @@
+"""What participants tell the audit, version 1: what they hold for which order, and whether their own books add up."""
+
+from typing import Annotated, Any
+from uuid import UUID
+
+from pydantic import Field
+
+from shared.http.wire import Query, Wire
+
+HOLDS_PATH = "/internal/v1/holds"
+BOOKS_PATH = "/internal/v1/books"
+HOLDS_MAX = 1000  # orders a page: a fiftieth of a second of Postgres' time
+
+
+class HoldsQuery(Query):
+    """A page of orders in order of id: those after `after`, or just `order_id`."""
+
+    after: UUID = UUID(int=0)
+    order_id: UUID | None = None
+    limit: Annotated[int, Field(ge=1, le=HOLDS_MAX)] = HOLDS_MAX
+
+    def bounds(self) -> tuple[UUID, UUID]:
+        """Return the id that the page begins after, and the last that it may reach."""
+        if self.order_id is None:
+            return self.after, UUID(int=2**128 - 1)
+        return UUID(int=max(0, self.order_id.int - 1)), self.order_id
+
+
+class OrderHolds(Wire):
+    """What is held for one order now; what was given back is not listed.
+
+    product: units by product id. coupon: RESERVED or REDEEMED by coupon id. balance: amount by user id.
+    """
+
+    order_id: UUID
+    holds: dict[str, int | str]
+
+
+class HoldsPage(Wire):
+    """A page; fewer orders than `limit` means that there are no more."""
+
+    items: list[OrderHolds]
+
+
+class BookCheck(Wire):
+    """A rule of a participant's own books, how many rows break it, and some of them."""
+
+    name: str
+    violations: int
+    examples: list[dict[str, Any]]
+
+
+class Books(Wire):
+    """A participant's own checks and its totals."""
+
+    checks: list[BookCheck]
+    totals: dict[str, int]
