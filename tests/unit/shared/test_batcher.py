@@ -1,0 +1,140 @@
+"""Natural batching: what arrives while a batch is in flight goes in the next one, and nobody's failure is another's."""
+
+import asyncio
+from collections.abc import Sequence
+
+import pytest
+
+from shared.batcher import Batcher, one_by_one_when
+from shared.refusals import Unavailable
+
+
+class Work:
+    """Work that waits to be let through, and keeps the batches it got."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[int]] = []
+        self.started = asyncio.Event()
+        self.through = asyncio.Event()
+
+    async def __call__(self, items: Sequence[int]) -> Sequence[int | BaseException]:
+        self.batches.append(list(items))
+        self.started.set()
+        await self.through.wait()
+        return [ValueError(item) if item < 0 else item * 10 for item in items]
+
+
+def batcher(work: object, *, batch_max: int = 4, queue_max: int = 8) -> Batcher[int, int]:
+    return Batcher("test", work, batch_max=batch_max, queue_max=queue_max)  # type: ignore[arg-type]
+
+
+async def test_a_lone_item_leaves_at_once() -> None:
+    work = Work()
+    work.through.set()
+    async with batcher(work) as batches:
+        assert await batches.submit(1) == 10
+    assert work.batches == [[1]]
+
+
+async def test_what_arrives_while_a_batch_is_in_flight_goes_in_the_next_in_order_and_bounded() -> None:
+    work = Work()
+    async with batcher(work, batch_max=4) as batches:
+        first = batches.submit(0)
+        await work.started.wait()
+        others = [batches.submit(item) for item in range(1, 7)]
+        work.through.set()
+        assert await asyncio.gather(first, *others) == [0, 10, 20, 30, 40, 50, 60]
+    assert work.batches == [[0], [1, 2, 3, 4], [5, 6]]
+
+
+async def test_an_item_s_failure_is_its_own() -> None:
+    work = Work()
+    work.through.set()
+    async with batcher(work) as batches:
+        good, bad = batches.submit(1), batches.submit(-1)
+        assert await good == 10
+        with pytest.raises(ValueError, match="-1"):
+            await bad
+
+
+async def test_a_failed_batch_fails_its_items_and_not_the_next_batch() -> None:
+    async def work(items: Sequence[int]) -> Sequence[int]:
+        if 0 in items:
+            raise OSError("gone")
+        return items
+
+    async with batcher(work, batch_max=2) as batches:
+        futures = [batches.submit(item) for item in (0, 1, 2, 3)]
+        results = await asyncio.gather(*futures, return_exceptions=True)
+    assert [type(result) for result in results] == [OSError, OSError, int, int]
+
+
+async def test_a_result_too_few_fails_the_batch_instead_of_leaving_someone_waiting() -> None:
+    async def work(items: Sequence[int]) -> Sequence[int]:
+        return items[:-1]
+
+    async with batcher(work) as batches:
+        with pytest.raises(RuntimeError, match="returned 0 results"):
+            await batches.submit(1)
+
+
+async def test_a_waiter_that_gives_up_cancels_nobody_else_s_batch() -> None:
+    work = Work()
+    async with batcher(work) as batches:
+        first = batches.submit(0)
+        await work.started.wait()
+        impatient, patient = batches.submit(1), batches.submit(2)
+        impatient.cancel()
+        first.cancel()
+        work.through.set()
+        assert await patient == 20
+    assert work.batches == [[0], [1, 2]]
+
+
+async def test_a_full_queue_refuses_and_recovers() -> None:
+    work = Work()
+    async with batcher(work, queue_max=2) as batches:
+        first = batches.submit(0)
+        await work.started.wait()
+        waiting = [batches.submit(item) for item in (1, 2)]
+        assert batches.full
+        with pytest.raises(Unavailable):
+            await batches.submit(3)
+        work.through.set()
+        await asyncio.gather(first, *waiting)
+        assert await batches.submit(4) == 40
+
+
+async def test_closing_finishes_what_is_queued_and_takes_nothing_more() -> None:
+    work = Work()
+    async with batcher(work) as batches:
+        first = batches.submit(0)
+        await work.started.wait()
+        queued = batches.submit(1)
+        work.through.set()
+    assert (first.result(), queued.result()) == (0, 10)
+    with pytest.raises(Unavailable):
+        await batches.submit(2)
+
+
+async def test_a_batch_that_fails_for_some_of_its_items_is_tried_one_by_one() -> None:
+    async def work(items: Sequence[int]) -> Sequence[int | BaseException]:
+        if -1 in items:
+            raise ValueError("some")
+        return items
+
+    results = await one_by_one_when(lambda error: isinstance(error, ValueError), work)([1, -1, 2])
+    assert [type(result) for result in results] == [int, ValueError, int]
+
+
+async def test_a_batch_that_fails_for_all_is_not_tried_one_by_one() -> None:
+    tries = 0
+
+    async def work(_items: Sequence[int]) -> Sequence[int]:
+        nonlocal tries
+        tries += 1
+        raise OSError("gone")
+
+    with pytest.raises(OSError, match="gone"):
+        await one_by_one_when(lambda error: isinstance(error, ValueError), work)([1, 2])
+    assert tries == 1

@@ -1,0 +1,197 @@
+"""Strict input: nothing is coerced, everything is bounded, and what is wrong is named."""
+
+import asyncio
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+from aiohttp import StreamReader, web
+from aiohttp.base_protocol import BaseProtocol
+from aiohttp.test_utils import make_mocked_request
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shared.http.problems import (
+    BodyTooLarge,
+    MalformedBody,
+    NotFound,
+    RequestTimeout,
+    UnsupportedMediaType,
+    ValidationFailed,
+)
+from shared.http.wire import (
+    INT64_MAX,
+    Id,
+    Int64,
+    Moment,
+    NoBody,
+    Page,
+    Wire,
+    decode_cursor,
+    encode_cursor,
+    path_id,
+    path_uuid,
+    read_body,
+    read_query,
+)
+
+
+class Thing(Wire):
+    """A wire model with one field of each kind."""
+
+    name: Id
+    size: Int64 = 0
+    at: Moment | None = None
+    parts: tuple["Thing", ...] = ()
+
+
+class Connected(BaseProtocol):
+    """A connection on which nothing more arrives."""
+
+    connected = True
+
+
+def request(body: bytes | None, media_type: str = "application/json", **headers: str) -> web.Request:
+    """A POST with a body, or one whose body never comes."""
+    stream = StreamReader(Connected(asyncio.get_running_loop()), 2**20)
+    if body is not None:
+        stream.feed_data(body)
+        stream.feed_eof()
+    given = {"Content-Type": media_type, **{name.replace("_", "-"): value for name, value in headers.items()}}
+    return make_mocked_request("POST", "/", headers=given, payload=stream)
+
+
+def ask(query: str) -> web.Request:
+    return make_mocked_request("GET", f"/?{query}")
+
+
+async def errors(body: bytes) -> list[tuple[str, str]]:
+    with pytest.raises(ValidationFailed) as refused:
+        await read_body(request(body), Thing)
+    return [(error["pointer"], error["message"]) for error in refused.value.members["errors"]]
+
+
+async def test_a_body_becomes_its_model() -> None:
+    thing = await read_body(request(b'{"name": "a", "at": "2030-01-01T00:00:00Z"}'), Thing)
+    assert (thing.name, thing.size, thing.at and thing.at.year) == ("a", 0, 2030)
+
+
+@pytest.mark.parametrize(
+    "size", ["1.0", "1.5", '"1"', "true", "null", "[]", str(2**63), str(-(2**63) - 1), "1e3", "9" * 400]
+)
+async def test_what_is_no_64_bit_integer_is_refused_not_coerced(size: str) -> None:
+    ((pointer, _),) = await errors(b'{"name": "a", "size": %s}' % size.encode())
+    assert pointer == "/size"
+
+
+@pytest.mark.parametrize("size", [-(2**63), 0, INT64_MAX])
+async def test_every_64_bit_integer_is_taken(size: int) -> None:
+    assert (await read_body(request(b'{"name": "a", "size": %d}' % size), Thing)).size == size
+
+
+@pytest.mark.parametrize("name", [b"", b"a\\u0000b", b"\\u001b[2J", b"\\u0085", b"x" * 129])
+async def test_a_text_that_breaks_databases_logs_or_bounds_is_refused(name: bytes) -> None:
+    ((pointer, _),) = await errors(b'{"name": "%s"}' % name)
+    assert pointer == "/name"
+
+
+async def test_every_error_is_named_by_its_json_pointer() -> None:
+    found = await errors(b'{"name": "a", "parts": [{"name": "b"}, {"size": "x"}], "a/b~c": 1}')
+    assert {pointer for pointer, _ in found} == {"/parts/1/name", "/parts/1/size", "/a~1b~0c"}
+
+
+async def test_no_more_than_twenty_errors_are_told() -> None:
+    assert len(await errors(b'{"name": "a", %s}' % b",".join(b'"x%d": 1' % n for n in range(500)))) == 20
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"{}{}", b"\xff", b'{"name": "\xff"}', XX)
+async def test_what_is_no_json_is_malformed(body: bytes) -> None:
+    with pytest.raises(MalformedBody):
+        await read_body(request(body), Thing)
+
+
+@pytest.mark.parametrize(
+    ("media_type", "headers"),
+    [
+        ("text/plain", {}),
+        ("application/problem+json", {}),
+        ("application/json; charset=latin-1", {}),
+        ("application/json", {"Content_Encoding": "gzip"}),
+    ],
+)
+async def test_another_media_type_is_refused(media_type: str, headers: dict[str, str]) -> None:
+    with pytest.raises(UnsupportedMediaType):
+        await read_body(request(b'{"name": "a"}', media_type, **headers), Thing)
+
+
+@pytest.mark.parametrize("media_type", ["application/json; charset=UTF-8", "Application/JSON"])
+async def test_ways_to_write_the_media_type_are_taken(media_type: str) -> None:
+    assert (await read_body(request(b'{"name": "a"}', media_type), Thing)).name == "a"
+
+
+async def test_a_body_above_the_limit_is_refused_announced_or_not() -> None:
+    for headers in ({}, {"Content_Length": "101"}):
+        with pytest.raises(BodyTooLarge):
+            await read_body(request(b" " * 101, **headers), Thing, limit_bytes=100)
+
+
+async def test_a_body_that_does_not_come_times_out() -> None:
+    with pytest.raises(RequestTimeout):
+        await read_body(request(None), Thing, timeout_seconds=0.01)
+
+
+async def test_a_call_without_a_body_takes_nothing_or_an_empty_object() -> None:
+    await read_body(request(b""), NoBody)
+    await read_body(request(b"{}"), NoBody)
+    with pytest.raises(ValidationFailed):
+        await read_body(request(b'{"a": 1}'), NoBody)
+
+
+def test_a_limit_has_a_default_and_is_lowered_to_the_maximum() -> None:
+    assert [read_query(ask(query), Page).limit for query in ("", "limit=1", "limit=100", "limit=101")] == [
+        20,
+        1,
+        100,
+        100,
+    ]
+
+
+@pytest.mark.parametrize("query", ["limit=0", "limit=-1", "limit=a", "limit=1.5", "limit=", "x=1", "limit=1&limit=1"])
+def test_a_query_that_breaks_its_model_is_refused_and_its_parameter_named(query: str) -> None:
+    with pytest.raises(ValidationFailed) as refused:
+        read_query(ask(query), Page)
+    assert refused.value.members["errors"][0]["pointer"] == f"/query/{query.partition('=')[0]}"
+
+
+@given(st.text(st.characters(exclude_categories=["Cc", "Cs"])), st.integers(0, INT64_MAX), st.uuids())
+def test_a_cursor_brings_back_what_it_was_made_of(text: str, number: int, uuid: UUID) -> None:
+    assert decode_cursor(encode_cursor(text, number, str(uuid)), str, int, UUID) == (text, number, uuid)
+
+
+@given(st.text() | st.binary().map(bytes.hex))
+def test_no_text_of_a_client_breaks_reading_a_cursor(cursor: str) -> None:
+    try:
+        (number,) = decode_cursor(cursor, int) or (0,)
+    except ValidationFailed:
+        return
+    assert 0 <= number <= INT64_MAX
+
+
+@pytest.mark.parametrize("parts", [(), ("a",), (1, 2), (-1,), (2**63,)])
+def test_a_cursor_of_another_list_is_refused(parts: tuple[Any, ...]) -> None:
+    with pytest.raises(ValidationFailed):
+        decode_cursor(encode_cursor(*parts), int)
+
+
+@pytest.mark.parametrize("name", ["", "a\0", "a\n", "\ud800", "x" * 129])
+def test_what_can_be_nobody_s_id_is_not_found(name: str) -> None:
+    with pytest.raises(NotFound):
+        path_id(make_mocked_request("GET", "/", match_info={"id": name}), "id", NotFound)
+
+
+def test_an_id_in_the_path_is_taken() -> None:
+    uuid = uuid4()
+    assert path_id(make_mocked_request("GET", "/", match_info={"id": "ü/1"}), "id", NotFound) == "ü/1"
+    assert path_uuid(make_mocked_request("GET", "/", match_info={"id": str(uuid)}), "id", NotFound) == uuid
+    with pytest.raises(NotFound):
+        path_uuid(make_mocked_request("GET", "/", match_info={"id": "1"}), "id", NotFound)
