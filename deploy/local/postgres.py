@@ -209,7 +209,8 @@ class Postgres:
         for folder in (path, *path.parents):
             mode = folder.stat().st_mode
             if mode & stat.S_IXOTH == 0:
-                self._say(f"Opening {folder} for passing through (o+x): Postgres refuses to run as root")
+                if not folder.is_relative_to(ROOT):
+                    self._say(f"Opening {folder} for passing through (o+x): Postgres refuses to run as root")
                 folder.chmod(mode | stat.S_IXOTH)
 
 

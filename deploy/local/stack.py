@@ -61,7 +61,9 @@ class Stack:
         await together(self._start_database(), self._start_broker())
         self._environment = service_environment(self._configuration, os.environ, self._urls, self._kafka)
         await self._migrate()
-        if BROKER in self._parts:
+        # Our broker begins empty, and our data may have been published to another one before. Of two servers that
+        # aren't ours, only their operators can say that they belong together.
+        if BROKER in self._parts or POSTGRES in self._parts:
             await self._bootstrap()
         await together(*(self._start_service(service) for service in SERVICES))
         if demo:
@@ -134,7 +136,7 @@ class Stack:
 
     async def _bootstrap(self) -> None:
         await self._command("relay", "bootstrap")
-        self._say("The relay knows that the broker is new")
+        self._say("The relay knows its broker")
 
     async def _declare_again(self) -> None:
         """A broker that was restarted has forgotten everything, so the relay is told so, as at the start."""

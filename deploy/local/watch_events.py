@@ -7,6 +7,7 @@ import argparse
 import asyncio
 import contextlib
 import json
+import logging
 import os
 import signal
 import sys
@@ -20,7 +21,7 @@ from deploy.local.folder import Folder, NotRunningError
 
 TOPIC = "orders.v1"
 FETCH_WAIT_MS = 100  # the embedded broker lets a reader at the end wait this long even when an event arrives
-RETRY_SECONDS = 1.0  # between looks at a topic that isn't there yet
+LOOK_SECONDS = 1.0  # between looks at a topic that isn't there yet, and at whether it all still runs
 
 Json = dict[str, Any]
 
@@ -64,7 +65,7 @@ async def watch(kafka: str, *, from_now: bool, as_json: bool) -> None:
     try:
         # Subscribing to a topic that isn't there could create it, with another number of partitions than it needs.
         while TOPIC not in await consumer.topics():  # noqa: ASYNC110 # the broker tells nobody of new topics
-            await asyncio.sleep(RETRY_SECONDS)
+            await asyncio.sleep(LOOK_SECONDS)
         # Without a group: every partition is ours, and nothing is remembered.
         consumer.subscribe([TOPIC])
         async for record in consumer:
@@ -81,16 +82,25 @@ def _data(value: bytes | None) -> Any:
         return (value or b"").decode("utf-8", "replace")
 
 
-async def _until_interrupted(work: asyncio.Task[None]) -> None:
+async def _watch_until_the_end(folder: Folder, kafka: str, arguments: argparse.Namespace) -> None:
+    """Watch until Ctrl-C, or until what is watched has stopped."""
+    watching = asyncio.create_task(watch(kafka, from_now=arguments.from_now, as_json=arguments.json))
+    ending = asyncio.create_task(_end_of(folder))
     for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, work.cancel)
-    with contextlib.suppress(asyncio.CancelledError):
-        await work
+        asyncio.get_running_loop().add_signal_handler(number, ending.cancel)
+    await asyncio.wait((watching, ending), return_when=asyncio.FIRST_COMPLETED)
+    for task in (watching, ending):
+        task.cancel()
+    (failure, _) = await asyncio.gather(watching, ending, return_exceptions=True)
+    if isinstance(failure, Exception):
+        raise failure
 
 
-async def _main(kafka: str, arguments: argparse.Namespace) -> None:
-    work = asyncio.create_task(watch(kafka, from_now=arguments.from_now, as_json=arguments.json))
-    await _until_interrupted(work)
+async def _end_of(folder: Folder) -> None:
+    with contextlib.suppress(NotRunningError):
+        while folder.read_run():  # noqa: ASYNC110 # another process's word
+            await asyncio.sleep(LOOK_SECONDS)
+    print("It was stopped", file=sys.stderr)
 
 
 def main() -> None:
@@ -98,13 +108,16 @@ def main() -> None:
     parser.add_argument("--from-now", action="store_true", help="only events that arrive from now on")
     parser.add_argument("--json", action="store_true", help="print each event as a line of JSON")
     arguments = parser.parse_args()
+    # A broker that is away for a moment is tried again; a page of the client's warnings tells nobody more.
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
+    folder = Folder(local_folder(os.environ))
     try:
-        kafka = str(Folder(local_folder(os.environ)).read_run()["kafka"])
+        kafka = str(folder.read_run()["kafka"])
     except NotRunningError:
         print("Nothing runs here: start it with `make run` and wait until it says so", file=sys.stderr)
         sys.exit(2)
     try:
-        asyncio.run(_main(kafka, arguments))
+        asyncio.run(_watch_until_the_end(folder, kafka, arguments))
     except KafkaError as error:
         print(f"Reading {TOPIC} from {kafka} failed: {error}", file=sys.stderr)
         sys.exit(1)
@@ -113,4 +126,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with contextlib.suppress(KeyboardInterrupt):  # before the event loop takes the signal
+        main()

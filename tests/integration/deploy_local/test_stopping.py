@@ -7,6 +7,7 @@ import time
 import psutil
 import psycopg
 import pytest
+from aiokafka import AIOKafkaProducer
 
 from tests.infrastructure.waiting import wait_until
 from tests.integration.deploy_local.local_run import ELSEWHERE, STOP_SECONDS, LocalRun
@@ -87,6 +88,18 @@ def test_a_lock_file_whose_pid_belongs_to_a_stranger_does_not_keep_postgres_from
     )
     local.start()
     assert local.end() == 0
+
+
+async def test_watching_ends_with_what_is_watched(local: LocalRun) -> None:
+    local.start()
+    async with AIOKafkaProducer(bootstrap_servers=local.run_json()["kafka"]) as producer:
+        await producer.send_and_wait("orders.v1", b"{}", headers=[("ce_subject", b"o-1")])
+    watching = local.command("deploy.local.watch_events")
+    assert watching.stdout is not None
+    assert "o-1" in watching.stdout.readline()
+    assert local.end() == 0
+    output, _ = watching.communicate(timeout=30)
+    assert (watching.returncode, output) == (0, "It was stopped\n")
 
 
 def test_cleaning_removes_the_folder(local: LocalRun) -> None:
