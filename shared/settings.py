@@ -23,7 +23,9 @@ def _http_url(url: str) -> str:
 
 PostgresUrl = Annotated[str, AfterValidator(_postgres_url)]
 HttpUrl = Annotated[str, AfterValidator(_http_url)]
-Seconds = Annotated[float, Field(gt=0)]
+# A year at the most: what is longer is a mistake, and infinity overflows clocks and Postgres' intervals.
+Seconds = Annotated[float, Field(gt=0, le=31_536_000)]
+Port = Annotated[int, Field(ge=1, le=65535)]
 
 
 class ServiceSettings(BaseSettings):
@@ -32,7 +34,7 @@ class ServiceSettings(BaseSettings):
     model_config = SettingsConfigDict(frozen=True, extra="ignore", populate_by_name=True)
 
     host: str = "127.0.0.1"
-    port: Annotated[int, Field(ge=1, le=65535)]
+    port: Port
     database_url: PostgresUrl
     # Prepared statements don't survive a transaction-pooling pgbouncer older than 1.21: set 0 behind one.
     statement_cache_size: Annotated[int, Field(ge=0)] = 256

@@ -2,7 +2,7 @@
 
 from pydantic_settings import SettingsConfigDict
 
-from shared.settings import ServiceSettings
+from shared.settings import Port, ServiceSettings
 
 
 class Settings(ServiceSettings):
@@ -10,4 +10,4 @@ class Settings(ServiceSettings):
 
     model_config = SettingsConfigDict(env_prefix="PRODUCT_")
 
-    port: int = 8002
+    port: Port = 8002
