@@ -4,6 +4,9 @@ postgres_url      session  the superuser's address of a fresh database with the 
 database          module   a `Database` of the module's own, likewise; `.url`, `.as_role("order_service")`
 create_database   session  creates a further one; `create_database(roles=False)` is quite empty
 kafka_bootstrap   session  the broker's `host:port`; its topics stay for all later tests, so name them apart
+stack             session  the five services as processes under `python -m deploy.local`; tests share it, so each
+                           makes products, coupons and users of its own
+shop              function a client of each of the stack's services
 
 Where they come from is told under the number of collected tests. TEST_DATABASE_URL (a superuser's) and
 TEST_KAFKA_BOOTSTRAP_SERVERS name running servers; TEST_POSTGRES=docker|system|embedded and
@@ -11,7 +14,7 @@ TEST_BROKER=docker|maven|embedded choose. With CI=true the broker has to be a re
 """
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack
 
 import pytest
@@ -21,6 +24,7 @@ from tests.infrastructure.databases import Database, fresh_database
 from tests.infrastructure.postgres import choose_postgres
 from tests.infrastructure.reaper import Reaper
 from tests.infrastructure.sources import Source
+from tests.infrastructure.stack import Shop, Stack, running, shopping
 
 POSTGRES = pytest.StashKey[Source]()
 BROKER = pytest.StashKey[Source]()
@@ -91,3 +95,22 @@ def database(postgres_server: str) -> Iterator[Database]:
 def kafka_bootstrap(pytestconfig: pytest.Config, reaper: Reaper) -> str:
     """The broker's address, `host:port`."""
     return pytestconfig.stash[BROKER].start(reaper)
+
+
+@pytest.fixture(scope="session")
+def stack(
+    create_database: Callable[..., Database],
+    kafka_bootstrap: str,
+    tmp_path_factory: pytest.TempPathFactory,
+    reaper: Reaper,
+) -> Iterator[Stack]:
+    """The whole product, stopped and seen to have stopped when the tests end."""
+    with running(create_database(), kafka_bootstrap, tmp_path_factory.mktemp("stack"), reaper) as stack:
+        yield stack
+
+
+@pytest.fixture
+async def shop(stack: Stack) -> AsyncIterator[Shop]:
+    """Clients of the stack's services."""
+    async with shopping(stack) as shop:
+        yield shop

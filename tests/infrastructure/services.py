@@ -46,10 +46,11 @@ class Answer:
 
 
 class Client:
-    """Calls one service."""
+    """Calls one service, the one at `url`."""
 
-    def __init__(self, session: aiohttp.ClientSession) -> None:
+    def __init__(self, session: aiohttp.ClientSession, url: str) -> None:
         self._session = session
+        self.url = url
 
     async def call(self, method: str, path: str | URL, body: Any = None, **options: Any) -> Answer:
         """Send `body` as JSON, or what `options` (aiohttp's) say, and return the answer."""
@@ -105,8 +106,9 @@ async def serving(name: str, database_url: str, **settings: Any) -> AsyncIterato
 
     try:
         await eventually(accepts, START_SECONDS, f"the start of {name}")
-        async with aiohttp.ClientSession(f"http://127.0.0.1:{port}") as session:
-            yield Client(session)
+        url = f"http://127.0.0.1:{port}"
+        async with aiohttp.ClientSession(url) as session:
+            yield Client(session, url)
     finally:
         stop.set()
         await server
