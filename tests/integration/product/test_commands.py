@@ -9,7 +9,8 @@ from uuid import uuid4
 import pytest
 from prometheus_client import REGISTRY
 
-from tests.infrastructure.services import Client, serving
+from tests.infrastructure.desks import in_some_order, replicas
+from tests.infrastructure.services import Client
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -127,22 +128,25 @@ async def test_60_buyers_at_once_of_5_units_get_5(product: Client) -> None:
 async def test_replicas_that_work_on_crossing_products_neither_deadlock_nor_lose_an_update(
     product: Client, database_url: str
 ) -> None:
-    shelf = await products(product, 5, stock=40)
+    shelf = await products(product, 6, stock=30)
     dice = random.Random(7)
-    orders = [order_id() for _ in range(120)]
+    orders = [order_id() for _ in range(40)]
+    holds = [hold(order, **{name: dice.randint(1, 3) for name in dice.sample(shelf, 3)}) for order in orders]
     splits = REGISTRY.get_sample_value("batches_split_total")
-
-    async def buy(client: Client, some: list[str]) -> None:
-        """Hold products in an order of its own, and give back every other order's."""
-        batch = [hold(order, **{name: dice.randint(1, 3) for name in dice.sample(shelf, 3)}) for order in some]
-        outcomes = [*await client.command(*batch), *await client.command(*map(restore, some[::2]))]
-        assert "unknown" not in {outcome["outcome"] for outcome in outcomes}
-
-    async with serving("product", database_url) as replica, serving("product", database_url) as third:
-        clients = [product, replica, third]
-        await asyncio.gather(*(buy(clients[n % 3], orders[n : n + 5]) for n in range(0, 120, 3)))
+    async with replicas("product", database_url) as desks:
+        # Every replica gets every command three times, each in an order of its own.
+        answers = await asyncio.gather(
+            *(in_some_order(desk.command, holds * 3, seed) for seed, desk in enumerate(desks))
+        )
+        assert all(answer == answers[0] for answer in answers)
+        assert {outcome["outcome"] for outcome in answers[0]} == {"applied", "refused"}
+        late = [hold(order_id(), **dict.fromkeys(dice.sample(shelf, 3), 1)) for _ in range(50)]
+        work = [*map(restore, orders[::2]), *late]
+        await asyncio.gather(*(in_some_order(desk.command, work, seed) for seed, desk in enumerate(desks)))
     assert REGISTRY.get_sample_value("batches_split_total") == splits, "a deadlock would have split a batch"
     taken: Counter[str] = Counter()
-    for holds in (await product.holds(*orders)).values():
-        taken.update({name: int(quantity) for name, quantity in holds.items()})
-    assert {name: await stock(product, name) for name in shelf} == {name: 40 - taken[name] for name in shelf}
+    holds_now = await product.holds(*orders, *(command["order_id"] for command in late))
+    assert not holds_now.keys() & set(orders[::2])
+    for units in holds_now.values():
+        taken.update({name: int(quantity) for name, quantity in units.items()})
+    assert {name: await stock(product, name) for name in shelf} == {name: 30 - taken[name] for name in shelf}
