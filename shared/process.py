@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import gc
+import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
@@ -17,6 +18,9 @@ from shared import logs, migrations
 from shared.settings import S, ServiceSettings, fail, load
 
 log = structlog.get_logger()
+
+STOP_MAX_SECONDS = 8.0  # within the ten seconds that supervisors commonly allow before they kill
+EXIT_STOPPED_LATE = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +61,22 @@ async def _serve(service: Service[S], settings: S) -> None:
     # What start-up allocated lives for ever: keep it out of every later collection.
     gc.collect()
     gc.freeze()
-    await service.serve(settings, stop)
+    late = asyncio.create_task(_bound_stop(stop))
+    try:
+        await service.serve(settings, stop)
+    finally:
+        late.cancel()
     log.info("stopped")
+
+
+async def _bound_stop(stop: asyncio.Event) -> None:
+    """End the process if its graceful stop hangs, say on a database that doesn't answer. Nothing is lost by it:
+    whatever was under way is as recoverable as after a crash."""
+    await stop.wait()
+    await asyncio.sleep(STOP_MAX_SECONDS)
+    log.error("stop took too long", seconds=STOP_MAX_SECONDS)
+    sys.stdout.flush()
+    os._exit(EXIT_STOPPED_LATE)
 
 
 @contextlib.asynccontextmanager
