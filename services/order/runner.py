@@ -7,7 +7,6 @@ another process at any moment; then its next commit finds nothing, and it reads 
 import asyncio
 import random
 from collections.abc import Awaitable, Callable, Sequence
-from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
@@ -17,6 +16,7 @@ from prometheus_client import Counter, Gauge, Histogram
 from services.order import answers, store
 from services.order.answers import Answer
 from services.order.domain import SagaId
+from services.order.journal import Journal
 from services.order.participants import Participants
 from services.order.saga import Command, Kind, Saga, Send, Status, Transition, committed, learn, next_move
 from services.order.transitions import Change, Changed
@@ -38,7 +38,6 @@ SAGAS = Counter("sagas_ended_total", "Sagas by how they ended", ["kind", "end"])
 SAGA_SECONDS = Histogram("saga_seconds", "Time from a saga's start in this process to its end", ["kind"])
 RUNNING = Gauge("sagas_running", "Sagas that this process is running")
 LOST = Counter("saga_transitions_lost_total", "Transitions that lost their guard to somebody else")
-RETRIES = Counter("saga_retries_total", "Commands repeated because their outcome was unknown", ["command"])
 
 
 class Runner:
@@ -151,7 +150,7 @@ class Runner:
             self._tasks.pop(saga.saga_id, None)
 
     async def _run(self, saga: Saga) -> Answer | None:
-        journal: list[dict[str, Any]] = []
+        journal = Journal()
         tries = 0
         while True:
             move = next_move(saga)
@@ -180,9 +179,11 @@ class Runner:
                 return ended_answer(saga)
 
     async def _send(
-        self, commands: Sequence[Command], journal: list[dict[str, Any]]
+        self, commands: Sequence[Command], journal: Journal
     ) -> tuple[list[tuple[Command, Outcome]], list[Command]]:
         """Send commands at once; return those with a known outcome, and those without."""
+        for command in commands:
+            journal.asked(command)
         results = await asyncio.gather(
             *(self._participants.send(command) for command in commands), return_exceptions=True
         )
@@ -191,26 +192,23 @@ class Runner:
         for command, result in zip(commands, results, strict=True):
             if isinstance(result, Outcome):
                 known.append((command, result))
-                detail = None if result.applied else result.body.get("detail")
-                journal.append(_entry(command.type, "applied" if result.applied else "refused", detail))
+                journal.known(command, result)
             elif isinstance(result, Unavailable):
                 unknown.append(command)
-                RETRIES.labels(command.type).inc()
-                if not (journal and journal[-1]["outcome"] == "unknown" and journal[-1]["step"] == command.type):
-                    journal.append(_entry(command.type, "unknown", str(result)))
+                journal.unknown(command, str(result))
             else:
                 raise result
         return known, unknown
 
-    async def _commit(self, saga: Saga, transition: Transition, journal: list[dict[str, Any]]) -> Changed | None:
+    async def _commit(self, saga: Saga, transition: Transition, journal: Journal) -> Changed | None:
         """Commit a transition; None when it has lost, or when it is unknown whether it was committed."""
         try:
-            changed = await self._transitions.submit(Change(saga, transition, tuple(journal)))
+            changed = await self._transitions.submit(Change(saga, transition, journal.entries))
         except Unavailable as error:
             log.warning("transition unknown", to=transition.saga_to.value, error=str(error))
             await self._back_off(TRIES_BEFORE_REREAD)
             return None
-        journal.clear()
+        journal.committed()
         return changed
 
     async def _reread(self, saga: Saga, tries: int, *, lost: bool = False) -> tuple[Saga, int]:
@@ -261,8 +259,3 @@ class LostError(Exception):
 def ended_answer(saga: Saga) -> Answer:
     """Return the answer of a saga that has ended, from what is stored."""
     return answers.final(Kind(saga.kind), saga.order, saga.problem, encode(saga.order.view()))
-
-
-def _entry(step: str, outcome: str, detail: str | None = None) -> dict[str, Any]:
-    entry = {"at": datetime.now(UTC).isoformat().replace("+00:00", "Z"), "step": step, "outcome": outcome}
-    return entry if detail is None else {**entry, "detail": detail}

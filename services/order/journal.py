@@ -1,0 +1,57 @@
+"""What a runner keeps of a saga's run until its next commit: the log's entries, and how long doubt lasted."""
+
+import asyncio
+from datetime import UTC, datetime
+from typing import Any
+
+from prometheus_client import Counter, Histogram
+
+from services.order.saga import Command
+from shared.participant import Outcome
+
+CERTAINTY_SECONDS = Histogram(
+    "command_certainty_seconds",
+    "Time from a command's first sending until its outcome was known",
+    ["command"],
+    buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 3600),
+)
+RETRIES = Counter("saga_retries_total", "Commands repeated because their outcome was unknown", ["command"])
+
+
+class Journal:
+    """The entries since the last commit. A doubt is one entry, however long it lasts."""
+
+    def __init__(self) -> None:
+        self._entries: list[dict[str, Any]] = []
+        self._asked_at: dict[str, float] = {}
+
+    @property
+    def entries(self) -> tuple[dict[str, Any], ...]:
+        """Return the entries, each with at, step and outcome, and a detail where there is one."""
+        return tuple(self._entries)
+
+    def asked(self, command: Command) -> None:
+        """Note that a command is sent; only its first sending counts."""
+        self._asked_at.setdefault(command.type, asyncio.get_running_loop().time())
+
+    def known(self, command: Command, outcome: Outcome) -> None:
+        """Note an outcome."""
+        asked_at = self._asked_at.pop(command.type)
+        CERTAINTY_SECONDS.labels(command.type).observe(asyncio.get_running_loop().time() - asked_at)
+        detail = None if outcome.applied else outcome.body.get("detail")
+        self._add(command, "applied" if outcome.applied else "refused", detail)
+
+    def unknown(self, command: Command, reason: str) -> None:
+        """Note that an outcome is not known yet."""
+        RETRIES.labels(command.type).inc()
+        if not any(entry["step"] == command.type and entry["outcome"] == "unknown" for entry in self._entries):
+            self._add(command, "unknown", reason)
+
+    def committed(self) -> None:
+        """Forget the entries: they are stored."""
+        self._entries.clear()
+
+    def _add(self, command: Command, outcome: str, detail: str | None) -> None:
+        at = datetime.now(UTC).isoformat().replace("+00:00", "Z")
+        entry = {"at": at, "step": command.type, "outcome": outcome}
+        self._entries.append(entry if detail is None else {**entry, "detail": detail})
