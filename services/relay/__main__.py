@@ -4,6 +4,8 @@ import asyncio
 import logging
 from pathlib import Path
 
+from aiokafka.errors import KafkaError
+
 from services.relay import api
 from services.relay.bootstrap import bootstrap
 from services.relay.relay import Relay
@@ -32,9 +34,20 @@ async def serve(settings: RelaySettings, stop: asyncio.Event) -> None:
             await released.wait()
 
 
-if __name__ == "__main__":
-    # The client library logs every try of every connection; what matters of it is in the relay's own lines.
+def quiet_the_client() -> None:
+    """Keep the Kafka client's own noise out of the log; what matters of it is in the relay's lines.
+
+    It logs every try of every connection, and a dropped producer leaves futures behind whose errors nobody will ask
+    for, which asyncio reports one by one.
+    """
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
+    logging.getLogger("asyncio").addFilter(
+        lambda record: not (record.exc_info and isinstance(record.exc_info[1], KafkaError))
+    )
+
+
+if __name__ == "__main__":
+    quiet_the_client()
     main(
         Service(
             name="relay",

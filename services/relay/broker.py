@@ -15,6 +15,7 @@ log = structlog.get_logger()
 
 # Short beside a probe's patience; the client's own default of 40 s suits no caller of ours.
 CHECK_SECONDS = 1.5
+CLOSE_SECONDS = 0.5
 
 
 class BrokerFailed(Exception):  # noqa: N818 - expected, and tried again
@@ -87,7 +88,7 @@ class Broker:
         admin, self._admin = self._admin, None
         if admin is not None:
             with suppress(BrokerFailed):
-                async with bounded(CHECK_SECONDS):
+                async with bounded(CLOSE_SECONDS):
                     await admin.close()
 
     @asynccontextmanager

@@ -28,7 +28,7 @@ CHUNK_BYTES_MIN = 65_536
 TOO_LARGE = (MessageSizeTooLargeError, RecordListTooLargeError)
 # What a broker answers because of the records themselves; it would answer it again tomorrow.
 REFUSALS = (*TOO_LARGE, CorruptRecordException, InvalidTimestampError, PolicyViolationError)
-STOP_SECONDS = 2.0
+STOP_SECONDS = 1.0
 # Between a take-over's tries to open the producer, while the broker settles the transaction of the one before.
 RETRY_BACKOFF_MILLISECONDS = 20
 

@@ -8,7 +8,7 @@ from typing import Annotated
 from pydantic import AfterValidator, Field
 from pydantic_settings import SettingsConfigDict
 
-from shared.settings import PostgresUrl, Seconds, ServiceSettings
+from shared.settings import Port, PostgresUrl, Seconds, ServiceSettings
 
 
 def _addresses(text: str) -> str:
@@ -29,7 +29,7 @@ class RelaySettings(ServiceSettings):
 
     model_config = SettingsConfigDict(env_prefix="RELAY_")
 
-    port: Annotated[int, Field(ge=1, le=65535)] = 8005
+    port: Port = 8005
     kafka_bootstrap_servers: Annotated[
         str, AfterValidator(_addresses), Field(validation_alias="KAFKA_BOOTSTRAP_SERVERS")
     ]
@@ -41,10 +41,10 @@ class RelaySettings(ServiceSettings):
     topic_replication: Annotated[int, Field(ge=1, le=15)] = 1  # likewise
     transactions: bool = True
     poll_interval_seconds: Seconds = 1.0
-    lease_seconds: Annotated[float, Field(ge=1)] = 5.0
+    lease_seconds: Annotated[float, Field(ge=1, le=3600)] = 5.0
     # A shard's backlog drains no faster beyond this, and a batch has to be out well within the time limit.
     batch_events: Annotated[int, Field(ge=1, le=10_000)] = 2000
-    batch_bytes: Annotated[int, Field(ge=1024)] = 4 * 1024 * 1024
+    batch_bytes: Annotated[int, Field(ge=1024, le=256 * 1024 * 1024)] = 4 * 1024 * 1024
     # Also Kafka's transaction timeout: how long a relay that died in a transaction can hold readers back.
     kafka_timeout_seconds: Annotated[float, Field(ge=0.5, le=600)] = 10.0
 

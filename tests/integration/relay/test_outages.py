@@ -128,6 +128,24 @@ async def test_a_producer_is_dropped_within_seconds_although_its_broker_hangs(
     assert asyncio.all_tasks() - before <= {sending}
 
 
+async def test_a_relay_stops_in_time_although_its_broker_hangs(world: World, own_broker: OwnBroker) -> None:
+    hanging = replace(world, kafka=own_broker.address)
+    try:
+        async with hanging.relay() as relay:
+            await hanging.until_held()
+            own_broker.pause()
+            await write(world.connection, [Event(order_in(shard), 1) for shard in range(4)])
+            await eventually(lambda: none_idle(relay), 5, "every shard publishing")
+            started = asyncio.get_running_loop().time()
+        assert asyncio.get_running_loop().time() - started < 6
+    finally:
+        own_broker.wake()
+
+
+async def none_idle(relay: Relay) -> bool:
+    return not any(drain.idle for drain in relay.drains())
+
+
 async def sent_off(producer: ShardProducer) -> bool:
     return bool(producer._producer._sender._in_flight)
 
