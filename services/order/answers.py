@@ -24,21 +24,21 @@ def location(order: Order) -> str:
     return f"/v1/orders/{order.order_id}"
 
 
-def instance(kind: Kind, order: Order) -> str:
+def instance(kind: Kind, order_id: OrderId) -> str:
     """Return the path of the request that a saga answers."""
     return {
         Kind.PLACE_NOW: "/v1/orders",
         Kind.PLACE_LATER: "/v1/orders",
-        Kind.PAY: f"{location(order)}/payment",
-        Kind.CLOSE: f"{location(order)}/cancel",
+        Kind.PAY: f"/v1/orders/{order_id}/payment",
+        Kind.CLOSE: f"/v1/orders/{order_id}/cancel",
     }[kind]
 
 
 def final(kind: Kind, order: Order, problem: Mapping[str, Any] | None, view: bytes) -> Answer:
     """Return the answer to an ended saga: its order (`view`, encoded once), or the problem that ended it."""
-    path = instance(kind, order)
+    path = instance(kind, order.order_id)
     if kind is Kind.PAY and order.status is OrderStatus.CANCELLED and problem is None:
-        return refused(OrderNotPayable("The payment was undone and the order cancelled."), order.order_id, path)
+        return refused(kind, OrderNotPayable("The payment was undone and the order cancelled."), order.order_id)
     if problem is not None and order.status in (
         OrderStatus.REJECTED,
         OrderStatus.PENDING_PAYMENT,
@@ -56,6 +56,7 @@ def already(order: Order) -> Answer:
     return Answer(200, encode(order.view()))
 
 
-def refused(refusal: Refusal, order_id: OrderId, path: str) -> Answer:
+def refused(kind: Kind, refusal: Refusal, order_id: OrderId) -> Answer:
     """Return the answer to an operation that the order's state refuses."""
-    return Answer(refusal.status, encode({**refusal.problem(), "order_id": str(order_id), "instance": path}))
+    body = {**refusal.problem(), "order_id": str(order_id), "instance": instance(kind, order_id)}
+    return Answer(refusal.status, encode(body))

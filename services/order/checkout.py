@@ -58,11 +58,11 @@ class Checkout:
         return await self._carry_out(Start(kind, order.order_id, order, key, traceparent=_traceparent()))
 
     async def pay(self, order_id: OrderId, key: KeyClaim | None) -> Answer | Pending:
-        """Pay an order that was placed to be paid later. Raises what rule_on_payment raises, or OrderNotFound."""
+        """Pay an order that was placed to be paid later."""
         return await self._carry_out(Start(Kind.PAY, order_id, key=key, traceparent=_traceparent()))
 
     async def cancel(self, order_id: OrderId, key: KeyClaim | None) -> Answer | Pending:
-        """Cancel an order, with a refund if it was paid. Raises OrderNotCancellable or OrderNotFound."""
+        """Cancel an order, with a refund if it was paid."""
         return await self._carry_out(Start(Kind.CLOSE, order_id, key=key, traceparent=_traceparent()))
 
     async def expire(self, orders: Sequence[OrderId]) -> int:
@@ -94,7 +94,7 @@ class Checkout:
         return answer or Pending(order)
 
     async def _begin(self, start: Start) -> Started:
-        """Commit the start and begin to run its saga. Raises the Refusal of what may not begin."""
+        """Commit the start and begin to run its saga. Raises the Refusal of a key that is in use."""
         self._runner.claim(start.saga_id)
         try:
             started = await self._submit(start)

@@ -2,11 +2,10 @@
 
 from collections.abc import Sequence
 
-from services.order import answers, store
+from services.order import store
 from services.order.answers import Answer
 from services.order.domain import SagaId
 from services.order.operations import Attached, KeyClaim, KeyPlace, Start, Started
-from services.order.saga import Kind
 from shared.http.idempotency import IdempotencyInProgress, IdempotencyKeyReused
 from shared.postgres import Connection, Row
 from shared.refusals import Refusal
@@ -47,9 +46,7 @@ async def settle_keys(db: Connection, results: Sequence[tuple[Start, Started | R
     for start, result in results:
         if start.key is None:
             continue
-        if isinstance(result, Refusal):
-            answered.append((start.key.place, answers.refused(result, start.order_id, _path(start))))
-        elif isinstance(result, Answer):
+        if isinstance(result, Answer):
             answered.append((start.key.place, result))
         elif isinstance(result, Attached):
             attached.append((start.key.place, result.saga_id))
@@ -85,7 +82,3 @@ def _earlier(claim: KeyClaim, known_fingerprint: bytes, row: Row | None) -> Answ
     if row is None or row["status"] is None:
         return IdempotencyInProgress()
     return Answer(int(row["status"]), bytes(row["body"]), row["location"])
-
-
-def _path(start: Start) -> str:
-    return f"/v1/orders/{start.order_id}/{'payment' if start.kind is Kind.PAY else 'cancel'}"

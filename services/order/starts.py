@@ -67,7 +67,8 @@ class Starts:
             elif isinstance(ruling, Attach):
                 results[start.saga_id] = Attached(ruling.saga_id, orders[start.order_id])
             elif isinstance(ruling, Refusal):
-                results[start.saga_id] = ruling
+                # An answer, not an exception: a repeat with its key is told the same bytes.
+                results[start.saga_id] = answers.refused(start.kind, ruling, start.order_id)
             else:
                 results[start.saga_id] = answers.already(orders[start.order_id])
         results.update(await self._begin(db, begun))

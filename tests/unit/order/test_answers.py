@@ -69,12 +69,12 @@ def test_what_is_so_already_is_answered_with_the_order() -> None:
 
 
 def test_a_refused_operation_names_its_order_and_its_path() -> None:
-    answer = answers.refused(OrderNotCancellable("The order is PAYING."), ORDER_ID, "/v1/orders/1/cancel")
+    answer = answers.refused(Kind.CLOSE, OrderNotCancellable("The order is PAYING."), ORDER_ID)
     assert json.loads(answer.body) == {
         "type": "/problems/order-not-cancellable",
         "title": "The order can't be cancelled as it stands",
         "status": 409,
         "detail": "The order is PAYING.",
         "order_id": str(ORDER_ID),
-        "instance": "/v1/orders/1/cancel",
+        "instance": f"/v1/orders/{ORDER_ID}/cancel",
     }
