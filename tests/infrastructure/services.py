@@ -4,7 +4,7 @@ import asyncio
 import importlib
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ class Answer:
     status: int
     body: Any
     content_type: str
+    headers: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def problem(self) -> str:
@@ -57,7 +58,8 @@ class Client:
         if body is not None:
             options["json"] = body
         async with self._session.request(method, path, **options) as response:
-            return Answer(response.status, await response.json(content_type=None), response.content_type)
+            body = await response.json(content_type=None)
+            return Answer(response.status, body, response.content_type, response.headers)
 
     async def get(self, path: str, **params: Any) -> Any:
         """The body of what must be answered 200."""

@@ -5,7 +5,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,8 +96,15 @@ class Shop:
     relay: Client
 
 
+def plain(_service: str, session: aiohttp.ClientSession, url: str) -> Client:
+    """A client that believes what it is answered."""
+    return Client(session, url)
+
+
 @asynccontextmanager
-async def shopping(stack: Stack) -> AsyncIterator[Shop]:
+async def shopping(
+    stack: Stack, make: Callable[[str, aiohttp.ClientSession, str], Client] = plain
+) -> AsyncIterator[Shop]:
     """Clients of the stack's services, a connection a call: none is kept that a restart would break."""
     async with AsyncExitStack() as sessions:
         clients = {}
@@ -105,7 +112,7 @@ async def shopping(stack: Stack) -> AsyncIterator[Shop]:
             connector = aiohttp.TCPConnector(force_close=True, limit=0)
             url = stack.url(service)
             session = aiohttp.ClientSession(url, connector=connector, timeout=aiohttp.ClientTimeout(total=60))
-            clients[service] = Client(await sessions.enter_async_context(session), url)
+            clients[service] = make(service, await sessions.enter_async_context(session), url)
         yield Shop(**clients)
 
 

@@ -1,0 +1,51 @@
+"""A client that holds every answer against the service's own OpenAPI document."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import aiohttp
+from openapi_schema_validator import OAS31Validator, oas31_format_checker
+from yarl import URL
+
+from tests.infrastructure.services import Answer, Client
+
+Document = Mapping[str, Any]
+
+
+class CheckedClient(Client):
+    """Calls one service; an answer that its document doesn't describe fails the test."""
+
+    def __init__(self, session: aiohttp.ClientSession, url: str, document: Document) -> None:
+        super().__init__(session, url)
+        self.document = document
+        self._operations = [
+            (method.upper(), re.compile(re.sub(r"\\\{\w+\\\}", "[^/]+", re.escape(path))), operation)
+            for path, operations in document["paths"].items()
+            for method, operation in operations.items()
+        ]
+
+    async def call(self, method: str, path: str | URL, body: Any = None, **options: Any) -> Answer:
+        """Call and check."""
+        answer = await super().call(method, path, body, **options)
+        operation = self._operation(method, URL(path, encoded=True) if isinstance(path, str) else path)
+        if operation is not None:
+            self._check(operation, answer)
+        return answer
+
+    def _operation(self, method: str, path: URL) -> Document | None:
+        for known, pattern, operation in self._operations:
+            if known == method and pattern.fullmatch(path.raw_path):
+                found: Document = operation
+                return found
+        return None
+
+    def _check(self, operation: Document, answer: Answer) -> None:
+        name = operation["operationId"]
+        assert str(answer.status) in operation["responses"], f"{name} does not document {answer}"
+        content = operation["responses"][str(answer.status)]["content"]
+        assert answer.content_type in content, f"{name} documents {list(content)}, not {answer.content_type}"
+        schema = {**content[answer.content_type]["schema"], "components": self.document["components"]}
+        validator = OAS31Validator(schema, format_checker=oas31_format_checker)
+        errors = [f"{list(error.absolute_path)}: {error.message}" for error in validator.iter_errors(answer.body)]
+        assert not errors, f"{name} answers {answer.status} otherwise than documented: {errors}"

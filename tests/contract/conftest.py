@@ -1,0 +1,32 @@
+"""The stack's clients, each holding what it is answered against the service's OpenAPI document."""
+
+import json
+import urllib.request
+from collections.abc import AsyncIterator, Mapping
+
+import aiohttp
+import pytest
+
+from tests.contract.checking import CheckedClient, Document
+from tests.infrastructure.stack import SERVICES, Shop, Stack, shopping
+
+
+@pytest.fixture(scope="session")
+def documents(stack: Stack) -> Mapping[str, Document]:
+    """The OpenAPI document of each service."""
+    found = {}
+    for service in SERVICES:
+        with urllib.request.urlopen(f"{stack.url(service)}/openapi.json", timeout=10) as response:
+            found[service] = json.load(response)
+    return found
+
+
+@pytest.fixture
+async def shop(stack: Stack, documents: Mapping[str, Document]) -> AsyncIterator[Shop]:
+    """Clients of the stack's services that check every answer."""
+
+    def client(service: str, session: aiohttp.ClientSession, url: str) -> CheckedClient:
+        return CheckedClient(session, url, documents[service])
+
+    async with shopping(stack, client) as shop:
+        yield shop
