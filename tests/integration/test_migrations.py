@@ -1,0 +1,54 @@
+"""Migrations are applied once, whole or not at all, however they are interrupted or raced."""
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+
+import asyncpg
+import pytest
+from yoyo.backends.core.postgresql import PostgresqlPsycopgBackend
+
+from shared.migrations import migrate
+from tests.infrastructure.databases import Database
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Two migrations; the first can't be applied twice."""
+    (tmp_path / "0001.first.sql").write_text("CREATE TABLE things.first (id int);")
+    (tmp_path / "0002.second.sql").write_text("-- depends: 0001.first\nCREATE TABLE things.second (id int);")
+    return tmp_path
+
+
+async def tables(url: str) -> set[str]:
+    connection = await asyncpg.connect(url)
+    try:
+        rows = await connection.fetch("SELECT tablename FROM pg_tables WHERE schemaname = 'things'")
+    finally:
+        await connection.close()
+    return {row["tablename"] for row in rows if "yoyo" not in row["tablename"]}
+
+
+async def test_a_migration_that_is_cut_off_before_it_is_marked_is_undone_and_applied_again(
+    create_database: Callable[..., Database], folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = create_database(roles=False).url
+    with monkeypatch.context() as patch:
+
+        def killed(*_: object, **__: object) -> None:
+            raise KeyboardInterrupt
+
+        patch.setattr(PostgresqlPsycopgBackend, "mark_one", killed)
+        with pytest.raises(KeyboardInterrupt):
+            await asyncio.to_thread(migrate, url, "things", folder)
+    assert await tables(url) == set()
+    assert migrate(url, "things", folder) == ["0001.first", "0002.second"]
+    assert await tables(url) == {"first", "second"}
+
+
+async def test_replicas_that_migrate_at_once_apply_each_migration_once(
+    create_database: Callable[..., Database], folder: Path
+) -> None:
+    url = create_database(roles=False).url
+    applied = await asyncio.gather(*(asyncio.to_thread(migrate, url, "things", folder) for _ in range(4)))
+    assert sorted(name for names in applied for name in names) == ["0001.first", "0002.second"]
