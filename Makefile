@@ -1,6 +1,6 @@
 # Every habit of this project; `make help` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help run watch-events test test-unit test-integration test-system check format lock clean environment environment-dev
+.PHONY: help run watch-events audit faults races test test-unit test-integration test-system check format lock clean environment environment-dev
 
 # The first Python that is new enough; name another one with `make PYTHON=/path/to/python ...`.
 PYTHON ?= $(or $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
@@ -19,6 +19,9 @@ run: environment ## start everything here: database, broker, five services and d
 
 watch-events: environment ## print the events of the topic as they arrive
 	@exec .venv/bin/python -m deploy.local.watch_events
+
+audit: environment ## audit what runs here: every order against every book
+	@exec .venv/bin/python -m deploy.local.audit
 
 test: environment-dev ## run every test, against real Postgres and the best broker this machine has
 	@exec $(PYTEST)

@@ -32,6 +32,8 @@ def taken_ports(configuration: Configuration) -> list[str]:
         )
         for service in SERVICES
     ]
+    operators = "the order service's side for operators"
+    wanted.append((operators, "ORDER_ADMIN_PORT", configuration.hosts["order"], configuration.admin_port))
     if configuration.postgres_port is not None and not configuration.database_urls:
         wanted.append(("Postgres", "LOCAL_POSTGRES_PORT", "127.0.0.1", configuration.postgres_port))
     if configuration.kafka_port is not None and configuration.kafka is None:

@@ -9,6 +9,8 @@ ROOT = Path(__file__).resolve().parents[2]
 # Name and default port, in the order in which they are printed.
 SERVICES: Mapping[str, int] = {"order": 8001, "product": 8002, "coupon": 8003, "balance": 8004, "relay": 8005}
 PARTICIPANTS = ("product", "coupon", "balance")
+# Where the order service serves operators: harmless on one's own machine; a deployment decides for itself.
+ADMIN_PORT = 8011
 
 # Far from 5432 and 9092, where a machine may have servers of its own. Taken ones are replaced by free ones.
 POSTGRES_PORT = 54329
@@ -38,13 +40,21 @@ class Configuration:
     postgres_port: int | None
     kafka_port: int | None
     start_seconds: float
+    admin_port: int = ADMIN_PORT
 
     def url(self, service: str) -> str:
         """Where this machine reaches the service."""
+        return self._url(service, self.ports[service])
+
+    def admin_url(self) -> str:
+        """Where this machine reaches the order service's side for operators."""
+        return self._url("order", self.admin_port)
+
+    def _url(self, service: str, port: int) -> str:
         host = self.hosts[service]
         if host in ANY_ADDRESS:
             host = "127.0.0.1"
-        return f"http://[{host}]:{self.ports[service]}" if ":" in host else f"http://{host}:{self.ports[service]}"
+        return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def read(environment: Mapping[str, str]) -> Configuration:
@@ -53,9 +63,10 @@ def read(environment: Mapping[str, str]) -> Configuration:
     ports = {
         service: _port(environment, f"{service.upper()}_PORT", errors) or SERVICES[service] for service in SERVICES
     }
+    admin_port = _port(environment, "ORDER_ADMIN_PORT", errors) or ADMIN_PORT
     postgres_port = _port(environment, "LOCAL_POSTGRES_PORT", errors)
     kafka_port = _port(environment, "LOCAL_KAFKA_PORT", errors)
-    errors += _shared_ports(ports, postgres_port, kafka_port)
+    errors += _shared_ports(ports, admin_port, postgres_port, kafka_port)
     urls = _database_urls(environment, errors)
     start_seconds = _seconds(environment, "LOCAL_START_SECONDS", START_SECONDS, errors)
     if errors:
@@ -69,6 +80,7 @@ def read(environment: Mapping[str, str]) -> Configuration:
         postgres_port=postgres_port,
         kafka_port=kafka_port,
         start_seconds=start_seconds,
+        admin_port=admin_port,
     )
 
 
@@ -90,6 +102,7 @@ def service_environment(
         environment[f"{prefix}_HOST"] = configuration.hosts[service]
         environment[f"{prefix}_PORT"] = str(configuration.ports[service])
         environment[f"{prefix}_DATABASE_URL"] = database_urls[service]
+    environment["ORDER_ADMIN_PORT"] = str(configuration.admin_port)
     for participant in PARTICIPANTS:
         environment.setdefault(f"ORDER_{participant.upper()}_URL", configuration.url(participant))
     return environment
@@ -118,8 +131,11 @@ def _seconds(environment: Mapping[str, str], name: str, default: float, errors: 
     return seconds
 
 
-def _shared_ports(ports: Mapping[str, int], postgres_port: int | None, kafka_port: int | None) -> list[str]:
+def _shared_ports(
+    ports: Mapping[str, int], admin_port: int, postgres_port: int | None, kafka_port: int | None
+) -> list[str]:
     wanted = [(f"{service.upper()}_PORT", port) for service, port in ports.items()]
+    wanted += [("ORDER_ADMIN_PORT", admin_port)]
     wanted += [("LOCAL_POSTGRES_PORT", postgres_port or 0), ("LOCAL_KAFKA_PORT", kafka_port or 0)]
     first: dict[int, str] = {}
     errors = []

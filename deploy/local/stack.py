@@ -183,7 +183,10 @@ class Stack:
         self._folder.write_processes([{"name": name, "pid": pid, "started": started} for name, pid, started in running])
         if self._running:
             url = self._configuration.url
-            services = {name: {"url": url(name), "pid": self._parts[name].pid} for name in SERVICES}
+            services: dict[str, dict[str, Any]] = {
+                name: {"url": url(name), "pid": self._parts[name].pid} for name in SERVICES
+            }
+            services["order"]["admin_url"] = self._configuration.admin_url()
             self._folder.write_run({"kafka": self._kafka, "database": self._database, "services": services})
 
     async def _load_demo(self) -> None:

@@ -36,6 +36,7 @@ def ready_page(configuration: Configuration, kafka: str, run_json: Path, demo: b
     for service in SERVICES:
         url = configuration.url(service)
         lines.append(f"  {service:<8} {url}   {url}/docs")
+    lines.append(f"  {'admin':<8} {configuration.admin_url()}   {configuration.admin_url()}/docs")
     lines += [f"  {'kafka':<8} {kafka}", f"  {'more':<8} {run_json} (addresses, pids, database)", ""]
     if demo:
         lines += commands(configuration.url("order"))

@@ -122,6 +122,7 @@ def running(database: Database, kafka: str, folder: Path, reaper: Reaper) -> Ite
     environment = os.environ | SETTINGS | {"LOCAL_DIR": str(folder), "KAFKA_BOOTSTRAP_SERVERS": kafka}
     for service in SERVICES:
         environment[f"{service.upper()}_PORT"] = str(free_port())
+        environment["ORDER_ADMIN_PORT"] = str(free_port())
         environment[f"{service.upper()}_DATABASE_URL"] = migrate_service(service, database)
     # The database is new: whatever an earlier run left in a broker that stays is not this one's.
     subprocess.run(

@@ -15,7 +15,7 @@ from typing import Any
 import psutil
 
 from deploy.local.configuration import ROOT, SERVICES
-from tests.infrastructure.waiting import wait_until
+from tests.infrastructure.waiting import free_port, wait_until
 
 START_SECONDS = 60
 # With these nothing is embedded. The stand-ins never look, so it need not be there.
@@ -38,12 +38,14 @@ class LocalRun:
     folder: Path
     settings: Mapping[str, str] = field(default_factory=dict)
     ports: dict[str, int] = field(default_factory=lambda: dict(zip(SERVICES, free_ports(len(SERVICES)), strict=True)))
+    admin_port: int = field(default_factory=free_port)
     process: subprocess.Popen[str] | None = None
 
     @property
     def environment(self) -> dict[str, str]:
         own = {"LOCAL_DIR": str(self.folder), "PYTHONWARNINGS": ""}
         own |= {f"{service.upper()}_PORT": str(port) for service, port in self.ports.items()}
+        own["ORDER_ADMIN_PORT"] = str(self.admin_port)
         clean = {name: value for name, value in os.environ.items() if not name.endswith("_DATABASE_URL")}
         clean.pop("KAFKA_BOOTSTRAP_SERVERS", None)
         return {**clean, **own, **self.settings}

@@ -1,5 +1,6 @@
 """How a run starts, and how it says that it cannot."""
 
+import contextlib
 import socket
 
 import pytest
@@ -20,12 +21,14 @@ def test_a_taken_port_is_one_line_and_nothing_is_started(local: LocalRun) -> Non
 
 
 def test_every_taken_port_is_named(local: LocalRun) -> None:
-    kafka = free_port()
-    local.settings = {"LOCAL_KAFKA_PORT": str(kafka)}
-    with socket.create_server(("127.0.0.1", local.ports["order"])), socket.create_server(("127.0.0.1", kafka)):
+    local.settings = {"LOCAL_KAFKA_PORT": str(free_port())}
+    taken = [local.ports["order"], local.admin_port, int(local.settings["LOCAL_KAFKA_PORT"])]
+    with contextlib.ExitStack() as listeners:
+        for port in taken:
+            listeners.enter_context(socket.create_server(("127.0.0.1", port)))
         status, said = local.refused()
     assert status == 2
-    assert [line.split()[1] for line in said.splitlines()] == [str(local.ports["order"]), str(kafka)]
+    assert [int(line.split()[1]) for line in said.splitlines()] == taken
 
 
 def test_wrong_settings_are_a_line_each(local: LocalRun) -> None:
@@ -86,6 +89,13 @@ def test_demo_data_is_loaded_once_and_survives_a_restart(local: LocalRun) -> Non
     assert [(local.folder / f"kept-{service}").read_text() for service in ("product", "coupon", "balance")] == kept
     assert "Demo data: there already" in local.output()
     assert local.end() == 0
+
+
+def test_auditing_without_a_run_is_one_line(local: LocalRun) -> None:
+    auditing = local.command("deploy.local.audit")
+    output, _ = auditing.communicate(timeout=30)
+    assert auditing.returncode == 2
+    assert output == "Nothing runs here: start it with `make run` and wait until it says so\n"
 
 
 @pytest.mark.parametrize("arguments", [[], ["--json"], ["--from-now"]])

@@ -22,6 +22,7 @@ def test_an_empty_environment_embeds_everything_on_the_documented_ports() -> Non
     assert not configuration.database_urls
     assert configuration.folder == ROOT / ".local"
     assert configuration.url("order") == "http://127.0.0.1:8001"
+    assert configuration.admin_url() == "http://127.0.0.1:8011"
 
 
 def test_empty_variables_count_as_unset() -> None:
@@ -47,6 +48,13 @@ def test_two_services_cannot_have_the_same_port() -> None:
     assert line == "setting COUPON_PORT: 8001 is also ORDER_PORT; every port can be used once"
 
 
+def test_the_operators_port_is_checked_like_the_others() -> None:
+    (line,) = errors_of({"ORDER_ADMIN_PORT": "8002"})
+    assert line == "setting ORDER_ADMIN_PORT: 8002 is also PRODUCT_PORT; every port can be used once"
+    (line,) = errors_of({"ORDER_ADMIN_PORT": "0"})
+    assert line.startswith("setting ORDER_ADMIN_PORT: must be a port")
+
+
 def test_some_database_urls_without_the_others_name_the_missing_ones() -> None:
     environment = {name: url for name, url in URLS.items() if name not in ("COUPON_DATABASE_URL", "RELAY_DATABASE_URL")}
     (line,) = errors_of(environment)
@@ -69,6 +77,7 @@ def test_services_are_told_where_the_database_kafka_and_the_participants_are() -
     assert environment["PATH"] == "/bin"
     assert environment["ORDER_PRODUCT_URL"] == "http://127.0.0.1:9002"
     assert environment["PRODUCT_PORT"] == "9002"
+    assert environment["ORDER_ADMIN_PORT"] == "8011"
     assert environment["PRODUCT_HOST"] == "0.0.0.0"
     assert environment["RELAY_DATABASE_URL"] == "postgresql://relay"
     assert environment["KAFKA_BOOTSTRAP_SERVERS"] == "127.0.0.1:9"

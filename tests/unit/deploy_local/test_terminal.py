@@ -12,6 +12,7 @@ def test_every_service_is_listed_with_its_docs() -> None:
     page = ready_page(read({"RELAY_PORT": "9005"}), "127.0.0.1:9092", Path("/x/run.json"), demo=True)
     for url in ("http://127.0.0.1:8001/docs", "http://127.0.0.1:8004/docs", "http://127.0.0.1:9005/docs"):
         assert url in page
+    assert "http://127.0.0.1:8011/docs" in page
     assert "127.0.0.1:9092" in page
 
 
