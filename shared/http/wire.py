@@ -176,7 +176,7 @@ async def _read(request: web.Request, limit_bytes: int, timeout_seconds: float) 
                     raise BodyTooLarge(f"The body may have {limit_bytes} bytes at the most.")
     except TimeoutError:
         raise RequestTimeout from None
-    except (web.RequestPayloadError, http_exceptions.HttpProcessingError):
+    except (web.RequestPayloadError, http_exceptions.HttpProcessingError, ConnectionError):  # or the client is gone
         raise MalformedBody("The body does not arrive as its headers announce it.") from None
     return bytes(body)
 
