@@ -24,11 +24,12 @@ SERVICES = tuple(SCHEMAS)
 START_SECONDS = 60
 STOP_SECONDS = 10  # what `make run` promises
 RESTART_SECONDS = 30  # a service comes back in 2 on an idle machine; the supervisor waits longer from kill to kill
+CLIENT_TIMEOUT_SECONDS = 2
 # Short, so that tests see a dead process' sagas taken over, unpaid orders expire and slow clients cut off.
 SETTINGS = {
     "ORDER_LEASE_SECONDS": "2",
     "ORDER_EXPIRY_INTERVAL_SECONDS": "0.2",
-    **{f"{service.upper()}_CLIENT_TIMEOUT_SECONDS": "2" for service in SERVICES},
+    **{f"{service.upper()}_CLIENT_TIMEOUT_SECONDS": str(CLIENT_TIMEOUT_SECONDS) for service in SERVICES},
 }
 
 

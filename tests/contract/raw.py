@@ -1,0 +1,58 @@
+"""Bytes to a service as no proper client sends them, and its answer."""
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+ANSWER_SECONDS = 10
+
+
+@dataclass(frozen=True, slots=True)
+class RawAnswer:
+    """Status, headers in lower case, and the body's bytes."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def problem(self) -> dict[str, Any]:
+        """The problem, in the shape that every error has."""
+        assert self.headers["content-type"].startswith("application/problem+json"), self
+        found: dict[str, Any] = json.loads(self.body)
+        assert {"type", "title", "status", "detail", "instance"} <= set(found), self
+        assert found["status"] == self.status, self
+        return found
+
+
+@contextlib.asynccontextmanager
+async def connected(url: str) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    """A connection's reader and writer."""
+    parts = urlsplit(url)
+    reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
+    try:
+        yield reader, writer
+    finally:
+        writer.close()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
+
+
+async def read_answer(reader: asyncio.StreamReader) -> RawAnswer:
+    """Read one answer."""
+    async with asyncio.timeout(ANSWER_SECONDS):
+        head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
+        headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in head[1:] if line)}
+        body = await reader.readexactly(int(headers.get("content-length", 0)))
+    return RawAnswer(int(head[0].split()[1]), headers, body)
+
+
+async def send(url: str, data: bytes) -> RawAnswer:
+    """Send bytes and read the answer to them."""
+    async with connected(url) as (reader, writer):
+        writer.write(data)
+        return await read_answer(reader)
