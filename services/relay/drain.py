@@ -14,6 +14,7 @@ from services.relay.records import OutboxEvent
 from services.relay.settings import RelaySettings
 from services.relay.store import Lease, LeaseLost
 from services.relay.takeover import TakeOverRefused
+from services.relay.waiting import waited
 from shared import postgres
 from shared.postgres import Connection, translated
 from shared.refusals import Unavailable
@@ -109,8 +110,7 @@ class Drain:
 
     async def _back_off(self) -> None:
         ceiling = min(BACKOFF_MAX_SECONDS, BACKOFF_FIRST_SECONDS * 2 ** min(self._failures - 1, 10))
-        with suppress(TimeoutError):
-            await asyncio.wait_for(self._stopping.wait(), ceiling * random.uniform(0.5, 1))  # noqa: S311 - jitter
+        await waited(self._stopping, ceiling * random.uniform(0.5, 1))  # noqa: S311 - jitter
 
     @asynccontextmanager
     async def _connected(self) -> AsyncIterator[Connection]:
@@ -130,16 +130,26 @@ class Drain:
                 self.state = "held by another replica"
                 return
             metrics.LEASE_CHANGES.labels(self.shard, "taken").inc()
-            self.state = "taking over"
-            await self._broker.ensure_topics()
-            async with self._producer(transactional=self._settings.transactions or lease.claimed > 0) as producer:
-                number = await self._settle(connection, lease, producer)
-                if self._settings.transactions or lease.claimed == 0:
-                    await self._publish(connection, lease, number, producer)
-                    return
-            # The last relay used transactions and left one to settle; this one goes on without.
-            async with self._producer(transactional=False) as producer:
+            try:
+                await self._work(connection, lease)
+            except Exception:
+                if self._failures + 1 >= TROUBLE_FAILURES:
+                    # Perhaps only this replica is cut off from the broker.
+                    await store.release_lease(connection, lease)
+                raise
+
+    async def _work(self, connection: Connection, lease: Lease) -> None:
+        """Bring the shard in line with Kafka and publish it until stopped."""
+        self.state = "taking over"
+        await self._broker.ensure_topics()
+        async with self._producer(transactional=self._settings.transactions or lease.claimed > 0) as producer:
+            number = await self._settle(connection, lease, producer)
+            if self._settings.transactions or lease.claimed == 0:
                 await self._publish(connection, lease, number, producer)
+                return
+        # The last relay used transactions and left one to settle; this one goes on without.
+        async with self._producer(transactional=False) as producer:
+            await self._publish(connection, lease, number, producer)
 
     @asynccontextmanager
     async def _producer(self, *, transactional: bool) -> AsyncIterator[ShardProducer]:
@@ -210,8 +220,7 @@ class Drain:
         """Wait until woken or until the lease wants to be renewed."""
         self.state, self.idle = "idle", True
         self._failures = 0
-        with suppress(TimeoutError):
-            await asyncio.wait_for(self._wake.wait(), self._settings.lease_seconds / 3)
+        await waited(self._wake, self._settings.lease_seconds / 3)
         self.idle = False
 
     def _consider(self, error: EventsRefused) -> None:

@@ -8,9 +8,11 @@ from dataclasses import dataclass
 import structlog
 
 from services.relay import store
+from services.relay.broker import Broker, BrokerFailed
 from services.relay.drain import Drain
 from services.relay.settings import RelaySettings
 from services.relay.store import ShardHolder
+from services.relay.waiting import waited
 from shared.postgres import Pool
 from shared.refusals import Unavailable
 
@@ -48,9 +50,10 @@ def share(replica: str, live: Sequence[str], holders: Sequence[ShardHolder], min
 class Keeper:
     """Runs a drain for each shard that is this replica's share."""
 
-    def __init__(self, settings: RelaySettings, pool: Pool, new_drain: Callable[[int], Drain]) -> None:
+    def __init__(self, settings: RelaySettings, pool: Pool, broker: Broker, new_drain: Callable[[int], Drain]) -> None:
         self._settings = settings
         self._pool = pool
+        self._broker = broker
         self._new_drain = new_drain
         self._drains: dict[int, tuple[Drain, asyncio.Task[None]]] = {}
         self._look = asyncio.Event()
@@ -71,16 +74,20 @@ class Keeper:
                     await self._adjust()
                 except Unavailable as error:
                     log.warning("shards not shared", detail=str(error))
-                with suppress(TimeoutError):
-                    await asyncio.wait_for(self._look.wait(), self._settings.lease_seconds / RENEWALS_PER_LEASE)
+                await waited(self._look, self._settings.lease_seconds / RENEWALS_PER_LEASE)
         finally:
             stopped.cancel()
             await self._stop()
 
     async def _adjust(self) -> None:
         settings = self._settings
+        # Who can't reach the broker leaves its share to those who can.
+        counts = await self._reaches_the_broker()
         async with self._pool.connection() as connection:
-            await store.keep_replica(connection, settings.replica, settings.lease_seconds)
+            if counts:
+                await store.keep_replica(connection, settings.replica, settings.lease_seconds)
+            else:
+                await store.forget_replicas(connection, settings.replica)
             live = await store.live_replicas(connection)
             holders = await store.shards(connection)
         change = share(settings.replica, live, holders, list(self._drains))
@@ -89,6 +96,13 @@ class Keeper:
         for shard in change.give:
             log.info("shard given away", shard=shard, replicas=len(live))
             self._drains[shard][0].stop()
+
+    async def _reaches_the_broker(self) -> bool:
+        try:
+            await self._broker.check()
+        except BrokerFailed:
+            return False
+        return True
 
     def _start(self, shard: int) -> None:
         drain = self._new_drain(shard)

@@ -21,7 +21,7 @@ class Relay:
     def __init__(self, settings: RelaySettings, pool: Pool) -> None:
         self._pool = pool
         self.broker = Broker(settings, SHARDS)
-        self._keeper = Keeper(settings, pool, lambda shard: Drain(settings, self.broker, shard))
+        self._keeper = Keeper(settings, pool, self.broker, lambda shard: Drain(settings, self.broker, shard))
         self._wakeup = Wakeup(settings, self.drains)
 
     def drains(self) -> Sequence[Drain]:

@@ -10,6 +10,7 @@ import structlog
 from services.relay import metrics, store
 from services.relay.drain import Drain
 from services.relay.settings import RelaySettings
+from services.relay.waiting import waited
 from shared import postgres
 from shared.postgres import Connection, translated
 from shared.refusals import Unavailable
@@ -69,8 +70,7 @@ class Wakeup:
         One look for all idle shards costs less than a cycle of each. A busy one may have looked already when the
         event was committed, so it is told to look once more.
         """
-        with suppress(TimeoutError):
-            await asyncio.wait_for(self._notified.wait(), self._settings.poll_interval_seconds)
+        await waited(self._notified, self._settings.poll_interval_seconds)
         self._notified.clear()
         idle = {}
         for drain in self._drains():

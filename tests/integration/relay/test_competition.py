@@ -122,6 +122,16 @@ async def test_replicas_share_the_shards_and_take_them_over_in_order(world: Worl
         await shared(("a", 4))
 
 
+async def test_a_replica_that_cannot_reach_the_broker_leaves_its_shards_to_one_that_can(world: World) -> None:
+    nowhere = f"127.0.0.1:{free_port()}"
+    events = [Event(order_in(shard), 1) for shard in range(4)]
+    async with world.relay(replica="cut off", kafka_bootstrap_servers=nowhere), world.relay(replica="healthy"):
+        await world.until_held("healthy")
+        await write(world.connection, events)
+        await world.until_sent(4)
+        assert await world.connection.fetchval("SELECT array_agg(replica) FROM relay.replicas") == ["healthy"]
+
+
 async def test_killed_replicas_lose_and_repeat_nothing(real_world: World, migrated: Database, reaper: Reaper) -> None:
     seed = random.randrange(1_000_000)
     print("seed", seed)

@@ -217,3 +217,14 @@ async def test_a_relay_without_transactions_settles_what_one_with_them_left(worl
         await write(world.connection, [later])
         await world.until_sent(2)
         assert [identity(record) for record in await reader.to_the_end()] == expected([event, later])
+
+
+async def test_transactions_can_be_switched_off_and_on_again(world: World) -> None:
+    events = [Event(order_in(SHARD), 1) for _ in range(3)]
+    for event, transactions in zip(events, (True, False, True), strict=True):
+        async with world.relay(transactions=transactions):
+            await write(world.connection, [event])
+            await world.until_sent(events.index(event) + 1)
+    async with world.reader() as reader:
+        assert sorted(map(identity, await reader.to_the_end())) == sorted(expected(events))
+    assert (await world.positions())[SHARD] == 2
