@@ -29,6 +29,7 @@ CLIENT_TIMEOUT_SECONDS = 2
 SETTINGS = {
     "ORDER_LEASE_SECONDS": "2",
     "ORDER_EXPIRY_INTERVAL_SECONDS": "0.2",
+    "BALANCE_ACCESS_LOG": "all",  # a trace shows that it was passed on
     **{f"{service.upper()}_CLIENT_TIMEOUT_SECONDS": str(CLIENT_TIMEOUT_SECONDS) for service in SERVICES},
 }
 
