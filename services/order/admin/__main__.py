@@ -4,6 +4,7 @@ ORDER_PRODUCT_URL, ORDER_COUPON_URL and ORDER_BALANCE_URL."""
 import argparse
 import asyncio
 import getpass
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -41,7 +42,7 @@ def _parser() -> argparse.ArgumentParser:
     common.add_argument("--json", action="store_true", help="print JSON")
     act = argparse.ArgumentParser(add_help=False)
     act.add_argument("--reason", required=True, help="why; kept in the record")
-    act.add_argument("--by", default=getpass.getuser(), help="who; kept in the record (default: your login)")
+    act.add_argument("--by", default=_login(), help="who; kept in the record (default: your login)")
     act.add_argument("--dry-run", action="store_true", help="only say what would be done")
     parser = argparse.ArgumentParser(prog="python -m services.order.admin", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
@@ -66,6 +67,13 @@ def _parser() -> argparse.ArgumentParser:
     drain = commands.add_parser("drain-status", parents=[common], help="count live sagas by version")
     drain.add_argument("--version", type=int, help="exit with 3 while this version has live sagas")
     return parser
+
+
+def _login() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user often has no name
+        return f"uid {os.getuid()}"
 
 
 async def _run(arguments: argparse.Namespace, settings: Settings) -> Any:
@@ -98,7 +106,9 @@ async def _act(arguments: argparse.Namespace, settings: Settings, pool: Pool) ->
     if arguments.command == "retry" and arguments.all:
         ids = [saga["saga_id"] for saga in await acts.list_sagas(pool, state=None, older_than_seconds=0)]
     else:
-        ids = [(await acts.show(pool, arguments.id))["saga_id"]]
+        saga = await acts.show(pool, arguments.id)
+        acts.require(arguments.command, saga["saga_id"], saga["status"])
+        ids = [saga["saga_id"]]
     if arguments.dry_run:
         return [{"would": arguments.command, "saga_id": id_} for id_ in ids]
     if arguments.command == "retry":

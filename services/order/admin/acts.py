@@ -21,6 +21,7 @@ from shared.postgres import Connection, Pool, Session
 from shared.refusals import Refusal
 
 LIST_MAX = 1000
+RESOLUTION_SECONDS = 30.0  # far more than one commit takes, and not long for a saga to wait if it never comes
 
 
 class SagaNotFound(Refusal):
@@ -90,6 +91,18 @@ def remaining(saga: Saga) -> list[str]:
     return [step.undo for step in undos(saga)]
 
 
+def require(act: str, saga_id: UUID, status: Status) -> None:
+    """Raise SagaNotInState unless a saga of this status allows the act; the act's own guard asks again."""
+    allowed = {
+        "retry": (Status.RUNNING, Status.COMPENSATING),
+        "force": (Status.RUNNING,),
+        "resolve": (Status.COMPENSATING,),
+    }[act]
+    if status not in allowed:
+        states = " or ".join(allowed)
+        raise SagaNotInState(f"Only a {states} saga allows it to {act}; saga {saga_id} is {status}.")
+
+
 async def retry(pool: Pool, ids: Sequence[UUID], who: Who) -> list[UUID]:
     """Have live sagas tried again now; return those that were."""
     async with pool.transaction() as db:
@@ -114,10 +127,12 @@ async def force(pool: Pool, id_: UUID, who: Who) -> UUID:
 async def resolve(pool: Pool, session: Session, id_: UUID, who: Who) -> UUID:
     """End a COMPENSATING saga as if its undos had been acknowledged. Raises SagaNotFound or SagaNotInState.
 
-    The operator answers for the books. Should this process die halfway, the saga is swept up and goes on.
+    The operator answers for the books. The saga is taken under a lease, so that no sweep takes it away between the two
+    commits; should this process die there, the lease runs out and the saga goes on.
     """
     operator = uuid7()
     async with pool.transaction() as db:
+        await store.renew_lease(db, operator, RESOLUTION_SECONDS)
         saga = await _find(db, id_)
         row = await db.fetchrow(SQL["take_for_resolution"], saga.saga_id, operator)
         if row is None:
@@ -128,6 +143,8 @@ async def resolve(pool: Pool, session: Session, id_: UUID, who: Who) -> UUID:
     assert isinstance(move, Transition)
     entry = {"at": datetime.now(UTC), "step": "resolve", "outcome": "by hand", "detail": who.reason}
     (changed,) = await Transitions(session, operator).commit([Change(saga, move, [entry])])
+    async with pool.connection() as db:
+        await store.give_lease_up(db, operator)
     if changed is None or isinstance(changed, BaseException):
         raise SagaNotInState("Somebody else ended or took the saga meanwhile.")
     return saga.saga_id

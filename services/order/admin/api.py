@@ -139,11 +139,11 @@ class AdminApi:
                 raise SagaNotInState("Only a live saga can be retried.")
             return saga_id
 
-        return await self._act(request, work)
+        return await self._act(request, "retry", work)
 
     async def force(self, request: web.Request) -> web.Response:
         """POST /admin/v1/sagas/{id}/force."""
-        return await self._act(request, lambda id_, who: acts.force(self._pool, id_, who))
+        return await self._act(request, "force", lambda id_, who: acts.force(self._pool, id_, who))
 
     async def resolve(self, request: web.Request) -> web.Response:
         """POST /admin/v1/sagas/{id}/resolve."""
@@ -152,7 +152,7 @@ class AdminApi:
             async with self._session() as session:
                 return await acts.resolve(self._pool, session, id_, who)
 
-        return await self._act(request, work)
+        return await self._act(request, "resolve", work)
 
     async def list_acts(self, _request: web.Request) -> web.Response:
         """GET /admin/v1/acts."""
@@ -162,10 +162,12 @@ class AdminApi:
         """GET /admin/v1/drain-status."""
         return reply({"items": await acts.drain_status(self._pool)})
 
-    async def _act(self, request: web.Request, work: Any) -> web.Response:
+    async def _act(self, request: web.Request, name: str, work: Any) -> web.Response:
         id_ = path_uuid(request, "id", SagaNotFound)
         act = await read_body(request, Act, timeout_seconds=self._timeout)
-        saga_id = (await acts.show(self._pool, id_))["saga_id"]
+        saga = await acts.show(self._pool, id_)
+        saga_id = saga["saga_id"]
+        acts.require(name, saga_id, saga["status"])
         if not act.dry_run:
             await work(saga_id, Who(act.actor, act.reason))
         return reply({"sagas": [saga_id], "dry_run": act.dry_run})
