@@ -102,7 +102,8 @@ WITH t AS (
     FROM t
     JOIN orders.orders AS o ON o.order_id = t.order_id
     JOIN orders.sagas AS s ON s.saga_id = t.saga_id
-    WHERE o.status = t.order_from AND s.status = t.saga_from AND s.owner = $14
+    -- Not `s.owner = $14`: planned while the table was empty, it would walk all that this process ever owned.
+    WHERE o.status = t.order_from AND s.status = t.saga_from AND s.owner IS NOT DISTINCT FROM $14
     ORDER BY o.order_id
     FOR UPDATE OF o, s
 ), moved AS (
@@ -238,7 +239,8 @@ WHERE status IN ('RUNNING', 'COMPENSATING') GROUP BY version ORDER BY version;
 SELECT o.*,
        EXISTS (SELECT 1 FROM orders.sagas AS s
                WHERE s.order_id = o.order_id AND s.status IN ('RUNNING', 'COMPENSATING')) AS live,
-       ARRAY(SELECT e.type FROM orders.outbox AS e WHERE e.order_id = o.order_id ORDER BY e.sequence) AS events
+       ARRAY(SELECT e.sequence || ' ' || e.type FROM orders.outbox AS e WHERE e.order_id = o.order_id
+             ORDER BY e.sequence) AS events
 FROM orders.orders AS o
 WHERE o.order_id > $1 ORDER BY o.order_id LIMIT $2;
 
@@ -246,7 +248,8 @@ WHERE o.order_id > $1 ORDER BY o.order_id LIMIT $2;
 SELECT o.*,
        EXISTS (SELECT 1 FROM orders.sagas AS s
                WHERE s.order_id = o.order_id AND s.status IN ('RUNNING', 'COMPENSATING')) AS live,
-       ARRAY(SELECT e.type FROM orders.outbox AS e WHERE e.order_id = o.order_id ORDER BY e.sequence) AS events
+       ARRAY(SELECT e.sequence || ' ' || e.type FROM orders.outbox AS e WHERE e.order_id = o.order_id
+             ORDER BY e.sequence) AS events
 FROM orders.orders AS o
 WHERE o.order_id = $1;
 

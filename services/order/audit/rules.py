@@ -79,13 +79,9 @@ def compare(order_id: UUID, order: Order | None, found: Mapping[Participant, Hol
 
 
 def compare_events(order: Order, stored: Sequence[str]) -> Iterator[Finding]:
-    """Yield a finding if the stored events don't tell the order's history.
-
-    Published events are removed after their retention, so those that are left must be its last ones.
-    """
-    history = events_due(order)
-    complete = len(history) == order.event_sequence
-    if not complete or list(stored) != history[len(history) - len(stored) :]:
+    """Yield a finding if the stored events, each as its sequence and type, don't tell the order's history."""
+    history = [f"{sequence} {type_}" for sequence, type_ in enumerate(events_due(order), 1)]
+    if len(history) != order.event_sequence or list(stored) != history:
         yield Finding(Kind.EVENTS, "order", order.order_id, history, list(stored), 1)
 
 

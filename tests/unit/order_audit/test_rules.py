@@ -1,0 +1,153 @@
+"""What the audit expects of an order at rest, and how it names what differs."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from uuid import UUID
+
+import pytest
+
+from services.order.audit.passes import _is_recent
+from services.order.audit.rules import (
+    HOLDING,
+    UNDO,
+    Finding,
+    Holds,
+    Kind,
+    at_rest,
+    compare,
+    compare_events,
+    due,
+    events_due,
+)
+from services.order.audit.schedule import repairs
+from services.order.domain import Order, OrderStatus
+from services.order.saga import Participant
+from shared.ids import uuid7
+from tests.unit.order.samples import LATER, NOW, ORDER_ID, an_order
+
+PRODUCT, COUPON, BALANCE = Participant
+UNITS: Holds = {"cup": 2, "pen": 1}
+PLACED, PAID = "order.placed.v1", "order.paid.v1"
+Found = Mapping[Participant, Holds]
+
+
+def paid(**fields: object) -> Order:
+    """An order that was paid at once, with a coupon."""
+    return replace(an_order(OrderStatus.PAID, coupon_id="WELCOME"), paid_at=NOW, event_sequence=1, **fields)  # type: ignore[arg-type]
+
+
+def findings(order: Order | None, found: Found) -> list[Finding]:
+    return list(compare(ORDER_ID, order, found))
+
+
+def test_a_paid_order_has_its_units_its_coupon_redeemed_and_its_money() -> None:
+    assert due(paid()) == {PRODUCT: UNITS, COUPON: {"WELCOME": "REDEEMED"}, BALANCE: {"ann": 2300}}
+
+
+def test_an_unpaid_order_has_its_units_and_its_coupon_reserved() -> None:
+    order = an_order(OrderStatus.PENDING_PAYMENT, coupon_id="WELCOME")
+    assert due(order) == {PRODUCT: UNITS, COUPON: {"WELCOME": "RESERVED"}, BALANCE: {}}
+
+
+def test_an_order_without_a_coupon_or_a_price_is_due_none() -> None:
+    assert due(paid(coupon_id=None, total_amount=0)) == {PRODUCT: UNITS, COUPON: {}, BALANCE: {}}
+
+
+@pytest.mark.parametrize("status", [status for status in OrderStatus if status not in HOLDING])
+def test_an_order_that_is_over_or_not_placed_is_due_nothing(status: OrderStatus) -> None:
+    assert not any(due(an_order(status, coupon_id="WELCOME")).values())
+
+
+def test_what_agrees_is_no_finding() -> None:
+    assert findings(paid(), due(paid())) == []
+    assert findings(an_order(OrderStatus.CANCELLED), {}) == []
+
+
+@pytest.mark.parametrize(
+    ("participant", "held", "worth"),
+    [(PRODUCT, {"cup": 2, "pen": 1}, 3), (COUPON, {"WELCOME": "REDEEMED"}, 1), (BALANCE, {"ann": 2300}, 2300)],
+)
+@pytest.mark.parametrize("order", [None, an_order(OrderStatus.EXPIRED), an_order(OrderStatus.REJECTED)])
+def test_what_is_held_for_nobody_is_an_orphan_with_its_worth(
+    order: Order | None, participant: Participant, held: Holds, worth: int
+) -> None:
+    (finding,) = findings(order, {participant: held})
+    assert (finding.kind, finding.participant, finding.worth) == (Kind.ORPHAN, participant, worth)
+    assert (finding.due, finding.found, finding.order_id) == ({}, held, ORDER_ID)
+
+
+@pytest.mark.parametrize(("participant", "worth"), [(PRODUCT, 3), (COUPON, 1), (BALANCE, 2300)])
+def test_what_is_due_and_not_held_is_missing_with_its_worth(participant: Participant, worth: int) -> None:
+    (finding,) = findings(paid(), {**due(paid()), participant: {}})
+    assert (finding.kind, finding.participant, finding.worth) == (Kind.MISSING, participant, worth)
+
+
+@pytest.mark.parametrize(
+    ("participant", "held", "worth"),
+    [
+        (PRODUCT, {"cup": 2, "pen": 2}, 1),
+        (PRODUCT, {"cup": 2}, 1),
+        (PRODUCT, {"cup": 2, "mug": 1}, 2),
+        (COUPON, {"WELCOME": "RESERVED"}, 1),
+        (COUPON, {"OTHER": "REDEEMED"}, 2),
+        (BALANCE, {"ann": 2299}, 1),
+        (BALANCE, {"bob": 2300}, 4600),
+    ],
+)
+def test_what_is_held_otherwise_is_different_and_worth_the_difference(
+    participant: Participant, held: Holds, worth: int
+) -> None:
+    (finding,) = findings(paid(), {**due(paid()), participant: held})
+    assert (finding.kind, finding.worth) == (Kind.DIFFERENT, worth)
+
+
+@pytest.mark.parametrize(
+    ("order", "events"),
+    [
+        (paid(), [PAID]),
+        (paid(expires_at=LATER), [PLACED, PAID]),
+        (an_order(OrderStatus.PENDING_PAYMENT, expires_at=LATER), [PLACED]),
+        (an_order(OrderStatus.EXPIRED, expires_at=LATER), [PLACED, "order.expired.v1"]),
+        (an_order(OrderStatus.CANCELLED, expires_at=LATER), [PLACED, "order.cancelled.v1"]),
+        (an_order(OrderStatus.REFUNDED), [PAID, "order.refunded.v1"]),
+        (an_order(OrderStatus.REFUNDED, expires_at=LATER), [PLACED, PAID, "order.refunded.v1"]),
+        (an_order(OrderStatus.REJECTED, expires_at=LATER), []),
+    ],
+)
+def test_each_history_has_its_events(order: Order, events: list[str]) -> None:
+    assert events_due(order) == events
+    numbered = [f"{n} {event}" for n, event in enumerate(events, 1)]
+    order = replace(order, event_sequence=len(events))
+    assert list(compare_events(order, numbered)) == []
+    for wrong in (numbered[1:], numbered[:-1], [*numbered, "9 order.paid.v1"], [f"2{event}" for event in numbered]):
+        if wrong != numbered:
+            (finding,) = compare_events(order, wrong)
+            assert (finding.kind, finding.due, finding.found) == (Kind.EVENTS, numbered, wrong)
+    assert len(list(compare_events(replace(order, event_sequence=len(events) + 1), numbered))) == 1
+
+
+@pytest.mark.parametrize("status", OrderStatus)
+def test_an_order_is_at_rest_when_nothing_is_under_way(status: OrderStatus) -> None:
+    passing = status in (OrderStatus.PLACING, OrderStatus.PAYING)
+    assert at_rest(an_order(status), live=False) is not passing
+    assert not at_rest(an_order(status), live=True)
+    assert not at_rest(an_order(status, closing=OrderStatus.CANCELLED), live=False)
+
+
+def test_only_orphans_are_repaired_each_by_the_undo_of_its_participant() -> None:
+    found = [finding for participant in Participant for finding in findings(None, {participant: {"x": 1}})]
+    found += findings(paid(), {})
+    found.append(Finding(Kind.BOOKS, "product", None, "stock", [], 1))
+    commands = repairs(found)
+    assert [(command.participant, command.type) for command in commands] == list(UNDO.items())
+    assert {command.order_id for command in commands} == {str(ORDER_ID)}
+
+
+def test_an_id_just_made_is_left_for_the_next_pass_and_every_other_is_judged() -> None:
+    new = uuid7()
+    made = new.int >> 80
+    assert _is_recent(new, made - 1)
+    assert not _is_recent(new, made)
+    hour = 3_600_000 << 80
+    assert not _is_recent(UUID(int=new.int + hour), made - 1), "an id from the future is nobody's that we made"
+    assert not _is_recent(UUID("f81d4fae-7dec-41d0-8765-00a0c91e6bf6"), 0), "nor is one of another kind"
