@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import structlog
@@ -10,7 +11,8 @@ import structlog
 from services.order import store
 from services.order.answers import Answer
 from services.order.domain import Order, OrderId, SagaId
-from services.order.operations import Begun, KeyClaim, Start, Started, new_order
+from services.order.keys import read_answer
+from services.order.operations import Attached, Begun, KeyClaim, Start, Started, new_order
 from services.order.runner import Runner, ended_answer
 from services.order.saga import Kind
 from shared import trace
@@ -90,7 +92,7 @@ class Checkout:
             saga_id, order = started.saga_id, started.order
         answer = await self._runner.wait(saga_id, deadline - time.monotonic())
         if answer is None:
-            answer = await self._look_for_end(saga_id, deadline)
+            answer = await self._look_for_end(saga_id, start.key, deadline)
         return answer or Pending(order)
 
     async def _begin(self, start: Start) -> Started:
@@ -100,9 +102,12 @@ class Checkout:
             started = await self._submit(start)
             if isinstance(started, Begun):
                 self._runner.run(started.saga)
-            return started
         finally:
             self._runner.unclaim(start.saga_id)
+        if isinstance(started, Attached) and started.saga_id == start.saga_id:
+            with suppress(Unavailable):  # then the sweep finds it; what has started is not answered 503
+                await self._runner.resume(start.saga_id)
+        return started
 
     async def _submit(self, start: Start) -> Started:
         if self._starts.full:
@@ -110,22 +115,25 @@ class Checkout:
         try:
             return await self._starts.submit(start)
         except Unavailable:
-            # The commit may have happened all the same, and then the answer must not be 503.
+            # The commit may have happened all the same, and then the answer must not be 503. By now another
+            # process may have the saga, or have ended it.
             async with self._pool.connection() as db:
                 found = await store.get_saga(db, start.saga_id)
             if found is None:
                 raise
-            return Begun(found[0])
+            return Attached(start.saga_id, found[0].order)
 
-    async def _look_for_end(self, saga_id: SagaId, deadline: float) -> Answer | None:
+    async def _look_for_end(self, saga_id: SagaId, key: KeyClaim | None, deadline: float) -> Answer | None:
+        """Return the answer of a saga that did not end here. A key's was stored when it ended: the order may have
+        gone on since, and every repeat of the key has to be told the same."""
         while True:
             try:
                 async with self._pool.connection() as db:
                     found = await store.get_saga(db, saga_id)
+                    if found is not None and not found[0].status.live:
+                        return (await read_answer(db, key) if key else None) or ended_answer(found[0])
             except Unavailable:
                 return None
-            if found is not None and not found[0].status.live:
-                return ended_answer(found[0])
             if time.monotonic() + LOOK_INTERVAL_SECONDS >= deadline or self._runner.hurrying:
                 return None
             await asyncio.sleep(LOOK_INTERVAL_SECONDS)

@@ -66,6 +66,13 @@ async def settle_keys(db: Connection, results: Sequence[tuple[Start, Started | R
         )
 
 
+async def read_answer(db: Connection, claim: KeyClaim) -> Answer | None:
+    """Return the answer that is stored for a key, or None while there is none."""
+    row = (await _read_keys(db, [claim.place])).get(claim.place)
+    found = _earlier(claim, claim.fingerprint, row)
+    return found if isinstance(found, Answer) else None
+
+
 async def _read_keys(db: Connection, places: Sequence[KeyPlace]) -> dict[KeyPlace, Row]:
     rows = await db.fetch(store.SQL["read_keys"], *map(list, zip(*places, strict=True)))
     return {(row["user_id"], row["operation"], row["key"]): row for row in rows}

@@ -176,7 +176,7 @@ class Runner:
                 LOST.inc()
                 saga, tries = await self._reread(saga, tries, lost=True)
             if not saga.status.live:
-                return ended_answer(saga)
+                raise LostError(f"saga {saga.saga_id} has ended, by a commit of which nothing was heard or elsewhere")
 
     async def _send(
         self, commands: Sequence[Command], journal: Journal
