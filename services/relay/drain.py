@@ -133,9 +133,8 @@ class Drain:
             try:
                 await self._work(connection, lease)
             except Exception:
-                if self._failures + 1 >= TROUBLE_FAILURES:
-                    # Perhaps only this replica is cut off from the broker.
-                    await store.release_lease(connection, lease)
+                # Perhaps only this replica is cut off from the broker: another one may have the shard at once.
+                await store.release_lease(connection, lease)
                 raise
 
     async def _work(self, connection: Connection, lease: Lease) -> None:

@@ -35,9 +35,12 @@ class Share:
 def share(replica: str, live: Sequence[str], holders: Sequence[ShardHolder], mine: Sequence[int]) -> Share:
     """Divide the shards evenly among the live replicas, the first ones in name order getting one more.
 
-    `mine` are the shards that this replica works on, with or without a lease at this moment.
+    `mine` are the shards that this replica works on, with or without a lease at this moment. A replica that isn't
+    among the live ones leaves everything to them, and keeps trying if there are none.
     """
-    names = sorted({*live, replica})
+    names = sorted(live) or [replica]
+    if replica not in names:
+        return Share([], sorted(mine))
     rest, rank = len(holders) % len(names), names.index(replica)
     fair = len(holders) // len(names) + (1 if rank < rest else 0)
     if len(mine) > fair:

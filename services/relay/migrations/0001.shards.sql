@@ -101,6 +101,7 @@ BEGIN
             lease_expires_at = clock_timestamp() + make_interval(secs => p_lease_seconds),
             outbox_ids = coalesce((SELECT array_agg(outbox_id) FROM batch), '{}'),
             in_transaction = p_in_transaction,
+            declared = declared OR p_in_transaction, -- a take-over that was cut short may have left that undone
             batch_number = batch_number + CASE WHEN p_in_transaction AND EXISTS (SELECT FROM batch) THEN 1 ELSE 0 END
         WHERE shard = p_shard
     )

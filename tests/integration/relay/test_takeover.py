@@ -79,6 +79,13 @@ async def test_a_batch_that_was_claimed_but_not_committed_is_sent(world: World) 
     assert sorted(map(identity, records)) == sorted(expected(events))
 
 
+async def test_a_shard_whose_first_take_over_was_cut_short_is_declared_by_the_next(world: World) -> None:
+    async with predecessor(world):
+        await world.connection.execute("UPDATE relay.shards SET declared = false")
+    async with world.relay():
+        await world.until_held()
+
+
 async def test_a_transaction_left_open_is_aborted_and_its_batch_sent_once(real_world: World) -> None:
     events = [Event(order_in(SHARD), 1) for _ in range(3)]
     await write(real_world.connection, events)

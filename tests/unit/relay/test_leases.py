@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.relay.leases import share
+from services.relay.leases import Share, share
 from services.relay.store import ShardHolder
 
 NAMES = st.lists(st.sampled_from("abcdef"), min_size=1, max_size=6, unique=True)
@@ -17,8 +17,12 @@ def test_a_replica_alone_takes_every_shard() -> None:
     assert sorted(share("a", ["a"], free(4), []).take) == [0, 1, 2, 3]
 
 
-def test_a_replica_that_has_not_been_seen_yet_counts_itself() -> None:
-    assert len(share("b", ["a"], free(4), []).take) == 2
+def test_a_replica_that_does_not_count_as_live_leaves_everything_to_those_that_do() -> None:
+    assert share("b", ["a"], free(4), [1, 2]) == Share([], [1, 2])
+
+
+def test_a_replica_keeps_trying_when_none_counts_as_live() -> None:
+    assert len(share("b", [], free(4), []).take) == 4
 
 
 def test_a_shard_of_a_living_replica_is_not_taken() -> None:
