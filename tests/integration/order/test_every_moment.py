@@ -1,0 +1,195 @@
+"""Whatever happens to a replica between any two of its dealings with the world, its sagas end and the books add up.
+
+Each flow is run again and again; each time the next of its moments (before and after every command and every
+commit) is the one at which the replica dies, is paused until another has done its work, or is overruled by an
+operator. So for every state that a saga can be left in, there is a run that starts from it.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from itertools import count
+from typing import Any
+
+import pytest
+
+from services.order.domain import OrderId
+from tests.infrastructure.waiting import eventually
+from tests.integration.order.world import LIVE, PATIENCE_SECONDS, Customer, Moments, Replica, World, beside
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+FORCE = """
+    UPDATE orders.sagas AS s
+    SET status = 'COMPENSATING', target = CASE kind WHEN 'pay' THEN 'CANCELLED' ELSE 'REJECTED' END
+    FROM orders.orders AS o WHERE o.order_id = s.order_id AND o.user_id = $1 AND s.status = 'RUNNING'
+"""
+DUE = "UPDATE orders.orders SET expires_at = clock_timestamp() WHERE order_id = $1"
+
+Act = Callable[[Customer, Replica, OrderId | None], Awaitable[Any]]
+Prepare = Callable[[Customer, Replica], Awaitable[OrderId]]
+
+
+@dataclass(frozen=True, slots=True)
+class Flow:
+    """What is asked for, of a customer with so much; how the order ends if that never began, and if it did."""
+
+    act: Act
+    ends: tuple[str | None, str]
+    forced: str | None = None
+    prepare: Prepare | None = None
+    balance: int = 1000
+    stock: int = 5
+
+
+async def buy(customer: Customer, replica: Replica, _: OrderId | None) -> Any:
+    return await customer.place(replica)
+
+
+async def buy_with_a_bad_coupon(customer: Customer, replica: Replica, _: OrderId | None) -> Any:
+    return await customer.place(replica, coupon="no such coupon")
+
+
+async def reserve(customer: Customer, replica: Replica, _: OrderId | None) -> Any:
+    return await customer.place(replica, now=False)
+
+
+async def reserve_with_a_bad_coupon(customer: Customer, replica: Replica, _: OrderId | None) -> Any:
+    return await customer.place(replica, now=False, coupon="no such coupon")
+
+
+async def pay(_: Customer, replica: Replica, order_id: OrderId | None) -> Any:
+    assert order_id is not None
+    return await replica.checkout.pay(order_id, None)
+
+
+async def cancel(_: Customer, replica: Replica, order_id: OrderId | None) -> Any:
+    assert order_id is not None
+    return await replica.checkout.cancel(order_id, None)
+
+
+async def expire(customer: Customer, replica: Replica, order_id: OrderId | None) -> Any:
+    assert order_id is not None
+    await customer.world.db.execute(DUE, order_id)
+    return await replica.checkout.expire([order_id])
+
+
+FLOWS = {
+    "an order": Flow(buy, (None, "PAID"), forced="REJECTED"),
+    "an order out of stock": Flow(buy, (None, "REJECTED"), forced="REJECTED", stock=0),
+    "an order with a bad coupon": Flow(buy_with_a_bad_coupon, (None, "REJECTED"), forced="REJECTED"),
+    "an order that can't be paid": Flow(buy, (None, "REJECTED"), forced="REJECTED", balance=0),
+    "an order to pay later": Flow(reserve, (None, "PENDING_PAYMENT"), forced="REJECTED"),
+    "one with a bad coupon": Flow(reserve_with_a_bad_coupon, (None, "REJECTED"), forced="REJECTED"),
+    "a payment": Flow(pay, ("PENDING_PAYMENT", "PAID"), forced="CANCELLED", prepare=Customer.unpaid),
+    "a payment that is refused": Flow(
+        pay, ("PENDING_PAYMENT", "PENDING_PAYMENT"), forced="CANCELLED", prepare=Customer.unpaid, balance=0
+    ),
+    "a cancellation": Flow(cancel, ("PENDING_PAYMENT", "CANCELLED"), prepare=Customer.unpaid),
+    "a refund": Flow(cancel, ("PAID", "REFUNDED"), prepare=Customer.paid),
+    "an expiry": Flow(expire, ("PENDING_PAYMENT", "EXPIRED"), prepare=Customer.unpaid),
+}
+
+
+@dataclass(slots=True)
+class Run:
+    """One run of a flow, with something that happens at one of its moments."""
+
+    world: World
+    helper: Replica
+    flow: Flow
+    moments: Moments
+    customer: Customer
+    asked: "asyncio.Task[Any]"
+    overruled: str | None = None
+
+    async def ends(self, *others: asyncio.Event) -> None:
+        """Wait until what was asked for is answered and no saga is live; or until one of the others is set."""
+
+        async def ended() -> bool:
+            if any(event.is_set() for event in others):
+                return True
+            return self.asked.done() and await self.world.db.fetchval(LIVE) == 0
+
+        await eventually(ended, PATIENCE_SECONDS, "the end")
+
+    async def status(self) -> str | None:
+        """How the order ended; None if there is none."""
+        orders = await self.customer.orders()
+        assert len(orders) <= 1
+        return orders[0]["status"] if orders else None
+
+
+@asynccontextmanager
+async def a_run(world: World, helper: Replica, flow: Flow, moments: Moments) -> AsyncIterator[Run]:
+    """A customer asks a replica of their own for something; the helper has made ready what it takes."""
+    customer = await world.customer(balance=flow.balance, stock=flow.stock)
+    order_id = await flow.prepare(customer, helper) if flow.prepare else None
+    async with world.replica(moments) as replica, beside(flow.act(customer, replica, order_id)) as asked:
+        yield Run(world, helper, flow, moments, customer, asked)
+
+
+async def at_every_moment(world: World, flow: Flow, once: Callable[[Run], Awaitable[None]]) -> None:
+    """Run the flow once for each of its moments, until one run has fewer."""
+    async with world.replica() as helper:
+        for number in count():
+            moments = Moments(at=number)
+            async with a_run(world, helper, flow, moments) as run:
+                await once(run)
+            async with helper.sweeping():
+                await world.settled()
+            assert await run.status() == (run.overruled or flow.ends[moments.passed > 1])
+            if not moments.reached:
+                assert number >= 6, "a start, a command and a commit, each before and after"
+                break
+    await world.check()
+
+
+@pytest.mark.parametrize("name", FLOWS)
+async def test_what_a_replica_leaves_that_dies_is_ended_by_another(world: World, name: str) -> None:
+    async def once(run: Run) -> None:
+        dead = asyncio.Event()
+
+        async def die() -> None:
+            dead.set()
+            await asyncio.get_running_loop().create_future()
+
+        run.moments.happens = die
+        await run.ends(dead)
+
+    await at_every_moment(world, FLOWS[name], once)
+
+
+@pytest.mark.parametrize("name", FLOWS)
+async def test_a_replica_that_was_paused_until_another_did_its_work_does_no_harm(world: World, name: str) -> None:
+    async def once(run: Run) -> None:
+        paused, go_on = asyncio.Event(), asyncio.Event()
+
+        async def pause() -> None:
+            paused.set()
+            await go_on.wait()
+
+        run.moments.happens = pause
+        await run.ends(paused)
+        async with run.helper.sweeping():
+            await run.world.settled()
+        go_on.set()
+        await run.ends()
+
+    await at_every_moment(world, FLOWS[name], once)
+
+
+@pytest.mark.parametrize("name", [name for name, flow in FLOWS.items() if flow.forced])
+async def test_a_saga_that_an_operator_turns_round_undoes_everything(world: World, name: str) -> None:
+    flow = FLOWS[name]
+
+    async def once(run: Run) -> None:
+        async def force() -> None:
+            if (await run.world.db.execute(FORCE, run.customer.user)) != "UPDATE 0":
+                run.overruled = flow.forced
+
+        run.moments.happens = force
+        await run.ends()
+
+    await at_every_moment(world, flow, once)

@@ -1,0 +1,291 @@
+"""The order service taken apart: replicas without HTTP, on real Postgres, before real participants."""
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+import orjson
+
+from services.order.answers import Answer
+from services.order.checkout import Checkout, Pending
+from services.order.domain import OrderId
+from services.order.expiry import Expiry
+from services.order.operations import KeyClaim, Start, Started, fingerprint
+from services.order.ownership import Ownership
+from services.order.participants import Participants
+from services.order.runner import Runner
+from services.order.saga import Command, Participant
+from services.order.settings import Settings
+from services.order.starts import Starts
+from services.order.transitions import Change, Changed, Transitions
+from shared.batcher import Batcher, Item, Result, Work, one_by_one_when
+from shared.ids import uuid7
+from shared.participant import Outcome
+from shared.postgres import Pool, Session, is_about_the_batch
+from tests.infrastructure.databases import Database
+from tests.infrastructure.services import Client, migrate_service, serving
+from tests.infrastructure.waiting import eventually
+from tests.system.books import violations
+
+PATIENCE_SECONDS = 20
+LIVE = "SELECT count(*) FROM orders.sagas WHERE status IN ('RUNNING', 'COMPENSATING')"
+
+Moment = Callable[[], Awaitable[None]]
+
+
+async def _nothing() -> None:
+    """What most moments mean."""
+
+
+@dataclass(slots=True)
+class Moments:
+    """The moments at which a replica deals with the world: before and after each command and each commit.
+
+    At the one numbered `at`, `happens` is awaited.
+    """
+
+    at: int = -1
+    happens: Moment = _nothing
+    passed: int = 0
+
+    @property
+    def reached(self) -> bool:
+        """Whether the moment came."""
+        return self.passed > self.at >= 0
+
+    async def come(self) -> None:
+        """One more."""
+        self.passed += 1
+        if self.passed == self.at + 1:
+            await self.happens()
+
+
+class WatchedParticipants(Participants):
+    """The real participants, with a moment before and after each command."""
+
+    def __init__(self, urls: Mapping[Participant, str], moments: Moments) -> None:
+        super().__init__(urls)
+        self._moments = moments
+
+    async def send(self, command: Command) -> Outcome:
+        await self._moments.come()
+        outcome = await super().send(command)
+        await self._moments.come()
+        return outcome
+
+
+class WatchedBatcher(Batcher[Item, Result]):
+    """A real batcher, with a moment before and after each item's commit."""
+
+    def __init__(self, name: str, work: Work[Item, Result], moments: Moments) -> None:
+        super().__init__(name, one_by_one_when(is_about_the_batch, work), batch_max=256, queue_max=1000)
+        self._moments = moments
+
+    def submit(self, item: Item) -> "asyncio.Future[Result]":
+        return asyncio.ensure_future(self._submit(item))
+
+    async def _submit(self, item: Item) -> Result:
+        await self._moments.come()
+        result = await super().submit(item)
+        await self._moments.come()
+        return result
+
+
+@dataclass(frozen=True, slots=True)
+class Replica:
+    """One process of the order service, less its HTTP server and its loops."""
+
+    process_id: UUID
+    pool: Pool
+    starts: Starts
+    transitions: Transitions
+    runner: Runner
+    checkout: Checkout
+    ownership: Ownership
+    expiry: Expiry
+
+    @asynccontextmanager
+    async def sweeping(self) -> AsyncIterator[None]:
+        """Keep a lease and take up what nobody runs, while the body runs."""
+        await self.ownership.renew()
+        loops = [asyncio.create_task(loop()) for loop in (self.ownership.keep_lease, self.ownership.sweep)]
+        try:
+            yield
+        finally:
+            for loop in loops:
+                loop.cancel()
+            await asyncio.gather(*loops, return_exceptions=True)
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """The participants, the order service's database, and who asks for what."""
+
+    database: Database
+    db: asyncpg.Pool
+    product: Client
+    coupon: Client
+    balance: Client
+    urls: Mapping[Participant, str] = field(default_factory=dict)
+
+    @property
+    def order_url(self) -> str:
+        """The address of the order service's schema, as its role."""
+        return self.database.as_role("order_service")
+
+    async def customer(self, *, balance: int = 1000, stock: int = 5, price: int = 100) -> "Customer":
+        """Someone with money, a product and a coupon, all new."""
+        mark = secrets.token_hex(6)
+        user, product, coupon = f"user-{mark}", f"product-{mark}", f"coupon-{mark}"
+        await self.product.post(
+            "/v1/products", {"product_id": product, "name": "Thing", "price": price, "stock": stock}
+        )
+        await self.coupon.post("/v1/coupons", {"coupon_id": coupon, "user_id": user, "kind": "fixed", "value": 10})
+        if balance:
+            await self.balance.post(f"/v1/accounts/{user}/charges", {"amount": balance})
+        return Customer(self, user, product, coupon)
+
+    async def status(self, order_id: UUID) -> str:
+        """The status of an order."""
+        found: str = await self.db.fetchval("SELECT status FROM orders.orders WHERE order_id = $1", order_id)
+        return found
+
+    async def settled(self, seconds: float = PATIENCE_SECONDS) -> None:
+        """Wait until no saga is live."""
+
+        async def none_lives() -> bool:
+            return bool(await self.db.fetchval(LIVE) == 0)
+
+        await eventually(none_lives, seconds, "the end of all sagas")
+
+    async def check(self) -> None:
+        """Hold everything that was ever written against everything else."""
+        assert await violations(self.database.url) == []
+
+    @asynccontextmanager
+    async def replica(
+        self, moments: Moments | None = None, *, url: str | None = None, **settings: Any
+    ) -> AsyncIterator[Replica]:
+        """Start a replica; it ends without a word, as a killed one does. Its retries don't wait."""
+        moments = moments or Moments()
+        chosen = Settings(
+            database_url=url or self.order_url,
+            **{"lease_seconds": 30, "sweep_interval_seconds": 0.02, "expiry_interval_seconds": 0.02, **settings},
+        )
+        process_id = uuid7()
+        async with AsyncExitStack() as stack:
+            enter = stack.enter_async_context
+            pool = await enter(Pool(chosen, "replica"))
+            session, other = await enter(Session(chosen, "starts")), await enter(Session(chosen, "transitions"))
+            starts = Starts(session, process_id, chosen.currency, chosen.payment_timeout_seconds)
+            transitions = Transitions(other, process_id)
+            start: Batcher[Start, Started] = await enter(WatchedBatcher("starts", starts.commit, moments))
+            change: Batcher[Change, Changed | None] = await enter(
+                WatchedBatcher("transitions", transitions.commit, moments)
+            )
+            participants = await enter(WatchedParticipants(self.urls, moments))
+            runner = await enter(Runner(process_id, pool, participants, change, sleep=_hardly_sleep))
+            deadline = chosen.request_deadline_seconds
+            checkout = Checkout(pool, start, runner, deadline_seconds=deadline, sagas_max=chosen.sagas_max)
+            ownership = Ownership(
+                process_id,
+                pool,
+                runner,
+                lease_seconds=chosen.lease_seconds,
+                sweep_seconds=chosen.sweep_interval_seconds,
+                sagas_max=chosen.sagas_max,
+            )
+            hours = chosen.idempotency_hours
+            expiry = Expiry(pool, checkout, interval_seconds=chosen.expiry_interval_seconds, key_hours=hours)
+            yield Replica(process_id, pool, starts, transitions, runner, checkout, ownership, expiry)
+
+
+async def _hardly_sleep(_seconds: float) -> None:
+    await asyncio.sleep(0.001)
+
+
+@dataclass(frozen=True, slots=True)
+class Customer:
+    """A user with a product and a coupon of their own, who asks a replica for things."""
+
+    world: World
+    user: str
+    product: str
+    coupon: str
+
+    def key(self, operation: str, value: str, about: Any = None) -> KeyClaim:
+        """A key of this user."""
+        return KeyClaim(self.user, operation, value, fingerprint(about))
+
+    async def place(
+        self, replica: Replica, *, now: bool = True, quantity: int = 1, coupon: str | None = "own", **options: Any
+    ) -> Answer | Pending:
+        """Place an order of the product."""
+        coupon_id = self.coupon if coupon == "own" else coupon
+        key = options.pop("key", None)
+        lines = [(self.product, quantity)]
+        return await replica.checkout.place(self.user, lines, coupon_id, pay_now=now, key=key, **options)
+
+    async def unpaid(self, replica: Replica) -> OrderId:
+        """Place an order that is paid later."""
+        answer = await self.place(replica, now=False)
+        assert isinstance(answer, Answer)
+        assert answer.status == 201, answer
+        return order_id_of(answer)
+
+    async def paid(self, replica: Replica) -> OrderId:
+        """Place an order that is paid at once."""
+        answer = await self.place(replica)
+        assert isinstance(answer, Answer)
+        assert answer.status == 201, answer
+        return order_id_of(answer)
+
+    async def orders(self) -> Sequence[asyncpg.Record]:
+        """The user's orders, oldest first."""
+        found: Sequence[asyncpg.Record] = await self.world.db.fetch(
+            "SELECT * FROM orders.orders WHERE user_id = $1 ORDER BY order_id", self.user
+        )
+        return found
+
+
+def order_id_of(answer: Answer) -> OrderId:
+    """The order that an answer is about."""
+    return OrderId(UUID(orjson.loads(answer.body)["order_id"]))
+
+
+def problem_of(answer: Any) -> str | None:
+    """The problem that an answer tells; None for a success."""
+    assert isinstance(answer, Answer), answer
+    found = orjson.loads(answer.body)
+    return str(found["type"]).removeprefix("/problems/") if answer.status >= 400 else None
+
+
+@asynccontextmanager
+async def open_world(database: Database) -> AsyncIterator[World]:
+    """Migrate everything and serve the participants."""
+    for name in ("order", "product", "coupon", "balance"):
+        await asyncio.to_thread(migrate_service, name, database)
+    async with AsyncExitStack() as stack:
+        clients = {
+            name: await stack.enter_async_context(serving(name, database.as_role(f"{name}_service")))
+            for name in ("product", "coupon", "balance")
+        }
+        db = await stack.enter_async_context(asyncpg.create_pool(database.url, min_size=0, max_size=4))
+        yield World(database, db, **clients, urls={who: clients[who.value].url for who in Participant})
+
+
+@asynccontextmanager
+async def beside(work: Awaitable[Any]) -> AsyncIterator["asyncio.Task[Any]"]:
+    """Have work run beside the body; what is left of it is cut off at the end, and its failure with it."""
+    task = asyncio.ensure_future(work)
+    try:
+        yield task
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError, Exception):
+            await task
