@@ -1,7 +1,7 @@
 """Runs the audit over and over, in one process at a time, and tells its result as metrics and log lines."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from uuid import UUID
 
 import structlog
@@ -43,6 +43,7 @@ class AuditSchedule:
         while True:
             try:
                 if await self._is_ours():
+                    publish_value_at_risk(await self._auditor.value_at_risk())
                     self.last = await self._auditor.run()
                     publish(self.last)
             except Unavailable as error:
@@ -70,12 +71,17 @@ def publish(report: Report) -> None:
         ORPHANS_WORTH.labels(participant.value).set(worth)
     LAST_PASS.set_to_current_time()
     PASS_SECONDS.set(report.seconds)
-    for what in ("amount", "units", "coupons", "sagas"):
-        AT_RISK.labels(what).set(report.value_at_risk.get(what, 0))
-    AT_RISK_AGE.set(report.value_at_risk.get("oldest_seconds", 0))
-    UNPUBLISHED_AGE.set(report.value_at_risk.get("oldest_unpublished_seconds", 0))
+    publish_value_at_risk(report.value_at_risk)
     for finding in report.findings:
         log.error("audit finding", **finding.view())
+
+
+def publish_value_at_risk(value: Mapping[str, float]) -> None:
+    """Set the metrics of what live sagas tie up."""
+    for what in ("amount", "units", "coupons", "sagas"):
+        AT_RISK.labels(what).set(value.get(what, 0))
+    AT_RISK_AGE.set(value.get("oldest_seconds", 0))
+    UNPUBLISHED_AGE.set(value.get("oldest_unpublished_seconds", 0))
 
 
 def repairs(findings: Sequence[Finding]) -> list[Command]:

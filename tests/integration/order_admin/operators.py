@@ -151,8 +151,7 @@ async def applied(world: World, case: Case, participant: str, type_: str) -> Non
 async def untouched(world: World, case: Case) -> bool:
     """Whether stock, coupon and money are as if the order had never been."""
     shop = world.shop
-    return (
-        (await shop.product.get(f"/v1/products/{case.product}"))["stock"] == STOCK
-        and (await shop.coupon.get(f"/v1/coupons/{case.coupon}"))["status"] == "AVAILABLE"
-        and (await shop.balance.get(f"/v1/accounts/{case.user}"))["balance"] == MONEY
-    )
+    product = await shop.product.get(f"/v1/products/{case.product}")
+    coupon = await shop.coupon.get(f"/v1/coupons/{case.coupon}")
+    account = await shop.balance.get(f"/v1/accounts/{case.user}")
+    return bool((product["stock"], coupon["status"], account["balance"]) == (STOCK, "AVAILABLE", MONEY))

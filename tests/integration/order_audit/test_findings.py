@@ -1,0 +1,190 @@
+"""Whatever is lost or invented by hand is found, with what it is worth; orphans are given back, the rest is left."""
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from uuid import UUID, uuid4
+
+import pytest
+
+from services.order.audit.passes import Auditor
+from services.order.audit.rules import Finding, Kind
+from shared.ids import uuid7
+from tests.infrastructure.checkout import World
+from tests.infrastructure.stack import Shop
+from tests.infrastructure.waiting import eventually
+from tests.system.shopping import a_coupon, a_product, a_user, an_order
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+PRICE = 1000
+GRACE_MILLISECONDS = 300  # the auditor's, and a little
+
+
+@dataclass(frozen=True, slots=True)
+class Sale:
+    """An order of three units with a coupon of 10 per cent."""
+
+    order_id: str
+    user: str
+    product: str
+    coupon: str
+
+
+async def a_sale(shop: Shop, payment: str = "now") -> Sale:
+    """Sell three units."""
+    product, user = await a_product(shop, price=PRICE, stock=10), await a_user(shop, 10_000)
+    coupon = await a_coupon(shop, user)
+    body = an_order(user, product, coupon_id=coupon, payment=payment)
+    body["lines"][0]["quantity"] = 3
+    order = await shop.order.post("/v1/orders", body)
+    return Sale(order["order_id"], user, product, coupon)
+
+
+async def found_by(auditor: Auditor) -> list[Finding]:
+    """What a pass finds."""
+    return (await auditor.run()).findings
+
+
+HOLD = "INSERT INTO products.holds (order_id, product_id, quantity, unit_price) VALUES ($1, $2, $3, 1000)"
+TAKE = "UPDATE products.products SET stock = stock - $2 WHERE product_id = $1"
+USE = """UPDATE coupons.coupons SET status = 'REDEEMED', order_id = $1, discount_amount = 10, held_at = now()
+         WHERE coupon_id = $2"""
+ENTRY = """INSERT INTO balances.entries (user_id, number, entry_id, kind, amount, counter_account, order_id, attempt,
+                                         balance_after)
+           SELECT user_id, entry_count + 1, gen_random_uuid(), 'debit', -$3::bigint, 'sales', $1, 9,
+                  balance - $3::bigint
+           FROM balances.accounts WHERE user_id = $2"""
+ACCOUNT = "UPDATE balances.accounts SET balance = balance - $2, entry_count = entry_count + 1 WHERE user_id = $1"
+
+
+async def hold(world: World, order_id: UUID, product: str, units: int) -> None:
+    """Take stock for an order by hand, with books that add up."""
+    await world.db.execute(HOLD, order_id, product, units)
+    await world.db.execute(TAKE, product, units)
+
+
+async def debit(world: World, order_id: UUID, user: str, amount: int) -> None:
+    """Take money for an order by hand, with a ledger that adds up."""
+    await world.db.execute(ENTRY, order_id, user, amount)
+    await world.db.execute(ACCOUNT, user, amount)
+
+
+@pytest.mark.parametrize("make_id", [uuid7, uuid4], ids=["an id of ours", "an id of another kind"])
+async def test_orphans_at_each_participant_are_found_told_and_given_back(
+    world: World, auditor: Auditor, make_id: Callable[[], UUID]
+) -> None:
+    shop = world.shop
+    product, user = await a_product(shop, stock=10), await a_user(shop, 500)
+    coupon = await a_coupon(shop, user)
+    orders = {name: make_id() for name in ("product", "coupon", "balance")}
+    await hold(world, orders["product"], product, 4)
+    await world.db.execute(USE, orders["coupon"], coupon)
+    await debit(world, orders["balance"], user, 70)
+    if make_id is uuid7:
+        assert await found_by(auditor) == [], "they are so young that their order may still be on its way"
+    await grown_old(orders["balance"])
+    findings = await found_by(auditor)
+    assert {(finding.participant, finding.order_id, finding.worth) for finding in findings} == {
+        ("product", orders["product"], 4),
+        ("coupon", orders["coupon"], 1),
+        ("balance", orders["balance"], 70),
+    }
+    assert {finding.kind for finding in findings} == {Kind.ORPHAN}
+
+    act = {"actor": "sue", "reason": "orphans"}
+    would = await world.admin.post("/admin/v1/audit/repair", {**act, "dry_run": True})
+    assert len(would["commands"]) == 3
+    assert len(await found_by(auditor)) == 3, "a dry run repairs nothing"
+    did = await world.admin.post("/admin/v1/audit/repair", act)
+    assert did["commands"] == would["commands"]
+    assert await found_by(auditor) == []
+    assert (await shop.product.get(f"/v1/products/{product}"))["stock"] == 10
+    assert (await shop.coupon.get(f"/v1/coupons/{coupon}"))["status"] == "AVAILABLE"
+    assert (await shop.balance.get(f"/v1/accounts/{user}"))["balance"] == 500
+    acts = (await world.admin.get("/admin/v1/acts"))["items"][:3]
+    assert {one["order_id"] for one in acts} == {str(order_id) for order_id in orders.values()}
+    assert {(one["act"], one["actor"]) for one in acts} == {("repair", "sue")}
+
+
+async def grown_old(order_id: UUID) -> None:
+    """Wait until an id is older than the grace period."""
+
+    async def is_old() -> bool:
+        return order_id.version != 7 or time.time_ns() // 1_000_000 - (order_id.int >> 80) > GRACE_MILLISECONDS
+
+    await eventually(is_old, 5, "the end of the grace period")
+
+
+async def test_a_hold_that_is_missing_is_found(world: World, auditor: Auditor) -> None:
+    sale = await a_sale(world.shop)
+    await world.db.execute(
+        "UPDATE products.holds SET status = 'RESTORED', restored_at = now() WHERE order_id = $1", sale.order_id
+    )
+    await world.db.execute(TAKE, sale.product, -3)
+    (finding,) = await settled_findings(auditor, sale)
+    assert (finding.kind, finding.participant, finding.worth) == (Kind.MISSING, "product", 3)
+    await world.db.execute(
+        "UPDATE products.holds SET status = 'HELD', restored_at = NULL WHERE order_id = $1", sale.order_id
+    )
+    await world.db.execute(TAKE, sale.product, 3)
+    assert await found_by(auditor) == []
+
+
+async def test_a_coupon_in_the_wrong_state_is_found(world: World, auditor: Auditor) -> None:
+    for payment, right, wrong in (("now", "REDEEMED", "RESERVED"), ("later", "RESERVED", "REDEEMED")):
+        sale = await a_sale(world.shop, payment)
+        await world.db.execute("UPDATE coupons.coupons SET status = $2 WHERE coupon_id = $1", sale.coupon, wrong)
+        (finding,) = await settled_findings(auditor, sale)
+        assert (finding.kind, finding.participant, finding.worth) == (Kind.DIFFERENT, "coupon", 1)
+        assert (finding.due, finding.found) == ({sale.coupon: right}, {sale.coupon: wrong})
+        await world.db.execute("UPDATE coupons.coupons SET status = $2 WHERE coupon_id = $1", sale.coupon, right)
+    assert await found_by(auditor) == []
+
+
+async def test_a_wrong_amount_is_found_and_no_repair_touches_it(world: World, auditor: Auditor) -> None:
+    sale = await a_sale(world.shop)
+    await debit(world, UUID(sale.order_id), sale.user, 5)
+    (finding,) = await settled_findings(auditor, sale)
+    assert (finding.kind, finding.participant, finding.worth) == (Kind.DIFFERENT, "balance", 5)
+    assert (finding.due, finding.found) == ({sale.user: 2700}, {sale.user: 2705})
+    done = await world.admin.post("/admin/v1/audit/repair", {"actor": "sue", "reason": "try"})
+    assert done["commands"] == []
+    # The ledger is append-only, so it is put right by the refund of the whole order.
+    await world.shop.order.post(f"/v1/orders/{sale.order_id}/cancel", None)
+    assert await found_by(auditor) == []
+
+
+async def test_an_event_that_is_missing_is_found(world: World, auditor: Auditor) -> None:
+    sale = await a_sale(world.shop, "later")
+    await world.shop.order.post(f"/v1/orders/{sale.order_id}/payment", None)
+    rows = await world.db.fetch("SELECT * FROM orders.outbox WHERE order_id = $1 ORDER BY sequence", sale.order_id)
+    put_back = """INSERT INTO orders.outbox (event_id, order_id, sequence, type, payload)
+                  VALUES ($1, $2, $3, $4, $5)"""
+    for row in rows:
+        await world.db.execute("DELETE FROM orders.outbox WHERE outbox_id = $1", row["outbox_id"])
+        (finding,) = await settled_findings(auditor, sale)
+        assert (finding.kind, finding.due) == (Kind.EVENTS, ["1 order.placed.v1", "2 order.paid.v1"])
+        await world.db.execute(put_back, row["event_id"], row["order_id"], row["sequence"], row["type"], row["payload"])
+    assert await found_by(auditor) == []
+
+
+async def test_books_that_do_not_add_up_by_themselves_are_found(world: World, auditor: Auditor) -> None:
+    sale = await a_sale(world.shop)
+    await world.db.execute(TAKE, sale.product, 1)
+    await world.db.execute("UPDATE balances.accounts SET balance = balance - 1 WHERE user_id = $1", sale.user)
+    findings = await found_by(auditor)
+    assert {(finding.kind, finding.participant, finding.worth) for finding in findings} == {
+        (Kind.BOOKS, "product", 1),
+        (Kind.BOOKS, "balance", 1),
+    }
+    assert sale.product in json.dumps(next(f.found for f in findings if f.participant == "product"))
+    await world.db.execute(TAKE, sale.product, -1)
+    await world.db.execute("UPDATE balances.accounts SET balance = balance + 1 WHERE user_id = $1", sale.user)
+    assert await found_by(auditor) == []
+
+
+async def settled_findings(auditor: Auditor, sale: Sale) -> list[Finding]:
+    """What is found once the order is older than the grace period."""
+    await grown_old(UUID(sale.order_id))
+    return await found_by(auditor)

@@ -1,0 +1,195 @@
+"""The audit beside the work: no false alarm, every page, one auditor at a time, and its result as metrics."""
+
+import asyncio
+from uuid import uuid4
+
+import pytest
+from prometheus_client import REGISTRY
+
+from services.order.audit import passes
+from services.order.audit.passes import Auditor
+from services.order.audit.rules import Finding, Kind
+from services.order.audit.schedule import AuditSchedule, publish
+from shared.ids import uuid7
+from shared.postgres import Pool
+from tests.infrastructure.checkout import World
+from tests.infrastructure.proxy import Mode
+from tests.infrastructure.services import Answer
+from tests.infrastructure.waiting import eventually
+from tests.integration.order_audit.test_findings import USE, a_sale, debit, hold
+from tests.system.books import violations
+from tests.system.shopping import a_coupon, a_product, a_user, an_order
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+CHECKOUTS = 240
+AT_A_TIME = 24
+
+
+class Crowd:
+    """Customers who place, pay, cancel and are refused, all the time."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._places = asyncio.Semaphore(AT_A_TIME)
+        self.answers: list[Answer] = []
+
+    async def shop(self, count: int) -> None:
+        """Carry out `count` checkouts."""
+        shop = self._world.shop
+        products = [await a_product(shop, price=10 * n, stock=300) for n in range(5)]  # one is free
+        users = [await a_user(shop) for _ in range(5)]
+        await asyncio.gather(*(self._buy(n, users[n % 5], products) for n in range(count)))
+
+    async def _buy(self, number: int, user: str, products: list[str]) -> None:
+        shop = self._world.shop
+        async with self._places:
+            coupon = await a_coupon(shop, user) if number % 2 else None
+            body = an_order(user, products[number % 5], products[(number + 1) % 5])
+            if coupon:
+                body["coupon_id"] = coupon
+            if number % 6 == 5:
+                body["lines"][0]["quantity"] = 1000  # more than there is
+            body["payment"] = "later" if number % 4 in (1, 2) else "now"
+            answer = await shop.order.call("POST", "/v1/orders", body)
+            self.answers.append(answer)
+            if answer.status == 201:
+                path = f"/v1/orders/{answer.body['order_id']}"
+                for operation in (("payment",), ("payment", "cancel"), ("cancel",), ())[number % 4]:
+                    self.answers.append(await shop.order.call("POST", f"{path}/{operation}"))
+
+
+async def test_a_busy_system_raises_no_false_alarm(world: World, auditor: Auditor) -> None:
+    crowd = Crowd(world)
+    shopping = asyncio.create_task(crowd.shop(CHECKOUTS))
+    beside, under_way = 0, 0
+    while not shopping.done():
+        report = await auditor.run()
+        assert report.findings == [], report.view()
+        under_way += report.under_way
+        beside += 1
+    await shopping
+    report = await auditor.run()
+    assert report.clean
+    assert report.orders >= CHECKOUTS
+    assert {answer.status for answer in crowd.answers} == {200, 201, 400}
+    assert beside >= 2, "the passes ran beside the checkouts"
+    assert under_way > 0, "and met orders that were under way"
+    assert await violations(world.database.url) == []
+
+
+async def test_every_page_is_read_whatever_the_ids(
+    world: World, auditor: Auditor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(passes, "PAGE", 7)
+    monkeypatch.setattr(passes, "_is_recent", lambda *_: False)
+    product, user = await a_product(world.shop), await a_user(world.shop)
+    orphans = [make() for make in (uuid4, uuid7) for _ in range(20)]
+    for number, order_id in enumerate(orphans):
+        if number % 3 == 0:
+            await hold(world, order_id, product, 1)
+        elif number % 3 == 1:
+            await debit(world, order_id, user, 1)
+        else:
+            await world.db.execute(USE, order_id, await a_coupon(world.shop, user))
+    for _ in range(10):
+        await a_sale(world.shop)
+    report = await auditor.run()
+    orders = await world.value("SELECT count(*) FROM orders.orders")
+    assert report.orders == orders > 7
+    assert sorted(finding.order_id or uuid4() for finding in report.findings) == sorted(orphans)
+    monkeypatch.setattr(passes, "PAGE", 500)
+    again = await auditor.run()
+    assert {str(finding) for finding in again.findings} == {str(finding) for finding in report.findings}
+    await world.admin.post("/admin/v1/audit/repair", {"actor": "sue", "reason": "done"})
+    assert (await auditor.run()).clean
+
+
+async def test_one_process_at_a_time_audits_and_another_takes_over_when_it_is_gone(
+    world: World, pool: Pool, auditor: Auditor
+) -> None:
+    assert await world.value("SELECT count(*) FROM orders.duties") == 1, "the world's own audit has had its first pass"
+    await relieve(world)
+    async with asyncio.TaskGroup() as group:
+        schedules = [AuditSchedule(uuid7(), pool, auditor, interval_seconds=0.2) for _ in range(3)]
+        tasks = [group.create_task(schedule.run()) for schedule in schedules]
+
+        async def somebody_audits() -> int:
+            return sum(schedule.last is not None for schedule in schedules)
+
+        assert await eventually(somebody_audits, 10, "a pass") == 1
+        first = next(n for n, schedule in enumerate(schedules) if schedule.last)
+        report = schedules[first].last
+        await eventually(lambda: another(schedules[first], report), 10, "a further pass")
+        assert await somebody_audits() == 1, "the duty stays where it is"
+        tasks[first].cancel()
+
+        async def another_audits() -> bool:
+            return await somebody_audits() == 2
+
+        await eventually(another_audits, 10, "a pass of another process")
+        for task in tasks:
+            task.cancel()
+
+
+async def relieve(world: World) -> None:
+    """Take the duty from the world's own audit, which asks for it again in an hour."""
+    await world.db.execute("DELETE FROM orders.duties")
+
+
+async def another(schedule: AuditSchedule, report: object) -> bool:
+    """Whether a pass was made since."""
+    return schedule.last is not report
+
+
+async def test_while_a_participant_is_away_passes_fail_but_the_value_at_risk_is_told(
+    world: World, pool: Pool, auditor: Auditor
+) -> None:
+    product, user = await a_product(world.shop, price=300), await a_user(world.shop)
+    body = an_order(user, product, coupon_id=await a_coupon(world.shop, user))
+    failed = value("audit_passes_failed_total")
+    await relieve(world)
+    schedule = AuditSchedule(uuid7(), pool, auditor, interval_seconds=0.2)
+    auditing, placing = None, None
+    world.ways["coupon"].set(Mode.CLOSED)
+    try:
+        placing = asyncio.create_task(world.shop.order.call("POST", "/v1/orders", body))
+        auditing = asyncio.create_task(schedule.run())
+
+        async def told() -> bool:
+            return value("audit_passes_failed_total") > failed and value("value_at_risk", what="sagas") == 1
+
+        await eventually(told, 10, "a failed pass that tells the value at risk")
+        assert value("value_at_risk", what="units") == value("value_at_risk", what="coupons") == 1
+        assert value("value_at_risk_oldest_seconds") > 0
+        assert schedule.last is None
+        world.ways["coupon"].set(Mode.OPEN)
+        assert (await placing).status in (201, 202)
+        await eventually(lambda: another(schedule, None), 10, "a pass")
+        await world.settled()
+
+        async def nothing_at_risk() -> bool:
+            return value("value_at_risk", what="sagas") == value("value_at_risk_oldest_seconds") == 0
+
+        await eventually(nothing_at_risk, 10, "no value at risk")
+    finally:
+        world.ways["coupon"].set(Mode.OPEN)
+        for task in (auditing, placing):
+            if task is not None:
+                task.cancel()
+
+
+def value(name: str, **labels: str) -> float:
+    """A metric of this process, 0 before it was set."""
+    return REGISTRY.get_sample_value(name, labels) or 0
+
+
+async def test_the_result_of_a_pass_is_told_as_metrics(auditor: Auditor) -> None:
+    report = await auditor.run()
+    report.findings.append(Finding(Kind.ORPHAN, "product", uuid7(), {}, {"cup": 4}, 4))
+    report.findings.append(Finding(Kind.MISSING, "balance", uuid7(), {"ann": 5}, {}, 5))
+    publish(report)
+    assert [value("audit_violations", kind=kind) for kind in ("orphan", "missing", "events")] == [1, 1, 0]
+    assert [value("audit_orphans_worth", participant=name) for name in ("product", "balance")] == [4, 0]
+    assert value("audit_last_pass_timestamp_seconds") == pytest.approx(report.started_at.timestamp(), abs=60)
+    publish(await auditor.run())
+    assert value("audit_violations", kind="orphan") == value("audit_orphans_worth", participant="product") == 0
