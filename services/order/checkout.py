@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
+import asyncpg
 import structlog
 
 from services.order import store
@@ -114,14 +115,35 @@ class Checkout:
             raise Unavailable("Too many orders are waiting to be started.")
         try:
             return await self._starts.submit(start)
-        except Unavailable:
-            # The commit may have happened all the same, and then the answer must not be 503. By now another
-            # process may have the saga, or have ended it.
-            async with self._pool.connection() as db:
-                found = await store.get_saga(db, start.saga_id)
-            if found is None:
+        except Unavailable as error:
+            log.warning("start unknown", saga_id=str(start.saga_id), error=str(error))
+            return await self._resolve_doubt(start, error)
+
+    async def _resolve_doubt(self, start: Start, error: Unavailable) -> Started:
+        """Find out whether a start was committed, until the deadline: what has started is not answered 503.
+
+        Where nothing is found, the very same start is submitted once more. Its ids are the same, so it waits
+        behind the first if that is still being committed, and then either takes its place or breaks on it.
+        """
+        deadline = time.monotonic() + self._deadline_seconds
+        while time.monotonic() < deadline and not self._runner.hurrying:
+            try:
+                if (found := await self._find(start)) is not None:
+                    return found
+                return await self._starts.submit(start)
+            except Unavailable:
+                await asyncio.sleep(LOOK_INTERVAL_SECONDS)
+            except (Refusal, asyncpg.UniqueViolationError):
+                if (found := await self._find(start)) is not None:
+                    return found
                 raise
-            return Attached(start.saga_id, found[0].order)
+        raise error
+
+    async def _find(self, start: Start) -> Attached | None:
+        """Return the start's saga if it is there. By now another process may have it, or have ended it."""
+        async with self._pool.connection() as db:
+            found = await store.get_saga(db, start.saga_id)
+        return Attached(start.saga_id, found[0].order) if found else None
 
     async def _look_for_end(self, saga_id: SagaId, key: KeyClaim | None, deadline: float) -> Answer | None:
         """Return the answer of a saga that did not end here. A key's was stored when it ended: the order may have

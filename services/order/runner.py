@@ -33,7 +33,7 @@ BACKOFF_FIRST_SECONDS = 0.05
 BACKOFF_MAX_SECONDS = 5.0
 # From here on every try first reads the saga again: by now another process or an operator may have it.
 TRIES_BEFORE_REREAD = 3
-TRIES_BEFORE_STUCK = 12  # about forty seconds of undos that don't succeed
+TRIES_BEFORE_STUCK = 12  # about half a minute of undos that don't succeed, longer where each call hangs
 SAGAS = Counter("sagas_ended_total", "Sagas by how they ended", ["kind", "end"])
 SAGA_SECONDS = Histogram("saga_seconds", "Time from a saga's start in this process to its end", ["kind"])
 RUNNING = Gauge("sagas_running", "Sagas that this process is running")
@@ -155,7 +155,7 @@ class Runner:
         while True:
             move = next_move(saga)
             if isinstance(move, Send):
-                known, unknown = await self._send(move.commands, journal)
+                known, unknown = await self._send(saga, move.commands, journal)
                 for command, outcome in known:
                     saga = learn(saga, command, outcome)
                 if not unknown:
@@ -175,11 +175,13 @@ class Runner:
                     continue
                 LOST.inc()
                 saga, tries = await self._reread(saga, tries, lost=True)
+                if saga.status is move.saga_to:  # it was committed after all, and the journal with it
+                    journal.committed()
             if not saga.status.live:
                 raise LostError(f"saga {saga.saga_id} has ended, by a commit of which nothing was heard or elsewhere")
 
     async def _send(
-        self, commands: Sequence[Command], journal: Journal
+        self, saga: Saga, commands: Sequence[Command], journal: Journal
     ) -> tuple[list[tuple[Command, Outcome]], list[Command]]:
         """Send commands at once; return those with a known outcome, and those without."""
         for command in commands:
@@ -190,9 +192,14 @@ class Runner:
         known: list[tuple[Command, Outcome]] = []
         unknown: list[Command] = []
         for command, result in zip(commands, results, strict=True):
-            if isinstance(result, Outcome):
+            if isinstance(result, Outcome) and (result.applied or saga.status is Status.RUNNING):
                 known.append((command, result))
                 journal.known(command, result)
+            elif isinstance(result, Outcome):
+                # No participant may refuse an undo. One that does has not undone anything, so it is asked again.
+                log.error("undo refused", command=command.type, problem=dict(result.body))
+                unknown.append(command)
+                journal.unknown(command, f"refused: {result.body.get('detail')}")
             elif isinstance(result, Unavailable):
                 unknown.append(command)
                 journal.unknown(command, str(result))
