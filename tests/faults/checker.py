@@ -1,0 +1,170 @@
+"""Compares what every customer was told with what is in the books, order by order, and the topic with the outbox."""
+
+import json
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+from aiokafka import AIOKafkaConsumer, TopicPartition
+
+from tests.faults.customers import Purchase, Told
+from tests.infrastructure.waiting import eventually
+
+Row = Mapping[str, Any]
+TOPIC, PARTITIONS = "orders.v1", 4
+READ_SECONDS = 60
+OVER = ("REJECTED", "EXPIRED", "CANCELLED", "REFUNDED")
+
+
+async def read_orders(url: str) -> list[Row]:
+    """All orders, with how often each was debited."""
+    connection = await asyncpg.connect(url)
+    try:
+        debits = "(SELECT count(*) FROM balances.entries e WHERE e.order_id = o.order_id AND kind = 'debit') AS debits"
+        return [dict(row) for row in await connection.fetch(f"SELECT o.*, {debits} FROM orders.orders AS o")]
+    finally:
+        await connection.close()
+
+
+def contradictions(purchases: Sequence[Purchase], orders: Sequence[Row]) -> list[str]:
+    """A line for everything that a customer was told and that is not so."""
+    by_purchase: dict[tuple[str, int], list[Row]] = defaultdict(list)
+    for order in orders:
+        by_purchase[(order["user_id"], json.loads(order["lines"])[0]["quantity"])].append(order)
+    found = []
+    for purchase in purchases:
+        mine = by_purchase.pop((purchase.user, purchase.quantity), [])
+        found += [f"{purchase.flow} of {purchase.user}: {line}" for line in _of_one(purchase, mine)]
+    found += [f"nobody asked for order {order['order_id']}" for rest in by_purchase.values() for order in rest]
+    return found
+
+
+def _of_one(purchase: Purchase, orders: Sequence[Row]) -> Iterator[str]:
+    if len(orders) > 1:
+        yield f"one purchase became {len(orders)} orders"
+    order = orders[0] if orders else None
+    for told in purchase.told:
+        answer = told.answer
+        if answer is None or answer.status not in (200, 201, 202):
+            continue
+        if order is None or str(order["order_id"]) != answer.body["order_id"]:
+            yield f"was told of order {answer.body['order_id']}, which is not there"
+            return
+    yield from _same_key_same_answer(purchase)
+    for told in purchase.of("place"):
+        yield from _placed(purchase, told, order)
+    if order is not None:
+        for told in purchase.told:
+            if told.definite:
+                yield from _paid_or_closed(purchase, told, order)
+
+
+def _same_key_same_answer(purchase: Purchase) -> Iterator[str]:
+    answers: dict[str, set[tuple[int, str]]] = defaultdict(set)
+    for told in purchase.told:
+        if told.key is not None and told.definite and told.answer is not None:
+            answers[told.key].add((told.answer.status, json.dumps(told.answer.body, sort_keys=True)))
+    for key, different in answers.items():
+        if len(different) > 1:
+            yield f"key {key} was answered differently: {different}"
+
+
+def _placed(purchase: Purchase, told: Told, order: Row | None) -> Iterator[str]:
+    answer = told.answer
+    if answer is None or answer.status == 202:
+        return
+    if answer.status == 503 and told.key is None and order is not None:
+        yield "was told 503 although the order was begun"
+    if told.definite and answer.status == 201:
+        assert order is not None
+        yield from _accepted(purchase, str(answer.body["status"]), str(order["status"]))
+    elif told.definite and "order_id" in answer.body:
+        reason = str(answer.body["type"]).rpartition("/")[2]
+        if order is None or (order["status"], order["reason"], order["event_sequence"]) != ("REJECTED", reason, 0):
+            yield f"was refused for {reason}, and the order is {order and (order['status'], order['reason'])}"
+    elif told.definite and order is not None:
+        yield f"was refused ({answer.status}) without an order, and there is one"
+
+
+def _accepted(purchase: Purchase, told: str, status: str) -> Iterator[str]:
+    now, asked_to_close = purchase.body["payment"] == "now", bool(purchase.of("cancel"))
+    if told != ("PAID" if now else "PENDING_PAYMENT"):
+        yield f"was told 201 and {told}"
+    fine = {"PAID", *(["REFUNDED"] if asked_to_close else [])}
+    if not now:
+        fine |= {"EXPIRED", "PENDING_PAYMENT", *(["CANCELLED"] if asked_to_close else [])}
+    if status not in fine:
+        yield f"was told 201, and the order is {status}"
+
+
+def _paid_or_closed(purchase: Purchase, told: Told, order: Row) -> Iterator[str]:
+    answer, status = told.answer, order["status"]
+    assert answer is not None
+    cancelled = bool(purchase.of("cancel"))
+    if told.operation == "payment":
+        paid = {"PAID", *(["REFUNDED"] if cancelled else [])}
+        if answer.status == 200 and not (answer.body["status"] == "PAID" and status in paid):
+            yield f"was told that it is paid, and it is {status}"
+        if told.says("order-expired") and (status not in ("EXPIRED", "CANCELLED") or order["debits"]):
+            yield f"was told that it has expired, and it is {status} with {order['debits']} debits"
+        if told.says("insufficient-balance") and (order["debits"] or status == "PAID"):
+            yield f"was told that there is no money, and it is {status} with {order['debits']} debits"
+    if told.operation == "cancel" and answer.status == 200 and answer.body["status"] != status:
+        yield f"was told {answer.body['status']}, and it is {status}"
+    if order["debits"] > 1:
+        yield f"was debited {order['debits']} times"
+
+
+async def unpublished(kafka: str, url: str) -> list[str]:
+    """A line for everything on the topic that is not the outbox: each event once, per order in sequence, no gap."""
+    connection = await asyncpg.connect(url)
+    try:
+        rows = await connection.fetch("SELECT * FROM orders.outbox ORDER BY order_id, sequence")
+    finally:
+        await connection.close()
+    due: dict[UUID, list[tuple[int, str, str, bytes]]] = defaultdict(list)
+    for row in rows:
+        due[row["order_id"]].append((row["sequence"], str(row["event_id"]), row["type"], bytes(row["payload"])))
+    found = await _read_topic(kafka, len(rows))
+    lines = []
+    for order_id in due.keys() | found.keys():
+        if due.get(order_id, []) != found.get(order_id, []):
+            told, wanted = ([one[:3] for one in events.get(order_id, [])] for events in (found, due))
+            lines.append(f"order {order_id}: the topic has {told}, due are {wanted}")
+    return lines
+
+
+async def _read_topic(kafka: str, count: int) -> dict[UUID, list[tuple[int, str, str, bytes]]]:
+    consumer = AIOKafkaConsumer(
+        bootstrap_servers=kafka,
+        isolation_level="read_committed",
+        auto_offset_reset="earliest",
+        enable_auto_commit=False,
+    )
+    await consumer.start()
+    found: dict[UUID, list[tuple[int, str, str, bytes]]] = defaultdict(list)
+    try:
+        partitions = [TopicPartition(TOPIC, number) for number in range(PARTITIONS)]
+        consumer.assign(partitions)
+        await consumer.seek_to_beginning()
+        read = 0
+
+        async def all_read() -> bool:
+            nonlocal read
+            for records in (await consumer.getmany(timeout_ms=100)).values():
+                for record in records:
+                    headers = {name: value.decode() for name, value in record.headers}
+                    event = (int(headers["ce_sequence"]), headers["ce_id"], headers["ce_type"], bytes(record.value))
+                    found[UUID(record.key.decode())].append(event)
+                    read += 1
+            return read >= count
+
+        await eventually(all_read, READ_SECONDS, f"{count} events on the topic")
+        for records in (await consumer.getmany(timeout_ms=500)).values():  # a duplicate would come after
+            for record in records:
+                found[UUID(record.key.decode())].append((0, "", "one too many", b""))
+    finally:
+        await consumer.stop()
+    return found

@@ -1,0 +1,213 @@
+"""Customers who buy in every way there is, insist on an answer, and remember exactly what they were told."""
+
+import asyncio
+import random
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+import aiohttp
+
+from tests.faults.plant import REPLICAS, Plant
+from tests.infrastructure.services import Answer
+from tests.infrastructure.waiting import DeadlineError
+from tests.system.shopping import new_id
+
+PATIENCE_SECONDS = 90
+AGAIN_SECONDS = 0.15  # how long a client waits before it repeats what was not answered
+POOR = 50  # less than anything costs
+USERS = 12  # and as many more for every 40 orders of each
+FLOWS = {
+    "now": 4,
+    "now, no key": 2,
+    "now, coupon": 4,
+    "now, refunded": 2,
+    "later, paid": 4,
+    "later, coupon, paid": 4,
+    "later, cancelled": 2,
+    "later, refunded": 1,
+    "later, forgotten": 2,
+    "later, paid at the last moment": 5,
+    "later, everything at once": 3,
+    "scarce": 2,
+    "poor": 1,
+    "poor, later": 1,
+    "unknown product": 1,
+    "someone else's coupon": 1,
+}
+
+
+@dataclass(slots=True)
+class Told:
+    """One call's answer: None where there was none. `key` is the idempotency key that it carried."""
+
+    operation: str
+    key: str | None
+    answer: Answer | None
+
+    @property
+    def definite(self) -> bool:
+        """Whether the answer is final: no 5xx, not still running."""
+        if self.answer is None or self.answer.status == 202 or self.answer.status >= 500:
+            return False
+        return not self.says("idempotency-in-progress")
+
+    def says(self, problem: str) -> bool:
+        """Whether the answer is this problem."""
+        return self.answer is not None and str(self.answer.body.get("type", "")) == f"/problems/{problem}"
+
+
+@dataclass(slots=True)
+class Purchase:
+    """What one customer wanted, and everything that was said about it.
+
+    A user never buys the same quantity of a first product twice, so (user, quantity) finds its orders in the books.
+    """
+
+    flow: str
+    user: str
+    quantity: int
+    body: dict[str, Any]
+    order_id: str | None = None
+    told: list[Told] = field(default_factory=list)
+
+    def of(self, operation: str) -> list[Told]:
+        """What was told about one operation."""
+        return [told for told in self.told if told.operation == operation]
+
+
+class Customers:
+    """A crowd that shops until it is told to stop. Everything random comes from `dice`."""
+
+    def __init__(self, plant: Plant, dice: random.Random) -> None:
+        self._plant = plant
+        self._dice = dice
+        self._users: list[str] = []
+        self._bought: Counter[str] = Counter()
+        self.products: list[str] = []
+        self.scarce = ""
+        self.purchases: list[Purchase] = []
+        self.closing = asyncio.Event()
+
+    async def prepare(self) -> None:
+        """Fill the shelves while everything still works."""
+        self.products = [await self._product(price=10 * (n + 1)) for n in range(6)]
+        self.scarce = await self._product(price=10, stock=500)
+
+    async def shop(self, customers: int) -> None:
+        """Have so many customers buy, one purchase after another, until closing time."""
+        async with asyncio.TaskGroup() as group:
+            for _ in range(customers):
+                group.create_task(self._customer(random.Random(self._dice.random())))
+
+    async def _customer(self, dice: random.Random) -> None:
+        while not self.closing.is_set():
+            (flow,) = dice.choices(list(FLOWS), list(FLOWS.values()))
+            await self._buy(flow, dice)
+
+    async def _buy(self, flow: str, dice: random.Random) -> None:
+        user = await self._user(dice)
+        self._bought[user] += 1
+        quantity = self._bought[user]
+        first = self.scarce if flow == "scarce" else dice.choice(self.products[:3])
+        lines = [{"product_id": first, "quantity": quantity}]
+        lines += [{"product_id": p, "quantity": 1} for p in dice.sample(self.products[3:], dice.randint(0, 3))]
+        body: dict[str, Any] = {"user_id": user, "lines": lines, "payment": "later" if "later" in flow else "now"}
+        if flow == "unknown product":
+            lines[-1] = {"product_id": "no-such-product", "quantity": quantity}
+        if "poor" in flow:
+            body["user_id"] = user = f"{user}-poor"  # has no account, so no money
+        if "coupon" in flow:
+            body["coupon_id"] = await self._coupon("somebody" if "else" in flow else user)
+        purchase = Purchase(flow, user, quantity, body)
+        self.purchases.append(purchase)
+        await self._place(purchase, dice)
+        if purchase.order_id is not None:
+            await self._afterwards(purchase, dice)
+
+    async def _place(self, purchase: Purchase, dice: random.Random) -> None:
+        if "no key" in purchase.flow:
+            told = await self._call(purchase, "place", "/v1/orders", None, dice, purchase.body)
+        else:
+            told = await self._insist(purchase, "place", "/v1/orders", dice, purchase.body)
+        if told.answer is not None and told.answer.status in (201, 202):
+            purchase.order_id = told.answer.body["order_id"]
+
+    async def _afterwards(self, purchase: Purchase, dice: random.Random) -> None:
+        """Pay, cancel, or let it be, as the flow says."""
+        path = f"/v1/orders/{purchase.order_id}"
+        flow = purchase.flow
+        if "last moment" in flow:
+            timeout = float(self._plant.environment["ORDER_PAYMENT_TIMEOUT_SECONDS"])
+            await asyncio.sleep(dice.uniform(0.8, 1.2) * timeout)
+        if "everything at once" in flow:
+            operations = dice.choices(["payment", "payment", "cancel"], k=4)
+            await asyncio.gather(*(self._insist(purchase, one, f"{path}/{one}", dice) for one in operations))
+            return
+        if "paid" in flow or "poor, later" in flow or "later, refunded" in flow:
+            await self._insist(purchase, "payment", f"{path}/payment", dice)
+        if "cancelled" in flow or "refunded" in flow:
+            await self._insist(purchase, "cancel", f"{path}/cancel", dice)
+
+    async def _insist(
+        self, purchase: Purchase, operation: str, path: str, dice: random.Random, body: Any = None
+    ) -> Told:
+        """Repeat a call with one key, at any replica, until its answer is final; now and then ask once more."""
+        key = new_id("key")
+        deadline = asyncio.get_running_loop().time() + PATIENCE_SECONDS
+        while asyncio.get_running_loop().time() < deadline:
+            told = await self._call(purchase, operation, path, key, dice, body)
+            if told.definite:
+                if dice.random() < 0.15:
+                    await self._call(purchase, operation, path, key, dice, body)
+                return told
+            await asyncio.sleep(AGAIN_SECONDS)
+        raise DeadlineError(f"{operation} of {purchase.user}: no final answer, last {purchase.told[-1]}")
+
+    async def _call(
+        self, purchase: Purchase, operation: str, path: str, key: str | None, dice: random.Random, body: Any = None
+    ) -> Told:
+        headers = {} if key is None else {"Idempotency-Key": key}
+        answer = await self._answer(dice.choice(REPLICAS), "POST", path, body, headers=headers)
+        told = Told(operation, key, answer)
+        purchase.told.append(told)
+        return told
+
+    async def _answer(self, name: str, method: str, path: str, body: Any = None, **options: Any) -> Answer | None:
+        try:
+            return await self._plant.client(name).call(method, path, body, **options)
+        except (aiohttp.ClientError, TimeoutError, OSError):
+            return None
+
+    async def _user(self, dice: random.Random) -> str:
+        """A user with money who has not bought forty times yet."""
+        free = [user for user in self._users if self._bought[user] < 40]
+        if len(free) >= USERS:
+            return dice.choice(free)
+        user = new_id("user")
+        headers = {"Idempotency-Key": new_id("charge")}
+        await self._until_done("balance", f"/v1/accounts/{user}/charges", {"amount": 10_000_000}, headers=headers)
+        self._users.append(user)
+        return user
+
+    async def _coupon(self, user: str) -> str:
+        coupon_id = new_id("coupon")
+        body = {"coupon_id": coupon_id, "user_id": user, "kind": "percent", "value": 10}
+        await self._until_done("coupon", "/v1/coupons", body)
+        return coupon_id
+
+    async def _product(self, price: int, stock: int = 100_000_000) -> str:
+        product_id = new_id("product")
+        body = {"product_id": product_id, "name": "Thing", "price": price, "stock": stock}
+        await self._until_done("product", "/v1/products", body)
+        return product_id
+
+    async def _until_done(self, name: str, path: str, body: Any, **options: Any) -> None:
+        """Make something that has an id or a key of its own; who made it already is told so."""
+        deadline = asyncio.get_running_loop().time() + PATIENCE_SECONDS
+        while asyncio.get_running_loop().time() < deadline:
+            answer = await self._answer(name, "POST", path, body, **options)
+            if answer is not None and answer.status in (200, 201, 409):
+                return
+            await asyncio.sleep(AGAIN_SECONDS)
+        raise DeadlineError(f"{path}: not done within {PATIENCE_SECONDS} s")

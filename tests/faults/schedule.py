@@ -1,0 +1,176 @@
+"""A seeded schedule of faults, and how many sagas were under way at the moment each one struck."""
+
+import asyncio
+import random
+import signal
+from collections import defaultdict
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+import asyncpg
+
+from tests.faults.plant import LEASE_SECONDS, PARTICIPANTS, REPLICAS, Plant
+from tests.infrastructure.proxy import Mode
+from tests.infrastructure.waiting import POLL_SECONDS
+
+LIVE = "SELECT count(*) FROM orders.sagas WHERE status IN ('RUNNING', 'COMPENSATING')"
+WAIT_FOR_A_TARGET_SECONDS = 1.0  # a fault that strikes while nothing is under way proves nothing
+
+Strike = Callable[[random.Random], Awaitable[None]]
+
+
+@dataclass
+class Fault:
+    """One kind of fault on one target; `needs` names what no other fault may touch meanwhile."""
+
+    name: str
+    needs: tuple[str, ...]
+    weight: int
+    strike: Strike
+
+
+@dataclass
+class Faults:
+    """Strikes until it is told to stop, and counts."""
+
+    plant: Plant
+    dice: random.Random
+    hits: dict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
+    _busy: set[str] = field(default_factory=set)
+    _running: set[asyncio.Task[None]] = field(default_factory=set)
+
+    async def run(self, seconds: float, pause_seconds: float) -> None:
+        """Begin a fault every `pause_seconds` or so for so long; return when all are healed."""
+        loop = asyncio.get_running_loop()
+        end = loop.time() + seconds
+        watcher = await asyncpg.create_pool(self.plant.database.url, min_size=0, max_size=1)
+        faults = self._faults()
+        try:
+            while loop.time() < end:
+                free = [fault for fault in faults if not self._busy & set(fault.needs)]
+                if free:
+                    (fault,) = self.dice.choices(free, [fault.weight for fault in free])
+                    self._begin(fault, watcher)
+                await asyncio.sleep(self.dice.uniform(0.5, 1.5) * pause_seconds)
+            if self._running:
+                await asyncio.wait(self._running)
+        finally:
+            watcher.terminate()
+
+    def report(self) -> str:
+        """A line a kind of fault: how often it struck, and how many live sagas it hit."""
+        lines = [
+            f"{name:<34} {len(hits):>4} times  {sum(hits):>6} live sagas  {sum(map(bool, hits)):>4} times at least one"
+            for name, hits in sorted(self.hits.items())
+        ]
+        return "\n".join(lines)
+
+    def _begin(self, fault: Fault, watcher: asyncpg.Pool) -> None:
+        self._busy |= set(fault.needs)
+        task = asyncio.create_task(self._strike(fault, watcher))
+        self._running.add(task)
+
+        def done(task: asyncio.Task[None]) -> None:
+            self._running.discard(task)
+            self._busy.difference_update(fault.needs)
+            task.result()
+
+        task.add_done_callback(done)
+
+    async def _strike(self, fault: Fault, watcher: asyncpg.Pool) -> None:
+        self.hits[fault.name].append(await self._live(watcher))
+        await fault.strike(self.dice)
+
+    async def _live(self, watcher: asyncpg.Pool) -> int:
+        """Wait a moment for a saga under way, and return how many there are."""
+        loop = asyncio.get_running_loop()
+        end = loop.time() + WAIT_FOR_A_TARGET_SECONDS
+        while True:
+            try:
+                live = int(await watcher.fetchval(LIVE, timeout=1))
+            except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+                live = 0  # Postgres is the target of another fault just now
+            if live or loop.time() > end:
+                return live
+            await asyncio.sleep(POLL_SECONDS)
+
+    def _faults(self) -> list[Fault]:
+        faults = [Fault("postgres stopped -m immediate", ("postgres",), 3, self._stop_postgres)]
+        faults.append(Fault("broker away", ("broker",), 1, self._pause_broker))
+        for name in (*REPLICAS, *PARTICIPANTS, "relay"):
+            weight = 1 if name == "relay" else 2
+            faults += [
+                Fault(f"{name} kill -9", (name,), weight, self._killer(name)),
+                Fault(f"{name} SIGSTOP", (name,), weight, self._pauser(name)),
+            ]
+        faults += [Fault(f"{name} SIGTERM", (name,), 1, self._stopper(name)) for name in REPLICAS]
+        for way in self.plant.ways:
+            kind = "postgres" if way.endswith("postgres") else "participants"
+            faults.append(Fault(f"connections to {kind} reset", (way,), 1, self._cutter(way)))
+            for mode in (Mode.CLOSED, Mode.SILENT, Mode.DEAF):
+                name = f"way to {kind} {mode.name.lower()}"
+                faults.append(Fault(name, (way,), 1, self._blocker(way, mode)))
+        return faults
+
+    def _killer(self, name: str) -> Strike:
+        async def kill(dice: random.Random) -> None:
+            process = self.plant.processes[name]
+            process.send(signal.SIGKILL)
+            await process.ended()
+            await asyncio.sleep(dice.uniform(0, 1))
+            process.start()
+            await self._back(name)
+
+        return kill
+
+    def _pauser(self, name: str) -> Strike:
+        async def pause(dice: random.Random) -> None:
+            process = self.plant.processes[name]
+            process.send(signal.SIGSTOP)
+            # A replica long enough to lose its sagas; a participant now and then beyond the caller's patience.
+            await asyncio.sleep(LEASE_SECONDS + dice.uniform(0.5, 2) if name in REPLICAS else dice.uniform(0.3, 6))
+            process.send(signal.SIGCONT)
+
+        return pause
+
+    def _stopper(self, name: str) -> Strike:
+        async def stop(_: random.Random) -> None:
+            process = self.plant.processes[name]
+            process.send(signal.SIGTERM)
+            await process.ended()
+            process.start()
+            await self._back(name)
+
+        return stop
+
+    async def _back(self, name: str) -> None:
+        """Wait until a process serves, which it can't while Postgres is another fault's."""
+        await self.plant.processes[name].ready()
+
+    def _cutter(self, way: str) -> Strike:
+        async def cut(dice: random.Random) -> None:
+            for _ in range(dice.randint(1, 5)):
+                self.plant.ways[way].cut()
+                await asyncio.sleep(dice.uniform(0, 0.2))
+
+        return cut
+
+    def _blocker(self, way: str, mode: Mode) -> Strike:
+        async def block(dice: random.Random) -> None:
+            self.plant.ways[way].set(mode)
+            await asyncio.sleep(dice.uniform(0.2, 2))
+            self.plant.ways[way].set(Mode.OPEN)
+
+        return block
+
+    async def _stop_postgres(self, dice: random.Random) -> None:
+        postgres = self.plant.postgres
+        await asyncio.to_thread(postgres.stop_immediately)
+        await asyncio.sleep(dice.uniform(0, 1))
+        postgres.start()
+        await asyncio.to_thread(postgres.wait)
+
+    async def _pause_broker(self, dice: random.Random) -> None:
+        self.plant.broker.send_signal(signal.SIGSTOP)
+        await asyncio.sleep(dice.uniform(1, 4))
+        self.plant.broker.send_signal(signal.SIGCONT)

@@ -1,0 +1,126 @@
+"""Customers shop while everything fails: nobody is told what is not so, nothing is lost, all sagas end.
+
+A short run by default; `make faults SECONDS=600 SEED=7` is a long one. The seed is printed.
+"""
+
+import asyncio
+import json
+import os
+import random
+import re
+import secrets
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from tests.faults.checker import contradictions, read_orders, unpublished
+from tests.faults.customers import Customers
+from tests.faults.plant import PARTICIPANTS, REPOSITORY, Plant, plant
+from tests.faults.schedule import LIVE, Faults
+from tests.infrastructure.reaper import Reaper
+from tests.infrastructure.waiting import eventually
+from tests.system.books import violations
+
+SECONDS = float(os.environ.get("FAULTS_SECONDS", "9"))
+SEED = int(os.environ.get("FAULTS_SEED") or secrets.randbelow(10**9))
+CUSTOMERS = 12
+PAUSE_SECONDS = 0.45  # from fault to fault; several overlap
+HEALED_SECONDS = 60  # by when every saga has ended: what is promised
+# What a log must not have: bugs, tasks that died, and findings of the audits that ran beside all this.
+BAD = re.compile(r'"event": ?"(bug|saga runner failed|background task crashed|audit finding|command failed)"')
+
+
+@pytest.mark.timeout(SECONDS * 2 + 300)
+async def test_whatever_fails_nobody_is_told_what_is_not_so(reaper: Reaper, tmp_path: Path) -> None:
+    print(f"FAULTS_SEED={SEED} FAULTS_SECONDS={SECONDS:g}")
+    dice = random.Random(SEED)
+    began = time.monotonic()
+    async with plant(reaper, tmp_path, ORDER_PAYMENT_TIMEOUT_SECONDS="2") as made:
+        customers, faults = Customers(made, dice), Faults(made, random.Random(SEED + 1))
+        await customers.prepare()
+        print(f"{time.monotonic() - began:.1f} s: everything serves")
+        shopping = asyncio.create_task(customers.shop(CUSTOMERS))
+        striking = asyncio.create_task(faults.run(SECONDS, PAUSE_SECONDS))
+        try:
+            await asyncio.wait({shopping, striking}, return_when=asyncio.FIRST_COMPLETED)
+            striking.result()
+            healed = time.monotonic()
+            customers.closing.set()
+            print(f"{healed - began:.1f} s: everything is healed")
+            await settled(made, HEALED_SECONDS)
+            print(f"{time.monotonic() - began:.1f} s: {time.monotonic() - healed:.1f} s later every saga has ended")
+            await shopping
+        finally:
+            shopping.cancel()
+            striking.cancel()
+        await settled(made, HEALED_SECONDS)
+        report(customers, faults)
+        assert list(await wrong(made, customers, faults)) == []
+        print(f"{time.monotonic() - began:.1f} s: everything is compared")
+
+
+async def settled(made: Plant, seconds: float) -> None:
+    """Wait until no saga is live and no order waits for its expiry."""
+    connection = await asyncpg.connect(made.database.url)
+    due = "SELECT count(*) FROM orders.orders WHERE status = 'PENDING_PAYMENT' AND expires_at <= now()"
+
+    async def no_saga_is_live() -> bool:
+        return bool(await connection.fetchval(f"SELECT ({LIVE}) + ({due})") == 0)
+
+    try:
+        await eventually(no_saga_is_live, seconds, "the end of all sagas")
+    finally:
+        await connection.close()
+
+
+def report(customers: Customers, faults: Faults) -> None:
+    """Print what happened."""
+    statuses = Counter(
+        "none" if told.answer is None else str(told.answer.status) for one in customers.purchases for told in one.told
+    )
+    print(f"{len(customers.purchases)} purchases; answers {dict(sorted(statuses.items()))}")
+    print(faults.report())
+    strikes = sum(len(hits) for hits in faults.hits.values())
+    print(f"{strikes} faults hit {sum(sum(hits) for hits in faults.hits.values())} live sagas")
+
+
+async def wrong(made: Plant, customers: Customers, faults: Faults) -> list[str]:
+    """Everything that is not as it was promised."""
+    lines = [f"{name} struck {len(hits)} times and hit nothing" for name, hits in missed(faults)]
+    lines += contradictions(customers.purchases, await read_orders(made.database.url))
+    lines += await violations(made.database.url)
+    lines += await unpublished(made.kafka, made.database.url)
+    for name, log in made.logs().items():
+        lines += [f"{name} logged {line}" for line in log.splitlines() if BAD.search(line) or "Traceback" in line]
+    audit = await audited(made)
+    return lines if audit["clean"] else [*lines, f"the audit found {audit['findings']}"]
+
+
+def missed(faults: Faults) -> Iterator[tuple[str, list[int]]]:
+    """The kinds of fault that met no live saga, although they had several chances."""
+    if not any(sum(hits) for hits in faults.hits.values()):
+        yield "everything", []
+    for name, hits in faults.hits.items():
+        if len(hits) >= 5 and not any(hits):
+            yield name, hits
+
+
+async def audited(made: Plant) -> dict[str, object]:
+    """What the operators' command says."""
+    urls = {f"ORDER_{name.upper()}_URL": made.processes[name].url for name in PARTICIPANTS}
+    url = made.database.as_role("order_service")
+    program = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "services.order.admin", "audit", "--json"),
+        env=made.environment | urls | {"ORDER_DATABASE_URL": url},
+        cwd=REPOSITORY,
+        stdout=asyncio.subprocess.PIPE,
+    )
+    out, _ = await program.communicate()
+    found: dict[str, object] = json.loads(out)
+    assert program.returncode == (0 if found["clean"] else 4)
+    return found
