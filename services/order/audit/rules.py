@@ -21,6 +21,7 @@ class Kind(StrEnum):
     ORPHAN = "orphan"  # held for an order that is gone or has ended without it: an undo repairs it
     MISSING = "missing"  # due to a live order, but not held
     DIFFERENT = "different"  # held for a live order, but not what is due
+    STRANDED = "stranded"  # an order that waits for a saga which it does not have
     EVENTS = "events"  # an order's events don't tell its history
     BOOKS = "books"  # a participant's own books don't add up
 
@@ -100,9 +101,11 @@ def events_due(order: Order) -> list[str]:
     return history.get(order.status, [])
 
 
-def at_rest(order: Order, *, live: bool) -> bool:
-    """Say whether nothing is under way for an order, so that everything must agree."""
-    return not live and order.closing is None and order.status not in (OrderStatus.PLACING, OrderStatus.PAYING)
+def compare_progress(order: Order) -> Iterator[Finding]:
+    """Yield a finding for an order without a live saga that only a saga could bring on: it would stay so for ever."""
+    if order.closing is not None or order.status in (OrderStatus.PLACING, OrderStatus.PAYING):
+        found = f"{order.status} closing" if order.closing else order.status.value
+        yield Finding(Kind.STRANDED, "order", order.order_id, "a live saga", found, 1)
 
 
 def _worth(want: Holds, have: Holds) -> int:

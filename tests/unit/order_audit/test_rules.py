@@ -13,9 +13,9 @@ from services.order.audit.rules import (
     Finding,
     Holds,
     Kind,
-    at_rest,
     compare,
     compare_events,
+    compare_progress,
     due,
     events_due,
 )
@@ -127,11 +127,12 @@ def test_each_history_has_its_events(order: Order, events: list[str]) -> None:
 
 
 @pytest.mark.parametrize("status", OrderStatus)
-def test_an_order_is_at_rest_when_nothing_is_under_way(status: OrderStatus) -> None:
+def test_an_order_that_only_a_saga_could_bring_on_is_stranded_without_one(status: OrderStatus) -> None:
     passing = status in (OrderStatus.PLACING, OrderStatus.PAYING)
-    assert at_rest(an_order(status), live=False) is not passing
-    assert not at_rest(an_order(status), live=True)
-    assert not at_rest(an_order(status, closing=OrderStatus.CANCELLED), live=False)
+    kinds = [finding.kind for finding in compare_progress(an_order(status))]
+    assert kinds == ([Kind.STRANDED] if passing else [])
+    (closing,) = compare_progress(an_order(status, closing=OrderStatus.CANCELLED))
+    assert (closing.kind, closing.found) == (Kind.STRANDED, f"{status} closing")
 
 
 def test_only_orphans_are_repaired_each_by_the_undo_of_its_participant() -> None:
