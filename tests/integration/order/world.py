@@ -275,7 +275,8 @@ async def open_world(database: Database) -> AsyncIterator[World]:
             name: await stack.enter_async_context(serving(name, database.as_role(f"{name}_service")))
             for name in ("product", "coupon", "balance")
         }
-        db = await stack.enter_async_context(asyncpg.create_pool(database.url, min_size=0, max_size=4))
+        db = await asyncpg.create_pool(database.url, min_size=0, max_size=4)
+        stack.callback(db.terminate)  # closing would wait for whatever a failed test has not given back
         yield World(database, db, **clients, urls={who: clients[who.value].url for who in Participant})
 
 

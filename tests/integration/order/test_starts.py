@@ -1,0 +1,252 @@
+"""The first of a saga's commits: who begins, who loses, and what becomes of idempotency keys."""
+
+import asyncio
+from collections import Counter
+from typing import Any
+
+import pytest
+
+from services.order.answers import Answer
+from services.order.checkout import Pending
+from services.order.operations import Attached, Begun, KeyClaim, Start, fingerprint, new_order
+from services.order.saga import Kind
+from shared.http.idempotency import IdempotencyInProgress, IdempotencyKeyReused
+from tests.infrastructure.waiting import eventually
+from tests.integration.order.world import (
+    PATIENCE_SECONDS,
+    Customer,
+    Moments,
+    World,
+    order_id_of,
+    problem_of,
+)
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+DUE_SOON = "UPDATE orders.orders SET expires_at = clock_timestamp() + interval '1 minute' WHERE order_id = $1"
+DUE = "UPDATE orders.orders SET expires_at = clock_timestamp() WHERE order_id = $1"
+LIVE_OF = "SELECT count(*) FROM orders.sagas WHERE order_id = $1 AND status IN ('RUNNING', 'COMPENSATING')"
+
+
+def buying(customer: Customer, key: KeyClaim | None = None) -> Start:
+    order = new_order(customer.user, [(customer.product, 1)], None, pay_now=True)
+    return Start(Kind.PLACE_NOW, order.order_id, order, key)
+
+
+async def cleared(world: World) -> None:
+    """End what the tests of starts alone have left unrun."""
+    async with world.replica() as helper, helper.sweeping():
+        await world.settled()
+    await world.check()
+
+
+async def test_a_start_writes_order_saga_and_key_and_no_event(world: World) -> None:
+    customer = await world.customer()
+    async with world.replica() as replica:
+        start = buying(customer, customer.key("place", "k"))
+        (begun,) = await replica.starts.commit([start])
+    assert isinstance(begun, Begun)
+    (order,) = await customer.orders()
+    assert (order["status"], order["total_amount"], order["expires_at"], order["event_sequence"]) == (
+        "PLACING",
+        None,
+        None,
+        0,
+    )
+    saga = await world.db.fetchrow("SELECT * FROM orders.sagas WHERE saga_id = $1", start.saga_id)
+    assert saga is not None
+    assert (saga["status"], saga["owner"], saga["kind"]) == ("RUNNING", replica.process_id, "place_now")
+    key = await world.db.fetchrow("SELECT * FROM orders.idempotency_keys WHERE saga_id = $1", start.saga_id)
+    assert key is not None
+    assert key["status"] is None
+    await cleared(world)
+
+
+@pytest.mark.parametrize("replicas", [1, 2])
+async def test_of_payment_cancellation_and_expiry_at_once_one_begins(world: World, replicas: int) -> None:
+    async with world.replica() as one, world.replica() as other:
+        for _ in range(8):
+            customer = await world.customer()
+            order_id = await customer.unpaid(one)
+            await world.db.execute(DUE_SOON, order_id)
+            starts = [
+                Start(Kind.PAY, order_id),
+                Start(Kind.CLOSE, order_id),
+                Start(Kind.PAY, order_id),
+                Start(Kind.CLOSE, order_id),
+            ]
+            if replicas == 1:
+                results: list[Any] = [*await one.starts.commit(starts)]
+            else:
+                both = await asyncio.gather(one.starts.commit(starts[:2]), other.starts.commit(starts[2:]))
+                results = [*both[0], *both[1]]
+            assert Counter(type(result) for result in results)[Begun] == 1
+            assert await world.db.fetchval(LIVE_OF, order_id) == 1
+            begun = next(result for result in results if isinstance(result, Begun))
+            for start, result in zip(starts, results, strict=True):
+                if result is not begun:
+                    expected = Attached if start.kind is begun.saga.kind else Answer
+                    assert isinstance(result, expected)
+    await cleared(world)
+
+
+async def test_an_expiry_and_a_payment_are_decided_by_the_database_s_clock(world: World) -> None:
+    async with world.replica() as replica:
+        customer = await world.customer()
+        order_id = await customer.unpaid(replica)
+        (early,) = await replica.starts.commit([Start(Kind.CLOSE, order_id, expiring=True)])
+        assert not isinstance(early, Begun)
+        await world.db.execute(DUE, order_id)
+        late, expired = await replica.starts.commit(
+            [Start(Kind.PAY, order_id), Start(Kind.CLOSE, order_id, expiring=True)]
+        )
+        assert problem_of(late) == "order-expired"
+        assert isinstance(expired, Begun)
+    await cleared(world)
+
+
+async def test_races_run_to_their_end_and_one_wins(world: World) -> None:
+    async with world.replica() as one, world.replica() as other:
+        ends: Counter[str] = Counter()
+        for number in range(10):
+            customer = await world.customer()
+            order_id = await customer.unpaid(one)
+            if number % 2:
+                await world.db.execute(DUE_SOON, order_id)
+            await asyncio.gather(
+                one.checkout.pay(order_id, None),
+                other.checkout.cancel(order_id, None),
+                other.checkout.pay(order_id, None),
+                one.checkout.cancel(order_id, None),
+                other.checkout.expire([order_id]),
+            )
+            await world.settled()
+            ends[await world.status(order_id)] += 1
+    # A cancellation that comes after the payment refunds it.
+    assert ends.total() == 10
+    assert set(ends) <= {"PAID", "CANCELLED", "REFUNDED"}
+    await world.check()
+
+
+async def test_an_order_that_is_not_there_is_refused_with_its_key_settled(world: World) -> None:
+    customer = await world.customer()
+    key = customer.key("pay", "k")
+    nobody = new_order(customer.user, [("x", 1)], None, pay_now=False).order_id
+    async with world.replica() as replica:
+        first = await replica.checkout.pay(nobody, key)
+        assert problem_of(first) == "order-not-found"
+        assert await replica.checkout.pay(nobody, key) == first
+    await world.check()
+
+
+async def test_copies_of_a_key_in_one_batch_are_one_order(world: World) -> None:
+    customer = await world.customer()
+    other_body = KeyClaim(customer.user, "place", "k", fingerprint("another body"))
+    async with world.replica() as replica:
+        starts = [buying(customer, customer.key("place", "k")) for _ in range(5)]
+        starts.append(buying(customer, other_body))
+        results = await replica.starts.commit(starts)
+    assert [type(result) for result in results] == [Begun, *[IdempotencyInProgress] * 4, IdempotencyKeyReused]
+    assert len(await customer.orders()) == 1
+    await cleared(world)
+
+
+async def test_copies_of_a_key_at_two_replicas_are_one_order(world: World) -> None:
+    async with world.replica() as one, world.replica() as other:
+        for _ in range(10):
+            customer = await world.customer()
+            results = await asyncio.gather(
+                *(
+                    replica.starts.commit([buying(customer, customer.key("place", f"k{n}")) for n in numbers])
+                    for replica, numbers in ((one, (1, 2, 3)), (other, (3, 2, 1)))
+                )
+            )
+            kinds = Counter(type(result) for batch in results for result in batch)
+            assert kinds == {Begun: 3, IdempotencyInProgress: 3}
+            assert len(await customer.orders()) == 3
+    await cleared(world)
+
+
+async def test_a_key_is_answered_with_its_saga_s_end(world: World) -> None:
+    customer = await world.customer()
+    key = customer.key("place", "k")
+    async with world.replica() as replica:
+        first = await customer.place(replica, key=key)
+        assert await customer.place(replica, key=key) == first
+    assert isinstance(first, Answer)
+    stored = await world.db.fetchrow("SELECT * FROM orders.idempotency_keys WHERE user_id = $1", customer.user)
+    assert stored is not None
+    assert (stored["status"], stored["body"], stored["location"]) == (first.status, first.body, first.location)
+    await world.check()
+
+
+async def test_a_refused_saga_answers_its_key_too(world: World) -> None:
+    customer = await world.customer(balance=0)
+    key = customer.key("place", "k")
+    async with world.replica() as replica:
+        first = await customer.place(replica, key=key)
+        assert problem_of(first) == "insufficient-balance"
+        await world.balance.post(f"/v1/accounts/{customer.user}/charges", {"amount": 1000})
+        assert await customer.place(replica, key=key) == first
+    await world.check()
+
+
+async def test_a_payment_that_attaches_gets_the_answer_of_the_one_under_way_for_its_own_key(world: World) -> None:
+    customer = await world.customer()
+    paused, go_on = asyncio.Event(), asyncio.Event()
+
+    async def pause() -> None:
+        paused.set()
+        await go_on.wait()
+
+    async with world.replica() as other, world.replica(moments := Moments()) as replica:
+        order_id = await customer.unpaid(other)
+        moments.at, moments.happens = 2, pause  # after its start
+        first = asyncio.create_task(replica.checkout.pay(order_id, customer.key("pay", "first")))
+        await paused.wait()
+        second = asyncio.create_task(other.checkout.pay(order_id, customer.key("pay", "second")))
+
+        async def attached() -> bool:
+            query = "SELECT count(*) FROM orders.idempotency_keys WHERE user_id = $1 AND saga_id IS NOT NULL"
+            return bool(await world.db.fetchval(query, customer.user) == 2)
+
+        await eventually(attached, PATIENCE_SECONDS, "the second payment to attach")
+        go_on.set()
+        answers = await asyncio.gather(first, second)
+        assert answers[0] == answers[1]
+        assert problem_of(answers[0]) is None
+        for name in ("first", "second"):
+            assert await other.checkout.pay(order_id, customer.key("pay", name)) == answers[0]
+    await world.check()
+
+
+async def test_what_takes_longer_than_the_deadline_is_pending_and_goes_on(world: World) -> None:
+    customer = await world.customer()
+    go_on = asyncio.Event()
+
+    async def wait() -> None:
+        await go_on.wait()
+
+    moments = Moments(at=2, happens=wait)
+    async with world.replica(moments, request_deadline_seconds=0.05) as replica:
+        pending = await customer.place(replica)
+        assert isinstance(pending, Pending)
+        assert pending.order.status == "PLACING"
+        go_on.set()
+        await world.settled()
+    assert [order["status"] for order in await customer.orders()] == ["PAID"]
+    await world.check()
+
+
+async def test_what_is_so_already_is_answered_without_a_saga(world: World) -> None:
+    customer = await world.customer()
+    async with world.replica() as replica:
+        order_id = await customer.paid(replica)
+        again = await replica.checkout.pay(order_id, None)
+        assert problem_of(again) is None
+        assert isinstance(again, Answer)
+        assert order_id_of(again) == order_id
+        await replica.checkout.cancel(order_id, None)
+        assert problem_of(await replica.checkout.cancel(order_id, None)) is None
+    assert await world.db.fetchval("SELECT count(*) FROM orders.sagas WHERE order_id = $1", order_id) == 2
+    await world.check()

@@ -1,0 +1,194 @@
+"""A saga's other commits: guarded, in one piece with their event and answers, and counted per order without gaps."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+import pytest
+import pytest_asyncio
+
+from services.order.operations import Begun, Start, new_order
+from services.order.saga import Kind, Saga, Send, Status, Transition, learn, next_move
+from services.order.transitions import Change, Changed
+from shared.participant import Outcome
+from tests.integration.order.world import Customer, Replica, World
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def replica(world: World) -> AsyncIterator[Replica]:
+    async with world.replica() as replica:
+        yield replica
+
+
+async def begun(replica: Replica, customer: Customer, *, now: bool = True, key: str | None = None) -> Saga:
+    """A placement that has been started and goes no further."""
+    order = new_order(customer.user, [(customer.product, 1)], None, pay_now=now)
+    claim = customer.key("place", key) if key else None
+    kind = Kind.PLACE_NOW if now else Kind.PLACE_LATER
+    (result,) = await replica.starts.commit([Start(kind, order.order_id, order, claim, traceparent="00-1-2-01")])
+    assert isinstance(result, Begun)
+    return result.saga
+
+
+def finished(saga: Saga) -> Change:
+    """The change that a saga asks for when all its steps were applied."""
+    while isinstance(move := next_move(saga), Send):
+        for command in move.commands:
+            line = saga.order.lines[0].product_id
+            lines = [{"product_id": line, "name": "Thing", "unit_price": 100}]
+            saga = learn(saga, command, Outcome(True, {"lines": lines, "balance": 0}))
+    return Change(saga, move, [{"at": "2026-01-01T00:00:00Z", "step": "debit", "outcome": "applied"}])
+
+
+async def written(world: World, order_id: UUID) -> tuple[str, str, int, list[str]]:
+    """Status of order and saga, sequence, and the types of the events."""
+    row = await world.db.fetchrow(
+        "SELECT o.status, s.status AS saga_status, o.event_sequence FROM orders.orders AS o "
+        "JOIN orders.sagas AS s USING (order_id) WHERE order_id = $1 ORDER BY saga_id DESC LIMIT 1",
+        order_id,
+    )
+    assert row is not None
+    events = await world.db.fetch("SELECT type FROM orders.outbox WHERE order_id = $1 ORDER BY sequence", order_id)
+    return row["status"], row["saga_status"], row["event_sequence"], [event["type"] for event in events]
+
+
+async def test_order_saga_event_and_key_go_in_one_commit(world: World, replica: Replica) -> None:
+    saga = await begun(replica, await world.customer(), key="k")
+    (changed,) = await replica.transitions.commit([finished(saga)])
+    assert isinstance(changed, Changed)
+    assert changed.answer is not None
+    assert await written(world, saga.order.order_id) == ("PAID", "DONE", 1, ["order.paid.v1"])
+    # The same transaction wrote all four rows.
+    transactions = await world.db.fetch(
+        "SELECT xmin::text FROM orders.orders WHERE order_id = $1 UNION SELECT xmin::text FROM orders.sagas "
+        "WHERE order_id = $1 UNION SELECT xmin::text FROM orders.outbox WHERE order_id = $1 UNION "
+        "SELECT xmin::text FROM orders.idempotency_keys WHERE saga_id = $2",
+        saga.order.order_id,
+        saga.saga_id,
+    )
+    assert len(transactions) == 1
+    event = await world.db.fetchrow("SELECT * FROM orders.outbox WHERE order_id = $1", saga.order.order_id)
+    assert event is not None
+    assert event["payload"] == changed.answer.body
+    assert (event["status"], event["sequence"], event["traceparent"]) == ("PENDING", 1, "00-1-2-01")
+
+
+async def test_a_commit_wakes_the_relay_once_however_large_its_batch(world: World, replica: Replica) -> None:
+    woken: list[str] = []
+    listener = await asyncpg.connect(world.database.url)
+    try:
+        await listener.add_listener("orders_outbox", lambda *_: woken.append("up"))
+        customer = await world.customer()
+        changes = [finished(await begun(replica, customer)) for _ in range(10)]
+        await listener.fetchval("SELECT 1")
+        assert woken == []
+        await replica.transitions.commit(changes)
+        await listener.fetchval("SELECT 1")  # what was notified before arrives before its answer
+    finally:
+        await listener.close()
+    assert woken == ["up"]
+
+
+OTHERS: dict[str, str] = {
+    "somebody else owns the saga": "UPDATE orders.sagas SET owner = gen_random_uuid() WHERE saga_id = $1",
+    "the saga was turned round": (
+        "UPDATE orders.sagas SET status = 'COMPENSATING', target = 'REJECTED' WHERE saga_id = $1"
+    ),
+    "the saga has ended": "UPDATE orders.sagas SET status = 'DONE', ended_at = now() WHERE saga_id = $1",
+    "the order is not what it was": (
+        "UPDATE orders.orders SET status = 'CANCELLED' WHERE order_id = "
+        "(SELECT order_id FROM orders.sagas WHERE saga_id = $1)"
+    ),
+}
+
+
+@pytest.mark.parametrize("what", OTHERS)
+async def test_a_transition_loses_when(world: World, replica: Replica, what: str) -> None:
+    customer = await world.customer()
+    saga, neighbour = await begun(replica, customer, key="k"), await begun(replica, customer)
+    await world.db.execute(OTHERS[what], saga.saga_id)
+    before = await written(world, saga.order.order_id)
+    lost, won = await replica.transitions.commit([finished(saga), finished(neighbour)])
+    assert lost is None
+    assert isinstance(won, Changed)
+    assert await written(world, saga.order.order_id) == before
+    key = await world.db.fetchval("SELECT status FROM orders.idempotency_keys WHERE saga_id = $1", saga.saga_id)
+    assert key is None
+
+
+async def test_a_transition_is_made_once_and_its_repeat_loses(world: World, replica: Replica) -> None:
+    saga = await begun(replica, await world.customer())
+    change = finished(saga)
+    assert isinstance((await replica.transitions.commit([change]))[0], Changed)
+    assert await replica.transitions.commit([change]) == [None]
+    assert (await written(world, saga.order.order_id))[2:] == (1, ["order.paid.v1"])
+
+
+async def test_an_event_that_can_not_be_written_takes_everything_back(world: World, replica: Replica) -> None:
+    saga = await begun(replica, await world.customer(), key="k")
+    taken = "INSERT INTO orders.outbox (event_id, order_id, sequence, type, payload) VALUES ($1, $2, 1, 't', 'x')"
+    await world.db.execute(taken, saga.saga_id, saga.order.order_id)
+    with pytest.raises(asyncpg.UniqueViolationError):
+        await replica.transitions.commit([finished(saga)])
+    assert (await written(world, saga.order.order_id))[:3] == ("PLACING", "RUNNING", 0)
+    assert (
+        await world.db.fetchval("SELECT status FROM orders.idempotency_keys WHERE saga_id = $1", saga.saga_id) is None
+    )
+
+
+async def test_sequences_count_from_one_without_gaps(world: World, replica: Replica) -> None:
+    customer = await world.customer()
+    order_id = await customer.unpaid(replica)
+    await replica.checkout.pay(order_id, None)
+    await replica.checkout.cancel(order_id, None)
+    rows = await world.db.fetch(
+        "SELECT sequence, type FROM orders.outbox WHERE order_id = $1 ORDER BY outbox_id", order_id
+    )
+    assert [(row["sequence"], row["type"]) for row in rows] == [
+        (1, "order.placed.v1"),
+        (2, "order.paid.v1"),
+        (3, "order.refunded.v1"),
+    ]
+
+
+async def test_a_transition_without_an_event_leaves_no_gap(world: World, replica: Replica) -> None:
+    customer = await world.customer(balance=0)
+    order_id = await customer.unpaid(replica)
+    for _ in range(3):
+        await replica.checkout.pay(order_id, None)  # refused: PAYING, and back, and nothing to tell
+    await replica.checkout.cancel(order_id, None)
+    assert await written(world, order_id) == ("CANCELLED", "COMPENSATED", 2, ["order.placed.v1", "order.cancelled.v1"])
+
+
+async def test_amounts_that_are_not_known_yet_do_not_overwrite_those_that_are(world: World, replica: Replica) -> None:
+    customer = await world.customer()
+    order_id = await customer.unpaid(replica)
+    (result,) = await replica.starts.commit([Start(Kind.CLOSE, order_id)])
+    assert isinstance(result, Begun)
+    saga = replace(result.saga, order=replace(result.saga.order, subtotal_amount=None, discount_amount=None))
+    move = Transition(
+        Status.COMPENSATING,
+        Status.COMPENSATED,
+        saga.order.status,
+        saga.target,  # type: ignore[arg-type]
+        target=saga.target,
+        event="order.cancelled.v1",
+    )
+    (changed,) = await replica.transitions.commit([Change(saga, move, [])])
+    assert isinstance(changed, Changed)
+    assert (changed.order.subtotal_amount, changed.order.total_amount) == (100, 90)
+
+
+async def test_batches_of_two_replicas_that_cross_do_not_deadlock(world: World, replica: Replica) -> None:
+    async with world.replica() as other:
+        customer = await world.customer()
+        for _ in range(5):
+            ours = [finished(await begun(replica, customer)) for _ in range(20)]
+            results: Any = await asyncio.gather(replica.transitions.commit(ours), other.transitions.commit(ours[::-1]))
+            assert all(isinstance(result, Changed) for result in results[0])
+            assert results[1] == [None] * 20
