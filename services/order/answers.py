@@ -39,11 +39,7 @@ def final(kind: Kind, order: Order, problem: Mapping[str, Any] | None, view: byt
     path = instance(kind, order.order_id)
     if kind is Kind.PAY and order.status is OrderStatus.CANCELLED and problem is None:
         return refused(kind, OrderNotPayable("The payment was undone and the order cancelled."), order.order_id)
-    if problem is not None and order.status in (
-        OrderStatus.REJECTED,
-        OrderStatus.PENDING_PAYMENT,
-        OrderStatus.CANCELLED,
-    ):
+    if problem is not None:  # whatever the order has become since: this operation was refused
         body = {**problem, "order_id": str(order.order_id), "instance": path}
         return Answer(int(problem["status"]), encode(body))
     if kind in (Kind.PLACE_NOW, Kind.PLACE_LATER):
