@@ -20,7 +20,7 @@ SELECT * FROM orders.orders WHERE order_id < $1 AND user_id = $3 AND status = $4
 
 -- name: list_sagas_of_order
 SELECT saga_id, kind, status, target, attempt, stuck, problem, log, started_at, ended_at
-FROM orders.sagas WHERE order_id = $1 ORDER BY saga_id;
+FROM orders.sagas WHERE order_id = $1 ORDER BY started_at, saga_id;
 
 -- name: get_saga
 SELECT s.saga_id, s.kind, s.version, s.status AS saga_status, s.target, s.attempt, s.owner, s.stuck, s.problem,
@@ -63,8 +63,8 @@ FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::integer[])
 RETURNING *;
 
 -- name: insert_sagas
-INSERT INTO orders.sagas (saga_id, order_id, kind, version, status, target, attempt, owner, traceparent)
-SELECT saga_id, order_id, kind, $8, status, target, attempt, $9, traceparent
+INSERT INTO orders.sagas (saga_id, order_id, kind, version, status, target, attempt, owner, traceparent, started_at)
+SELECT saga_id, order_id, kind, $8, status, target, attempt, $9, traceparent, clock_timestamp()
 FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::text[], $6::integer[], $7::text[])
     AS t (saga_id, order_id, kind, status, target, attempt, traceparent);
 
@@ -204,7 +204,7 @@ WHERE status IN ('RUNNING', 'COMPENSATING') AND started_at <= clock_timestamp() 
 ORDER BY started_at LIMIT $2;
 
 -- name: find_sagas
-SELECT saga_id FROM orders.sagas WHERE saga_id = $1 OR order_id = $1 ORDER BY saga_id;
+SELECT saga_id FROM orders.sagas WHERE saga_id = $1 OR order_id = $1 ORDER BY started_at, saga_id;
 
 -- name: release_sagas
 UPDATE orders.sagas SET owner = '00000000-0000-0000-0000-000000000000'
