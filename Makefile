@@ -35,6 +35,13 @@ test-integration: environment-dev ## run the tests of a part against Postgres or
 test-system: environment-dev ## run the tests that start the services as processes
 	@exec $(PYTEST) tests/system
 
+faults: environment-dev ## shop while everything fails; SECONDS=300, SEED=… to repeat a run
+	@FAULTS_SECONDS=$(or $(SECONDS),300) FAULTS_SEED=$(SEED) $(PYTEST) -s tests/faults/test_faults.py
+
+races: environment-dev ## 10,000 races of payment, cancellation and expiry, and as many connections dropped
+	@RACES=$(or $(RACES),10000) DROPPED=$(or $(DROPPED),10000) FAULTS_SEED=$(SEED) \
+	  $(PYTEST) -s tests/faults/test_replicas.py
+
 check: environment-dev ## check format, lint, types and import rules
 	@.venv-dev/bin/ruff format --check --quiet . || { echo 'make format mends this'; exit 1; }
 	@.venv-dev/bin/ruff check --quiet .

@@ -100,12 +100,28 @@ class Customers:
             for _ in range(customers):
                 group.create_task(self._customer(random.Random(self._dice.random())))
 
+    async def begin(self, flow: str, dice: random.Random) -> Purchase:
+        """Place an order of this flow, and leave what comes after to the caller."""
+        purchase = await self._want(flow, dice)
+        await self._place(purchase, dice)
+        return purchase
+
+    async def operate(self, purchase: Purchase, operation: str, dice: random.Random, after_seconds: float = 0) -> Told:
+        """Pay or cancel, some time from now, and insist on an answer."""
+        await asyncio.sleep(after_seconds)
+        return await self._insist(purchase, operation, f"/v1/orders/{purchase.order_id}/{operation}", dice)
+
     async def _customer(self, dice: random.Random) -> None:
         while not self.closing.is_set():
             (flow,) = dice.choices(list(FLOWS), list(FLOWS.values()))
             await self._buy(flow, dice)
 
     async def _buy(self, flow: str, dice: random.Random) -> None:
+        purchase = await self.begin(flow, dice)
+        if purchase.order_id is not None:
+            await self._afterwards(purchase, dice)
+
+    async def _want(self, flow: str, dice: random.Random) -> Purchase:
         user = await self._user(dice)
         self._bought[user] += 1
         quantity = self._bought[user]
@@ -121,9 +137,7 @@ class Customers:
             body["coupon_id"] = await self._coupon("somebody" if "else" in flow else user)
         purchase = Purchase(flow, user, quantity, body)
         self.purchases.append(purchase)
-        await self._place(purchase, dice)
-        if purchase.order_id is not None:
-            await self._afterwards(purchase, dice)
+        return purchase
 
     async def _place(self, purchase: Purchase, dice: random.Random) -> None:
         if "no key" in purchase.flow:

@@ -27,6 +27,7 @@ from tests.infrastructure.reaper import Reaper
 from tests.infrastructure.services import SCHEMAS, Client, migrate_service
 from tests.infrastructure.stack import Shop
 from tests.infrastructure.waiting import eventually, free_port, wait_until
+from tests.integration.relay.own_broker import OwnBroker
 
 REPOSITORY = Path(__file__).parents[2]
 PARTICIPANTS = ("product", "coupon", "balance")
@@ -96,6 +97,29 @@ class OwnPostgres:
         self._server.wait()
 
 
+class EmbeddedBroker:
+    """The broker of the local run. It may be paused; killed it would forget everything, which no real one does."""
+
+    def __init__(self, reaper: Reaper) -> None:
+        port = free_port()
+        command = [sys.executable, "-m", "deploy.local.broker", "--port", str(port), "--topic", "orders.v1:4"]
+        self._process = subprocess.Popen(command, cwd=REPOSITORY, start_new_session=True, stdout=subprocess.DEVNULL)
+        reaper.process(self._process)
+        self.address = f"127.0.0.1:{port}"
+
+    def start(self) -> None:
+        """Return once it answers."""
+        wait_for(self.address)
+
+    def pause(self) -> None:
+        """Let it neither answer nor hang up."""
+        self._process.send_signal(signal.SIGSTOP)
+
+    def wake(self) -> None:
+        """Let it go on."""
+        self._process.send_signal(signal.SIGCONT)
+
+
 @dataclass
 class Process:
     """One service's process; started again it keeps its port."""
@@ -161,8 +185,7 @@ class Plant:
 
     postgres: OwnPostgres
     database: Database
-    kafka: str
-    broker: subprocess.Popen[bytes]
+    broker: EmbeddedBroker | OwnBroker
     processes: dict[str, Process]
     ways: dict[str, Proxy]
     environment: dict[str, str]
@@ -190,30 +213,29 @@ def _database_url(url: str, way: Proxy) -> str:
     return parts._replace(netloc=place).geturl()
 
 
-def start_broker(reaper: Reaper) -> tuple[subprocess.Popen[bytes], str]:
-    """Start a broker of the test's own, the one of the local run: it may be paused, and forgets nothing by that."""
-    port = free_port()
-    command = [sys.executable, "-m", "deploy.local.broker", "--port", str(port), "--topic", "orders.v1:4"]
-    broker = subprocess.Popen(command, cwd=REPOSITORY, start_new_session=True, stdout=subprocess.DEVNULL)
-    reaper.process(broker)
-    return broker, wait_for(f"127.0.0.1:{port}")
-
-
 @asynccontextmanager
-async def plant(reaper: Reaper, folder: Path, launch: tuple[str, ...] = (), **settings: str) -> AsyncIterator[Plant]:
-    """Start everything; `launch` stands before each service's module, `settings` replace some of SETTINGS."""
+async def plant(
+    reaper: Reaper,
+    folder: Path,
+    clocks: Mapping[str, float] | None = None,
+    *,
+    real_broker: bool = False,
+    **settings: str,
+) -> AsyncIterator[Plant]:
+    """Start everything. `clocks`: by how many seconds which process' clock is wrong; `settings` replace SETTINGS."""
     postgres = OwnPostgres(reaper)
     postgres.start()
-    broker, kafka = await asyncio.to_thread(start_broker, reaper)
+    broker = OwnBroker(reaper) if real_broker else EmbeddedBroker(reaper)
+    await asyncio.to_thread(broker.start)
     await asyncio.to_thread(postgres.wait)
     async with AsyncExitStack() as stack:
         database = stack.enter_context(fresh_database(postgres.url))
         urls = {name: await asyncio.to_thread(migrate_service, name, database) for name in SCHEMAS}
         ways: dict[str, Proxy] = {}
         processes: dict[str, Process] = {}
-        environment = os.environ | SETTINGS | settings | {"KAFKA_BOOTSTRAP_SERVERS": kafka}
+        environment = os.environ | SETTINGS | settings | {"KAFKA_BOOTSTRAP_SERVERS": broker.address}
         environment["RELAY_DATABASE_URL"] = urls["relay"]
-        await asyncio.to_thread(declare_topic, kafka, "orders.v1", 4)
+        await asyncio.to_thread(declare_topic, broker.address, "orders.v1", 4)
         bootstrap = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
@@ -240,10 +262,13 @@ async def plant(reaper: Reaper, folder: Path, launch: tuple[str, ...] = (), **se
                     way = await stack.enter_async_context(Proxy("127.0.0.1", upstream))
                     ways[f"{name}→{participant}"] = way
                     own[f"ORDER_{participant.upper()}_URL"] = way.url
-            command = [sys.executable, *(launch or ("-m",)), f"services.{service}"]
+            command = [sys.executable, "-m", f"services.{service}"]
+            if clocks and name in clocks:
+                command.insert(2, "tests.faults.crooked")
+                own["CLOCK_OFF_SECONDS"] = str(clocks[name])
             log = folder / f"{name}.log"
             processes[name] = Process(name, command, environment | own, port, log, reaper)
-        made = Plant(postgres, database, kafka, broker, processes, ways, environment, folder)
+        made = Plant(postgres, database, broker, processes, ways, environment, folder)
         for name, process in processes.items():
             process.start()
             connector = aiohttp.TCPConnector(force_close=True, limit=0)
@@ -258,11 +283,10 @@ async def plant(reaper: Reaper, folder: Path, launch: tuple[str, ...] = (), **se
 
 async def _end(made: Plant) -> None:
     """End all processes, whatever state a fault left them in."""
-    made.broker.send_signal(signal.SIGCONT)
+    made.broker.wake()
     for process in made.processes.values():
         if process.running is not None and process.running.poll() is None:
             process.send(signal.SIGCONT)
             process.send(signal.SIGKILL)
     for process in made.processes.values():
         await process.ended()
-    made.broker.terminate()

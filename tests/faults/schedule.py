@@ -12,6 +12,7 @@ import asyncpg
 from tests.faults.plant import LEASE_SECONDS, PARTICIPANTS, REPLICAS, Plant
 from tests.infrastructure.proxy import Mode
 from tests.infrastructure.waiting import POLL_SECONDS
+from tests.integration.relay.own_broker import OwnBroker
 
 LIVE = "SELECT count(*) FROM orders.sagas WHERE status IN ('RUNNING', 'COMPENSATING')"
 WAIT_FOR_A_TARGET_SECONDS = 1.0  # a fault that strikes while nothing is under way proves nothing
@@ -97,6 +98,8 @@ class Faults:
     def _faults(self) -> list[Fault]:
         faults = [Fault("postgres stopped -m immediate", ("postgres",), 3, self._stop_postgres)]
         faults.append(Fault("broker away", ("broker",), 1, self._pause_broker))
+        if isinstance(self.plant.broker, OwnBroker):
+            faults.append(Fault("broker kill -9", ("broker",), 1, self._kill_broker))
         for name in (*REPLICAS, *PARTICIPANTS, "relay"):
             weight = 1 if name == "relay" else 2
             faults += [
@@ -171,6 +174,13 @@ class Faults:
         await asyncio.to_thread(postgres.wait)
 
     async def _pause_broker(self, dice: random.Random) -> None:
-        self.plant.broker.send_signal(signal.SIGSTOP)
+        self.plant.broker.pause()
         await asyncio.sleep(dice.uniform(1, 4))
-        self.plant.broker.send_signal(signal.SIGCONT)
+        self.plant.broker.wake()
+
+    async def _kill_broker(self, dice: random.Random) -> None:
+        broker = self.plant.broker
+        assert isinstance(broker, OwnBroker)
+        await asyncio.to_thread(broker.kill)
+        await asyncio.sleep(dice.uniform(0, 2))
+        await asyncio.to_thread(broker.start)

@@ -1,0 +1,44 @@
+"""Runs a service whose clock is wrong: `python -m tests.faults.crooked services.order`, off by CLOCK_OFF_SECONDS.
+
+What a process reads as the time of day is bent, and only that: how long something takes is measured as ever.
+"""
+
+import datetime
+import os
+import runpy
+import sys
+import time
+
+
+class _Straight(type):
+    """Every datetime counts as one of ours, whoever made it."""
+
+    def __instancecheck__(cls, instance: object) -> bool:
+        return isinstance(instance, _REAL)
+
+
+_REAL = datetime.datetime
+
+
+def bend(seconds: float) -> None:
+    """Put the time of day wrong by so much, before anything else is imported."""
+    real_time, real_time_ns, off = time.time, time.time_ns, datetime.timedelta(seconds=seconds)
+
+    class Crooked(_REAL, metaclass=_Straight):
+        @classmethod
+        def now(cls, tz: datetime.tzinfo | None = None) -> datetime.datetime:  # type: ignore[override]
+            return _REAL.now(tz) + off
+
+        @classmethod
+        def utcnow(cls) -> datetime.datetime:  # type: ignore[override]
+            return _REAL.now(datetime.UTC).replace(tzinfo=None) + off
+
+    time.time = lambda: real_time() + seconds
+    time.time_ns = lambda: real_time_ns() + int(seconds * 1e9)
+    datetime.datetime = Crooked  # type: ignore[misc]
+
+
+if __name__ == "__main__":
+    bend(float(os.environ["CLOCK_OFF_SECONDS"]))
+    module = sys.argv.pop(1)
+    runpy.run_module(module, run_name="__main__", alter_sys=True)

@@ -1,0 +1,214 @@
+"""Two order replicas whose clocks are two hours wrong, one either way: who owns what, who wins, what is left over."""
+
+import asyncio
+import os
+import random
+import re
+import secrets
+import signal
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from urllib.parse import urlsplit
+
+import aiohttp
+import asyncpg
+import pytest
+import pytest_asyncio
+
+from tests.faults.checker import contradictions, read_orders, unpublished
+from tests.faults.customers import Customers
+from tests.faults.plant import LEASE_SECONDS, PARTICIPANTS, REPLICAS, Plant, plant
+from tests.faults.races import race, winners
+from tests.infrastructure.proxy import Mode
+from tests.infrastructure.reaper import Reaper
+from tests.infrastructure.waiting import eventually
+from tests.system.books import violations
+from tests.system.shopping import a_product, a_user, an_order
+
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(1800)]
+SEED = int(os.environ.get("FAULTS_SEED") or secrets.randbelow(10**9))
+RACES = int(os.environ.get("RACES") or 150)
+DROPPED = int(os.environ.get("DROPPED") or 1000)
+TIMEOUT_SECONDS = 2.0
+HOURS = 3600.0
+REQUEST = b"POST /v1/orders HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+SESSIONS = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND usename <> 'postgres' AND "
+HELD = re.compile(r"^(http_requests_in_flight|sagas_running|batch_waiting\S*) (\S+)$", re.MULTILINE)
+CLOCKS = {"order-1": 2 * HOURS, "order-2": -2 * HOURS, "product": -2 * HOURS, "coupon": 2 * HOURS, "balance": 1 * HOURS}
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def made(reaper: Reaper, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Plant]:
+    """The processes, their clocks wrong."""
+    folder = tmp_path_factory.mktemp("replicas")
+    async with plant(reaper, folder, CLOCKS, ORDER_PAYMENT_TIMEOUT_SECONDS=str(TIMEOUT_SECONDS)) as made:
+        yield made
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def db(made: Plant) -> AsyncIterator[asyncpg.Pool]:
+    """A superuser's connections."""
+    async with asyncpg.create_pool(made.database.url, min_size=0, max_size=2) as pool:
+        yield pool
+
+
+async def customers_of(made: Plant) -> Customers:
+    """Customers with full shelves before them."""
+    customers = Customers(made, random.Random(SEED))
+    await customers.prepare()
+    return customers
+
+
+async def nothing_is_wrong(made: Plant, *crowds: Customers) -> None:
+    """Compare everything with everything."""
+    told = [purchase for customers in crowds for purchase in customers.purchases]
+    users = {purchase.user for purchase in told}
+    orders = [order for order in await read_orders(made.database.url) if order["user_id"] in users]
+    assert contradictions(told, orders) == []
+    assert await violations(made.database.url) == []
+    assert await unpublished(made.broker.address, made.database.url, once=False) == []
+
+
+async def settled(db: asyncpg.Pool, seconds: float) -> None:
+    """Wait for the end of all sagas."""
+
+    async def none_is_live() -> bool:
+        live = "SELECT count(*) FROM orders.sagas WHERE status IN ('RUNNING', 'COMPENSATING')"
+        due = "SELECT count(*) FROM orders.orders WHERE status = 'PENDING_PAYMENT' AND closing IS NULL"
+        return bool(await db.fetchval(f"SELECT ({live}) + ({due})") == 0)
+
+    await eventually(none_is_live, seconds, "the end of all sagas, and of all unpaid orders")
+
+
+async def test_of_payment_cancellation_and_expiry_one_wins_whatever_the_replicas_clocks_say(
+    made: Plant, db: asyncpg.Pool
+) -> None:
+    print(f"FAULTS_SEED={SEED} RACES={RACES}")
+    customers = await customers_of(made)
+    races = await race(customers, random.Random(SEED), RACES, TIMEOUT_SECONDS)
+    await settled(db, 60)
+    won, odd = await winners(made.database.url, races)
+    print(f"winners: {dict(won)}")
+    assert odd == []
+    assert won.total() == RACES
+    assert set(won) == {"PAID", "CANCELLED", "EXPIRED"}, "each had its chances"
+    await nothing_is_wrong(made, customers)
+    # The clocks really were wrong: each replica's ids tell its own time.
+    rows = await db.fetch("SELECT order_id, created_at FROM orders.orders")
+    off = Counter(round(((row["order_id"].int >> 80) / 1000 - row["created_at"].timestamp()) / HOURS) for row in rows)
+    assert set(off) == {2, -2}
+
+
+async def test_a_replica_paused_beyond_its_lease_loses_its_sagas_and_does_no_harm_when_it_wakes(
+    made: Plant, db: asyncpg.Pool
+) -> None:
+    first, way = made.processes["order-1"], made.ways["order-1→balance"]
+    shop = made.shop("order-1")
+    product, user = await a_product(shop), await a_user(shop)
+    way.set(Mode.DEAF)  # the debits arrive, and the replica hears of none before it is paused
+    calls = [asyncio.create_task(shop.order.call("POST", "/v1/orders", an_order(user, product))) for _ in range(40)]
+    mine = "SELECT count(*) FROM orders.sagas JOIN orders.orders USING (order_id) WHERE user_id = $1 AND {}"
+    debited = "SELECT count(*) > 0 FROM balances.entries WHERE user_id = $1 AND kind = 'debit'"
+    try:
+
+        async def under_way() -> bool:
+            live = await db.fetchval(mine.format("sagas.status = 'RUNNING'"), user)
+            return bool(live == len(calls) and await db.fetchval(debited, user))
+
+        await eventually(under_way, 10, "all sagas under way")
+        first.send(signal.SIGSTOP)
+
+        async def ended() -> bool:
+            return bool(await db.fetchval(mine.format("sagas.status = 'DONE'"), user) == len(calls))
+
+        # The lease, a sweep, and the work; the paused replica still holds its half of everything.
+        await eventually(ended, LEASE_SECONDS + 10, "the sagas ended by the other replica")
+        owners = await db.fetch("SELECT DISTINCT owner FROM orders.sagas JOIN orders.orders USING (order_id) "
+                                "WHERE user_id = $1", user)  # fmt: skip
+        assert len(owners) == 1
+    finally:
+        way.set(Mode.OPEN)
+        first.send(signal.SIGCONT)
+    for answer in await asyncio.gather(*calls, return_exceptions=True):
+        assert isinstance(answer, aiohttp.ClientError | TimeoutError) or (
+            not isinstance(answer, BaseException) and answer.status in (201, 202)
+        ), answer
+    await first.ready()
+    await settled(db, 20)
+    assert (await shop.balance.get(f"/v1/accounts/{user}"))["balance"] == 1_000_000 - 100 * len(calls)
+    assert await violations(made.database.url) == []
+
+
+async def test_a_rolling_restart_under_load_is_for_clients_a_clean_retry_at_most(made: Plant, db: asyncpg.Pool) -> None:
+    customers = await customers_of(made)
+    shopping = asyncio.create_task(customers.shop(12))
+
+    async def placed(count: int) -> None:
+        async def enough() -> bool:
+            assert not shopping.done(), shopping.result()
+            return len(customers.purchases) >= count
+
+        await eventually(enough, 60, f"{count} purchases")
+
+    for name in REPLICAS:
+        await placed(len(customers.purchases) + 25)
+        process = made.processes[name]
+        process.send(signal.SIGTERM)
+        assert await process.ended() == 0
+        process.start()
+        await process.ready()
+    await placed(len(customers.purchases) + 25)
+    customers.closing.set()
+    await shopping
+    await settled(db, 20)
+    statuses = Counter(
+        0 if told.answer is None else told.answer.status for one in customers.purchases for told in one.told
+    )
+    print(f"{len(customers.purchases)} purchases, answers {dict(statuses)} (0: connection refused)")
+    assert set(statuses) <= {0, 200, 201, 202, 400, 404, 409, 503}
+    await nothing_is_wrong(made, customers)
+
+
+async def test_a_thousand_connections_dropped_mid_request_leave_nothing_behind(made: Plant, db: asyncpg.Pool) -> None:
+    dice = random.Random(SEED)
+    shop = made.shop()
+    product, user = await a_product(shop), await a_user(shop, 10**9)
+    places = asyncio.Semaphore(100)
+
+    async def drop() -> None:
+        async with places:
+            url = urlsplit(made.processes[dice.choice(REPLICAS)].url)
+            body = b'{"user_id":"%s","lines":[{"product_id":"%s","quantity":1}]}' % (user.encode(), product.encode())
+            head = (
+                b"POST /v1/orders HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+            )
+            request = head % len(body) + body
+            with suppress(OSError):
+                _, writer = await asyncio.open_connection(url.hostname, url.port)
+                writer.write(request if dice.random() < 0.8 else request[: dice.randrange(len(request))])
+                await writer.drain()
+                await asyncio.sleep(dice.uniform(0, 0.05))
+                writer.transport.abort()
+
+    await asyncio.gather(*(drop() for _ in range(DROPPED)))
+    await settled(db, 60)
+    await eventually(lambda: at_the_floor(made, db), 20, "pools at their floor")
+    orders = await db.fetchval("SELECT count(*) FROM orders.orders WHERE user_id = $1", user)
+    print(f"{DROPPED} connections dropped, {orders} orders begun by them")
+    assert orders > 0
+    assert await violations(made.database.url) == []
+
+
+async def at_the_floor(made: Plant, db: asyncpg.Pool) -> bool:
+    """Whether no request, saga or batch is held, and no session is in a transaction."""
+    in_transaction = await db.fetchval(f"{SESSIONS} state LIKE 'idle in transaction%'")
+    sessions = await db.fetchval(f"{SESSIONS} state IS NOT NULL")
+    for name in (*REPLICAS, *PARTICIPANTS):
+        async with made.sessions[name].get("/metrics") as response:
+            found = {metric: float(value) for metric, value in HELD.findall(await response.text())}
+        found["http_requests_in_flight"] -= 1  # this one
+        if any(found.values()):
+            return False
+    # A pool of four and two sessions a replica, a pool and a session a participant, the relay's few.
+    return bool(in_transaction == 0 and sessions <= 2 * 6 + 3 * 5 + 8)
