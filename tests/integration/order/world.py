@@ -27,6 +27,7 @@ from shared.batcher import Batcher, Item, Result, Work, one_by_one_when
 from shared.ids import uuid7
 from shared.participant import Outcome
 from shared.postgres import Pool, Session, is_about_the_batch
+from shared.refusals import Unavailable
 from tests.infrastructure.databases import Database
 from tests.infrastructure.services import Client, migrate_service, serving
 from tests.infrastructure.waiting import eventually
@@ -63,6 +64,19 @@ class Moments:
         self.passed += 1
         if self.passed == self.at + 1:
             await self.happens()
+
+
+@dataclass(slots=True)
+class Losses(Moments):
+    """Moments at which what is on its way gets lost: before it arrives, or the answer to it."""
+
+    lost: Callable[[int], bool] = bool
+
+    async def come(self) -> None:
+        """One more; Unavailable if it is a loss."""
+        self.passed += 1
+        if self.lost(self.passed):
+            raise Unavailable("lost on the way")
 
 
 class WatchedParticipants(Participants):
@@ -169,9 +183,17 @@ class World:
 
     @asynccontextmanager
     async def replica(
-        self, moments: Moments | None = None, *, url: str | None = None, **settings: Any
+        self,
+        moments: Moments | None = None,
+        *,
+        url: str | None = None,
+        urls: Mapping[Participant, str] | None = None,
+        **settings: Any,
     ) -> AsyncIterator[Replica]:
-        """Start a replica; it ends without a word, as a killed one does. Its retries don't wait."""
+        """Start a replica; it ends without a word, as a killed one does. Its retries don't wait.
+
+        `url`: another way to the database. `urls`: other ways to some participants.
+        """
         moments = moments or Moments()
         chosen = Settings(
             database_url=url or self.order_url,
@@ -188,7 +210,7 @@ class World:
             change: Batcher[Change, Changed | None] = await enter(
                 WatchedBatcher("transitions", transitions.commit, moments)
             )
-            participants = await enter(WatchedParticipants(self.urls, moments))
+            participants = await enter(WatchedParticipants({**self.urls, **(urls or {})}, moments))
             runner = await enter(Runner(process_id, pool, participants, change, sleep=_hardly_sleep))
             deadline = chosen.request_deadline_seconds
             checkout = Checkout(pool, start, runner, deadline_seconds=deadline, sagas_max=chosen.sagas_max)

@@ -1,0 +1,104 @@
+"""Orders that are not paid in time are closed once, by whichever replica comes first; old keys are forgotten."""
+
+import asyncio
+
+import pytest
+
+from services.order import expiry
+from tests.infrastructure.waiting import eventually
+from tests.integration.order.world import PATIENCE_SECONDS, Moments, World, beside, problem_of
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+DUE = "UPDATE orders.orders SET expires_at = clock_timestamp() WHERE order_id = ANY ($1::uuid[])"
+UNPAID = "SELECT count(*) FROM orders.orders WHERE status = 'PENDING_PAYMENT' AND expires_at <= clock_timestamp()"
+
+
+async def nothing_is_due(world: World) -> None:
+    async def none() -> bool:
+        return bool(await world.db.fetchval(UNPAID) == 0)
+
+    await eventually(none, PATIENCE_SECONDS, "the expiry of all that is due")
+
+
+async def test_two_replicas_expire_each_order_once_and_leave_the_others_alone(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(expiry, "BATCH_MAX", 7)
+    async with world.replica() as one, world.replica() as other:
+        customers = [await world.customer() for _ in range(25)]
+        orders = await asyncio.gather(*(customer.unpaid(one) for customer in customers))
+        paid, young, due = orders[0], orders[1], orders[2:]
+        await one.checkout.pay(paid, None)
+        await world.db.execute(DUE, [paid, *due])
+        async with beside(one.expiry.run()), beside(other.expiry.run()):
+            await nothing_is_due(world)
+            await world.settled()
+        assert {await world.status(order_id) for order_id in due} == {"EXPIRED"}
+        assert await world.status(young) == "PENDING_PAYMENT"
+        assert await world.status(paid) == "PAID"
+    closings = await world.db.fetchval("SELECT count(*) FROM orders.sagas WHERE kind = 'close'")
+    assert closings == len(due)
+    await world.check()
+
+
+async def test_a_payment_under_way_wins_and_if_it_is_refused_the_order_expires(world: World) -> None:
+    customer = await world.customer(balance=0)
+    paying, go_on = asyncio.Event(), asyncio.Event()
+
+    async def pause() -> None:
+        paying.set()
+        await go_on.wait()
+
+    async with world.replica() as other, world.replica(Moments(at=2, happens=pause)) as replica:
+        order_id = await customer.unpaid(other)
+        payment = asyncio.create_task(replica.checkout.pay(order_id, None))
+        await paying.wait()
+        await world.db.execute(DUE, [order_id])
+        assert await other.checkout.expire([order_id]) == 0
+        assert await world.status(order_id) == "PAYING"
+        go_on.set()
+        assert problem_of(await payment) == "insufficient-balance"
+        async with beside(other.expiry.run()):
+            await nothing_is_due(world)
+            await world.settled()
+    assert await world.status(order_id) == "EXPIRED"
+    await world.check()
+
+
+async def test_a_restarted_service_expires_what_fell_due_meanwhile(world: World) -> None:
+    customer = await world.customer()
+    async with world.replica(payment_timeout_seconds=0.05) as replica:
+        order_id = await customer.unpaid(replica)
+    async with world.replica() as restarted, beside(restarted.expiry.run()):
+        await nothing_is_due(world)
+
+        async def expired() -> bool:
+            return await world.status(order_id) == "EXPIRED"
+
+        await eventually(expired, PATIENCE_SECONDS, "the expiry")
+    stock = (await world.product.get(f"/v1/products/{customer.product}"))["stock"]
+    assert (stock, (await world.coupon.get(f"/v1/coupons/{customer.coupon}"))["status"]) == (5, "AVAILABLE")
+    await world.check()
+
+
+async def test_keys_are_kept_for_their_hours_and_as_long_as_they_have_no_answer(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(expiry, "KEYS_BATCH_MAX", 3)
+    insert = """
+        INSERT INTO orders.idempotency_keys (user_id, operation, key, fingerprint, saga_id, status, body, created_at)
+        SELECT $1, 'place', 'key ' || n, '', gen_random_uuid(), status, body, now() - make_interval(hours => hours)
+        FROM (VALUES (1, 201, 'x'::bytea, 25), (2, 201, 'x', 23), (3, NULL, NULL, 25), (4, 400, 'x', 100),
+                     (5, 201, 'x', 25), (6, 201, 'x', 25), (7, 201, 'x', 25)) AS keys (n, status, body, hours)
+    """
+    customer = await world.customer()
+    await world.db.execute(insert, customer.user)
+    left = "SELECT array_agg(key ORDER BY key) FROM orders.idempotency_keys WHERE user_id = $1"
+    async with world.replica() as replica, beside(replica.expiry.run()):
+
+        async def pruned() -> bool:
+            return bool(await world.db.fetchval(left, customer.user) == ["key 2", "key 3"])
+
+        await eventually(pruned, PATIENCE_SECONDS, "the end of old keys")
+    await world.db.execute("DELETE FROM orders.idempotency_keys WHERE user_id = $1", customer.user)
