@@ -1,6 +1,6 @@
 # Every habit of this project; `make help` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help run watch-events audit faults races test test-unit test-integration test-system check format lock clean environment environment-dev
+.PHONY: help run watch-events audit faults simulate mutants races test test-unit test-integration test-system check format lock clean environment environment-dev
 
 # The first Python that is new enough; name another one with `make PYTHON=/path/to/python ...`.
 PYTHON ?= $(or $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
@@ -37,6 +37,12 @@ test-system: environment-dev ## run the tests that start the services as process
 
 faults: environment-dev ## shop while everything fails; SECONDS=300, SEED=… to repeat a run
 	@FAULTS_SECONDS=$(or $(SECONDS),300) FAULTS_SEED=$(SEED) $(PYTEST) -s tests/faults/test_faults.py
+
+simulate: environment-dev ## simulate a million steps of faults; STEPS=…, SEED=… to replay one history
+	@.venv-dev/bin/python -m tests.simulation $(if $(SEED),--seed $(SEED)) $(if $(STEPS),--steps $(STEPS))
+
+mutants: environment-dev ## take each rule out of the product in turn: the simulation has to notice
+	@exec $(PYTEST) --quiet tests/mutation
 
 races: environment-dev ## 10,000 races of payment, cancellation and expiry, and as many connections dropped
 	@RACES=$(or $(RACES),10000) DROPPED=$(or $(DROPPED),10000) FAULTS_SEED=$(SEED) \

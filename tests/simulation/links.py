@@ -1,0 +1,75 @@
+"""The way to a database: statements take time, fail, or are executed without their sender hearing of it."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, cast
+
+from shared.postgres import Connection, Pool, Session
+from shared.refusals import Unavailable
+from tests.simulation.memory.connections import MemoryConnection
+from tests.simulation.memory.tables import Database, Row
+from tests.simulation.world import World
+
+
+class LinkedSession(Session):
+    """A session over a link. What is done in its transaction is committed at once, or not at all."""
+
+    def __init__(self, world: World, database: Database) -> None:
+        self._world = world
+        self._database = database
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Connection]:
+        """Lend a connection. Raises Unavailable before the transaction, or after it was committed all the same."""
+        world = self._world
+        await world.travel()
+        if world.happens("database_refuses"):
+            raise Unavailable("refused")
+        try:
+            yield cast("Connection", MemoryConnection(self._database, commits=False))
+        except BaseException:
+            self._database.roll_back()
+            raise
+        world.committed(self._database)
+        await world.travel()
+        if world.happens("commit_result_lost"):
+            raise Unavailable("committed, perhaps")
+
+
+class LinkedPool(Pool):
+    """A pool over a link."""
+
+    def __init__(self, world: World, database: Database) -> None:
+        self._world = world
+        self._database = database
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[Connection]:
+        """Lend a connection whose queries are transactions of their own."""
+        yield cast("Connection", _LinkedConnection(self._world, self._database))
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Connection]:
+        """Lend a connection inside a transaction."""
+        async with LinkedSession(self._world, self._database).transaction() as connection:
+            yield connection
+
+
+class _LinkedConnection(MemoryConnection):
+    def __init__(self, world: World, database: Database) -> None:
+        super().__init__(database, commits=False)
+        self._world = world
+        self._used = False
+
+    async def fetch(self, sql: str, *arguments: Any) -> list[Row]:
+        # Most of the statements that follow on another are the sweep's counts: a step for each would be most steps.
+        if not self._used or self._world.dice.random() < 0.2:
+            await self._world.travel()
+        self._used = True
+        if self._world.happens("database_refuses"):
+            raise Unavailable("refused")
+        rows = await super().fetch(sql, *arguments)
+        self._world.committed(self._database)
+        if self._world.happens("commit_result_lost"):
+            raise Unavailable("executed, perhaps")
+        return rows

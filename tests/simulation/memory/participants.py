@@ -1,0 +1,152 @@
+"""The participants' databases in memory: a method per query of their queries.sql."""
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from services.balance import store as balance_store
+from services.coupon import store as coupon_store
+from services.product import store as product_store
+from tests.simulation.memory.tables import Database, Row, checked, violated
+
+
+class ParticipantDatabase(Database):
+    """What every participant keeps: a gate per order, and the outcomes stored with their effect."""
+
+    def __init__(self, queries: Mapping[str, str], clock: Callable[[], datetime]) -> None:
+        super().__init__(queries, clock)
+        self.gates = self.table()
+        self.outcomes = self.table()
+
+    def open_gates(self, orders: Sequence[UUID]) -> None:
+        for order_id in orders:
+            if self.gates.get(order_id) is None:
+                self.gates.insert(order_id, {"order_id": order_id, "closed": False})
+
+    def lock_gates(self, orders: Sequence[UUID]) -> list[Row]:
+        return [{**gate, "moment": self.clock()} for gate in self.gates.find(orders)]
+
+    def read_outcomes(self, orders: Sequence[UUID]) -> list[Row]:
+        return [row for row in self.outcomes if row["order_id"] in orders]
+
+    def write_outcomes(self, *columns: Sequence[Any]) -> None:
+        for order_id, type_, attempt, applied, body in zip(*columns, strict=True):
+            row = {"order_id": order_id, "type": type_, "attempt": attempt, "applied": applied, "body": body}
+            self.outcomes.insert((order_id, type_, attempt), row)
+
+    def close_gates(self, orders: Sequence[UUID]) -> None:
+        for order_id in orders:
+            self.gates.update(order_id, closed=True)
+
+
+class ProductsDatabase(ParticipantDatabase):
+    """Schema products."""
+
+    def __init__(self, clock: Callable[[], datetime]) -> None:
+        super().__init__(product_store.SQL, clock)
+        self.products = self.table()
+        self.holds = self.table()
+
+    def create_product(self, product_id: str, name: str, price: int, stock: int) -> list[Row]:
+        row = {"product_id": product_id, "name": name, "price": price, "stock": stock, "put_in": stock}
+        return [self.products.insert(product_id, row)]
+
+    def read_holds(self, orders: Sequence[UUID]) -> list[Row]:
+        return [hold for hold in self.holds if hold["order_id"] in orders and hold["status"] == "HELD"]
+
+    def lock_stock(self, products: Sequence[str]) -> list[Row]:
+        return self.products.find(products)
+
+    def write_holds(self, *columns: Sequence[Any]) -> None:
+        for order_id, product_id, quantity, unit_price in zip(*columns, strict=True):
+            row = {"order_id": order_id, "product_id": product_id, "quantity": quantity, "unit_price": unit_price}
+            self.holds.insert((order_id, product_id), {**row, "status": "HELD"})
+
+    def write_restored(self, orders: Sequence[UUID]) -> None:
+        for hold in self.read_holds(orders):
+            self.holds.update((hold["order_id"], hold["product_id"]), status="RESTORED")
+
+    def write_stock(self, products: Sequence[str], stocks: Sequence[int]) -> None:
+        for product_id, stock in zip(products, stocks, strict=True):
+            row = self.products.update(product_id, stock=stock)
+            checked(row, stock=stock >= 0, put_in=row["put_in"] >= stock)
+
+
+class CouponsDatabase(ParticipantDatabase):
+    """Schema coupons."""
+
+    _COLUMNS = (
+        *("coupon_id", "user_id", "kind", "value", "max_discount", "min_subtotal", "expires_at"),
+        *("status", "order_id", "discount_amount"),
+    )
+
+    def __init__(self, clock: Callable[[], datetime]) -> None:
+        super().__init__(coupon_store.SQL, clock)
+        self.coupons = self.table()
+
+    def create_coupon(self, coupon_id: str, *values: Any) -> list[Row]:
+        row = dict(zip(self._COLUMNS, (coupon_id, *values, "AVAILABLE", None, None), strict=True))
+        return [self.coupons.insert(coupon_id, row)]
+
+    def lock_coupons(self, coupons: Collection[str], orders: Collection[UUID]) -> list[Row]:
+        return [row for row in self.coupons.find(self.coupons.rows) if _either(row, coupons, orders)]
+
+    def write_coupons(self, *columns: Sequence[Any]) -> None:
+        for coupon_id, status, order_id, discount_amount in zip(*columns, strict=True):
+            row = self.coupons.update(coupon_id, status=status, order_id=order_id, discount_amount=discount_amount)
+            available = status == "AVAILABLE"
+            checked(row, order_id=(order_id is None) == available, discount=(discount_amount is None) == available)
+            holders = [row for row in self.coupons if order_id is not None and row["order_id"] == order_id]
+            if len(holders) > 1:
+                raise violated("coupons_by_order")
+
+
+class BalancesDatabase(ParticipantDatabase):
+    """Schema balances."""
+
+    def __init__(self, clock: Callable[[], datetime]) -> None:
+        super().__init__(balance_store.SQL, clock)
+        self.accounts = self.table()
+        self.entries = self.table()
+
+    def open_account(self, user_id: str) -> None:
+        if self.accounts.get(user_id) is None:
+            self.accounts.insert(user_id, {"user_id": user_id, "balance": 0, "charged": 0, "entry_count": 0})
+
+    def read_paid(self, orders: Sequence[UUID]) -> list[Row]:
+        paid: dict[tuple[UUID, str], int] = {}
+        for entry in self.entries:
+            if entry["order_id"] in orders:
+                place = (entry["order_id"], entry["user_id"])
+                paid[place] = paid.get(place, 0) - entry["amount"]
+        return [{"order_id": order, "user_id": user, "amount": amount} for (order, user), amount in paid.items()]
+
+    def lock_accounts(self, users: Sequence[str]) -> list[Row]:
+        return self.accounts.find(users)
+
+    def write_accounts(self, *columns: Sequence[Any]) -> None:
+        for user_id, balance, charged, entry_count in zip(*columns, strict=True):
+            row = self.accounts.update(user_id, balance=balance, charged=charged, entry_count=entry_count)
+            checked(row, balance=balance >= 0, charged=charged >= balance)
+
+    def write_entries(self, *columns: Sequence[Any]) -> list[Row]:
+        return [self._write_entry(*values) for values in zip(*columns, strict=True)]
+
+    def _write_entry(self, user_id: str, number: int, entry_id: UUID, kind: str, amount: int, *values: Any) -> Row:
+        counter_account, order_id, attempt, balance_after, _ = values
+        place = (order_id, user_id, kind, attempt)
+        if order_id is not None and any(_place(entry) == place for entry in self.entries):
+            raise violated("entries_by_order")
+        row = {"user_id": user_id, "number": number, "entry_id": entry_id, "kind": kind, "amount": amount}
+        row |= {"counter_account": counter_account, "order_id": order_id, "attempt": attempt}
+        checked(row, amount=amount < 0 if kind == "debit" else amount > 0, balance_after=balance_after >= 0)
+        return self.entries.insert((user_id, number), {**row, "balance_after": balance_after})
+
+
+def _either(coupon: Row, coupons: Collection[str], orders: Collection[UUID]) -> bool:
+    return coupon["coupon_id"] in coupons or coupon["order_id"] in orders
+
+
+def _place(entry: Row) -> tuple[UUID, str, str, int]:
+    return (entry["order_id"], entry["user_id"], entry["kind"], entry["attempt"])

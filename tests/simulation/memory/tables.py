@@ -1,0 +1,105 @@
+"""Tables in memory: rows by key, transactions that can be rolled back, and queries found by their SQL.
+
+A database here answers the product's own store functions. It restates of each query only what SQL holds: which
+rows are found, under which guards they change, and which constraints refuse. Transactions run one after the
+other, as the row locks of the real ones make them do for one order.
+"""
+
+import inspect
+from collections.abc import Callable, Collection, Iterator, Mapping
+from datetime import datetime
+from typing import Any
+
+import asyncpg
+
+Row = dict[str, Any]
+
+
+def violated(constraint: str) -> asyncpg.IntegrityConstraintViolationError:
+    """Return what Postgres raises when a row would break a unique index."""
+    return asyncpg.UniqueViolationError(f'duplicate key value violates unique constraint "{constraint}"')
+
+
+def checked(row: Mapping[str, Any], **checks: object) -> None:
+    """Raise what Postgres raises, for the first CHECK that does not hold."""
+    for name, holds in checks.items():
+        if not holds:
+            raise asyncpg.CheckViolationError(f'row violates check constraint "{name}": {dict(row)}')
+
+
+class Table:
+    """Rows by primary key. Rows are never changed in place, so that an older one can be put back."""
+
+    def __init__(self, journal: list[tuple["Table", Any, Row | None]], *, booked: bool) -> None:
+        self._journal = journal
+        self.booked = booked
+        self.rows: dict[Any, Row] = {}
+
+    def __iter__(self) -> Iterator[Row]:
+        return iter(self.rows.values())
+
+    def get(self, key: Any) -> Row | None:
+        """Return the row with this key or None."""
+        return self.rows.get(key)
+
+    def find(self, keys: Collection[Any]) -> list[Row]:
+        """Return the rows with these keys, in order of key."""
+        return [self.rows[key] for key in sorted(set(keys)) if key in self.rows]
+
+    def insert(self, key: Any, row: Row) -> Row:
+        """Add a row. Raises asyncpg's UniqueViolationError."""
+        if key in self.rows:
+            raise violated("primary key")
+        return self.put(key, row)
+
+    def update(self, key: Any, **changes: Any) -> Row:
+        """Change a row and return it as it is now."""
+        return self.put(key, {**self.rows[key], **changes})
+
+    def put(self, key: Any, row: Row) -> Row:
+        """Set a row, whether it is there or not."""
+        self._journal.append((self, key, self.rows.get(key)))
+        self.rows[key] = row
+        return row
+
+    def delete(self, key: Any) -> None:
+        """Remove a row."""
+        self._journal.append((self, key, self.rows.pop(key)))
+
+    def restore(self, key: Any, row: Row | None) -> None:
+        """Undo a change."""
+        if row is None:
+            self.rows.pop(key, None)
+        else:
+            self.rows[key] = row
+
+
+class Database:
+    """A schema; its subclasses have a method per query, of the query's name and arguments."""
+
+    def __init__(self, queries: Mapping[str, str], clock: Callable[[], datetime]) -> None:
+        self.clock = clock
+        self._journal: list[tuple[Table, Any, Row | None]] = []
+        self._queries: dict[str, Callable[..., Any]] = {
+            sql: getattr(self, name) for name, sql in queries.items() if inspect.ismethod(getattr(self, name, None))
+        }
+
+    def table(self, *, booked: bool = True) -> Table:
+        """Return a new table of this database; one that is not `booked` holds nothing that has to add up."""
+        return Table(self._journal, booked=booked)
+
+    def run(self, sql: str, arguments: tuple[Any, ...]) -> Any:
+        """Run a query of the product's by its text."""
+        return self._queries[sql](*arguments)
+
+    def commit(self) -> bool:
+        """Keep what was done since the last commit; say whether any of it matters to the books."""
+        changed = any(table.booked for table, _, _ in self._journal)
+        self._journal.clear()
+        return changed
+
+    def roll_back(self) -> None:
+        """Undo what was done since the last commit."""
+        while self._journal:
+            table, key, row = self._journal.pop()
+            table.restore(key, row)

@@ -1,0 +1,90 @@
+"""The network between order processes and participants: it loses, delays, repeats and reorders what it carries."""
+
+import asyncio
+from collections.abc import Callable, Mapping
+
+from services.order.participants import CALL_TIMEOUT_SECONDS
+from tests.simulation.loop import WORLD_CONTEXT, Actor, current
+from tests.simulation.world import World
+
+Answer = tuple[int, bytes]
+Watch = Callable[[Actor, bytes, "asyncio.Future[Answer]"], "asyncio.Future[Answer]"]
+Serve = Callable[[bytes, Callable[[Answer], None]], None]
+# Far past every time limit: a message this late meets a saga that has been undone, or an order that was closed.
+LATE_SECONDS = 25.0
+
+
+class Network:
+    """Carries batches of commands. `sent` keeps all of them, so that every one can arrive once more."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self.servers: dict[str, Serve] = {}
+        self.sent: list[tuple[str, bytes]] = []
+        # For ambushes: told of each message, says which future shall take its answer; and the places out of reach.
+        self.watch: Watch = lambda _sender, _body, answer: answer
+        self.closed: set[str] = set()
+
+    def carry(self, place: str, body: bytes, answer: "asyncio.Future[Answer]") -> None:
+        """Take a message; it may arrive never, once or twice, and its answer may be lost."""
+        world = self._world
+        self.sent.append((place, body))
+        if world.happens("message_repeated"):
+            self._arrive_in(world.dice.random() * LATE_SECONDS, place, body, None)
+        if world.happens("message_lost"):
+            if world.dice.random() < 0.5:
+                world.loop.call_later(world.some_delay(), _reset, answer, context=WORLD_CONTEXT)
+            return
+        late = world.happens("message_late")
+        self._arrive_in(world.dice.random() * LATE_SECONDS if late else world.some_delay(), place, body, answer)
+
+    def _arrive_in(self, seconds: float, place: str, body: bytes, answer: "asyncio.Future[Answer] | None") -> None:
+        self._world.loop.call_later(seconds, self._arrive, place, body, answer, context=WORLD_CONTEXT)
+
+    def _arrive(self, place: str, body: bytes, answer: "asyncio.Future[Answer] | None") -> None:
+        self._world.note(f"arrives {place} {body!r}")
+        if place in self.closed:
+            self._answer((503, b""), answer)
+        else:
+            self.servers[place](body, lambda given: self._answer(given, answer))
+
+    def _answer(self, given: Answer, answer: "asyncio.Future[Answer] | None") -> None:
+        world = self._world
+        if answer is None or world.happens("reply_lost"):
+            return
+        deliver = _reset if world.happens("reply_reset") else _resolve
+        world.loop.call_later(world.some_delay(), deliver, answer, given, context=WORLD_CONTEXT)
+
+
+def _resolve(answer: "asyncio.Future[Answer]", given: Answer) -> None:
+    if not answer.done():
+        answer.set_result(given)
+
+
+def _reset(answer: "asyncio.Future[Answer]", _given: Answer | None = None) -> None:
+    if not answer.done():
+        answer.set_exception(ConnectionResetError())
+
+
+class NetworkChannel:
+    """A process' way to one participant, for services.order.participants."""
+
+    def __init__(self, world: World, network: Network, place: str) -> None:
+        self._world = world
+        self._network = network
+        self._place = place
+
+    async def __aenter__(self) -> "NetworkChannel":
+        return self
+
+    async def __aexit__(self, *_: object) -> None: ...
+
+    async def post(self, body: bytes, _headers: Mapping[str, str]) -> Answer:
+        """Send a batch and wait for its answer. Raises ConnectionResetError or TimeoutError."""
+        await self._world.travel()
+        answer: asyncio.Future[Answer] = self._world.loop.create_future()
+        self._network.carry(self._place, body, self._network.watch(current.get(), body, answer))
+        async with asyncio.timeout(CALL_TIMEOUT_SECONDS):
+            given = await answer
+        await self._world.travel()
+        return given

@@ -1,0 +1,186 @@
+"""The simulated processes: order replicas and participants, the product's own parts put together over links."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, TypeVar
+from uuid import UUID
+
+import orjson
+from pydantic import BaseModel
+
+from services.balance import batch as balance_batch
+from services.coupon import batch as coupon_batch
+from services.order.__main__ import COMMIT_BATCH_MAX, DRAIN_SECONDS
+from services.order.checkout import Checkout
+from services.order.expiry import Expiry
+from services.order.operations import Start, Started
+from services.order.ownership import Ownership
+from services.order.participants import Participants
+from services.order.runner import Runner
+from services.order.saga import Participant
+from services.order.starts import Starts
+from services.order.transitions import Change, Changed, Transitions
+from services.product import batch as product_batch
+from shared.batcher import Batcher, one_by_one_when
+from shared.command_desk import CommandDesk
+from shared.contracts import commands as wire
+from shared.http.commands import UNKNOWN
+from shared.ids import uuid7
+from shared.postgres import is_about_the_batch
+from shared.refusals import Refusal, Unavailable
+from tests.simulation.links import LinkedPool, LinkedSession
+from tests.simulation.loop import Actor
+from tests.simulation.memory.participants import ParticipantDatabase
+from tests.simulation.network import Answer, Network, NetworkChannel
+from tests.simulation.world import CLOCK_SKEW_SECONDS, LEASE_SECONDS, World
+
+T = TypeVar("T")
+
+SAGAS_MAX = 100
+SWEEP_SECONDS = 1.5
+EXPIRY_INTERVAL_SECONDS = 4.0
+REQUEST_DEADLINE_SECONDS = 8.0
+CURRENCY = "KRW"
+
+
+class OrderReplica:
+    """One process of the order service, as services/order/__main__.py puts it together."""
+
+    def __init__(self, world: World, network: Network, name: str, *, payment_timeout_seconds: float) -> None:
+        self._world = world
+        self._network = network
+        self._payment_timeout_seconds = payment_timeout_seconds
+        skew = (world.dice.random() * 2 - 1) * CLOCK_SKEW_SECONDS
+        self.actor = Actor(name, clock_skew_seconds=skew)
+        self.checkout: Checkout | None = None
+        self.process_id: UUID | None = None
+        world.loop.spawn(self.actor, self._serve())
+
+    def call(self, use_case: Callable[[Checkout], Awaitable[T]]) -> "asyncio.Future[T | Refusal]":
+        """Have a use case run in this process; its result arrives as an HTTP answer would, or never does."""
+        answer = self._world.loop.create_future()
+        self._world.loop.spawn(self.actor, self._handle(use_case, answer))
+        return answer
+
+    async def _handle(self, use_case: Callable[[Checkout], Awaitable[T]], answer: "asyncio.Future[Any]") -> None:
+        await self._world.travel()
+        try:
+            if self.checkout is None or self.actor.stopping.is_set():
+                raise Unavailable("not ready")
+            result: Any = await use_case(self.checkout)
+        except (Refusal, Unavailable) as error:
+            result = error
+        await self._world.travel()
+        if not answer.done():
+            answer.set_result(result)
+
+    async def _serve(self) -> None:
+        process_id = self.process_id = uuid7()
+        pool = LinkedPool(self._world, self._world.orders)
+        starts = Starts(self._session(), process_id, CURRENCY, self._payment_timeout_seconds)
+        transitions = Transitions(self._session(), process_id)
+        start_batcher = Batcher[Start, Started](
+            "starts",
+            one_by_one_when(is_about_the_batch, starts.commit),
+            batch_max=COMMIT_BATCH_MAX,
+            queue_max=SAGAS_MAX,
+        )
+        transition_batcher = Batcher[Change, Changed | None](
+            "transitions",
+            one_by_one_when(is_about_the_batch, transitions.commit),
+            batch_max=COMMIT_BATCH_MAX,
+            queue_max=SAGAS_MAX,
+        )
+        participants = Participants({place: place.value for place in Participant}, self._channel)
+        runner = Runner(process_id, pool, participants, transition_batcher)
+        # Not `async with`: a process that is killed must not tidy up when its coroutines are thrown away.
+        parts = (start_batcher, transition_batcher, participants, runner)
+        for part in parts:
+            await part.__aenter__()
+        checkout = Checkout(pool, start_batcher, runner, deadline_seconds=REQUEST_DEADLINE_SECONDS, sagas_max=SAGAS_MAX)
+        ownership = Ownership(
+            process_id,
+            pool,
+            runner,
+            lease_seconds=LEASE_SECONDS,
+            sweep_seconds=SWEEP_SECONDS,
+            sagas_max=SAGAS_MAX,
+        )
+        expiry = Expiry(pool, checkout, interval_seconds=EXPIRY_INTERVAL_SECONDS, key_hours=24)
+        await ownership.renew()
+        self.checkout = checkout
+        lease = self._world.loop.start(self.actor, ownership.keep_lease())
+        loops = [self._world.loop.start(self.actor, loop) for loop in (ownership.sweep(), expiry.run())]
+        await self.actor.stopping.wait()
+        for task in loops:
+            task.cancel()
+        runner.hurry()
+        await runner.drain(DRAIN_SECONDS)
+        lease.cancel()
+        await ownership.give_up()
+        await runner.__aexit__()
+        self.actor.alive = False
+
+    def _session(self) -> LinkedSession:
+        return LinkedSession(self._world, self._world.orders)
+
+    def _channel(self, place: str) -> NetworkChannel:
+        return NetworkChannel(self._world, self._network, place)
+
+
+class ParticipantProcess:
+    """One process of a participant: its command desk and its batches, without the HTTP around them."""
+
+    def __init__(
+        self,
+        world: World,
+        database: ParticipantDatabase,
+        execute: Callable[..., Any],
+        batch: type[BaseModel],
+        understand: Callable[[Any], Any],
+    ) -> None:
+        self._world = world
+        self._batch = batch
+        self._understand = understand
+        self._desk: CommandDesk[Any] = CommandDesk(LinkedSession(world, database), execute)
+        self.actor = Actor(type(database).__name__)
+        world.loop.spawn(self.actor, self._serve())
+
+    async def _serve(self) -> None:
+        await self._desk.__aenter__()
+        await self.actor.stopping.wait()
+        await self._desk.__aexit__()
+        self.actor.alive = False
+
+    def take(self, body: bytes, reply: Callable[[Answer], None]) -> None:
+        """Begin to serve a batch; `reply` gets the answer's status and body."""
+        if self.actor.alive and not self.actor.stopping.is_set():
+            self._world.loop.spawn(self.actor, self._answer(body, reply))
+        else:
+            reply((503, b""))
+
+    async def _answer(self, body: bytes, reply: Callable[[Answer], None]) -> None:
+        batch: Any = self._batch.model_validate_json(body)
+        commands: Sequence[Any] = [self._understand(command) for command in batch.commands]
+        try:
+            outcomes = await self._desk.run(commands)
+        except Unavailable:
+            reply((503, b""))
+            return
+        told = [UNKNOWN if outcome is None else outcome.wire() for outcome in outcomes]
+        reply((200, orjson.dumps({"outcomes": told})))
+
+
+def participant_process(world: World, place: Participant) -> ParticipantProcess:
+    """Start a process of one of the three participants."""
+    if place is Participant.PRODUCT:
+        return ParticipantProcess(
+            world, world.products, product_batch.execute, wire.ProductCommands, product_batch.understand
+        )
+    if place is Participant.COUPON:
+        return ParticipantProcess(
+            world, world.coupons, coupon_batch.execute, wire.CouponCommands, coupon_batch.understand
+        )
+    return ParticipantProcess(
+        world, world.balances, balance_batch.execute, wire.BalanceCommands, balance_batch.understand
+    )
