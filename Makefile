@@ -1,6 +1,6 @@
 # Every habit of this project; `make help` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help run watch-events audit faults simulate mutants races test test-unit test-integration test-system check format lock clean environment environment-dev
+.PHONY: help run watch-events audit schemas faults simulate mutants races test test-unit test-integration test-system check format lock clean environment environment-dev
 
 # The first Python that is new enough; name another one with `make PYTHON=/path/to/python ...`.
 PYTHON ?= $(or $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
@@ -22,6 +22,9 @@ watch-events: environment ## print the events of the topic as they arrive
 
 audit: environment ## audit what runs here: every order against every book
 	@exec .venv/bin/python -m deploy.local.audit
+
+schemas: environment-dev ## write the events' schemas under docs/ anew, from the models that describe them
+	@.venv-dev/bin/python -m services.relay.schemas docs/schemas
 
 test: environment-dev ## run every test, against real Postgres and the best broker this machine has
 	@exec $(PYTEST)

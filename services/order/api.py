@@ -22,6 +22,7 @@ from services.order.domain import (
 )
 from services.order.operations import KeyClaim, fingerprint
 from services.order.timeline import timeline
+from shared.contracts import events
 from shared.contracts.commands import LINES_MAX, HoldLine
 from shared.http import problems
 from shared.http.idempotency import (
@@ -89,31 +90,10 @@ class NewOrder(Wire):
     payment: Literal["now", "later"] = "now"
 
 
-class OrderLine(Wire):
-    """A line; name and prices are null until its stock is held."""
-
-    product_id: str
-    name: str | None
-    quantity: int
-    unit_price: int | None
-    line_amount: int | None
-
-
-class OrderView(Wire):
+class OrderView(events.Order):
     """An order; amounts are in minor units of `currency`, and null until they are known."""
 
-    order_id: UUID
-    user_id: str
     status: OrderStatus
-    lines: list[OrderLine]
-    coupon_id: str | None = None
-    subtotal_amount: int | None
-    discount_amount: int | None
-    total_amount: int | None
-    currency: str
-    created_at: datetime
-    expires_at: datetime | None = None
-    paid_at: datetime | None = None
     closing: bool | None = None
     reason: str | None = None
 

@@ -21,7 +21,9 @@ async def serve(settings: RelaySettings, stop: asyncio.Event) -> None:
     async with Pool(settings, "relay") as pool:
         relay = Relay(settings, pool)
         checks = api.checks(pool, relay.broker, relay.drains)
-        server = HttpServer("relay", api.DESCRIPTION, settings, api.ROUTES, checks, api.details(relay.drains))
+        server = HttpServer(
+            "relay", api.DESCRIPTION, settings, api.routes(settings.topic), checks, api.details(relay.drains)
+        )
 
         async def publish() -> None:
             try:

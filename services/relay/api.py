@@ -1,21 +1,78 @@
-"""What the relay answers over HTTP: whether it can do its work, and how each of its shards stands."""
+"""What the relay answers over HTTP: what the topic holds, whether it can do its work, and how each shard stands."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from services.relay import store
+from aiohttp import web
+from pydantic import RootModel
+
+from services.relay import schemas, store
 from services.relay.broker import Broker
 from services.relay.drain import Drain
+from shared.http.problems import NotFound
 from shared.http.routes import Route
-from shared.http.server import Check
+from shared.http.server import VERSION, Check, reply
+from shared.http.wire import Wire
 from shared.postgres import Pool
 
 DESCRIPTION = "Carries the order service's outbox to Kafka."
-ROUTES: Sequence[Route] = ()
+
+
+class JsonSchema(RootModel[dict[str, Any]]):
+    """A JSON Schema, 2020-12."""
+
+
+class EventType(Wire):
+    """A type of event, and where the schema of its data is."""
+
+    type: str
+    path: str
+
+
+class EventTypes(Wire):
+    """Every type of event that there is on the topic."""
+
+    items: list[EventType]
+
+
+class AsyncApi(Wire):
+    """An AsyncAPI 3 document."""
+
+    asyncapi: str
+    info: dict[str, Any]
+    defaultContentType: str  # noqa: N815 - AsyncAPI's name
+    channels: dict[str, Any]
+    operations: dict[str, Any]
+    components: dict[str, Any]
 
 
 class NotPublishing(Exception):  # noqa: N818 - the answer of a check
     """Some shards are not published."""
+
+
+def routes(topic: str) -> list[Route]:
+    """Return the calls that tell consumers what the topic holds."""
+    document = schemas.asyncapi(topic, VERSION)
+    by_type = schemas.schemas()
+
+    async def show_asyncapi(_request: web.Request) -> web.Response:
+        return reply(document)
+
+    async def list_schemas(_request: web.Request) -> web.Response:
+        return reply({"items": [{"type": type_, "path": f"/schemas/{type_}.json"} for type_ in by_type]})
+
+    async def show_schema(request: web.Request) -> web.Response:
+        schema = by_type.get(request.match_info["type"])
+        if schema is None:
+            raise NotFound("There is no such type of event; /schemas lists them.")
+        return reply(schema)
+
+    one = "/schemas/{type}.json"
+    return [
+        Route("GET", "/asyncapi.json", show_asyncapi, "What the topic holds, as AsyncAPI 3", {200: AsyncApi}),
+        Route("GET", "/schemas", list_schemas, "List the types of events", {200: EventTypes}),
+        Route("GET", one, show_schema, "The JSON Schema of an event's data", {200: JsonSchema}, (NotFound,)),
+    ]
 
 
 def checks(pool: Pool, broker: Broker, drains: Callable[[], Sequence[Drain]]) -> Mapping[str, Check]:

@@ -1,0 +1,139 @@
+"""What the topic holds, for machines: a JSON Schema for each type of event and an AsyncAPI document, generated from the
+models in shared/contracts/events.py. `python -m services.relay.schemas FOLDER` writes them to files."""
+
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue, models_json_schema
+from pydantic_core import core_schema
+
+from shared.contracts.events import EVENTS, SOURCE, TOPIC
+
+Schema = dict[str, Any]
+
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
+KAFKA_BINDING = "0.5.0"  # the version of AsyncAPI's description of Kafka
+_UUID = {"type": "string", "format": "uuid"}
+
+
+class _ForReaders(GenerateJsonSchema):
+    """A schema to read by. Unknown fields are allowed, as fields may be added; what does not apply is left out of an
+    event and never null; titles that only repeat a field's name are left out."""
+
+    def default_schema(self, schema: core_schema.WithDefaultSchema) -> JsonSchemaValue:
+        inner = schema["schema"]
+        if schema.get("default", ...) is None and inner["type"] == "nullable":
+            return self.generate_inner(inner["schema"])
+        return super().default_schema(schema)
+
+    def model_schema(self, schema: core_schema.ModelSchema) -> JsonSchemaValue:
+        found = super().model_schema(schema)
+        found.pop("additionalProperties", None)
+        return found
+
+    def field_title_should_be_set(self, schema: Any) -> bool:  # noqa: ARG002 - the signature is the library's
+        return False
+
+
+def schema_of(type_: str) -> Schema:
+    """Return the JSON Schema of an event's data. Raises KeyError for a type that there is not."""
+    found = EVENTS[type_].model_json_schema(schema_generator=_ForReaders)
+    return {"$schema": DIALECT, **found, "title": type_}
+
+
+def schemas() -> Mapping[str, Schema]:
+    """Return all of them by type."""
+    return {type_: schema_of(type_) for type_ in EVENTS}
+
+
+def asyncapi(topic: str, version: str) -> Schema:
+    """Return the AsyncAPI document of a topic that this version publishes to."""
+    _, definitions = models_json_schema(
+        [(model, "validation") for model in EVENTS.values()],
+        schema_generator=_ForReaders,
+        ref_template="#/components/schemas/{model}",
+    )
+    channel = "#/channels/orders"
+    return {
+        "asyncapi": "3.0.0",
+        "info": {
+            "title": "Order events",
+            "version": version,
+            "description": "What became of orders. Per order events come in sequence; types and optional fields are "
+            "only ever added within v1.",
+            "license": {"name": "Apache-2.0", "url": "https://www.apache.org/licenses/LICENSE-2.0"},
+        },
+        "defaultContentType": "application/json",
+        "channels": {
+            "orders": {
+                "address": topic,
+                "description": "Partitioned by key, the order's id: all events of an order are in one partition.",
+                "messages": {type_: {"$ref": f"#/components/messages/{type_}"} for type_ in EVENTS},
+                "bindings": {"kafka": {"topic": topic, "bindingVersion": KAFKA_BINDING}},
+            }
+        },
+        "operations": {
+            "publish": {
+                "action": "send",
+                "channel": {"$ref": channel},
+                "summary": "The relay publishes every event that was committed with its order.",
+                "messages": [{"$ref": f"{channel}/messages/{type_}"} for type_ in EVENTS],
+            }
+        },
+        "components": {
+            "messages": {type_: _message(type_, model) for type_, model in EVENTS.items()},
+            "schemas": definitions["$defs"],
+        },
+    }
+
+
+def _message(type_: str, model: type[BaseModel]) -> Schema:
+    return {
+        "name": type_,
+        "summary": model.__doc__,
+        "contentType": "application/json",
+        "headers": _headers(type_),
+        "payload": {"$ref": f"#/components/schemas/{model.__name__}"},
+        "bindings": {"kafka": {"key": {**_UUID, "description": "order_id"}, "bindingVersion": KAFKA_BINDING}},
+    }
+
+
+def _headers(type_: str) -> Schema:
+    """Return CloudEvents 1.0 in Kafka's binary mode, as records.py writes it."""
+    properties: dict[str, Schema] = {
+        "ce_specversion": {"const": "1.0"},
+        "ce_id": {**_UUID, "description": "the event's own; the same whenever it is sent"},
+        "ce_source": {"const": SOURCE},
+        "ce_type": {"const": type_},
+        "ce_time": {"type": "string", "format": "date-time", "description": "when the order changed"},
+        "ce_subject": {**_UUID, "description": "the order's id"},
+        "ce_sequence": {"type": "string", "pattern": "^[0-9]{20}$", "description": "number within its order, from 1"},
+        "ce_traceparent": {"type": "string", "description": "W3C trace context, if there was one"},
+        "content-type": {"const": "application/json"},
+    }
+    properties = {name: {"type": "string", **schema} for name, schema in properties.items()}
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": [name for name in properties if name != "ce_traceparent"],
+    }
+
+
+def files(version: str) -> Mapping[str, str]:
+    """Return what is checked in under docs/schemas: the text of each file by name."""
+    found = {f"{type_}.json": schema for type_, schema in schemas().items()}
+    found["asyncapi.json"] = asyncapi(TOPIC, version)
+    return {name: json.dumps(schema, indent=2, ensure_ascii=False) + "\n" for name, schema in found.items()}
+
+
+if __name__ == "__main__":
+    from shared.http.server import VERSION
+
+    folder = Path(sys.argv[1])
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in files(VERSION).items():
+        (folder / name).write_text(text)

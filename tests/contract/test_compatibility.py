@@ -1,0 +1,161 @@
+"""Who was built against version 1 of the events can read today's, and today's reader those of version 1."""
+
+import copy
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from jsonschema import Draft7Validator, Draft202012Validator
+
+from services.relay.schemas import asyncapi, files, schema_of
+from shared.contracts.events import EVENTS, TOPIC
+from shared.http.server import VERSION
+from tests.contract.compatibility import breaks
+
+FOLDER = Path(__file__).parent
+GOLDEN = FOLDER / "golden" / "v1"
+PUBLISHED = FOLDER.parents[1] / "docs" / "schemas"
+EVENT_FILES = sorted((GOLDEN / "events").glob("*.json"))
+TYPES = sorted(path.stem for path in (GOLDEN / "schemas").glob("order.*.json"))
+CHECKER = Draft202012Validator.FORMAT_CHECKER
+
+
+def name(path: Path) -> str:
+    return path.stem
+
+
+def read(path: Path) -> Any:
+    return json.loads(path.read_text())
+
+
+def test_what_is_published_under_docs_is_what_the_models_say() -> None:
+    """`make schemas` writes it anew."""
+    assert {path.name: path.read_text() for path in PUBLISHED.iterdir()} == files(VERSION)
+
+
+def test_every_type_of_version_1_is_still_there_and_has_a_golden_event() -> None:
+    assert set(TYPES) <= set(EVENTS)
+    assert {read(path)["headers"]["ce_type"] for path in EVENT_FILES} == set(EVENTS)
+
+
+@pytest.mark.parametrize("path", EVENT_FILES, ids=name)
+def test_a_golden_event_fits_today_s_schema_and_model(path: Path) -> None:
+    event = read(path)
+    type_ = event["headers"]["ce_type"]
+    Draft202012Validator(schema_of(type_), format_checker=CHECKER).validate(event["data"])
+    EVENTS[type_].model_validate_json(json.dumps(event["data"]))
+    message = asyncapi(TOPIC, VERSION)["components"]["messages"][type_]
+    Draft202012Validator(message["headers"], format_checker=CHECKER).validate(event["headers"])
+
+
+@pytest.mark.parametrize("type_", TYPES)
+def test_a_schema_of_version_1_has_only_gained_optional_fields(type_: str) -> None:
+    assert breaks(read(GOLDEN / "schemas" / f"{type_}.json"), schema_of(type_)) == []
+
+
+@pytest.mark.parametrize("type_", TYPES)
+def test_headers_have_only_gained_optional_ones_and_the_topic_is_the_same(type_: str) -> None:
+    old, new = read(GOLDEN / "schemas" / "asyncapi.json"), asyncapi(TOPIC, VERSION)
+    assert old["channels"]["orders"]["address"] == new["channels"]["orders"]["address"]
+    before, now = (document["components"]["messages"][type_] for document in (old, new))
+    assert breaks(before["headers"], now["headers"]) == []
+    assert before["bindings"] == now["bindings"]
+
+
+Change = Callable[[dict[str, Any]], object]
+BREAKING: dict[str, tuple[Change, str]] = {
+    "a field is gone": (lambda schema: schema["properties"].pop("user_id"), "/user_id is gone"),
+    "a field has another type": (
+        lambda schema: schema["properties"]["total_amount"].update(type="string"),
+        "/total_amount: type was integer, is string",
+    ),
+    "a field may be null": (
+        lambda schema: schema["properties"]["user_id"].update(type=["string", "null"]),
+        "/user_id: type was string, is ['string', 'null']",
+    ),
+    "a value was renamed": (
+        lambda schema: schema["properties"]["status"].update(const="SETTLED"),
+        "/status: const was PAID, is SETTLED",
+    ),
+    "a bound was drawn": (
+        lambda schema: schema["properties"]["lines"].update(maxItems=10),
+        "/lines: maxItems was None, is 10",
+    ),
+    "a field is newly required": (
+        lambda schema: schema["required"].append("coupon_id"),
+        "/coupon_id is required now",
+    ),
+    "a field can be missing": (
+        lambda schema: schema["required"].remove("paid_at"),
+        "/paid_at is not required any more",
+    ),
+    "a field of a line is gone": (
+        lambda schema: schema["$defs"]["PricedLine"]["properties"].pop("quantity"),
+        "/lines/*/quantity is gone",
+    ),
+    "unknown fields are refused": (
+        lambda schema: schema.update(additionalProperties=False),
+        ": additionalProperties was None, is False",
+    ),
+}
+
+
+@pytest.mark.parametrize("change", BREAKING)
+def test_a_breaking_change_is_found(change: str) -> None:
+    old = schema_of("order.paid.v1")
+    new = copy.deepcopy(old)
+    apply, expected = BREAKING[change]
+    apply(new)
+    assert expected in breaks(old, new)
+
+
+def test_a_further_optional_field_and_another_wording_break_nobody() -> None:
+    old = schema_of("order.paid.v1")
+    new = copy.deepcopy(old)
+    new["properties"]["channel"] = {"type": "string"}
+    new["$defs"]["PricedLine"]["properties"]["tax_amount"] = {"type": "integer"}
+    new["description"] = "Said otherwise."
+    assert breaks(old, new) == []
+
+
+@pytest.mark.parametrize("type_", sorted(EVENTS))
+def test_a_published_schema_is_json_schema_2020_12(type_: str) -> None:
+    Draft202012Validator.check_schema(schema_of(type_))
+
+
+def test_the_asyncapi_document_is_valid_and_the_check_of_it_finds_errors() -> None:
+    validator = Draft7Validator(read(FOLDER / "asyncapi" / "3.0.0.json"))
+    document = asyncapi(TOPIC, VERSION)
+    assert [error.message for error in validator.iter_errors(document)] == []
+    document["operations"]["publish"]["action"] = "shout"
+    document["channels"]["orders"]["bindings"]["kafka"]["partitions"] = "four"
+    found = {next(iter(error.absolute_path)) for error in validator.iter_errors(document)}
+    assert found == {"operations", "channels"}
+
+
+def test_every_reference_of_the_asyncapi_document_leads_somewhere() -> None:
+    document = asyncapi(TOPIC, VERSION)
+
+    def references(part: Any) -> list[str]:
+        if isinstance(part, dict):
+            own = [part["$ref"]] if "$ref" in part else []
+            return own + [found for value in part.values() for found in references(value)]
+        return [found for value in part for found in references(value)] if isinstance(part, list) else []
+
+    assert references(document)
+    for reference in references(document):
+        found: Any = document
+        for step in reference.removeprefix("#/").split("/"):
+            found = found[step]
+        assert found
+
+
+def test_the_schemas_of_the_asyncapi_document_are_those_of_the_files() -> None:
+    document = asyncapi(TOPIC, VERSION)
+    for type_ in EVENTS:
+        payload = document["components"]["messages"][type_]["payload"]
+        shared = {"$ref": payload["$ref"], "components": document["components"]}
+        assert breaks(schema_of(type_), shared) == []
+        assert breaks(shared, schema_of(type_)) == []
