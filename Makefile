@@ -6,6 +6,8 @@
 PYTHON ?= $(or $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
   $$python -c 'import sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done),python3)
 PYTEST = .venv-dev/bin/python -m pytest
+# Much of the suite waits for processes to start, stop or fail: two at a time keep both cores busy.
+WORKERS ?= 2
 # Services share one version of each package: the widest lock is solved first and constrains the others.
 LOCK = .venv-dev/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
   --no-emit-index-url $(if $(UPGRADE),--upgrade)
@@ -27,7 +29,7 @@ schemas: environment-dev ## write the events' schemas under docs/ anew, from the
 	@.venv-dev/bin/python -m services.relay.schemas docs/schemas
 
 test: environment-dev ## run every test, against real Postgres and the best broker this machine has
-	@exec $(PYTEST)
+	@exec $(PYTEST) --numprocesses $(WORKERS) --dist loadgroup
 
 test-unit: environment-dev ## run the pure tests: no database, no broker, no process
 	@exec $(PYTEST) tests/unit
