@@ -101,8 +101,6 @@ class OrdersDatabase(Database):
     def insert_sagas(self, *arguments: Any) -> None:
         *columns, version, owner = arguments
         for saga_id, order_id, kind, status, target, attempt, traceparent in zip(*columns, strict=True):
-            if status in LIVE and self.read_live_sagas([order_id]):
-                raise violated("sagas_live")
             row = {
                 "saga_id": saga_id,
                 "order_id": order_id,
@@ -118,7 +116,7 @@ class OrdersDatabase(Database):
                 "started_at": self.clock(),
                 "ended_at": None,
             }
-            self._save_saga(self.sagas.insert(saga_id, row))
+            self._save_saga(row)
 
     def lock_orders(self, orders: Sequence[UUID]) -> list[Row]:
         return self.orders.find(orders)
@@ -283,6 +281,9 @@ class OrdersDatabase(Database):
             target=row["status"] != "COMPENSATING" or row["target"] is not None,
             ended=(row["ended_at"] is None) == (row["status"] in LIVE),
         )
+        others = [saga for saga in self.read_live_sagas([row["order_id"]]) if saga["saga_id"] != row["saga_id"]]
+        if row["status"] in LIVE and others:
+            raise violated("sagas_live")
         return self.sagas.put(row["saga_id"], row)
 
 

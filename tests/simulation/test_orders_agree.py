@@ -1,0 +1,189 @@
+"""The order service's database in memory gives the answers of the real one, whatever is asked of both."""
+
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
+from uuid import UUID
+
+import pytest
+import pytest_asyncio
+
+from services.order import store
+from services.order.admin import acts
+from services.order.domain import OrderId, OrderStatus, SagaId, price
+from services.order.operations import KeyClaim, Start, new_order
+from services.order.saga import EVENTS, Kind, Saga, Status, Transition
+from services.order.settings import Settings
+from services.order.starts import Starts
+from services.order.transitions import Change, Transitions
+from shared.ids import uuid7
+from shared.postgres import Connection, Pool, Session
+from tests.infrastructure.databases import Database
+from tests.infrastructure.services import migrate_service
+from tests.simulation.agreement import Side, Work, comparable, compare, in_memory, now
+from tests.simulation.memory.orders import OrdersDatabase
+
+STEPS = 500
+PROCESSES = tuple(UUID(int=number) for number in (1, 2))
+HOUR = 3600.0
+TABLES = {
+    "orders": ("order_id",),
+    "sagas": ("saga_id",),
+    "idempotency_keys": ("user_id", "operation", "key"),
+    "outbox": ("order_id", "sequence"),
+    "processes": ("process_id",),
+}
+
+
+@pytest_asyncio.fixture
+async def real(database: Database) -> AsyncIterator[Side]:
+    """The real one, empty."""
+    settings = Settings(database_url=migrate_service("order", database))
+    async with Pool(settings, "agreement") as pool, Session(settings, "agreement") as session:
+        async with pool.connection() as db:
+            await db.execute(f"TRUNCATE {', '.join('orders.' + name for name in TABLES)}")
+        yield Side(pool, session)
+
+
+@pytest.mark.parametrize("seed", range(6))
+async def test_whatever_is_started_moved_and_taken_over_comes_out_alike(seed: int, real: Side) -> None:
+    database = OrdersDatabase(now)
+    memory, work = in_memory(database), RandomWork(seed)
+    for _ in range(STEPS):
+        await compare(work.pick(), real, memory)
+    for name, key in TABLES.items():
+        async with real.pool.connection() as db:
+            rows = await db.fetch(f"SELECT * FROM orders.{name} ORDER BY {', '.join(key)}")
+        table = database.keys if name == "idempotency_keys" else getattr(database, name)
+        stored = [comparable(table.rows[place]) for place in sorted(table.rows)]
+        # The tables have a few columns more, of which the simulation has no use.
+        assert [
+            {column: comparable(row[column]) for column in mine} for row, mine in zip(rows, stored, strict=True)
+        ] == stored
+    assert work.moved > STEPS / 20, "too little came of it to compare"
+
+
+class RandomWork:
+    """Random work on orders and sagas: sensible or not, the guards decide."""
+
+    def __init__(self, seed: int) -> None:
+        self.dice = random.Random(seed)
+        self.orders: list[OrderId] = []
+        self.sagas: list[SagaId] = []
+        self.moved = 0
+
+    def pick(self) -> Work:
+        """The next thing to do."""
+        choices = (
+            self.start,
+            self.start,
+            self.transit,
+            self.transit,
+            self.transit,
+            self.own,
+            self.force,
+            self.schedule,
+        )
+        return self.dice.choice(choices)()
+
+    def start(self) -> Work:
+        starts = [self._a_start() for _ in range(self.dice.randint(1, 4))]
+        process_id, timeout = self.dice.choice(PROCESSES), self.dice.choice((0.0, HOUR))
+        self.orders += [start.order_id for start in starts if start.order is not None]
+        self.sagas += [start.saga_id for start in starts]
+        return lambda side: Starts(side.session, process_id, "KRW", timeout).commit(starts)
+
+    def _a_start(self) -> Start:
+        kind = self.dice.choice(list(Kind))
+        key = KeyClaim("ann", kind, str(self.dice.randint(1, 30)), bytes([self.dice.randint(1, 2)]))
+        key_or_none = self.dice.choice((key, None))
+        if kind in (Kind.PLACE_NOW, Kind.PLACE_LATER):
+            order = new_order("ann", [("pen", 1)], self.dice.choice(("coupon", None)), pay_now=kind is Kind.PLACE_NOW)
+            return Start(kind, order.order_id, order, key_or_none)
+        order_id = self.dice.choice(self.orders) if self.orders else OrderId(uuid7())
+        return Start(kind, order_id, None, key_or_none, expiring=kind is Kind.CLOSE and self.dice.random() < 0.5)
+
+    def transit(self) -> Work:
+        process_id = self.dice.choice(PROCESSES)
+        wanted = {self.dice.choice(self.sagas): self._a_transition() for _ in range(3) if self.sagas}
+        astray = self.dice.random() < 0.15
+
+        async def commit(side: Side) -> object:
+            changes: dict[UUID, Change] = {}
+            async with side.pool.connection() as db:
+                for saga_id, (move, priced) in wanted.items():
+                    found = await store.get_saga(db, saga_id)
+                    if found is not None and found[0].order.order_id not in changes:
+                        changes[found[0].order.order_id] = _change(found[0], move, priced=priced, astray=astray)
+            if not changes:
+                return None
+            changed = await Transitions(side.session, process_id).commit(list(changes.values()))
+            self.moved += sum(one is not None for one in changed)
+            return changed
+
+        return commit
+
+    def _a_transition(self) -> tuple[Transition, bool]:
+        end = self.dice.choice([status for status in OrderStatus if status is not OrderStatus.PLACING])
+        saga_to = self.dice.choice((Status.DONE, Status.DONE, Status.COMPENSATED, Status.COMPENSATING))
+        target = self.dice.choice((OrderStatus.REJECTED, OrderStatus.CANCELLED, OrderStatus.EXPIRED))
+        move = Transition(
+            self.dice.choice((Status.RUNNING, Status.COMPENSATING)),
+            saga_to,
+            self.dice.choice((OrderStatus.PLACING, OrderStatus.PAYING)),
+            end,
+            target=None if saga_to is Status.DONE else target,
+            event=EVENTS.get(end),
+            problem={"type": "/problems/x", "status": 400} if end is OrderStatus.REJECTED else None,
+        )
+        return move, self.dice.random() < 0.8
+
+    def own(self) -> Work:
+        process_id = self.dice.choice(PROCESSES)
+        seconds = self.dice.choice((-HOUR, HOUR, -2 * HOUR))
+        versions = self.dice.choice(((1,), (2,), (1, 2)))
+        saga_id = self.dice.choice(self.sagas) if self.sagas else SagaId(uuid7())
+
+        calls: list[Callable[[Connection], Awaitable[object]]] = [
+            lambda db: store.renew_lease(db, process_id, seconds),
+            lambda db: store.give_lease_up(db, process_id),
+            lambda db: store.take_over(db, process_id, versions, 1000),
+            lambda db: store.list_own(db, process_id, versions),
+            lambda db: store.count_unknown_versions(db, versions),
+            store.forget_dead_processes,
+            lambda db: store.mark_stuck(db, saga_id, process_id),
+            store.count_stuck,
+        ]
+        call = self.dice.choice(calls)
+
+        async def work(side: Side) -> object:
+            async with side.pool.connection() as db:
+                found = await call(db)
+            return sorted(found) if isinstance(found, list) else found
+
+        return work
+
+    def force(self) -> Work:
+        saga_id, who = self.dice.choice(self.sagas) if self.sagas else SagaId(uuid7()), acts.Who("ann", "so")
+        if self.dice.random() < 0.3:
+            return lambda side: acts.retry(side.pool, [saga_id], who)
+        return lambda side: acts.force(side.pool, saga_id, who)
+
+    def schedule(self) -> Work:
+        async def work(side: Side) -> object:
+            async with side.pool.connection() as db:
+                expired = await store.list_expired(db, 1000)
+                return [sorted(expired), await store.prune_keys(db, 1, 10)]
+
+        return work
+
+
+def _change(saga: Saga, move: Transition, *, priced: bool, astray: bool) -> Change:
+    """The move, from where the saga and its order are; astray, from where it was drawn to start."""
+    if not astray:
+        move = replace(move, saga_from=saga.status, order_from=saga.order.status)
+    order = saga.order
+    if priced:
+        held = [{"product_id": "pen", "name": "pen", "unit_price": 300}]
+        order = price(order, held)
+    return Change(replace(saga, order=order), move, [])

@@ -1,0 +1,85 @@
+"""The participants' databases in memory give the answers of the real ones, whatever commands arrive at both."""
+
+import random
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any
+from uuid import UUID
+
+import pytest
+import pytest_asyncio
+
+from services.balance import batch as balance_batch
+from services.balance.api import _charge
+from services.balance.domain import Debit, Refund, UserId
+from services.coupon import batch as coupon_batch
+from services.coupon import store as coupon_store
+from services.coupon.domain import Coupon, CouponId, RedeemCoupon, ReleaseCoupon, ReserveCoupon
+from services.coupon.domain import UserId as CouponUser
+from services.order.settings import Settings
+from services.product import batch as product_batch
+from services.product import store as product_store
+from services.product.domain import HoldStock, ProductId, RestoreStock
+from shared.postgres import Pool, Session
+from tests.infrastructure.databases import Database
+from tests.infrastructure.services import migrate_service
+from tests.simulation.agreement import Side, compare, in_memory, now
+from tests.simulation.memory.participants import BalancesDatabase, CouponsDatabase, ProductsDatabase
+
+BATCHES = 150
+Execute = Callable[..., Any]
+DATABASES = {"product": ProductsDatabase, "coupon": CouponsDatabase, "balance": BalancesDatabase}
+EXECUTE: dict[str, Execute] = {
+    "product": product_batch.execute,
+    "coupon": coupon_batch.execute,
+    "balance": balance_batch.execute,
+}
+
+
+@pytest_asyncio.fixture(params=list(DATABASES))
+async def participant(request: pytest.FixtureRequest, database: Database) -> AsyncIterator[tuple[str, Side, Side]]:
+    """Each in turn: its name, its real database and the one in memory."""
+    settings = Settings(database_url=migrate_service(request.param, database))
+    async with Pool(settings, "agreement") as pool, Session(settings, "agreement") as session:
+        yield request.param, Side(pool, session), in_memory(DATABASES[request.param](now))
+
+
+async def test_whatever_commands_arrive_come_out_alike(participant: tuple[str, Side, Side]) -> None:
+    name, real, memory = participant
+    dice = random.Random(name)
+
+    async def stock_up(side: Side) -> None:
+        async with side.pool.transaction() as db:
+            if name == "product":
+                await product_store.create_product(db, "pen", "pen", 300, 9)
+                await product_store.create_product(db, "ink", "ink", 50, 3)
+            elif name == "coupon":
+                for coupon_id in ("one", "two", "three"):
+                    coupon = Coupon(CouponId(coupon_id), CouponUser("ann"), "fixed", 100, None, 0, None)
+                    await coupon_store.create_coupon(db, coupon)
+            else:
+                await _charge(db, UserId("ann"), 1000, None)
+
+    await compare(stock_up, real, memory)
+    for _ in range(BATCHES):
+        commands = [_command(name, dice) for _ in range(dice.randint(1, 5))]
+
+        async def run(side: Side, commands: Sequence[Any] = commands) -> object:
+            async with side.session.transaction() as db:
+                return await EXECUTE[name](db, commands)
+
+        await compare(run, real, memory)
+
+
+def _command(name: str, dice: random.Random) -> Any:
+    order_id: Any = UUID(int=dice.randint(1, 60))
+    undo = dice.random() < 0.3
+    if name == "product":
+        lines = tuple((ProductId(product), dice.randint(1, 2)) for product in dice.sample(("pen", "ink", "nib"), 2))
+        return RestoreStock(order_id) if undo else HoldStock(order_id, 0, lines[: dice.randint(1, 2)])
+    if name == "balance":
+        user_id = UserId(dice.choice(("ann", "ann", "bob")))
+        return Refund(order_id) if undo else Debit(order_id, dice.randint(1, 2), user_id, dice.choice((0, 100, 400)))
+    use = (order_id, CouponId(dice.choice(("one", "two", "three", "four"))), CouponUser("ann"), 500, 0)
+    if undo:
+        return ReleaseCoupon(order_id)
+    return ReserveCoupon(*use) if dice.random() < 0.5 else RedeemCoupon(*use, dice.random() < 0.5)
