@@ -53,27 +53,50 @@ class World:
         await eventually(none_is_live, seconds, "the end of all sagas")
 
 
+@dataclass(frozen=True, slots=True)
+class Participants:
+    """The three participants, the ways to them, and the order service's settings that lead over these."""
+
+    clients: Mapping[str, Client]
+    ways: Mapping[str, Proxy]
+    urls: Mapping[str, str]
+
+
 @asynccontextmanager
-async def checkout(database: Database, **settings: Any) -> AsyncIterator[World]:
-    """Serve all four on the module's database."""
+async def participants(database: Database) -> AsyncIterator[Participants]:
+    """Migrate the module's database and serve the three participants on it."""
     async with AsyncExitStack() as stack:
-        enter = stack.enter_async_context
         # Reading the files of migrations and running them holds the loop up, and nothing else runs yet.
         for name in ("order", *PARTICIPANTS):
             await asyncio.to_thread(migrate_service, name, database)
         clients: dict[str, Client] = {}
         ways: dict[str, Proxy] = {}
         for name in PARTICIPANTS:
-            clients[name] = await enter(serving(name, database.as_role(f"{name}_service")))
+            clients[name] = await stack.enter_async_context(serving(name, database.as_role(f"{name}_service")))
             port = urlsplit(clients[name].url).port
             assert port is not None
-            ways[name] = await enter(Proxy("127.0.0.1", port))
-        urls = {f"{name}_url": way.url for name, way in ways.items()}
+            ways[name] = await stack.enter_async_context(Proxy("127.0.0.1", port))
+        yield Participants(clients, ways, {f"{name}_url": way.url for name, way in ways.items()})
+
+
+@asynccontextmanager
+async def ordering(database: Database, others: Participants, **settings: Any) -> AsyncIterator[World]:
+    """Serve the order service beside its participants; enter it again for another build or replica."""
+    async with AsyncExitStack() as stack:
+        enter = stack.enter_async_context
         admin_port = free_port()
         url = database.as_role("order_service")
-        order = await enter(serving("order", url, admin_port=admin_port, **{**SETTINGS, **urls, **settings}))
+        settings = {**SETTINGS, **others.urls, "admin_port": admin_port, **settings}
+        order = await enter(serving("order", url, **settings))
         admin = f"http://127.0.0.1:{admin_port}"
         session = await enter(aiohttp.ClientSession(admin))
-        nowhere = Client(session, admin)
+        shop = Shop(order=order, relay=Client(session, admin), **others.clients)  # no relay runs, and none is asked
         db = await enter(asyncpg.create_pool(database.url, min_size=0, max_size=4))
-        yield World(database, db, Shop(order=order, relay=nowhere, **clients), Client(session, admin), ways, urls)
+        yield World(database, db, shop, Client(session, admin), others.ways, others.urls)
+
+
+@asynccontextmanager
+async def checkout(database: Database, **settings: Any) -> AsyncIterator[World]:
+    """Serve all four on the module's database."""
+    async with participants(database) as others, ordering(database, others, **settings) as world:
+        yield world

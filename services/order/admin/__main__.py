@@ -107,7 +107,7 @@ async def _act(arguments: argparse.Namespace, settings: Settings, pool: Pool) ->
         ids = [saga["saga_id"] for saga in await acts.list_sagas(pool, state=None, older_than_seconds=0)]
     else:
         saga = await acts.show(pool, arguments.id)
-        acts.require(arguments.command, saga["saga_id"], saga["status"])
+        acts.require(arguments.command, saga)
         ids = [saga["saga_id"]]
     if arguments.dry_run:
         return [{"would": arguments.command, "saga_id": id_} for id_ in ids]

@@ -5,7 +5,7 @@ force      RUNNING → COMPENSATING: undo a saga that can't go on; a payment's o
 resolve    COMPENSATING → COMPENSATED by hand, when the books were put right outside
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -91,16 +91,19 @@ def remaining(saga: Saga) -> list[str]:
     return [step.undo for step in undos(saga)]
 
 
-def require(act: str, saga_id: UUID, status: Status) -> None:
-    """Raise SagaNotInState unless a saga of this status allows the act; the act's own guard asks again."""
+def require(act: str, saga: Mapping[str, Any]) -> None:
+    """Raise SagaNotInState unless a saga, as `show` tells of it, allows the act; the act's own guard asks again."""
     allowed = {
         "retry": (Status.RUNNING, Status.COMPENSATING),
         "force": (Status.RUNNING,),
         "resolve": (Status.COMPENSATING,),
     }[act]
-    if status not in allowed:
+    if saga["status"] not in allowed:
         states = " or ".join(allowed)
-        raise SagaNotInState(f"Only a {states} saga allows it to {act}; saga {saga_id} is {status}.")
+        raise SagaNotInState(f"Only a {states} saga allows it to {act}; saga {saga['saga_id']} is {saga['status']}.")
+    if act != "retry" and saga["version"] not in VERSIONS_KNOWN:
+        # What must be undone is the definition's to say, and this build doesn't have it.
+        raise SagaNotInState(f"Saga {saga['saga_id']} is of version {saga['version']}: use the build that knows it.")
 
 
 async def retry(pool: Pool, ids: Sequence[UUID], who: Who) -> list[UUID]:

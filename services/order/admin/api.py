@@ -167,7 +167,7 @@ class AdminApi:
         act = await read_body(request, Act, timeout_seconds=self._timeout)
         saga = await acts.show(self._pool, id_)
         saga_id = saga["saga_id"]
-        acts.require(name, saga_id, saga["status"])
+        acts.require(name, saga)
         if not act.dry_run:
             await work(saga_id, Who(act.actor, act.reason))
         return reply({"sagas": [saga_id], "dry_run": act.dry_run})

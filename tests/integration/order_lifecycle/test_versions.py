@@ -1,0 +1,149 @@
+"""The saga's definition changes while sagas of the old one are under way, at every step of every kind."""
+
+import json
+from collections.abc import AsyncIterator, Iterator, Mapping
+from typing import Any
+
+import pytest
+import pytest_asyncio
+import structlog
+from prometheus_client import REGISTRY
+
+from services.order import ownership, starts
+from services.order.admin import acts
+from services.order.saga import STEPS, UNDONE, Kind
+from tests.infrastructure.checkout import Participants, World, ordering, participants
+from tests.infrastructure.databases import Database
+from tests.infrastructure.stack import Shop
+from tests.infrastructure.waiting import eventually
+from tests.integration.order_admin.operators import command
+from tests.integration.order_lifecycle.holding import Holder, Point, holding
+from tests.system.books import violations
+from tests.system.shopping import a_coupon, a_product, a_user, an_order
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+SENT = (False, True)
+FORWARD = [(kind, Point(step.do, sent)) for kind, steps in STEPS.items() for step in steps for sent in SENT]
+# A paid order that is cancelled, and a placement that was refused at its last step.
+BACKWARD = [(Kind.CLOSE, Point(step.undo, sent)) for step in UNDONE[Kind.CLOSE] for sent in SENT]
+REFUSED = [(Kind.PLACE_NOW, Point(step.undo, sent)) for step in UNDONE[Kind.PLACE_NOW][1:] for sent in SENT]
+QUICK = {"request_deadline_seconds": 0.2, "shutdown_seconds": 0.5}
+ROWS = """SELECT saga_id, order_id, kind, version, status, owner FROM orders.sagas
+          WHERE status IN ('RUNNING', 'COMPENSATING') ORDER BY saga_id"""
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def others(database: Database) -> AsyncIterator[Participants]:
+    """The participants: they know of no versions."""
+    async with participants(database) as others:
+        yield others
+
+
+@pytest.fixture
+def holder() -> Iterator[Holder]:
+    """What holds sagas up."""
+    with holding() as holder:
+        yield holder
+
+
+def build(patch: pytest.MonkeyPatch, version: int, *known: int) -> None:
+    """Make what is started next a build that begins sagas of a version, and knows these."""
+    patch.setattr(starts, "VERSION", version)
+    patch.setattr(ownership, "VERSIONS_KNOWN", known)
+    patch.setattr(acts, "VERSIONS_KNOWN", known)
+
+
+class Buyer:
+    """Leaves one saga under way at each point."""
+
+    def __init__(self, shop: Shop, holder: Holder) -> None:
+        self._shop, self._holder = shop, holder
+
+    async def leave(self, kind: Kind, point: Point, *, poor: bool = False) -> str:
+        """Return the order whose saga of this kind is held up at the point."""
+        product, user = await a_product(self._shop), await a_user(self._shop, 5 if poor else 1000)
+        body = an_order(user, product, coupon_id=await a_coupon(self._shop, user))
+        body["payment"] = "later" if kind in (Kind.PLACE_LATER, Kind.PAY) else "now"
+        if kind in (Kind.PLACE_NOW, Kind.PLACE_LATER):
+            self._holder.next = point
+        order_id = str((await self._call("/v1/orders", body))["order_id"])
+        if kind in (Kind.PAY, Kind.CLOSE):
+            await eventually(lambda: self._at_rest(order_id), 10, "the order placed")
+            self._holder.held[order_id] = point
+            await self._call(f"/v1/orders/{order_id}/{'payment' if kind is Kind.PAY else 'cancel'}")
+        return order_id
+
+    async def _at_rest(self, order_id: str) -> bool:
+        return (await self._shop.order.get(f"/v1/orders/{order_id}"))["status"] in ("PAID", "PENDING_PAYMENT")
+
+    async def _call(self, path: str, body: Any = None) -> Mapping[str, Any]:
+        answer = await self._shop.order.call("POST", path, body)
+        assert answer.status in (200, 201, 202), answer
+        found: Mapping[str, Any] = answer.body
+        return found
+
+
+async def test_sagas_of_the_old_version_wait_for_a_build_that_knows_it_and_end_there(
+    database: Database, others: Participants, holder: Holder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected: dict[str, str] = {}
+    async with ordering(database, others, **QUICK) as old:
+        buyer = Buyer(old.shop, holder)
+        for kind, point in FORWARD:
+            end = "PENDING_PAYMENT" if kind is Kind.PLACE_LATER else "PAID"
+            expected[await buyer.leave(kind, point)] = end
+        for kind, point in BACKWARD:
+            expected[await buyer.leave(kind, point)] = "REFUNDED"
+        for kind, point in REFUSED:
+            expected[await buyer.leave(kind, point, poor=True)] = "REJECTED"
+        left = await old.db.fetch(ROWS)
+    assert {str(row["order_id"]) for row in left} == set(expected)
+    assert len(left) == len(FORWARD) + len(BACKWARD) + len(REFUSED)
+    holder.let_go()
+
+    build(monkeypatch, 2, 2)
+    with structlog.testing.capture_logs() as logs:
+        async with ordering(database, others, **QUICK) as stranger:
+            await a_new_order_is_of_version(stranger, 2)
+            await left_alone(stranger, left)
+    told = {"event": "sagas of an unknown version are left alone", "count": len(left), "known": [2]}
+    assert told.items() <= next(log for log in logs if log["log_level"] == "error").items()
+
+    build(monkeypatch, 2, 1, 2)
+    async with ordering(database, others, **QUICK) as new:
+        await new.settled()
+        await a_new_order_is_of_version(new, 2)
+        for order_id, status in expected.items():
+            assert (await new.shop.order.get(f"/v1/orders/{order_id}"))["status"] == status
+        assert (await command(new, "drain-status", "--version", "1")).status == 0
+    assert await violations(database.url) == []
+
+
+async def a_new_order_is_of_version(world: World, version: int) -> None:
+    """What begins now begins with the new definition, and is not held up by the old one's."""
+    order = await world.shop.order.post("/v1/orders", an_order(await a_user(world.shop), await a_product(world.shop)))
+    found = await world.value("SELECT version FROM orders.sagas WHERE order_id = $1", order["order_id"])
+    assert (order["status"], found) == ("PAID", version)
+
+
+async def left_alone(world: World, left: list[Any]) -> None:
+    """See that many sweeps touch none of them, and that this is told."""
+
+    async def told() -> bool:
+        return REGISTRY.get_sample_value("sagas_unknown_version") == len(left)
+
+    await eventually(told, 10, "the metric")
+    assert await world.db.fetch(ROWS) == left
+    status = await command(world, "drain-status", "--version", "1", "--json")
+    assert status.status == 3
+    (version,) = json.loads(status.out)
+    assert (version["version"], version["live"], version["known"]) == (1, len(left), False)
+    running = next(row for row in left if row["status"] == "RUNNING")
+    closing = next(row for row in left if row["status"] == "COMPENSATING")
+    for name, row in (("force", running), ("resolve", closing)):
+        refused = await command(world, name, str(row["saga_id"]), "--by", "sue", "--reason", "impatience")
+        assert refused.status == 1
+        assert "use the build that knows it" in refused.err
+    assert await world.db.fetch(ROWS) == left
+    order = await world.shop.order.call("POST", f"/v1/orders/{closing['order_id']}/cancel")
+    assert order.status in (202, 409), "its order can still be asked for"
