@@ -3,6 +3,7 @@
 import asyncio
 import random
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -39,11 +40,12 @@ FLOWS = {
 
 @dataclass(slots=True)
 class Told:
-    """One call's answer: None where there was none. `key` is the idempotency key that it carried."""
+    """One call's answer, or what came instead of one. `key` is the idempotency key that it carried."""
 
     operation: str
     key: str | None
     answer: Answer | None
+    failure: str = ""
 
     @property
     def definite(self) -> bool:
@@ -182,16 +184,13 @@ class Customers:
         self, purchase: Purchase, operation: str, path: str, key: str | None, dice: random.Random, body: Any = None
     ) -> Told:
         headers = {} if key is None else {"Idempotency-Key": key}
-        answer = await self._answer(dice.choice(REPLICAS), "POST", path, body, headers=headers)
-        told = Told(operation, key, answer)
+        told = Told(operation, key, None)
+        try:
+            told.answer = await self._plant.client(dice.choice(REPLICAS)).call("POST", path, body, headers=headers)
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            told.failure = type(error).__name__
         purchase.told.append(told)
         return told
-
-    async def _answer(self, name: str, method: str, path: str, body: Any = None, **options: Any) -> Answer | None:
-        try:
-            return await self._plant.client(name).call(method, path, body, **options)
-        except (aiohttp.ClientError, TimeoutError, OSError):
-            return None
 
     async def _user(self, dice: random.Random) -> str:
         """A user with money who has not bought forty times yet."""
@@ -220,8 +219,8 @@ class Customers:
         """Make something that has an id or a key of its own; who made it already is told so."""
         deadline = asyncio.get_running_loop().time() + PATIENCE_SECONDS
         while asyncio.get_running_loop().time() < deadline:
-            answer = await self._answer(name, "POST", path, body, **options)
-            if answer is not None and answer.status in (200, 201, 409):
-                return
+            with suppress(aiohttp.ClientError, TimeoutError, OSError):
+                if (await self._plant.client(name).call("POST", path, body, **options)).status in (200, 201, 409):
+                    return
             await asyncio.sleep(AGAIN_SECONDS)
         raise DeadlineError(f"{path}: not done within {PATIENCE_SECONDS} s")
