@@ -1,0 +1,40 @@
+"""What operators have beside `make run`: `make audit`, and their listener."""
+
+import asyncio
+import json
+import os
+import sys
+
+import aiohttp
+
+from deploy.local.configuration import ROOT
+from tests.infrastructure.stack import Shop, Stack
+from tests.system.shopping import a_coupon, a_product, a_user, an_order, settle
+
+
+async def test_make_audit_holds_the_local_run_s_orders_against_its_books(stack: Stack, shop: Shop) -> None:
+    user = await a_user(shop)
+    body = an_order(user, await a_product(shop), coupon_id=await a_coupon(shop, user))
+    await shop.order.post("/v1/orders", body)
+    await settle(stack)
+    environment = {name: value for name, value in os.environ.items() if not name.endswith("_URL")}
+    program = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "deploy.local.audit", "--json"),
+        env=environment | {"LOCAL_DIR": str(stack.folder)},
+        cwd=ROOT,
+        stdout=asyncio.subprocess.PIPE,
+    )
+    out, _ = await program.communicate()
+    report = json.loads(out)
+    assert (program.returncode, report["clean"], report["findings"]) == (0, True, [])
+    assert report["orders"] >= 1
+
+
+async def test_operators_are_served_where_run_json_says(stack: Stack) -> None:
+    services = stack.run()["services"]
+    async with aiohttp.ClientSession(services["order"]["admin_url"]) as session:
+        async with session.get("/admin/v1/sagas") as response:
+            assert response.status == 200
+        async with session.get("/docs") as response:
+            assert response.status == 200
+    assert [name for name, entry in services.items() if "admin_url" in entry] == ["order"]
