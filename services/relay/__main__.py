@@ -7,6 +7,7 @@ from pathlib import Path
 from aiokafka.errors import KafkaError
 
 from services.relay import api
+from services.relay.admin.api import AdminApi
 from services.relay.bootstrap import bootstrap
 from services.relay.relay import Relay
 from services.relay.settings import RelaySettings
@@ -32,8 +33,17 @@ async def serve(settings: RelaySettings, stop: asyncio.Event) -> None:
                 released.set()
 
         async with background("relay", publish):
-            await server.run(stop)
+            await asyncio.gather(server.run(stop), _run_admin(settings, pool, stop))
             await released.wait()
+
+
+async def _run_admin(settings: RelaySettings, pool: Pool, stop: asyncio.Event) -> None:
+    """Serve the operators on their own listener, if there is to be one."""
+    if settings.admin_port is None:
+        return
+    own = settings.model_copy(update={"port": settings.admin_port})
+    description = "For operators only: parked events, and what to do with them."
+    await HttpServer("relay admin", description, own, AdminApi(settings, pool).routes(), {}).run(stop)
 
 
 def quiet_the_client() -> None:

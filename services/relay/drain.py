@@ -232,6 +232,7 @@ class Drain:
 
     async def _park(self, connection: Connection, lease: Lease, outbox_id: int, reason: str) -> None:
         parked = await store.park(connection, lease, outbox_id, reason)
-        metrics.PARKINGS.labels(self.shard).inc(parked)
-        log.error("order parked", shard=self.shard, outbox_id=outbox_id, events=parked, reason=reason)
+        if parked:  # else another replica has parked it and an operator acted on it since
+            metrics.PARKINGS.labels(self.shard).inc(parked)
+            log.error("order parked", shard=self.shard, outbox_id=outbox_id, events=parked, reason=reason)
         self._split_for_size = False

@@ -29,7 +29,8 @@ RETURNING batch_number;
 WITH fence AS MATERIALIZED (
     SELECT shard FROM relay.shards WHERE shard = $1::smallint AND epoch = $2::bigint AND outbox_ids = '{}' FOR UPDATE
 ), refused AS (
-    SELECT outbox.outbox_id, outbox.order_id FROM fence JOIN orders.outbox ON outbox.outbox_id = $3::bigint
+    SELECT outbox.outbox_id, outbox.order_id FROM fence
+    JOIN orders.outbox ON outbox.outbox_id = $3::bigint AND outbox.status = 'PENDING'
 )
 UPDATE orders.outbox SET
     status = 'PARKED',
@@ -71,3 +72,20 @@ SELECT
         WHERE outbox.shard = shards.shard AND outbox.status = 'PENDING' ORDER BY outbox.outbox_id LIMIT 1
     ), 0)::float8 AS oldest_seconds
 FROM relay.shards ORDER BY shards.shard;
+
+-- name: list_parked
+-- The events that an operator has to decide on are each order's first ones; the others wait behind them.
+SELECT event_id::text, order_id::text, sequence, type, shard, octet_length(payload) AS bytes,
+       sequence = min(sequence) OVER (PARTITION BY order_id) AS first, parked_at, parked_reason
+FROM orders.outbox WHERE status = 'PARKED' ORDER BY order_id, sequence LIMIT $1::int;
+
+-- name: list_parked_orders
+SELECT DISTINCT order_id FROM orders.outbox WHERE status = 'PARKED' ORDER BY order_id LIMIT $1::int;
+
+-- name: act_on_parked
+SELECT event_id::text, order_id::text, sequence, type
+FROM relay.act_on_parked($1::text, $2::uuid, $3::text, $4::text, $5::boolean);
+
+-- name: list_acts
+SELECT act_id, at, actor, act, order_id::text, event_id::text, reason, detail
+FROM relay.operator_acts ORDER BY act_id DESC LIMIT $1::int;

@@ -30,6 +30,8 @@ class RelaySettings(ServiceSettings):
     model_config = SettingsConfigDict(env_prefix="RELAY_")
 
     port: Port = 8005
+    # Where operators are served, on the same host address; none unless it is set. Never expose it to clients.
+    admin_port: Port | None = None
     kafka_bootstrap_servers: Annotated[
         str, AfterValidator(_addresses), Field(validation_alias="KAFKA_BOOTSTRAP_SERVERS")
     ]

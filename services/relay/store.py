@@ -3,14 +3,18 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from uuid import UUID
 
 import asyncpg
 
+from services.relay.admin.refusals import EventNotFirst, EventNotParked, NothingToRedact
 from services.relay.records import OutboxEvent
-from shared.postgres import Connection, load_queries
+from shared.operators import Who
+from shared.postgres import Connection, Row, load_queries
 
 SQL = load_queries(Path(__file__).with_name("queries.sql"))
 _LEASE_LOST = "RLY01"
+_REFUSED = {"RLY02": EventNotParked, "RLY03": EventNotFirst, "RLY04": NothingToRedact}
 
 
 class LeaseLost(Exception):  # noqa: N818 - expected: another replica has taken the shard over
@@ -131,6 +135,34 @@ async def shards(connection: Connection) -> list[ShardHolder]:
 async def backlog(connection: Connection, count_max: int) -> list[Backlog]:
     """Return what waits in every shard, counted up to `count_max`."""
     return [Backlog(**row) for row in await connection.fetch(SQL["backlog"], count_max)]
+
+
+async def list_parked(connection: Connection, limit: int) -> list[Row]:
+    """Return parked events, order by order in sequence."""
+    return list(await connection.fetch(SQL["list_parked"], limit))
+
+
+async def list_parked_orders(connection: Connection, limit: int) -> list[UUID]:
+    """Return the orders that have parked events."""
+    return [row["order_id"] for row in await connection.fetch(SQL["list_parked_orders"], limit)]
+
+
+async def act_on_parked(connection: Connection, act: str, id_: UUID, who: Who, *, dry_run: bool) -> list[Row]:
+    """Do one act and record it in one commit, or only say what it would concern; return the events concerned.
+
+    Raises EventNotParked, EventNotFirst or NothingToRedact.
+    """
+    try:
+        return list(await connection.fetch(SQL["act_on_parked"], act, id_, who.actor, who.reason, dry_run))
+    except asyncpg.PostgresError as error:
+        if error.sqlstate in _REFUSED:
+            raise _REFUSED[error.sqlstate](str(error)) from None
+        raise
+
+
+async def list_acts(connection: Connection, limit: int) -> list[Row]:
+    """Return what operators did, newest first."""
+    return list(await connection.fetch(SQL["list_acts"], limit))
 
 
 def _fenced(number: int | None) -> int:

@@ -115,3 +115,17 @@ def test_a_service_can_not_become_another_or_make_a_schema(migrated: Database, s
                     connection.execute(sql.SQL("SET ROLE {}").format(sql.Identifier(f"{other}_service")))
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
             connection.execute("CREATE SCHEMA mine")
+
+
+def test_of_all_functions_only_the_relay_may_call_another_s_and_only_to_redact(root: psycopg.Connection) -> None:
+    callable_by_others = root.execute(
+        """
+        SELECT DISTINCT role.rolname, function.pronamespace::regnamespace || '.' || function.proname
+        FROM pg_proc AS function, pg_roles AS role
+        WHERE function.pronamespace::regnamespace::text = ANY (%(schemas)s) AND role.rolname = ANY (%(roles)s)
+          AND function.proowner <> role.oid AND has_schema_privilege(role.oid, function.pronamespace, 'USAGE')
+          AND has_function_privilege(role.oid, function.oid, 'EXECUTE')
+        """,
+        {"schemas": list(SCHEMAS.values()), "roles": [f"{service}_service" for service in SCHEMAS]},
+    ).fetchall()
+    assert set(callable_by_others) == {("relay_service", "orders.redact_event"), ("relay_service", "orders.redacted")}

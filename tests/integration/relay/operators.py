@@ -1,0 +1,113 @@
+"""Parked events to act on, and the operators' command line as a call."""
+
+import asyncio
+import json
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+from uuid import UUID
+
+import asyncpg
+
+from services.relay.admin import __main__ as command_line
+from services.relay.admin import acts
+from shared.operators import Who
+from shared.postgres import Pool
+from tests.integration.relay.world import Event, World, order_in, write
+
+GOLDEN = Path(__file__).parents[2] / "contract" / "golden" / "v1" / "events" / "order.paid.v1.json"
+SUE = Who("sue", "a test")
+
+
+def an_order(*, lines: int = 1) -> bytes:
+    """The data of a paid order with so many lines."""
+    data = json.loads(GOLDEN.read_text())["data"]
+    data["lines"] *= lines
+    return json.dumps(data, separators=(",", ":")).encode()
+
+
+async def park(connection: asyncpg.Connection, *events: Event) -> None:
+    """Set events aside as the relay does; the first of them is the one that was refused."""
+    for number, event in enumerate(events):
+        await connection.execute(
+            "UPDATE orders.outbox SET status = 'PARKED', parked_at = now(), parked_reason = $2 WHERE event_id = $1",
+            event.event_id,
+            "follows a parked event" if number else "MessageSizeTooLargeError",
+        )
+
+
+async def parked_order(world: World, count: int, *, shard: int = 0, payload: bytes | None = None) -> list[Event]:
+    """A new order whose events are all parked."""
+    order_id = order_in(shard)
+    events = [Event(order_id, number + 1, payload=payload or an_order()) for number in range(count)]
+    await write(world.connection, events)
+    await park(world.connection, *events)
+    return events
+
+
+async def told(world: World) -> list[tuple[Any, ...]]:
+    """Order, sequence and status of every event, in the order in which they were written."""
+    rows = await world.connection.fetch("SELECT order_id, sequence, status FROM orders.outbox ORDER BY outbox_id")
+    return [tuple(row) for row in rows]
+
+
+async def statuses_of(world: World, order_id: UUID) -> list[str]:
+    """The statuses of an order's events, in sequence."""
+    return [status for found, _, status in await told(world) if found == order_id]
+
+
+@asynccontextmanager
+async def operating(world: World) -> AsyncIterator[Pool]:
+    """A pool with the relay's role, as the operators' side has it."""
+    async with Pool(world.settings(), "relay admin") as pool:
+        yield pool
+
+
+async def act(world: World, name: acts.Name, id_: UUID, *, dry_run: bool = False) -> list[int]:
+    """Act, and return the sequences of the events concerned."""
+    async with operating(world) as pool:
+        return [event["sequence"] for event in await acts.act(pool, name, id_, SUE, dry_run=dry_run)]
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What the command line printed, and its exit status."""
+
+    status: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        """The JSON that it printed."""
+        return json.loads(self.out)
+
+
+async def command(world: World, *arguments: str) -> Said:
+    """Run the command line in a thread, as it brings its own event loop."""
+    environment = {"RELAY_DATABASE_URL": world.url, "KAFKA_BOOTSTRAP_SERVERS": world.kafka}
+    out: list[str] = []
+    err: list[str] = []
+
+    def take(text: str, file: object = None) -> None:
+        (err if file is sys.stderr else out).append(text)
+
+    def run() -> int:
+        try:
+            command_line.main()
+        except SystemExit as end:
+            return int(end.code or 0)
+        return 0
+
+    with (
+        patch.object(sys, "argv", ["admin", *arguments]),
+        patch.dict("os.environ", environment),
+        patch.object(command_line, "print", take, create=True),
+        patch("shared.logs.configure"),
+    ):
+        status = await asyncio.to_thread(run)
+    return Said(status, "\n".join(out), "\n".join(err))

@@ -1,0 +1,147 @@
+"""The operators' command line and their API, which is on a listener of its own or nowhere."""
+
+import asyncio
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from services.relay.__main__ import serve
+from shared.ids import uuid7
+from tests.contract.checking import CheckedClient
+from tests.infrastructure.services import Client
+from tests.infrastructure.waiting import eventually, free_port, listens
+from tests.integration.relay.operators import an_order, command, parked_order, statuses_of
+from tests.integration.relay.world import World
+
+REPOSITORY = Path(__file__).parents[3]
+WHO = ("--by", "sue", "--reason", "a test")
+BODY = {"actor": "sue", "reason": "a test"}
+
+
+async def test_every_command_does_what_its_dry_run_says_and_is_recorded(world: World) -> None:
+    assert (await command(world, "list")).out == "none"
+    events = await parked_order(world, 3, payload=an_order(lines=3))
+    (first, *_), order_id = (await command(world, "list", "--json")).json, str(events[0].order_id)
+    assert (first["order_id"], first["first"], first["sequence"]) == (order_id, True, 1)
+    table = (await command(world, "list")).out.splitlines()
+    assert table[0].split()[:3] == ["event_id", "order_id", "sequence"]
+    assert len(table) == 4
+    for arguments in (("redact", first["event_id"]), ("skip", first["event_id"]), ("retry", order_id)):
+        if arguments[0] == "retry":
+            await parked_again(world)
+        would = await command(world, *arguments, *WHO, "--dry-run", "--json")
+        did = await command(world, *arguments, *WHO, "--json")
+        assert (would.status, did.status) == (0, 0)
+        assert [{"did": one.pop("would"), **one} for one in would.json] == did.json
+    assert await statuses_of(world, events[0].order_id) == ["SKIPPED", "PENDING", "PENDING"]
+    acts = (await command(world, "acts", "--json")).json
+    assert [(one["act"], one["actor"], one["reason"]) for one in acts] == [
+        ("retry", "sue", "a test"),
+        ("skip", "sue", "a test"),
+        ("redact", "sue", "a test"),
+    ]
+    assert acts[1]["detail"]["parked_reason"] == "MessageSizeTooLargeError"
+
+
+async def parked_again(world: World) -> None:
+    await world.connection.execute(
+        "UPDATE orders.outbox SET status = 'PARKED', parked_at = now(), parked_reason = 'x' WHERE status = 'PENDING'"
+    )
+
+
+async def test_all_of_them_can_be_retried(world: World) -> None:
+    await parked_order(world, 2)
+    await parked_order(world, 1, shard=3)
+    assert len((await command(world, "retry", "--all", *WHO, "--json")).json) == 3
+    assert await world.statuses() == {"PENDING": 3}
+
+
+async def test_what_is_refused_is_a_line_and_status_1(world: World) -> None:
+    events = await parked_order(world, 2)
+    for name, id_, refusal in (
+        ("retry", uuid7(), "EventNotParked"),
+        ("skip", events[1].event_id, "EventNotFirst"),
+        ("skip", uuid7(), "EventNotParked"),
+    ):
+        for dry_run in ([], ["--dry-run"]):
+            refused = await command(world, name, str(id_), *WHO, *dry_run)
+            assert (refused.status, refused.out, refused.err.count("\n")) == (1, "", 0)
+            assert refused.err.startswith(f"{refusal}: ")
+
+
+async def test_as_a_program_it_asks_the_database_only_and_tells_wrong_usage_with_2(world: World) -> None:
+    environment = {"PATH": os.environ["PATH"], "RELAY_DATABASE_URL": world.url}
+    environment |= {"KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1"}
+
+    def run(*arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
+        program = [sys.executable, "-m", "services.relay.admin", *arguments]
+        return subprocess.run(
+            program, env=environment | more, cwd=REPOSITORY, capture_output=True, text=True, timeout=60, check=False
+        )
+
+    listed = await asyncio.to_thread(run, "list", "--json")
+    assert (listed.returncode, listed.stdout, listed.stderr) == (0, "[]\n", "")
+    assert (await asyncio.to_thread(run, "skip", str(uuid7()))).returncode == 2, "no reason"
+    nowhere = {"RELAY_DATABASE_URL": "postgresql://nobody@127.0.0.1:1/nowhere"}
+    away = await asyncio.to_thread(lambda: run("list", **nowhere))
+    assert (away.returncode, away.stderr.count("\n"), away.stderr.split(":")[0]) == (1, 1, "Unavailable")
+
+
+@pytest.fixture
+async def served(world: World) -> AsyncIterator[tuple[Client, Client]]:
+    """A relay with both its listeners: a client of the public one, and a checking one of the operators'."""
+    port, admin_port, stop = free_port(), free_port(), asyncio.Event()
+    running = asyncio.create_task(serve(world.settings(port=port, admin_port=admin_port), stop))
+
+    async def accept() -> bool:
+        if running.done():
+            running.result()
+        return listens("127.0.0.1", port) and listens("127.0.0.1", admin_port)
+
+    await eventually(accept, 10, "both listeners")
+    urls = f"http://127.0.0.1:{port}", f"http://127.0.0.1:{admin_port}"
+    async with aiohttp.ClientSession(urls[0]) as public, aiohttp.ClientSession(urls[1]) as admin:
+        document = await Client(admin, urls[1]).get("/openapi.json")
+        yield Client(public, urls[0]), CheckedClient(admin, urls[1], document)
+    stop.set()
+    await running
+
+
+async def test_the_api_does_what_the_commands_do(world: World, served: tuple[Client, Client]) -> None:
+    _, admin = served
+    events = await parked_order(world, 2, payload=an_order(lines=3))
+    first, second = (await admin.get("/admin/v1/parked"))["items"]
+    assert [first["first"], second["first"]] == [True, False]
+    path = f"/admin/v1/parked/{first['event_id']}"
+    would = await admin.post(f"{path}/redact", {**BODY, "dry_run": True})
+    done = await admin.post(f"{path}/redact", BODY)
+    assert (would["dry_run"], done["dry_run"], would["events"]) == (True, False, done["events"])
+    assert (await admin.call("POST", f"{path}/redact", BODY)).problem == "nothing-to-redact"
+    behind = await admin.call("POST", f"/admin/v1/parked/{second['event_id']}/skip", BODY)
+    assert (behind.status, behind.problem) == (409, "event-not-first")
+    await admin.post(f"{path}/skip", BODY)
+    await world.until_sent(1)
+    gone = await admin.call("POST", f"{path}/retry", BODY)
+    assert (gone.status, gone.problem) == (404, "event-not-parked")
+    assert (await admin.call("POST", "/admin/v1/parked/nonsense/retry", BODY)).problem == "event-not-parked"
+    assert (await admin.call("POST", f"{path}/skip", {"actor": "sue"})).problem == "validation-failed"
+    more = await parked_order(world, 1)
+    assert len((await admin.post(f"/admin/v1/parked/{more[0].order_id}/retry", BODY))["events"]) == 1
+    await world.until_sent(2)
+    await parked_order(world, 1)
+    assert len((await admin.post("/admin/v1/parked/retry", BODY))["events"]) == 1
+    acts = (await admin.get("/admin/v1/acts"))["items"]
+    assert [one["act"] for one in acts] == ["retry", "retry", "skip", "redact"]
+    assert await statuses_of(world, events[0].order_id) == ["SKIPPED", "SENT"]
+
+
+async def test_clients_of_the_public_listener_find_nothing_of_it(served: tuple[Client, Client]) -> None:
+    public, _ = served
+    for method, path in (("GET", "/admin/v1/parked"), ("POST", "/admin/v1/parked/retry"), ("GET", "/admin/v1/acts")):
+        assert (await public.call(method, path, None if method == "GET" else BODY)).problem == "not-found"
+    assert not [path for path in (await public.get("/openapi.json"))["paths"] if "admin" in path]
