@@ -4,6 +4,7 @@ import asyncio
 import signal
 from collections import Counter
 
+import aiohttp
 import asyncpg
 import pytest
 
@@ -63,7 +64,7 @@ class Customers:
             try:
                 body = {"coupon_id": coupon_id, "user_id": user, "kind": "percent", "value": 10}
                 answer = await self._shop.coupon.call("POST", "/v1/coupons", body)
-            except OSError:
+            except aiohttp.ClientError:
                 return False
             return answer.status in (201, 409)
 
