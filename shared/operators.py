@@ -42,13 +42,13 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
     """Return rows of the same columns as lines of text."""
     if not rows:
         return "none"
-    texts = [[str(name) for name in rows[0]], *([text(value) for value in row.values()] for row in rows)]
+    texts = [[str(name) for name in rows[0]], *([cell(value) for value in row.values()] for row in rows)]
     widths = [max(len(line[column]) for line in texts) for column in range(len(texts[0]))]
-    lines = ("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in texts)
+    lines = ("  ".join(part.ljust(width) for part, width in zip(line, widths, strict=True)) for line in texts)
     return "\n".join(line.rstrip() for line in lines)
 
 
-def text(value: Any) -> str:
+def cell(value: Any) -> str:
     """Return one value of a table."""
     if value is None:
         return "-"

@@ -3,19 +3,17 @@ ORDER_PRODUCT_URL, ORDER_COUPON_URL and ORDER_BALANCE_URL."""
 
 import argparse
 import asyncio
-import getpass
-import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 from uuid import UUID
 
 from services.order.admin import acts
-from services.order.admin.acts import Who
 from services.order.admin.audit_api import audit_now, repair_orphans
 from services.order.participants import Participants
 from services.order.settings import Settings
 from shared.http.server import encode
+from shared.operators import Who, cell, login, table
 from shared.postgres import Pool, Session
 from shared.refusals import Refusal, Unavailable
 from shared.settings import load
@@ -42,7 +40,7 @@ def _parser() -> argparse.ArgumentParser:
     common.add_argument("--json", action="store_true", help="print JSON")
     act = argparse.ArgumentParser(add_help=False)
     act.add_argument("--reason", required=True, help="why; kept in the record")
-    act.add_argument("--by", default=_login(), help="who; kept in the record (default: your login)")
+    act.add_argument("--by", default=login(), help="who; kept in the record (default: your login)")
     act.add_argument("--dry-run", action="store_true", help="only say what would be done")
     parser = argparse.ArgumentParser(prog="python -m services.order.admin", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
@@ -67,13 +65,6 @@ def _parser() -> argparse.ArgumentParser:
     drain = commands.add_parser("drain-status", parents=[common], help="count live sagas by version")
     drain.add_argument("--version", type=int, help="exit with 3 while this version has live sagas")
     return parser
-
-
-def _login() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a container's user often has no name
-        return f"uid {os.getuid()}"
 
 
 async def _run(arguments: argparse.Namespace, settings: Settings) -> Any:
@@ -128,29 +119,11 @@ def _print(result: Any, *, as_json: bool) -> None:
         for name, value in result.items():
             if name in ("timeline", "findings"):
                 print(f"{name}:")
-                _table(value)
+                print(table(value))
             else:
-                print(f"{name}: {_text(value)}")
+                print(f"{name}: {cell(value)}")
     else:
-        _table(result)
-
-
-def _table(rows: Sequence[Mapping[str, Any]]) -> None:
-    if not rows:
-        print("none")
-        return
-    texts = [[str(name) for name in rows[0]], *([_text(value) for value in row.values()] for row in rows)]
-    widths = [max(len(line[column]) for line in texts) for column in range(len(texts[0]))]
-    for line in texts:
-        print("  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip())
-
-
-def _text(value: Any) -> str:
-    if value is None:
-        return "-"
-    if isinstance(value, float):
-        return f"{value:.0f}"
-    return encode(value).decode() if isinstance(value, dict | list) else str(value)
+        print(table(result))
 
 
 if __name__ == "__main__":

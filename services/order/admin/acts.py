@@ -6,7 +6,7 @@ resolve    COMPENSATING → COMPENSATED by hand, when the books were put right o
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Literal
 from uuid import UUID
@@ -16,6 +16,7 @@ from services.order.saga import VERSIONS_KNOWN, Command, Saga, Status, Transitio
 from services.order.store import SQL
 from services.order.timeline import timeline
 from services.order.transitions import Change, Transitions
+from shared import operators
 from shared.ids import uuid7
 from shared.postgres import Connection, Pool, Session
 from shared.refusals import Refusal
@@ -45,13 +46,7 @@ class ForcedByOperator(Refusal):
     status = 409
 
 
-@dataclass(frozen=True, slots=True)
-class Who:
-    """Who acts, and why."""
-
-    actor: str
-    reason: str
-
+Who = operators.Who  # every act takes one
 
 State = Literal["RUNNING", "COMPENSATING", "stuck"]
 

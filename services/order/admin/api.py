@@ -9,22 +9,15 @@ from aiohttp import web
 from pydantic import Field
 
 from services.order.admin import acts
-from services.order.admin.acts import SagaNotFound, SagaNotInState, State, Who
+from services.order.admin.acts import SagaNotFound, SagaNotInState, State
 from services.order.settings import Settings
 from shared.http.routes import Route
 from shared.http.server import reply
-from shared.http.wire import Id, Name, Query, Wire, path_uuid, read_body, read_query
+from shared.http.wire import Query, Wire, path_uuid, read_body, read_query
+from shared.operators import Act, Who
 from shared.postgres import Pool, Session
 
 ACTS_MAX = 200
-
-
-class Act(Wire):
-    """Who acts, and why; `dry_run` only says what would be done."""
-
-    actor: Id
-    reason: Name
-    dry_run: bool = False
 
 
 class SagasQuery(Query):
@@ -127,7 +120,7 @@ class AdminApi:
         live = await acts.list_sagas(self._pool, state=None, older_than_seconds=0)
         ids = [saga["saga_id"] for saga in live]
         if not act.dry_run:
-            ids = await acts.retry(self._pool, ids, Who(act.actor, act.reason))
+            ids = await acts.retry(self._pool, ids, act.who())
         return reply({"sagas": ids, "dry_run": act.dry_run})
 
     async def retry(self, request: web.Request) -> web.Response:
@@ -169,5 +162,5 @@ class AdminApi:
         saga_id = saga["saga_id"]
         acts.require(name, saga)
         if not act.dry_run:
-            await work(saga_id, Who(act.actor, act.reason))
+            await work(saga_id, act.who())
         return reply({"sagas": [saga_id], "dry_run": act.dry_run})

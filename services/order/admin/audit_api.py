@@ -5,8 +5,6 @@ from typing import Any
 from aiohttp import web
 
 from services.order.admin import acts
-from services.order.admin.acts import Who
-from services.order.admin.api import Act
 from services.order.audit.books import BookReader
 from services.order.audit.passes import Auditor, Report
 from services.order.audit.schedule import publish, repair, repairs
@@ -16,6 +14,7 @@ from services.order.settings import Settings
 from shared.http.routes import Route
 from shared.http.server import reply
 from shared.http.wire import Wire, read_body
+from shared.operators import Act, Who
 from shared.postgres import Pool
 
 
@@ -78,7 +77,5 @@ class AuditApi:
     async def repair(self, request: web.Request) -> web.Response:
         """POST /admin/v1/audit/repair."""
         act = await read_body(request, Act, timeout_seconds=self._settings.client_timeout_seconds)
-        commands = await repair_orphans(
-            self._settings, self._pool, self._participants, Who(act.actor, act.reason), dry_run=act.dry_run
-        )
+        commands = await repair_orphans(self._settings, self._pool, self._participants, act.who(), dry_run=act.dry_run)
         return reply({"commands": [command.wire() for command in commands], "dry_run": act.dry_run})
