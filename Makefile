@@ -47,7 +47,7 @@ simulate: environment-dev ## simulate a million steps of faults; STEPS=…, SEED
 	@.venv-dev/bin/python -m tests.simulation $(if $(SEED),--seed $(SEED)) $(if $(STEPS),--steps $(STEPS))
 
 mutants: environment-dev ## take each rule out of the product in turn: the simulation has to notice
-	@exec $(PYTEST) --quiet tests/mutation
+	@exec $(PYTEST) --numprocesses $(WORKERS) tests/mutation
 
 races: environment-dev ## 10,000 races of payment, cancellation and expiry, and as many connections dropped
 	@RACES=$(or $(RACES),10000) DROPPED=$(or $(DROPPED),10000) FAULTS_SEED=$(SEED) \

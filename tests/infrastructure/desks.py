@@ -1,64 +1,61 @@
-"""Command desks of several replicas side by side, in small batches: many transactions that meet on the same rows."""
+"""The participants without their HTTP: what a body of commands is answered, from a session to its database."""
 
-import importlib
-import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import orjson
 from pydantic import BaseModel
 
+from services.balance import batch as balance_batch
+from services.coupon import batch as coupon_batch
+from services.order.saga import Participant
+from services.product import batch as product_batch
 from shared.command_desk import CommandDesk
-from shared.contracts.commands import BalanceCommands, CouponCommands, ProductCommands
+from shared.contracts import commands as wire
+from shared.http.commands import UNKNOWN
 from shared.postgres import Session
+from shared.refusals import Unavailable
 
-MODELS: Mapping[str, type[BaseModel]] = {
-    "product": ProductCommands,
-    "coupon": CouponCommands,
-    "balance": BalanceCommands,
+Answer = tuple[int, bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Trade:
+    """What one kind of participant does: its wire model, how it reads one command, and how it executes a batch."""
+
+    batch: type[BaseModel]
+    understand: Callable[[Any], Any]
+    execute: Callable[..., Any]
+
+
+TRADES = {
+    Participant.PRODUCT: Trade(wire.ProductCommands, product_batch.understand, product_batch.execute),
+    Participant.COUPON: Trade(wire.CouponCommands, coupon_batch.understand, coupon_batch.execute),
+    Participant.BALANCE: Trade(wire.BalanceCommands, balance_batch.understand, balance_batch.execute),
 }
-# Two batches of eight of forty orders mostly share some, and a hundred commands are still a dozen transactions.
-BATCH_MAX = 8
 
 
 class Desk:
-    """One replica's desk, spoken to as over HTTP."""
+    """A participant's command desk."""
 
-    def __init__(self, desk: CommandDesk[Any], model: type[BaseModel], understand: Any) -> None:
-        self._desk = desk
-        self._model = model
-        self._understand = understand
+    def __init__(self, place: Participant, session: Session) -> None:
+        self._trade = TRADES[place]
+        self._desk: CommandDesk[Any] = CommandDesk(session, self._trade.execute)
 
-    async def command(self, commands: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-        """Run commands and return their outcomes; fails if one is unknown, as a command in a deadlock would be."""
-        body: Any = self._model.model_validate_json(orjson.dumps({"commands": commands}))
-        outcomes = await self._desk.run([self._understand(command) for command in body.commands])
-        assert None not in outcomes
-        return [outcome.wire() for outcome in outcomes if outcome]
+    async def __aenter__(self) -> "Desk":
+        await self._desk.__aenter__()
+        return self
 
+    async def __aexit__(self, *exc: object) -> None:
+        await self._desk.__aexit__(*exc)
 
-async def in_some_order(
-    command: Callable[[Sequence[Mapping[str, Any]]], Awaitable[Sequence[Mapping[str, Any]]]],
-    commands: Sequence[Mapping[str, Any]],
-    seed: int,
-) -> list[Mapping[str, Any]]:
-    """Run commands in the order that `seed` shuffles them to, and return the outcomes in the order given."""
-    places = list(range(len(commands)))
-    random.Random(seed).shuffle(places)
-    outcomes = await command([commands[place] for place in places])
-    return [outcome for _, outcome in sorted(zip(places, outcomes, strict=True), key=lambda pair: pair[0])]
-
-
-@asynccontextmanager
-async def replicas(name: str, database_url: str, count: int = 4) -> AsyncIterator[Sequence[Desk]]:
-    """Open the desks of `count` replicas of `services.<name>`, each with a connection of its own."""
-    batch = importlib.import_module(f"services.{name}.batch")
-    settings = importlib.import_module(f"services.{name}.settings").Settings(database_url=database_url)
-    async with AsyncExitStack() as stack:
-        desks = []
-        for number in range(count):
-            session = await stack.enter_async_context(Session(settings, f"replica {number}"))
-            desk = await stack.enter_async_context(CommandDesk(session, batch.execute, batch_max=BATCH_MAX))
-            desks.append(Desk(desk, MODELS[name], batch.understand))
-        yield desks
+    async def answer(self, body: bytes) -> Answer:
+        """Run the commands of a body and return the answer's status and body, as the service does."""
+        batch: Any = self._trade.batch.model_validate_json(body)
+        commands: Sequence[Any] = [self._trade.understand(command) for command in batch.commands]
+        try:
+            outcomes = await self._desk.run(commands)
+        except Unavailable:
+            return 503, b""
+        return 200, orjson.dumps({"outcomes": [UNKNOWN if told is None else told.wire() for told in outcomes]})

@@ -14,11 +14,12 @@ import orjson
 from services.order.admin import acts
 from services.order.domain import OrderId
 from shared.refusals import Refusal
+from tests.infrastructure.desks import Answer
 from tests.simulation.customers import charge
 from tests.simulation.links import LinkedPool
 from tests.simulation.loop import Actor
 from tests.simulation.memory.tables import Row
-from tests.simulation.network import Answer, Network
+from tests.simulation.network import Network
 from tests.simulation.processes import OrderReplica
 from tests.simulation.world import LEASE_SECONDS, World
 

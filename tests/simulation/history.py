@@ -8,11 +8,12 @@ from services.order.checkout import Pending
 from services.order.domain import OrderId
 from services.order.saga import Participant
 from shared.refusals import Unavailable
+from tests.infrastructure.desks import Answer
 from tests.simulation.ambushes import Ambush
 from tests.simulation.books import demand
 from tests.simulation.customers import PATIENCE_SECONDS, Customer, Market, charge, operate
-from tests.simulation.network import Answer, Network
-from tests.simulation.processes import OrderReplica, ParticipantProcess, participant_process
+from tests.simulation.network import Network
+from tests.simulation.processes import OrderReplica, ParticipantProcess
 from tests.simulation.sources import virtual_sources
 from tests.simulation.world import World
 
@@ -93,7 +94,7 @@ class _History:
         return OrderReplica(self._world, self._network, name, payment_timeout_seconds=self._payment_timeout_seconds)
 
     def _start_participant(self, place: Participant) -> None:
-        process = participant_process(self._world, place)
+        process = ParticipantProcess(self._world, place)
         self._participants[place] = process
         self._network.servers[place.value] = process.take
 

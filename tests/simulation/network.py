@@ -4,10 +4,10 @@ import asyncio
 from collections.abc import Callable, Mapping
 
 from services.order.participants import CALL_TIMEOUT_SECONDS
+from tests.infrastructure.desks import Answer
 from tests.simulation.loop import WORLD_CONTEXT, Actor, current
 from tests.simulation.world import World
 
-Answer = tuple[int, bytes]
 Watch = Callable[[Actor, bytes, "asyncio.Future[Answer]"], "asyncio.Future[Answer]"]
 Serve = Callable[[bytes, Callable[[Answer], None]], None]
 # Far past every time limit: a message this late meets a saga that has been undone, or an order that was closed.

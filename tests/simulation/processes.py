@@ -1,15 +1,10 @@
 """The simulated processes: order replicas and participants, the product's own parts put together over links."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 from uuid import UUID
 
-import orjson
-from pydantic import BaseModel
-
-from services.balance import batch as balance_batch
-from services.coupon import batch as coupon_batch
 from services.order.__main__ import COMMIT_BATCH_MAX, DRAIN_SECONDS
 from services.order.checkout import Checkout
 from services.order.expiry import Expiry
@@ -20,18 +15,14 @@ from services.order.runner import Runner
 from services.order.saga import Participant
 from services.order.starts import Starts
 from services.order.transitions import Change, Changed, Transitions
-from services.product import batch as product_batch
 from shared.batcher import Batcher, one_by_one_when
-from shared.command_desk import CommandDesk
-from shared.contracts import commands as wire
-from shared.http.commands import UNKNOWN
 from shared.ids import uuid7
 from shared.postgres import is_about_the_batch
 from shared.refusals import Refusal, Unavailable
+from tests.infrastructure.desks import Answer, Desk
 from tests.simulation.links import LinkedPool, LinkedSession
 from tests.simulation.loop import Actor
-from tests.simulation.memory.participants import ParticipantDatabase
-from tests.simulation.network import Answer, Network, NetworkChannel
+from tests.simulation.network import Network, NetworkChannel
 from tests.simulation.world import CLOCK_SKEW_SECONDS, LEASE_SECONDS, World
 
 T = TypeVar("T")
@@ -131,19 +122,15 @@ class OrderReplica:
 class ParticipantProcess:
     """One process of a participant: its command desk and its batches, without the HTTP around them."""
 
-    def __init__(
-        self,
-        world: World,
-        database: ParticipantDatabase,
-        execute: Callable[..., Any],
-        batch: type[BaseModel],
-        understand: Callable[[Any], Any],
-    ) -> None:
+    def __init__(self, world: World, place: Participant) -> None:
         self._world = world
-        self._batch = batch
-        self._understand = understand
-        self._desk: CommandDesk[Any] = CommandDesk(LinkedSession(world, database), execute)
-        self.actor = Actor(type(database).__name__)
+        database = {
+            Participant.PRODUCT: world.products,
+            Participant.COUPON: world.coupons,
+            Participant.BALANCE: world.balances,
+        }[place]
+        self._desk = Desk(place, LinkedSession(world, database))
+        self.actor = Actor(place)
         world.loop.spawn(self.actor, self._serve())
 
     async def _serve(self) -> None:
@@ -160,27 +147,4 @@ class ParticipantProcess:
             reply((503, b""))
 
     async def _answer(self, body: bytes, reply: Callable[[Answer], None]) -> None:
-        batch: Any = self._batch.model_validate_json(body)
-        commands: Sequence[Any] = [self._understand(command) for command in batch.commands]
-        try:
-            outcomes = await self._desk.run(commands)
-        except Unavailable:
-            reply((503, b""))
-            return
-        told = [UNKNOWN if outcome is None else outcome.wire() for outcome in outcomes]
-        reply((200, orjson.dumps({"outcomes": told})))
-
-
-def participant_process(world: World, place: Participant) -> ParticipantProcess:
-    """Start a process of one of the three participants."""
-    if place is Participant.PRODUCT:
-        return ParticipantProcess(
-            world, world.products, product_batch.execute, wire.ProductCommands, product_batch.understand
-        )
-    if place is Participant.COUPON:
-        return ParticipantProcess(
-            world, world.coupons, coupon_batch.execute, wire.CouponCommands, coupon_batch.understand
-        )
-    return ParticipantProcess(
-        world, world.balances, balance_batch.execute, wire.BalanceCommands, balance_batch.understand
-    )
+        reply(await self._desk.answer(body))

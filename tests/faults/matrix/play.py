@@ -1,0 +1,92 @@
+"""Plays one cell of the crash matrix: brings an order to where the command is sent, lets the fault strike, and waits
+for the one end that somebody has to bring about."""
+
+import asyncio
+
+import orjson
+
+from services.order.domain import OrderId, OrderStatus
+from services.order.operations import Start, new_order
+from services.order.saga import STEPS, Kind
+from tests.faults.matrix.cells import PLACES, Cell, Fault, Point, Scenario, Way
+from tests.faults.matrix.network import Trap
+from tests.faults.matrix.processes import OrderProcess
+from tests.faults.matrix.rig import END_SECONDS, Customer, Rig
+
+CLOSED = {OrderStatus.PENDING_PAYMENT: OrderStatus.CANCELLED, OrderStatus.PAID: OrderStatus.REFUNDED}
+EXPIRING_SECONDS = 0.001
+
+
+async def play(rig: Rig, cell: Cell) -> None:
+    """Play a cell. Raises AssertionError unless it ends in its one outcome."""
+    scenario = cell.scenario
+    expiring = scenario.way is Way.EXPIRED
+    process = await rig.process(payment_timeout_seconds=EXPIRING_SECONDS if expiring else 900.0)
+    trap = Trap(cell)
+    order_id = await _struck(rig, process, scenario, trap)
+    if cell.fault is Fault.KILLED:
+        await process.kill()
+    await rig.ended(order_id, cell)
+    assert (await rig.order(order_id)).status is scenario.end
+    if cell.point is Point.LATE:
+        await _late(rig, trap, order_id)
+
+
+async def _struck(rig: Rig, process: OrderProcess, scenario: Scenario, trap: Trap) -> OrderId:
+    """Begin the operation, and return its order once the fault has struck."""
+    start = await _start(rig, process, scenario)
+    if scenario.way is Way.FORCED:
+        # Somebody has done all steps and is killed before it can say so; its lease goes on.
+        last = Cell(scenario, STEPS[scenario.kind][-1].do, Point.NOT_RECORDED, Fault.KILLED)
+        await _begin(rig, await rig.process(), start, Trap(last))
+        rig.network.traps[start.order_id] = trap
+        await rig.force(start.order_id, process)
+        await asyncio.wait_for(trap.struck, END_SECONDS)
+    else:
+        await _begin(rig, process, start, trap)
+    return start.order_id
+
+
+async def _start(rig: Rig, process: OrderProcess, scenario: Scenario) -> Start:
+    """Return the operation that is to be struck, on an order that is as it needs to be."""
+    customer = await _customer(rig, scenario)
+    kind = scenario.kind
+    pay_now = kind is Kind.PLACE_NOW or scenario.way is Way.PAID
+    order = new_order(customer.user_id, [(customer.product_id, 1)], customer.coupon_id, pay_now=pay_now)
+    place = Start(Kind.PLACE_NOW if pay_now else Kind.PLACE_LATER, order.order_id, order)
+    if kind in PLACES:
+        return place
+    await process.checkout._begin(place)
+    await rig.ended(order.order_id, "the placement")
+    return Start(kind, order.order_id, expiring=scenario.way is Way.EXPIRED)
+
+
+async def _customer(rig: Rig, scenario: Scenario) -> Customer:
+    if scenario.way is not Way.REFUSED:
+        return await rig.customer()
+    if scenario.kind is Kind.PLACE_NOW:
+        return await rig.customer(balance=1)
+    return await rig.customer(coupon_of_another=True)
+
+
+async def _begin(rig: Rig, process: OrderProcess, start: Start, trap: Trap) -> None:
+    rig.network.traps[start.order_id] = trap
+    await process.checkout._begin(start)
+    await asyncio.wait_for(trap.struck, END_SECONDS)
+
+
+async def _late(rig: Rig, trap: Trap, order_id: OrderId) -> None:
+    """Have the command arrive when it was undone; where the saga went well, the order is cancelled first."""
+    cell = trap.cell
+    end = cell.scenario.end
+    if cell.scenario.way is Way.FORWARD:
+        await (await rig.process()).checkout.cancel(order_id, None)
+        end = CLOSED[end]
+    (status, body), *others = await rig.network.deliver_late(trap)
+    assert (status, others) == (200, [])
+    (outcome,) = orjson.loads(body)["outcomes"]
+    if cell.scenario.way is Way.FORWARD:
+        assert outcome["problem"]["type"] == "/problems/fenced"
+    else:
+        assert outcome["outcome"] == "applied"
+    assert (await rig.order(order_id)).status is end
