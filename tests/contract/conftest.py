@@ -8,7 +8,9 @@ import aiohttp
 import pytest
 
 from tests.contract.checking import CheckedClient, Document
+from tests.contract.customers import Customer
 from tests.infrastructure.stack import SERVICES, Shop, Stack, shopping
+from tests.system.shopping import a_coupon, a_product, a_user
 
 
 @pytest.fixture(scope="session")
@@ -30,3 +32,10 @@ async def shop(stack: Stack, documents: Mapping[str, Document]) -> AsyncIterator
 
     async with shopping(stack, client) as shop:
         yield shop
+
+
+@pytest.fixture
+async def customer(shop: Shop) -> Customer:
+    """Someone with 1000, who has bought nothing yet."""
+    user = await a_user(shop, 1000)
+    return Customer(shop, user, await a_product(shop, stock=10), await a_coupon(shop, user))

@@ -1,14 +1,12 @@
 """What clients are promised of orders: every call, its success and its refusals, and that refusals leave nothing."""
 
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
 from uuid import UUID
 
 import asyncpg
 import pytest
 
-from tests.infrastructure.services import Answer
+from tests.contract.customers import Customer
 from tests.infrastructure.stack import Shop, Stack
 from tests.infrastructure.waiting import eventually
 from tests.system.shopping import PATIENCE_SECONDS, a_coupon, a_product, a_user, an_order, new_id
@@ -20,42 +18,7 @@ ORDER_FIELDS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Customer:
-    """A user, a product at 100 with 10 in stock, and a coupon of 10 per cent."""
-
-    shop: Shop
-    user: str
-    product: str
-    coupon: str
-
-    async def place(self, quantity: int = 1, **fields: Any) -> Answer:
-        """Order some of the product, with the coupon unless told otherwise."""
-        lines = [{"product_id": self.product, "quantity": quantity}]
-        body = {"user_id": self.user, "lines": lines, "coupon_id": self.coupon, **fields}
-        return await self.shop.order.call("POST", "/v1/orders", body)
-
-    async def later(self) -> str:
-        """Place an order that is paid later, and return its path."""
-        answer = await self.place(payment="later")
-        assert answer.status == 201, answer
-        return f"/v1/orders/{answer.body['order_id']}"
-
-    async def has(self) -> tuple[int, str, int]:
-        """Free stock, status of the coupon, and balance."""
-        product = await self.shop.product.get(f"/v1/products/{self.product}")
-        coupon = await self.shop.coupon.get(f"/v1/coupons/{self.coupon}")
-        account = await self.shop.balance.get(f"/v1/accounts/{self.user}")
-        return product["stock"], coupon["status"], account["balance"]
-
-
 UNTOUCHED = (10, "AVAILABLE", 1000)
-
-
-@pytest.fixture
-async def customer(shop: Shop) -> Customer:
-    user = await a_user(shop, 1000)
-    return Customer(shop, user, await a_product(shop, stock=10), await a_coupon(shop, user))
 
 
 async def test_an_order_is_paid_at_once(customer: Customer) -> None:

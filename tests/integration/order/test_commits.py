@@ -10,12 +10,8 @@ import pytest_asyncio
 from services.order.answers import Answer
 from shared.refusals import Unavailable
 from tests.integration.order.commits import Cut, Way, breaking_commits
-from tests.integration.order.world import (
-    Moments,
-    World,
-    order_id_of,
-    problem_of,
-)
+from tests.integration.order.moments import Moments
+from tests.integration.order.world import World, order_id_of, problem_of
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

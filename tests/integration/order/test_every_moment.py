@@ -16,7 +16,8 @@ import pytest
 
 from services.order.domain import OrderId
 from tests.infrastructure.waiting import eventually
-from tests.integration.order.world import LIVE, PATIENCE_SECONDS, Customer, Moments, Replica, World, beside
+from tests.integration.order.moments import Moments
+from tests.integration.order.world import LIVE, PATIENCE_SECONDS, Customer, Replica, World, beside
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

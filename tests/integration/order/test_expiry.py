@@ -6,7 +6,8 @@ import pytest
 
 from services.order import expiry
 from tests.infrastructure.waiting import eventually
-from tests.integration.order.world import PATIENCE_SECONDS, Moments, World, beside, problem_of
+from tests.integration.order.moments import Moments
+from tests.integration.order.world import PATIENCE_SECONDS, World, beside, problem_of
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

@@ -12,7 +12,8 @@ from services.order.runner import TRIES_BEFORE_STUCK
 from services.order.saga import Participant
 from services.order.timeline import timeline
 from tests.infrastructure.waiting import eventually, free_port
-from tests.integration.order.world import PATIENCE_SECONDS, Losses, Moments, World, order_id_of, problem_of
+from tests.integration.order.moments import Losses, Moments
+from tests.integration.order.world import PATIENCE_SECONDS, World, order_id_of, problem_of
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

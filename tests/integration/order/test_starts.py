@@ -12,14 +12,8 @@ from services.order.operations import Attached, Begun, KeyClaim, Start, fingerpr
 from services.order.saga import Kind
 from shared.http.idempotency import IdempotencyInProgress, IdempotencyKeyReused
 from tests.infrastructure.waiting import eventually
-from tests.integration.order.world import (
-    PATIENCE_SECONDS,
-    Customer,
-    Moments,
-    World,
-    order_id_of,
-    problem_of,
-)
+from tests.integration.order.moments import Moments
+from tests.integration.order.world import PATIENCE_SECONDS, Customer, World, order_id_of, problem_of
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,97 +17,22 @@ from services.order.domain import OrderId
 from services.order.expiry import Expiry
 from services.order.operations import KeyClaim, Start, Started, fingerprint
 from services.order.ownership import Ownership
-from services.order.participants import Participants
 from services.order.runner import Runner
-from services.order.saga import Command, Participant
+from services.order.saga import Participant
 from services.order.settings import Settings
 from services.order.starts import Starts
 from services.order.transitions import Change, Changed, Transitions
-from shared.batcher import Batcher, Item, Result, Work, one_by_one_when
+from shared.batcher import Batcher
 from shared.ids import uuid7
-from shared.participant import Outcome
-from shared.postgres import Pool, Session, is_about_the_batch
-from shared.refusals import Unavailable
+from shared.postgres import Pool, Session
 from tests.infrastructure.databases import Database
 from tests.infrastructure.services import Client, migrate_service, serving
 from tests.infrastructure.waiting import eventually
+from tests.integration.order.moments import Moments, WatchedBatcher, WatchedParticipants
 from tests.system.books import violations
 
 PATIENCE_SECONDS = 20
 LIVE = "SELECT count(*) FROM orders.sagas WHERE status IN ('RUNNING', 'COMPENSATING')"
-
-Moment = Callable[[], Awaitable[None]]
-
-
-async def _nothing() -> None:
-    """What most moments mean."""
-
-
-@dataclass(slots=True)
-class Moments:
-    """The moments at which a replica deals with the world: before and after each command and each commit.
-
-    At the one numbered `at`, `happens` is awaited.
-    """
-
-    at: int = -1
-    happens: Moment = _nothing
-    passed: int = 0
-
-    @property
-    def reached(self) -> bool:
-        """Whether the moment came."""
-        return self.passed > self.at >= 0
-
-    async def come(self) -> None:
-        """One more."""
-        self.passed += 1
-        if self.passed == self.at + 1:
-            await self.happens()
-
-
-@dataclass(slots=True)
-class Losses(Moments):
-    """Moments at which what is on its way gets lost: before it arrives, or the answer to it."""
-
-    lost: Callable[[int], bool] = bool
-
-    async def come(self) -> None:
-        """One more; Unavailable if it is a loss."""
-        self.passed += 1
-        if self.lost(self.passed):
-            raise Unavailable("lost on the way")
-
-
-class WatchedParticipants(Participants):
-    """The real participants, with a moment before and after each command."""
-
-    def __init__(self, urls: Mapping[Participant, str], moments: Moments) -> None:
-        super().__init__(urls)
-        self._moments = moments
-
-    async def send(self, command: Command) -> Outcome:
-        await self._moments.come()
-        outcome = await super().send(command)
-        await self._moments.come()
-        return outcome
-
-
-class WatchedBatcher(Batcher[Item, Result]):
-    """A real batcher, with a moment before and after each item's commit."""
-
-    def __init__(self, name: str, work: Work[Item, Result], moments: Moments) -> None:
-        super().__init__(name, one_by_one_when(is_about_the_batch, work), batch_max=256, queue_max=1000)
-        self._moments = moments
-
-    def submit(self, item: Item) -> "asyncio.Future[Result]":
-        return asyncio.ensure_future(self._submit(item))
-
-    async def _submit(self, item: Item) -> Result:
-        await self._moments.come()
-        result = await super().submit(item)
-        await self._moments.come()
-        return result
 
 
 @dataclass(frozen=True, slots=True)
