@@ -15,7 +15,7 @@ from tests.infrastructure.waiting import eventually
 Row = Mapping[str, Any]
 Event = tuple[int, str, str, bytes]  # sequence, id, type, payload
 TOPIC, PARTITIONS = "orders.v1", 4
-READ_SECONDS = 60
+READ_SECONDS = 120
 
 
 async def read_orders(url: str) -> list[Row]:

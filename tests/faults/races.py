@@ -8,7 +8,7 @@ import asyncpg
 
 from tests.faults.customers import Customers, Purchase
 
-AT_A_TIME = 200
+AT_A_TIME = 100
 # What an order's sagas were and how they ended, by what it has become: of three racers one wins, and only a winner's
 # order that was paid can be closed once more.
 ENDS = {

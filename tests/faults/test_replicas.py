@@ -20,6 +20,7 @@ from tests.faults.checker import contradictions, read_orders, unpublished
 from tests.faults.customers import Customers
 from tests.faults.plant import LEASE_SECONDS, PARTICIPANTS, REPLICAS, Plant, plant
 from tests.faults.races import race, winners
+from tests.infrastructure.broker import why_no_maven
 from tests.infrastructure.proxy import Mode
 from tests.infrastructure.reaper import Reaper
 from tests.infrastructure.services import Answer
@@ -31,6 +32,9 @@ pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(1800
 SEED = int(os.environ.get("FAULTS_SEED") or secrets.randbelow(10**9))
 RACES = int(os.environ.get("RACES") or 150)
 DROPPED = int(os.environ.get("DROPPED") or 1000)
+LONG = RACES > 1000
+# The embedded one forgets the oldest events of a long run.
+REAL_BROKER = LONG and why_no_maven() is None
 TIMEOUT_SECONDS = 2.0
 HOURS = 3600.0
 REQUEST = b"POST /v1/orders HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
@@ -43,7 +47,9 @@ CLOCKS = {"order-1": 2 * HOURS, "order-2": -2 * HOURS, "product": -2 * HOURS, "c
 async def made(reaper: Reaper, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Plant]:
     """The processes, their clocks wrong."""
     folder = tmp_path_factory.mktemp("replicas")
-    async with plant(reaper, folder, CLOCKS, ORDER_PAYMENT_TIMEOUT_SECONDS=str(TIMEOUT_SECONDS)) as made:
+    async with plant(
+        reaper, folder, CLOCKS, real_broker=REAL_BROKER, ORDER_PAYMENT_TIMEOUT_SECONDS=str(TIMEOUT_SECONDS)
+    ) as made:
         yield made
 
 
@@ -68,7 +74,8 @@ async def nothing_is_wrong(made: Plant, *crowds: Customers) -> None:
     orders = [order for order in await read_orders(made.database.url) if order["user_id"] in users]
     assert contradictions(told, orders) == []
     assert await violations(made.database.url) == []
-    assert await unpublished(made.broker.address, made.database.url, once=False) == []
+    if REAL_BROKER or not LONG:
+        assert await unpublished(made.broker.address, made.database.url, once=REAL_BROKER) == []
 
 
 async def settled(db: asyncpg.Pool, seconds: float) -> None:
