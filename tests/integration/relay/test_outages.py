@@ -114,6 +114,7 @@ async def test_a_producer_is_dropped_within_seconds_although_its_broker_hangs(
         await hanging.until_held()
     producer = ShardProducer(hanging.settings(), 0, transactional=False, chunk_bytes=CHUNK_BYTES)
     await producer.open()
+    await producer._producer.send_and_wait(hanging.topic, b"first")  # or the next one still waits for a producer id
     before = asyncio.all_tasks()
     own_broker.pause()
     try:
