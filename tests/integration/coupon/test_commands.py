@@ -11,7 +11,7 @@ import asyncpg
 import pytest
 from prometheus_client import REGISTRY
 
-from tests.infrastructure.desks import in_some_order, replicas
+from tests.infrastructure.replicas import in_some_order, replicas
 from tests.infrastructure.services import Client
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")

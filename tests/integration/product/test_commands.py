@@ -9,7 +9,7 @@ from uuid import uuid4
 import pytest
 from prometheus_client import REGISTRY
 
-from tests.infrastructure.desks import in_some_order, replicas
+from tests.infrastructure.replicas import in_some_order, replicas
 from tests.infrastructure.services import Client
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
