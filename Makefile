@@ -29,7 +29,7 @@ schemas: environment-dev ## write the events' schemas under docs/ anew, from the
 	@.venv-dev/bin/python -m services.relay.schemas docs/schemas
 
 test: environment-dev ## run every test, against real Postgres and the best broker this machine has
-	@exec $(PYTEST) --numprocesses $(WORKERS) --dist loadgroup
+	@exec $(PYTEST) --numprocesses $(WORKERS) --dist loadfile
 
 test-unit: environment-dev ## run the pure tests: no database, no broker, no process
 	@exec $(PYTEST) tests/unit

@@ -37,13 +37,6 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
     return [f"Postgres: {choose_postgres(os.environ).description}", f"Kafka: {choose_broker(os.environ).description}"]
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keep together, in one of several processes, the tests that share what is slow to start: a file, the stack."""
-    for item in items:
-        shares_stack = "stack" in getattr(item, "fixturenames", ())
-        item.add_marker(pytest.mark.xdist_group("stack" if shares_stack else str(item.path)))
-
-
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Choose the servers that the collected tests need, so that a machine that lacks one says so at once."""
