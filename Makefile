@@ -28,8 +28,9 @@ audit: environment ## audit what runs here: every order against every book
 schemas: environment-dev ## write the events' schemas under docs/ anew, from the models that describe them
 	@.venv-dev/bin/python -m services.relay.schemas docs/schemas
 
+# A folder of its own: other runs of pytest close the common one to the user that the embedded Postgres runs as.
 test: environment-dev ## run every test, against real Postgres and the best broker this machine has
-	@exec $(PYTEST) --numprocesses $(WORKERS) --dist loadfile
+	@exec $(PYTEST) --numprocesses $(WORKERS) --dist loadfile --basetemp="$$(mktemp -d)/tests"
 
 test-unit: environment-dev ## run the pure tests: no database, no broker, no process
 	@exec $(PYTEST) tests/unit

@@ -164,9 +164,15 @@ WHERE p.lease_until < clock_timestamp() - interval '1 hour'
 -- name: take_over
 UPDATE orders.sagas SET owner = $1
 WHERE saga_id IN (
+    -- The array is made once. A row that another process took a moment ago is held against it again when it is
+    -- locked; of a join, Postgres would only look at the saga's side again, and the saga be taken twice.
     SELECT s.saga_id FROM orders.sagas AS s
-    LEFT JOIN orders.processes AS p ON p.process_id = s.owner AND p.lease_until > clock_timestamp()
-    WHERE s.status IN ('RUNNING', 'COMPENSATING') AND p.process_id IS NULL AND s.version = ANY ($2::integer[])
+    WHERE s.status IN ('RUNNING', 'COMPENSATING') AND s.version = ANY ($2::integer[])
+      AND s.owner = ANY (ARRAY(
+          SELECT DISTINCT l.owner FROM orders.sagas AS l
+          WHERE l.status IN ('RUNNING', 'COMPENSATING')
+            AND NOT EXISTS (SELECT 1 FROM orders.processes AS p
+                            WHERE p.process_id = l.owner AND p.lease_until > clock_timestamp())))
     ORDER BY s.saga_id LIMIT $3
     FOR UPDATE OF s SKIP LOCKED)
 RETURNING saga_id;

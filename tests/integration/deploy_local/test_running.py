@@ -28,7 +28,9 @@ def test_run_json_names_the_kafka_the_database_and_every_service(running: LocalR
     assert set(run) == {"kafka", "database", "services"}
     for service in SERVICES:
         entry = run["services"][service]
-        assert entry == {"url": f"http://127.0.0.1:{running.ports[service]}", "pid": running.pid(service)}
+        assert entry["url"] == f"http://127.0.0.1:{running.ports[service]}"
+        assert entry["pid"] == running.pid(service)
+        assert ("admin_url" in entry) is (service == "order")
         with urllib.request.urlopen(f"{entry['url']}/readyz", timeout=5) as response:
             assert response.status == 200
 
