@@ -124,8 +124,14 @@ async def unpublished(kafka: str, url: str, *, once: bool) -> list[str]:
     """
     connection = await asyncpg.connect(url)
 
-    async def all_sent() -> bool:
-        return bool(await connection.fetchval("SELECT count(*) FROM orders.outbox WHERE status <> 'SENT'") == 0)
+    async def all_sent() -> bool:  # and no order is about to expire, which would be told while the topic is read
+        return bool(
+            await connection.fetchval(
+                "SELECT NOT EXISTS (SELECT FROM orders.outbox WHERE status <> 'SENT') AND NOT EXISTS ("
+                "SELECT FROM orders.orders WHERE status = 'PENDING_PAYMENT' AND expires_at < now() + interval '60s')"
+                " AND NOT EXISTS (SELECT FROM orders.sagas WHERE status IN ('RUNNING', 'COMPENSATING'))"
+            )
+        )
 
     try:
         await eventually(all_sent, READ_SECONDS, "the last event published")
