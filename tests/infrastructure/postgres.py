@@ -6,7 +6,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -25,7 +25,11 @@ SETTINGS = [
     "fsync=off",  # nothing here has to survive a power cut, and migrations of fresh databases sync a lot
     "max_connections=300",  # every module has its own database, some with all five services' pools
 ]
-ARGUMENTS = [word for setting in SETTINGS for word in ("-c", setting)]
+
+
+def arguments(settings: Sequence[str]) -> list[str]:
+    """The server's command line for these settings."""
+    return [word for setting in settings for word in ("-c", setting)]
 
 
 def answers(url: str) -> bool:
@@ -45,7 +49,7 @@ def wait_for(url: str) -> str:
 
 def start_container(reaper: Reaper) -> str:
     """Start a server in Docker."""
-    container = DockerContainer(IMAGE).with_command(["postgres", *ARGUMENTS])
+    container = DockerContainer(IMAGE).with_command(["postgres", *arguments(SETTINGS)])
     container.with_env("POSTGRES_PASSWORD", "postgres")
     host, port = containers.start(container, 5432, reaper)
     return wait_for(f"postgresql://postgres:postgres@{host}:{port}/postgres")
@@ -79,7 +83,7 @@ def within_reach(binaries: Path, folder: Path) -> Path:
     return folder / binaries.relative_to(package.parent)
 
 
-def start_binaries(binaries: Path, reaper: Reaper) -> str:
+def start_binaries(binaries: Path, reaper: Reaper, settings: Sequence[str] = SETTINGS) -> str:
     """Start a server from its binaries, its data in a temporary folder; as nobody where we are root."""
     folder = Path(tempfile.mkdtemp(prefix="order-platform-tests-"))
     reaper.folder(folder)
@@ -97,7 +101,18 @@ def start_binaries(binaries: Path, reaper: Reaper) -> str:
     port = free_port()
     with (folder / "log").open("wb") as log:
         server = subprocess.Popen(
-            [str(binaries / "postgres"), "-D", str(data), "-p", str(port), "-h", "127.0.0.1", "-k", "", *ARGUMENTS],
+            [
+                str(binaries / "postgres"),
+                "-D",
+                str(data),
+                "-p",
+                str(port),
+                "-h",
+                "127.0.0.1",
+                "-k",
+                "",
+                *arguments(settings),
+            ],
             user=user,
             cwd=folder,
             stdout=log,
