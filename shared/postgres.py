@@ -6,6 +6,7 @@ stay asyncpg's, for the one place in each service's store.py that knows what the
 
 import asyncio
 import re
+import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -44,6 +45,9 @@ TRANSIENT = (
     OSError,
     TimeoutError,
 )
+# A plan made while a table was small or empty may walk through all of an index, and is kept until statistics change.
+# Made anew when the session has done twice as much, plans follow the growth, and never cost more than a share of it.
+REPLAN_SECONDS = 60.0
 _NAME = re.compile(r"^-- name: (\w+)\s*$", re.MULTILINE)
 
 
@@ -144,6 +148,9 @@ class Session:
         self._name = name
         self._connection: asyncpg.Connection | None = None
         self._turn = asyncio.Lock()
+        self._transactions = 0
+        self._replan_after = 1
+        self._replan_at = 0.0
 
     async def __aenter__(self) -> "Session":
         return self
@@ -166,6 +173,7 @@ class Session:
             with translated():
                 connection = await self._open()
                 try:
+                    await self._replan(connection)
                     async with connection.transaction():
                         yield connection
                 except (asyncio.CancelledError, *TRANSIENT):
@@ -179,7 +187,18 @@ class Session:
             if self._connection is not None:
                 RECONNECTS.labels(self._name).inc()
             self._connection = await connect(self._settings, self._name, hot=True)
+            self._transactions, self._replan_after, self._replan_at = 0, 1, 0.0
         return self._connection
+
+    async def _replan(self, connection: asyncpg.Connection) -> None:
+        """Let the server forget its plans at twice the transactions of last time, and once a minute."""
+        self._transactions += 1
+        now = time.monotonic()
+        if self._transactions < self._replan_after and now < self._replan_at:
+            return
+        self._replan_after = self._transactions * 2
+        self._replan_at = now + REPLAN_SECONDS
+        await connection.execute("DISCARD PLANS")
 
 
 def is_about_the_batch(error: Exception) -> bool:
