@@ -1,6 +1,6 @@
 # Every habit of this project; `make help` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help run watch-events audit schemas faults simulate mutants races test test-unit test-integration test-system check format lock clean environment environment-dev
+.PHONY: help run watch-events audit schemas faults simulate mutants races bench-profile test test-unit test-integration test-system check format lock clean environment environment-dev environment-profile
 
 # The first Python that is new enough; name another one with `make PYTHON=/path/to/python ...`.
 PYTHON ?= $(or $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
@@ -69,9 +69,12 @@ lock: environment-dev ## solve every requirements.in again; UPGRADE=1 takes newe
 	  echo $$folder && $(LOCK) --constraints tests/requirements.lock $$folder/requirements.in \
 	    --output-file $$folder/requirements.lock || exit 1; done
 
+bench-profile: environment-dev environment-profile ## where a checkout's time goes; ARGS="--clients 64 --scenario cold" and others
+	@exec .venv-dev/bin/python -m tests.bench.checkout.profile $(ARGS)
+
 clean: ## remove the data, logs and environments that the other targets made
 	@if test -f .venv/installed.lock; then .venv/bin/python -m deploy.local.clean; fi
-	rm -rf .local .venv .venv-dev .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .local .venv .venv-dev .venv-dbos .venv-profile .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 environment:
@@ -79,3 +82,6 @@ environment:
 
 environment-dev:
 	@$(PYTHON) deploy/environment.py .venv-dev tests/requirements.lock
+
+environment-profile:
+	@$(PYTHON) deploy/environment.py .venv-profile tests/bench/checkout/profiler/requirements.lock

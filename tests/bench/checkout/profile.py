@@ -1,0 +1,149 @@
+"""`make bench-profile`: where the time of a checkout goes, hop by hop, and what its safety takes of it.
+
+Two loads after one another on the same services: in the first only what is counted anyway is read (CPU, statements,
+transactions, WAL); in the second py-spy samples the processes and auto_explain the plans, which costs what it measures.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import psycopg
+
+from tests.bench.checkout import plans, stacks, statements
+from tests.bench.checkout.catalogue import make_catalogue
+from tests.bench.checkout.load import Load
+from tests.bench.checkout.meters import process_seconds
+from tests.bench.checkout.profile_report import Findings, print_findings
+from tests.bench.checkout.round import Till, buy, measure
+from tests.bench.checkout.servers import REPOSITORY, MissingError, Servers, find_tool, servers
+from tests.bench.checkout.shop import Shop, running_shop
+from tests.infrastructure.postgres import packaged_binaries, system_binaries
+
+SAMPLES_A_SECOND = 200
+PY_SPY = REPOSITORY / ".venv-profile" / "bin" / "py-spy"
+WARM_SECONDS = 8  # a new Java machine compiles what it runs, on the cores that are measured
+LIBRARIES = ("pg_stat_statements", "auto_explain")
+OUTPUT = REPOSITORY / ".local"
+
+
+def profile(load: Load, orders: int, *, native: bool) -> Findings:
+    """Run both loads and return what was found. Raises MissingError, LoadError or BooksError."""
+    wrk = find_tool("wrk", "wrk")
+    if not PY_SPY.exists():
+        raise MissingError(f"{PY_SPY} is missing: `make bench-profile` installs it")
+    _require_libraries()
+    settings = [f"shared_preload_libraries={','.join(LIBRARIES)}", *statements.SETTINGS, *plans.SETTINGS]
+    with servers(settings) as started:
+        with psycopg.connect(started.postgres_url, autocommit=True) as connection:
+            connection.execute("CREATE EXTENSION pg_stat_statements")
+        with running_shop(started, make_catalogue(started.postgres_url), orders=orders) as shop:
+            till = Till(wrk, seed=1)
+            buy(shop, Load(load.scenario, load.clients, WARM_SECONDS, load.keyed), till)
+            statements.reset(started.postgres_url)
+            before = backend_seconds(started.postgres_url)
+            measured = measure(started, shop, load, till)
+            after = backend_seconds(started.postgres_url)
+            counted = statements.read(started.postgres_url)
+            sampled, queries = _sample(started, shop, load, till, native=native)
+            shop.audit()
+    return Findings(
+        measured,
+        {name: seconds - before.get(name, 0.0) for name, seconds in after.items()},
+        counted,
+        sampled,
+        queries,
+    )
+
+
+def backend_seconds(url: str) -> Mapping[str, float]:
+    """CPU of the server's processes that live now, by what they are for."""
+    query = """
+        SELECT pid, coalesce(nullif(application_name, ''), backend_type) FROM pg_stat_activity
+        WHERE pid <> pg_backend_pid()
+    """
+    with psycopg.connect(url, autocommit=True) as connection:
+        rows = connection.execute(query).fetchall()
+    sums: dict[str, float] = {}
+    for pid, name in rows:
+        sums[str(name)] = sums.get(str(name), 0.0) + process_seconds(pid)
+    return sums
+
+
+def _sample(
+    started: Servers, shop: Shop, load: Load, till: Till, *, native: bool
+) -> tuple[Mapping[str, stacks.Stacks], Mapping[str, Mapping[str, float]]]:
+    """Run the load once more while stacks and plans are sampled."""
+    with psycopg.connect(started.postgres_url) as connection:
+        row = connection.execute("SHOW data_directory").fetchone()
+    assert row is not None
+    log = statements.server_log(Path(row[0]))
+    already = log.stat().st_size
+    with _plans_sampled(started.postgres_url):
+        paths = {name: OUTPUT / f"bench-profile-{name}.speedscope.json" for name in shop.processes}
+        spies = [_spy(shop.processes[name].pid, path, load.seconds, native=native) for name, path in paths.items()]
+        buy(shop, load, till)
+        for spy in spies:
+            if spy.wait(60) != 0:
+                raise RuntimeError(f"py-spy ended with {spy.returncode}; it needs the right to trace other processes")
+    with log.open() as file:
+        file.seek(already)
+        found = plans.shares(plans.sampled(file.read()))
+    return {name: stacks.load_speedscope(path) for name, path in paths.items()}, found
+
+
+@contextmanager
+def _plans_sampled(url: str) -> Iterator[None]:
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(f"ALTER SYSTEM SET auto_explain.sample_rate = {plans.SAMPLE_RATE}".encode())
+        connection.execute("SELECT pg_reload_conf()")
+        yield
+        connection.execute("ALTER SYSTEM RESET auto_explain.sample_rate")
+        connection.execute("SELECT pg_reload_conf()")
+
+
+def _spy(pid: int, path: Path, seconds: int, *, native: bool) -> "subprocess.Popen[bytes]":
+    command = [str(PY_SPY), "record", "--pid", str(pid), "--duration", str(seconds), "--rate", str(SAMPLES_A_SECOND)]
+    # Not stopping the process for each sample distorts less than stopping it; a torn sample is dropped.
+    command += ["--format", "speedscope", "--output", str(path), *(["--native"] if native else ["--nonblocking"])]
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def _require_libraries() -> None:
+    binaries = system_binaries() or packaged_binaries()
+    config = binaries / "pg_config"
+    folder = subprocess.run([config, "--pkglibdir"], capture_output=True, text=True, check=True).stdout.strip()
+    missing = [name for name in LIBRARIES if not (Path(folder) / f"{name}.so").exists()]
+    if missing:
+        raise MissingError(f"{binaries} has no {', '.join(missing)}: install a Postgres with its contrib modules")
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Profile as the command line says. Exit status: 0, or 2 if this machine lacks what it takes."""
+    parser = argparse.ArgumentParser(prog="python -m tests.bench.checkout.profile", description=__doc__)
+    parser.add_argument("--scenario", choices=["cold", "hot", "later", "refusals"], default="cold")
+    parser.add_argument("--clients", type=int, default=64)
+    parser.add_argument("--seconds", type=int, default=8)
+    parser.add_argument("--orders", type=int, default=1, help="replicas of the order service")
+    parser.add_argument("--native", action="store_true", help="sample C code too, which stops the processes for it")
+    parser.add_argument("--keyed", action="store_true", help="send an Idempotency-Key with each request")
+    options = parser.parse_args(arguments)
+    OUTPUT.mkdir(exist_ok=True)
+    try:
+        load = Load(options.scenario, options.clients, options.seconds, options.keyed)
+        findings = profile(load, options.orders, native=options.native)
+    except MissingError as error:
+        print(error, file=sys.stderr)
+        return 2
+    print_findings(findings)
+    (OUTPUT / "bench-profile.json").write_text(json.dumps(findings.view(), indent=1))
+    print(f"\nFlame graphs: open {OUTPUT}/bench-profile-*.speedscope.json in https://www.speedscope.app")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

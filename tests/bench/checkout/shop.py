@@ -1,0 +1,161 @@
+"""The product as an operator runs it: five services, each a process, on a copy of the catalogue; and its audit."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import psycopg
+
+from tests.bench.checkout.catalogue import Catalogue
+from tests.bench.checkout.servers import REPOSITORY, Servers
+from tests.infrastructure.databases import Database
+from tests.infrastructure.services import SCHEMAS
+from tests.infrastructure.waiting import free_port, wait_until
+
+START_SECONDS = 30
+STOP_SECONDS = 10
+SETTLE_SECONDS = 30
+PARTICIPANTS = ("product", "coupon", "balance")
+# Nothing is under way when books are audited, and nobody shall wait for what could still change.
+AUDIT_GRACE_SECONDS = "0.1"
+# The audit of a deployment runs beside its checkouts; here one runs after each round, over everything.
+AUDIT_INTERVAL_SECONDS = "3600"
+
+
+class BooksError(Exception):
+    """The audit found a violation, or an order did not end as it should have: the round does not count."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shop:
+    """The services that run: names, several for replicas, with where they are."""
+
+    database: Database
+    urls: Mapping[str, str]
+    processes: Mapping[str, "subprocess.Popen[bytes]"]
+    environment: Mapping[str, str]
+
+    def orders_by_status(self) -> dict[str, int]:
+        """How many orders there are, once nothing is under way. Raises DeadlineError if something stays so."""
+        with psycopg.connect(self.database.url, autocommit=True) as connection:
+
+            def nothing_live() -> bool:
+                query = "SELECT NOT EXISTS (SELECT FROM orders.sagas WHERE status IN ('RUNNING', 'COMPENSATING'))"
+                row = connection.execute(query.encode()).fetchone()
+                return bool(row and row[0])
+
+            wait_until(nothing_live, SETTLE_SECONDS, "the end of all sagas")
+            rows = connection.execute("SELECT status, count(*) FROM orders.orders GROUP BY status").fetchall()
+        return {str(status): int(count) for status, count in rows}
+
+    def audit(self) -> Mapping[str, Any]:
+        """Audit all books with the operators' own command. Raises BooksError with what it found."""
+        return audit(self.environment)
+
+
+def audit(environment: Mapping[str, str]) -> Mapping[str, Any]:
+    """Run the operators' audit of what `environment` names. Raises BooksError with what it found."""
+    command = [sys.executable, "-m", "services.order.admin", "audit", "--json"]
+    ran = subprocess.run(command, env=environment, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    if ran.returncode != 0:
+        raise BooksError(f"the audit ended with {ran.returncode}: {ran.stdout[-2000:]}{ran.stderr[-2000:]}")
+    report: Mapping[str, Any] = json.loads(ran.stdout)
+    return report
+
+
+def replica_names(orders: int) -> list[str]:
+    """The names of the order service's replicas."""
+    return [f"order-{number}" for number in range(1, orders + 1)] if orders > 1 else ["order"]
+
+
+@contextmanager
+def running_shop(servers: Servers, catalogue: Catalogue, *, orders: int = 1) -> Iterator[Shop]:
+    """Run the product on a new copy of the catalogue, with so many replicas of the order service."""
+    with catalogue.copy() as database:
+        ports = {name: free_port() for name in (*replica_names(orders), *PARTICIPANTS, "relay")}
+        environment = service_environment(database, ports, servers.kafka)
+        command = [sys.executable, "-m", "services.relay", "bootstrap"]
+        subprocess.run(command, env=environment, cwd=REPOSITORY, check=True, stdout=subprocess.DEVNULL)
+        processes: dict[str, subprocess.Popen[bytes]] = {}
+        try:
+            for name, port in ports.items():
+                processes[name] = start_service(name, port, environment, servers)
+            urls = {name: f"http://127.0.0.1:{port}" for name, port in ports.items()}
+            for name, url in urls.items():
+                wait_until(partial(serves, processes[name], url), START_SECONDS, f"{name} to serve")
+            yield Shop(database, urls, processes, environment)
+        finally:
+            stop(processes)
+
+
+def service_environment(database: Database, ports: Mapping[str, int], kafka: str) -> dict[str, str]:
+    """The settings of all services: where the others are, and each one's own role. All else is the default."""
+    environment = dict(os.environ) | {"KAFKA_BOOTSTRAP_SERVERS": kafka, "PYTHONUNBUFFERED": "1"}
+    for service in SCHEMAS:
+        environment[f"{service.upper()}_DATABASE_URL"] = database.as_role(f"{service}_service")
+    for name, port in ports.items():
+        environment[f"{name.upper()}_PORT"] = str(port)
+        if name in PARTICIPANTS:
+            environment[f"ORDER_{name.upper()}_URL"] = f"http://127.0.0.1:{port}"
+    environment["ORDER_AUDIT_INTERVAL_SECONDS"] = AUDIT_INTERVAL_SECONDS
+    environment["ORDER_AUDIT_GRACE_SECONDS"] = AUDIT_GRACE_SECONDS
+    return environment
+
+
+def start_service(name: str, port: int, environment: Mapping[str, str], servers: Servers) -> "subprocess.Popen[bytes]":
+    """Start a process of the service that this name, perhaps of a replica, begins with."""
+    service = name.partition("-")[0]
+    with (log_folder() / f"{name}.log").open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", f"services.{service}"],
+            env={**environment, f"{service.upper()}_PORT": str(port)},
+            cwd=REPOSITORY,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+    servers.reaper.process(process)
+    return process
+
+
+def log_folder() -> Path:
+    """Where the services' logs of the last round are."""
+    folder = REPOSITORY / ".local" / "bench-logs"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def serves(process: "subprocess.Popen[bytes]", url: str) -> bool:
+    """Whether a service answers that it is ready. Raises RuntimeError if it has ended."""
+    if process.poll() is not None:
+        raise RuntimeError(f"{process.args!r} ended with {process.returncode}: see {log_folder()}")
+    try:
+        with urllib.request.urlopen(f"{url}/readyz", timeout=2) as response:
+            return bool(response.status == 200)
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+def stop(processes: Mapping[str, "subprocess.Popen[bytes]"]) -> None:
+    """Stop those that call others first, then the others; kill what stays."""
+    for callers in (True, False):
+        group = [process for name, process in processes.items() if (name not in PARTICIPANTS) is callers]
+        for process in group:
+            if process.poll() is None:
+                process.send_signal(signal.SIGTERM)
+        for process in group:
+            try:
+                process.wait(STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()

@@ -1,0 +1,89 @@
+"""What Postgres did for a checkout, statement by statement, from pg_stat_statements."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import psycopg
+
+from shared.postgres import load_queries
+from tests.bench.checkout.servers import REPOSITORY
+
+SETTINGS = ("pg_stat_statements.track=all", "pg_stat_statements.max=5000")
+READ = """
+    SELECT r.rolname, s.query, s.toplevel, sum(s.calls)::bigint, sum(s.rows)::bigint,
+           sum(s.total_exec_time + s.total_plan_time)::float8, sum(s.wal_bytes)::bigint
+    FROM pg_stat_statements AS s JOIN pg_roles AS r ON r.oid = s.userid
+    WHERE r.rolname LIKE '%\\_service'
+    GROUP BY 1, 2, 3
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """One statement of a service. `milliseconds`: of all calls, planned and executed, in the server."""
+
+    service: str
+    query: str
+    toplevel: bool
+    calls: int
+    rows: int
+    milliseconds: float
+    wal_bytes: int
+
+    @property
+    def commits(self) -> bool:
+        """Whether it ends a transaction."""
+        return self.query.upper().startswith(("COMMIT", "END"))
+
+
+def reset(url: str) -> None:
+    """Forget what was counted."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("SELECT pg_stat_statements_reset()")
+
+
+def read(url: str) -> list[Statement]:
+    """What was counted since, the most expensive first."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        rows = connection.execute(READ.encode()).fetchall()
+    found = [Statement(role.removesuffix("_service"), *rest) for role, *rest in rows]
+    return sorted(found, key=lambda statement: -statement.milliseconds)
+
+
+def names() -> Mapping[str, str]:
+    """The name of every query of the product, by its text."""
+    found = {}
+    for path in sorted((REPOSITORY / "services").glob("*/queries.sql")):
+        for name, text in load_queries(path).items():
+            found[squeezed(text)] = name
+    return found
+
+
+def squeezed(query: str) -> str:
+    """A query's text without comments, on one line."""
+    return " ".join(re.sub(r"--[^\n]*", "", query).split()).rstrip(";")
+
+
+def label(query: str, known: Mapping[str, str]) -> str:
+    """The name of a query in queries.sql, else how it begins. Constants come back from Postgres as $n."""
+    text = squeezed(query)
+    if text in known:
+        return known[text]
+    pattern = re.compile(re.sub(r"\\\$\d+", r".+?", re.escape(text)) + "$")
+    return next((name for whole, name in known.items() if pattern.match(whole)), text[:60])
+
+
+def round_trips(statements: Sequence[Statement]) -> Mapping[str, int]:
+    """How often each service's Postgres was asked something; a call of a function is one, whatever is in it."""
+    sums: dict[str, int] = {}
+    for statement in statements:
+        if statement.toplevel:
+            sums[statement.service] = sums.get(statement.service, 0) + statement.calls
+    return sums
+
+
+def server_log(data_directory: Path) -> Path:
+    """Where the server of a measurement prints."""
+    return data_directory.parent / "log"
