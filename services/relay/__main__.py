@@ -6,7 +6,7 @@ from pathlib import Path
 
 from aiokafka.errors import KafkaError
 
-from services.relay import api
+from services.relay import api, history
 from services.relay.admin.api import AdminApi
 from services.relay.bootstrap import bootstrap
 from services.relay.relay import Relay
@@ -22,9 +22,8 @@ async def serve(settings: RelaySettings, stop: asyncio.Event) -> None:
     async with Pool(settings, "relay") as pool:
         relay = Relay(settings, pool)
         checks = api.checks(pool, relay.broker, relay.drains)
-        server = HttpServer(
-            "relay", api.DESCRIPTION, settings, api.routes(settings.topic), checks, api.details(relay.drains)
-        )
+        calls = [*api.routes(settings.topic), *history.routes(pool)]
+        server = HttpServer("relay", api.DESCRIPTION, settings, calls, checks, api.details(relay.drains))
 
         async def publish() -> None:
             try:

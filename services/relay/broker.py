@@ -79,6 +79,12 @@ class Broker:
                 await self._create_missing(admin)
             self._have_topics = True
 
+    async def partitions(self) -> list[int]:
+        """Return the partitions that the topic has now. Raises BrokerFailed."""
+        async with self._turn, self._client(self._settings.kafka_timeout_seconds) as admin:
+            (description,) = await admin.describe_topics([self._settings.topic])
+            return sorted(partition["partition"] for partition in description["partitions"])
+
     def forget_topics(self) -> None:
         """Look for the topics again at the next take-over."""
         self._have_topics = False
@@ -114,6 +120,13 @@ class Broker:
             NewTopic(
                 settings.position_topic,
                 self._shards,
+                settings.topic_replication,
+                topic_configs={"cleanup.policy": "compact"},
+            ),
+            # One key: a reader that comes late finds the newest one.
+            NewTopic(
+                settings.watermark_topic,
+                1,
                 settings.topic_replication,
                 topic_configs={"cleanup.policy": "compact"},
             ),

@@ -21,4 +21,6 @@ TRANSACTION_SECONDS = Histogram(
 FAILURES = Counter("relay_failures_total", "Cycles and take-overs that failed and were tried again", ["shard", "cause"])
 LEASE_CHANGES = Counter("relay_lease_changes_total", "Shards taken, lost or released here", ["shard", "change"])
 REFUSED = Gauge("relay_shard_refused", "1 while the shard waits for an operator's bootstrap", ["shard"])
+WATERMARK_LAG = Gauge("relay_watermark_lag_seconds", "How far the watermark is behind the database's clock")
+WATERMARKS = Counter("relay_watermarks_published_total", "Watermarks that this process announced")
 LISTENING = Gauge("relay_listening", "1 while notifications arrive; else events wait for the poll")

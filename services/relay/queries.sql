@@ -89,3 +89,48 @@ FROM relay.act_on_parked($1::text, $2::uuid, $3::text, $4::text, $5::boolean);
 -- name: list_acts
 SELECT act_id, at, actor, act, order_id::text, event_id::text, reason, detail
 FROM relay.operator_acts ORDER BY act_id DESC LIMIT $1::int;
+
+-- name: advance_watermark
+SELECT * FROM relay.advance_watermark($1::text, $2::float8, $3::int);
+
+-- name: release_watermark
+UPDATE relay.watermark SET holder = NULL, lease_expires_at = '-infinity' WHERE holder = $1::text;
+
+-- name: watermark
+SELECT up_to, extract(epoch FROM clock_timestamp() - up_to)::float8 AS lag_seconds, clock_timestamp() AS now
+FROM relay.watermark;
+
+-- name: digest
+-- Of what was sent in one bucket, by shard. Parked events may still come, so they keep it open.
+SELECT
+    shards.shard,
+    count(outbox.event_id) FILTER (WHERE outbox.status = 'SENT') AS count,
+    encode(sha256(coalesce(string_agg(uuid_send(outbox.event_id) || sha256(outbox.payload), ''::bytea ORDER BY outbox.event_id)
+        FILTER (WHERE outbox.status = 'SENT'), ''::bytea)), 'hex') AS hash,
+    coalesce(bool_or(outbox.status = 'PARKED'), false) AS any_parked
+FROM relay.shards LEFT JOIN orders.outbox
+    ON outbox.shard = shards.shard AND outbox.occurred_at >= $1::timestamptz AND outbox.occurred_at < $2::timestamptz
+WHERE $3::smallint IS NULL OR shards.shard = $3::smallint
+GROUP BY shards.shard ORDER BY shards.shard;
+
+-- name: events_of_order
+-- As many as are within $5 bytes, but never less than one; `further` tells of each whether there are any after it.
+WITH events AS MATERIALIZED (
+    SELECT * FROM orders.outbox WHERE order_id = $1::uuid AND sequence BETWEEN $2::bigint AND $3::bigint
+    ORDER BY sequence LIMIT $4::bigint + 1
+), sized AS (
+    SELECT *, sum(octet_length(payload)) OVER (ORDER BY sequence ROWS UNBOUNDED PRECEDING) AS bytes,
+           lead(sequence) OVER (ORDER BY sequence) IS NOT NULL AS further
+    FROM events
+)
+SELECT event_id, order_id, sequence, type, occurred_at, status, shard, payload, sha256(payload) AS hash, further
+FROM sized WHERE bytes <= $5::bigint OR bytes = octet_length(payload) ORDER BY sequence LIMIT $4::bigint;
+
+-- name: events_of_bucket
+SELECT event_id, order_id, sequence, type, occurred_at, status, shard, sha256(payload) AS hash FROM orders.outbox
+WHERE shard = $1::smallint AND occurred_at >= $2::timestamptz AND occurred_at < $3::timestamptz AND event_id > $4::uuid
+ORDER BY event_id LIMIT $5::int;
+
+-- name: removed_up_to
+-- The newest moment of which events have been removed.
+SELECT removed_up_to FROM relay.watermark;

@@ -9,6 +9,7 @@ from services.relay.drain import Drain
 from services.relay.leases import Keeper
 from services.relay.settings import RelaySettings
 from services.relay.wakeup import Wakeup
+from services.relay.watermark import Watermark
 from shared.postgres import Pool
 from shared.process import background
 
@@ -22,6 +23,7 @@ class Relay:
         self._pool = pool
         self.broker = Broker(settings, SHARDS)
         self._keeper = Keeper(settings, pool, self.broker, lambda shard: Drain(settings, self.broker, shard))
+        self._watermark = Watermark(settings, pool, self.broker)
         self._wakeup = Wakeup(settings, self.drains)
 
     def drains(self) -> Sequence[Drain]:
@@ -34,6 +36,7 @@ class Relay:
             async with (
                 background("backlog", lambda: backlog.measure(self._pool)),
                 background("wakeup", self._wakeup.run),
+                background("watermark", lambda: self._watermark.run(stop)),
             ):
                 await self._keeper.run(stop)
         finally:

@@ -1,5 +1,6 @@
-"""What the topic holds, for machines: a JSON Schema for each type of event and an AsyncAPI document, generated from the
-models in shared/contracts/events.py. `python -m services.relay.schemas FOLDER` writes them to files."""
+"""What the topics hold, for machines: a JSON Schema for each type of event and an AsyncAPI document, generated from the
+models in shared/contracts/events.py and announcements.py. `python -m services.relay.schemas FOLDER` writes them to
+files."""
 
 import json
 import sys
@@ -11,6 +12,8 @@ from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue, models_json_schema
 from pydantic_core import core_schema
 
+from services.relay import announcements
+from services.relay.announcements import WATERMARK, OrderWatermark
 from shared.contracts.events import EVENTS, SOURCE, TOPIC
 
 Schema = dict[str, Any]
@@ -18,6 +21,7 @@ Schema = dict[str, Any]
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 KAFKA_BINDING = "0.5.0"  # the version of AsyncAPI's description of Kafka
 _UUID = {"type": "string", "format": "uuid"}
+MODELS: Mapping[str, type[BaseModel]] = {**EVENTS, WATERMARK: OrderWatermark}
 
 
 class _ForReaders(GenerateJsonSchema):
@@ -41,23 +45,23 @@ class _ForReaders(GenerateJsonSchema):
 
 def schema_of(type_: str) -> Schema:
     """Return the JSON Schema of an event's data. Raises KeyError for a type that there is not."""
-    found = EVENTS[type_].model_json_schema(schema_generator=_ForReaders)
+    found = MODELS[type_].model_json_schema(schema_generator=_ForReaders)
     return {"$schema": DIALECT, **found, "title": type_}
 
 
 def schemas() -> Mapping[str, Schema]:
     """Return all of them by type."""
-    return {type_: schema_of(type_) for type_ in EVENTS}
+    return {type_: schema_of(type_) for type_ in MODELS}
 
 
 def asyncapi(topic: str, version: str) -> Schema:
     """Return the AsyncAPI document of a topic that this version publishes to."""
     _, definitions = models_json_schema(
-        [(model, "validation") for model in EVENTS.values()],
+        [(model, "validation") for model in MODELS.values()],
         schema_generator=_ForReaders,
         ref_template="#/components/schemas/{model}",
     )
-    channel = "#/channels/orders"
+    channel, watermarks = "#/channels/orders", "#/channels/watermarks"
     return {
         "asyncapi": "3.0.0",
         "info": {
@@ -74,7 +78,13 @@ def asyncapi(topic: str, version: str) -> Schema:
                 "description": "Partitioned by key, the order's id: all events of an order are in one partition.",
                 "messages": {type_: {"$ref": f"#/components/messages/{type_}"} for type_ in EVENTS},
                 "bindings": {"kafka": {"topic": topic, "bindingVersion": KAFKA_BINDING}},
-            }
+            },
+            "watermarks": {
+                "address": f"{topic}.watermarks",
+                "description": "One partition, compacted: whoever comes late finds the newest one.",
+                "messages": {WATERMARK: {"$ref": f"#/components/messages/{WATERMARK}"}},
+                "bindings": {"kafka": {"topic": f"{topic}.watermarks", "bindingVersion": KAFKA_BINDING}},
+            },
         },
         "operations": {
             "publish": {
@@ -82,10 +92,20 @@ def asyncapi(topic: str, version: str) -> Schema:
                 "channel": {"$ref": channel},
                 "summary": "The relay publishes every event that was committed with its order.",
                 "messages": [{"$ref": f"{channel}/messages/{type_}"} for type_ in EVENTS],
-            }
+            },
+            "announce": {
+                "action": "send",
+                "channel": {"$ref": watermarks},
+                "summary": "The relay tells how far the events are complete: every few seconds while it changes, else "
+                "once a minute.",
+                "messages": [{"$ref": f"{watermarks}/messages/{WATERMARK}"}],
+            },
         },
         "components": {
-            "messages": {type_: _message(type_, model) for type_, model in EVENTS.items()},
+            "messages": {
+                **{type_: _message(type_, model) for type_, model in EVENTS.items()},
+                WATERMARK: _watermark_message(topic),
+            },
             "schemas": definitions["$defs"],
         },
     }
@@ -93,12 +113,35 @@ def asyncapi(topic: str, version: str) -> Schema:
 
 def _message(type_: str, model: type[BaseModel]) -> Schema:
     return {
+        **_common(type_, model),
+        "headers": _headers(type_),
+        "bindings": {"kafka": {"key": {**_UUID, "description": "order_id"}, "bindingVersion": KAFKA_BINDING}},
+    }
+
+
+def _watermark_message(topic: str) -> Schema:
+    own = {
+        "ce_source": {"const": announcements.SOURCE},
+        "ce_time": {"type": "string", "format": "date-time", "description": "up_to"},
+        "ce_subject": {"const": topic},
+    }
+    left_out = {"ce_sequence", "ce_traceparent"}
+    found = _headers(WATERMARK)
+    properties = {name: schema for name, schema in found["properties"].items() if name not in left_out}
+    properties |= {name: {"type": "string", **schema} for name, schema in own.items()}
+    return {
+        **_common(WATERMARK, OrderWatermark),
+        "headers": {"type": "object", "properties": properties, "required": list(properties)},
+        "bindings": {"kafka": {"key": {"type": "string", "const": topic}, "bindingVersion": KAFKA_BINDING}},
+    }
+
+
+def _common(type_: str, model: type[BaseModel]) -> Schema:
+    return {
         "name": type_,
         "summary": model.__doc__,
         "contentType": "application/json",
-        "headers": _headers(type_),
         "payload": {"$ref": f"#/components/schemas/{model.__name__}"},
-        "bindings": {"kafka": {"key": {**_UUID, "description": "order_id"}, "bindingVersion": KAFKA_BINDING}},
     }
 
 

@@ -50,10 +50,18 @@ class RelaySettings(ServiceSettings):
     # Also Kafka's transaction timeout: how long a relay that died in a transaction can hold readers back.
     kafka_timeout_seconds: Annotated[float, Field(ge=0.5, le=600)] = 10.0
 
+    # How often the watermark moves; each time costs a call of the database and one of Kafka.
+    watermark_interval_seconds: Annotated[float, Field(ge=0.05, le=60)] = 2.0
+
     @property
     def position_topic(self) -> str:
         """Return the compacted topic that tells which batch was committed last; one partition a shard."""
         return f"{self.topic}.positions"
+
+    @property
+    def watermark_topic(self) -> str:
+        """Return the topic that tells how far the other one is complete."""
+        return f"{self.topic}.watermarks"
 
     def shard_name(self, shard: int) -> str:
         """Return the name of a shard in Kafka: its transactional id and the key of its positions."""

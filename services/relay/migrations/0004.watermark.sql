@@ -1,0 +1,89 @@
+-- Up to which moment everything that was committed is published, and whose duty it is to find out.
+-- depends: 0002.parked
+
+CREATE TABLE relay.watermark (
+    single           boolean PRIMARY KEY DEFAULT true CHECK (single),
+    epoch            bigint NOT NULL DEFAULT 0,
+    holder           text,
+    lease_expires_at timestamptz NOT NULL DEFAULT '-infinity',
+    -- Everything up to here is published, but for what is parked; null until that was found once.
+    up_to            timestamptz,
+    missing          jsonb NOT NULL DEFAULT '[]',
+    missing_count    bigint NOT NULL DEFAULT 0,
+    -- The next moment to close, and the id of the transaction that marked it.
+    mark_at          timestamptz,
+    mark_xid         xid8,
+    -- The newest moment of which events have been removed, if any have.
+    removed_up_to    timestamptz
+) WITH (
+    -- One row, updated every few seconds.
+    fillfactor = 20, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 500
+);
+
+INSERT INTO relay.watermark DEFAULT VALUES;
+
+-- Take the duty or keep it, close the marked moment if it can be closed, and mark the next one.
+--
+-- A moment T is marked together with the id X of the marking transaction, which is given after T was read. An event's
+-- moment is read after its transaction has an id (orders.outbox.occurred_at), so whoever wrote an event of a moment up
+-- to T has an id below X. Once no transaction with an id up to X runs any more, every event up to T that will ever be is
+-- there to be seen; once none of them is PENDING, all are published.
+--
+-- Not the snapshot's xmax in X's place: that is one above the highest *ended* transaction, and transactions that run
+-- may have ids above it.
+--
+-- Whether transactions have ended, what is pending and what is parked are seen in one snapshot: an event that an
+-- operator gives back between two of them would be neither pending in one nor parked in the other.
+--
+-- Whoever takes the duty marks anew: the old mark's id means nothing in a database that was restored from a dump. The
+-- watermark never goes back; when the clock does, it stands until the clock has caught up with it.
+--
+-- Returns nothing if another replica has the duty.
+CREATE FUNCTION relay.advance_watermark(p_holder text, p_lease_seconds double precision, p_missing_max integer)
+RETURNS TABLE (epoch bigint, up_to timestamptz, missing jsonb, missing_count bigint)
+LANGUAGE plpgsql
+SET enable_seqscan = off
+SET jit = off
+AS $$
+#variable_conflict use_column
+DECLARE
+    v_now timestamptz := clock_timestamp();
+    v_was relay.watermark;
+    v_closed boolean;
+    v_missing jsonb;
+    v_missing_count bigint;
+BEGIN
+    IF pg_current_xact_id_if_assigned() IS NOT NULL THEN
+        RAISE EXCEPTION 'a moment has to be read before its transaction has an id';
+    END IF;
+    SELECT * INTO v_was FROM relay.watermark;
+    IF v_was.holder = p_holder AND v_was.mark_at IS NOT NULL THEN
+        SELECT
+            pg_snapshot_xmin(pg_current_snapshot()) > v_was.mark_xid AND NOT EXISTS (
+                SELECT FROM orders.outbox WHERE status = 'PENDING' AND occurred_at <= v_was.mark_at
+            ),
+            coalesce(jsonb_agg(jsonb_build_object('order_id', order_id, 'sequence', sequence) ORDER BY order_id, sequence)
+                FILTER (WHERE place <= p_missing_max), '[]'),
+            count(order_id)
+        INTO v_closed, v_missing, v_missing_count
+        FROM (
+            SELECT order_id, sequence, row_number() OVER (ORDER BY order_id, sequence) AS place FROM orders.outbox
+            WHERE status = 'PARKED' AND occurred_at <= v_was.mark_at
+        ) AS parked;
+    END IF;
+
+    RETURN QUERY
+    UPDATE relay.watermark SET
+        epoch = epoch + CASE WHEN holder IS DISTINCT FROM p_holder THEN 1 ELSE 0 END,
+        holder = p_holder,
+        lease_expires_at = clock_timestamp() + make_interval(secs => p_lease_seconds),
+        up_to = CASE WHEN v_closed THEN greatest(up_to, mark_at) ELSE up_to END,
+        missing = CASE WHEN v_closed THEN v_missing ELSE missing END,
+        missing_count = CASE WHEN v_closed THEN v_missing_count ELSE missing_count END,
+        mark_at = CASE WHEN holder = p_holder AND NOT v_closed THEN mark_at ELSE v_now END,
+        mark_xid = CASE WHEN holder = p_holder AND NOT v_closed THEN mark_xid ELSE pg_current_xact_id() END
+    WHERE (holder IS NULL OR holder = p_holder OR lease_expires_at < v_now)
+        AND epoch = v_was.epoch AND mark_at IS NOT DISTINCT FROM v_was.mark_at
+    RETURNING epoch, up_to, missing, missing_count;
+END
+$$;

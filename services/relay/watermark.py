@@ -1,0 +1,171 @@
+"""The duty of one replica: find out up to which moment everything is published, and tell it on a topic of its own.
+
+The order of the steps is what makes the word true: first the database says that every event up to the moment is SENT,
+then Kafka is asked how far its topic goes, then both are told.
+"""
+
+import asyncio
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import structlog
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+
+from services.relay import metrics, store
+from services.relay.announcements import SOURCE, WATERMARK, OrderWatermark
+from services.relay.broker import Broker, BrokerFailed, bounded
+from services.relay.records import Header
+from services.relay.settings import RelaySettings
+from services.relay.store import Reached
+from services.relay.waiting import waited
+from shared.http.server import encode
+from shared.ids import uuid7
+from shared.postgres import Pool
+from shared.refusals import Unavailable
+
+log = structlog.get_logger()
+
+MISSING_MAX = 100  # parked orders beyond that are for operators to look at, not for consumers
+IDLE_SECONDS = 60.0  # how long consumers hear nothing while nothing changes
+# What was on the topic when a change was seen may be younger than the moment told with it, and than the moment marked
+# by then; the one after those is younger than what was seen.
+MOVES_AFTER_CHANGE = 2
+STOP_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What was announced last and when, by this process' clock; and how many further moments are worth telling although
+    nothing else changes."""
+
+    up_to: datetime
+    body: dict[str, Any]
+    at: float
+    moves: int
+
+
+class Watermark:
+    """Holds the duty if nobody else does, and does it."""
+
+    def __init__(self, settings: RelaySettings, pool: Pool, broker: Broker) -> None:
+        self._settings = settings
+        self._pool = pool
+        self._broker = broker
+        self._kafka: tuple[AIOKafkaProducer, AIOKafkaConsumer] | None = None
+        self._told: Told | None = None
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Advance and announce until `stop` is set; then leave the duty to others at once."""
+        try:
+            while not stop.is_set():
+                try:
+                    await self._once()
+                except Unavailable as error:
+                    log.warning("watermark not advanced", detail=str(error))
+                except BrokerFailed as error:
+                    log.warning("watermark not announced", detail=str(error))
+                    await self._close()
+                await waited(stop, self._settings.watermark_interval_seconds)
+        finally:
+            await self._give_up()
+
+    async def _once(self) -> None:
+        started = asyncio.get_running_loop().time()
+        lease_seconds = self._lease_seconds
+        async with self._pool.connection() as connection:
+            reached = await store.advance_watermark(connection, self._settings.replica, lease_seconds, MISSING_MAX)
+            how_far = await store.watermark(connection)
+        metrics.WATERMARK_LAG.set(0 if how_far.lag_seconds is None else how_far.lag_seconds)
+        if reached is None:
+            self._told = None
+            await self._close()
+        elif reached.up_to is not None:
+            await self._announce(reached, reached.up_to, started + lease_seconds)
+
+    @property
+    def _lease_seconds(self) -> float:
+        # Longer than a step takes at its worst, so that a slow broker doesn't make the duty change hands.
+        return 2 * (self._settings.watermark_interval_seconds + self._settings.kafka_timeout_seconds)
+
+    async def _announce(self, reached: Reached, up_to: datetime, deadline: float) -> None:
+        """Tell what was reached, unless consumers know it."""
+        await self._broker.ensure_topics()
+        producer, consumer = await self._open()
+        offsets = await self._offsets(consumer)
+        body = {"partitions": offsets, "missing": reached.missing, "missing_count": reached.missing_count}
+        now = asyncio.get_running_loop().time()
+        told = self._told
+        moves = MOVES_AFTER_CHANGE
+        if told is not None and told.body == body:
+            moves = max(0, told.moves - (up_to > told.up_to))
+            if (up_to == told.up_to or told.moves == 0) and now - told.at < IDLE_SECONDS:
+                return
+        if now > deadline:
+            return  # this process was paused: another may have told more
+        event = OrderWatermark.model_validate({"up_to": up_to, "topic": self._settings.topic, **body}, strict=False)
+        async with bounded(self._settings.kafka_timeout_seconds):
+            await producer.send_and_wait(
+                self._settings.watermark_topic,
+                key=self._settings.topic.encode(),
+                value=encode(event.model_dump(mode="json")),
+                headers=headers(self._settings.topic, up_to),
+            )
+        self._told = Told(up_to, body, now, moves)
+        metrics.WATERMARKS.inc()
+
+    async def _offsets(self, consumer: AIOKafkaConsumer) -> dict[str, int]:
+        """Return the end of each partition, transactions under way included.
+
+        Not the end of what `read_committed` readers see: another shard's open transaction may hold that back before
+        records that are committed already.
+        """
+        partitions = [TopicPartition(self._settings.topic, number) for number in await self._broker.partitions()]
+        async with bounded(self._settings.kafka_timeout_seconds):
+            ends = await consumer.end_offsets(partitions)
+        return {str(partition.partition): ends[partition] for partition in partitions}
+
+    async def _open(self) -> tuple[AIOKafkaProducer, AIOKafkaConsumer]:
+        if self._kafka is None:
+            common: dict[str, Any] = {
+                "bootstrap_servers": self._settings.kafka_bootstrap_servers,
+                "client_id": f"{self._settings.replica}-watermark",
+                "request_timeout_ms": int(self._settings.kafka_timeout_seconds * 1000),
+            }
+            self._kafka = (
+                AIOKafkaProducer(enable_idempotence=True, **common),
+                AIOKafkaConsumer(group_id=None, isolation_level="read_uncommitted", **common),
+            )
+            async with bounded(self._settings.kafka_timeout_seconds):
+                for client in self._kafka:
+                    await client.start()
+        return self._kafka
+
+    async def _close(self) -> None:
+        clients, self._kafka = self._kafka, None
+        try:
+            async with bounded(STOP_SECONDS):
+                await asyncio.gather(*(client.stop() for client in clients or ()))
+        except BrokerFailed:
+            pass  # their connections close with the broker or with the process
+
+    async def _give_up(self) -> None:
+        await self._close()
+        try:
+            async with self._pool.connection() as connection:
+                await store.release_watermark(connection, self._settings.replica)
+        except Unavailable:
+            pass  # the lease ends by itself
+
+
+def headers(topic: str, up_to: datetime) -> list[Header]:
+    """Return the CloudEvents attributes of a watermark as Kafka headers."""
+    return [
+        ("ce_specversion", b"1.0"),
+        ("ce_source", SOURCE.encode()),
+        ("content-type", b"application/json"),
+        ("ce_id", str(uuid7()).encode()),
+        ("ce_type", WATERMARK.encode()),
+        ("ce_time", up_to.isoformat().replace("+00:00", "Z").encode()),
+        ("ce_subject", topic.encode()),
+    ]

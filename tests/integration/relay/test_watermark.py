@@ -1,0 +1,241 @@
+"""The watermark: a moment up to which everything that was committed is on the topic, and where on the topic that is."""
+
+import json
+from collections.abc import AsyncIterator
+from datetime import datetime
+from typing import Any
+
+import asyncpg
+import pytest
+from jsonschema import Draft202012Validator
+
+from services.relay import store
+from services.relay.schemas import schema_of
+from services.relay.settings import RelaySettings
+from services.relay.store import Reached
+from shared.ids import uuid7
+from tests.infrastructure.databases import Database
+from tests.infrastructure.waiting import eventually
+from tests.integration.relay.world import Event, World, header, identity, order_in, write
+
+LEASE_SECONDS = 60.0
+
+
+@pytest.fixture
+async def relay_role(world: World) -> AsyncIterator[asyncpg.Connection]:
+    connection = await asyncpg.connect(world.url)
+    await connection.set_type_codec("jsonb", encoder=json.dumps, decoder=json.loads, schema="pg_catalog")
+    yield connection
+    await connection.close()
+
+
+@pytest.fixture
+async def writer(migrated: Database) -> AsyncIterator[asyncpg.Connection]:
+    """A connection of its own, whose transactions stay open as long as the test wants."""
+    connection = await asyncpg.connect(migrated.url)
+    yield connection
+    await connection.close()
+
+
+async def step(connection: asyncpg.Connection, holder: str = "one") -> Reached:
+    reached = await store.advance_watermark(connection, holder, LEASE_SECONDS, 3)
+    assert reached is not None
+    return reached
+
+
+async def up_to(connection: asyncpg.Connection) -> datetime | None:
+    return (await step(connection)).up_to
+
+
+async def sent(connection: asyncpg.Connection) -> None:
+    await connection.execute(
+        "UPDATE orders.outbox SET status = 'SENT', sent_at = clock_timestamp() WHERE status = 'PENDING'"
+    )
+
+
+async def test_an_event_has_its_moment_when_its_transaction_has_an_id_and_not_before(
+    world: World, writer: asyncpg.Connection
+) -> None:
+    async with writer.transaction():
+        began = await writer.fetchval("SELECT now()")
+        before = await world.connection.fetchval("SELECT clock_timestamp()")
+        assert await writer.fetchval("SELECT pg_current_xact_id_if_assigned()") is None
+        outbox_id = await Event(uuid7(), 1).insert(writer)
+    occurred_at = await writer.fetchval("SELECT occurred_at FROM orders.outbox WHERE outbox_id = $1", outbox_id)
+    assert began < before < occurred_at
+    default = await writer.fetchval("""
+        SELECT pg_get_expr(adbin, adrelid) FROM pg_attrdef JOIN pg_attribute ON attrelid = adrelid AND attnum = adnum
+        WHERE adrelid = 'orders.outbox'::regclass AND attname = 'occurred_at'
+    """)
+    assert default.index("pg_current_xact_id()") < default.index("clock_timestamp()")
+
+
+async def test_a_moment_is_not_closed_while_a_transaction_that_may_have_written_before_it_runs(
+    world: World, relay_role: asyncpg.Connection, writer: asyncpg.Connection
+) -> None:
+    assert await up_to(relay_role) is None, "the first step only marks"
+    first = await up_to(relay_role)
+    transaction = writer.transaction()
+    await transaction.start()
+    outbox_id = await Event(uuid7(), 1).insert(writer)
+    occurred_at = await writer.fetchval("SELECT occurred_at FROM orders.outbox WHERE outbox_id = $1", outbox_id)
+    # The mark before the transaction may still be closed, one after it may not, however often it is tried.
+    reached = [await up_to(relay_role) for _ in range(4)]
+    assert first is not None
+    assert max(filter(None, reached)) < occurred_at
+    await transaction.commit()
+    assert [await up_to(relay_role) for _ in range(3)] == [reached[-1]] * 3, "it is pending now"
+    await sent(world.connection)
+    last = await up_to(relay_role), await up_to(relay_role)
+    assert last[1] is not None
+    assert last[1] > occurred_at
+
+
+async def test_of_two_transactions_that_run_the_one_with_the_higher_id_holds_the_watermark_too(
+    relay_role: asyncpg.Connection, writer: asyncpg.Connection, world: World
+) -> None:
+    """Its id is above the snapshot's xmax, the highest that has ended: that alone would not see it."""
+    other = world.connection
+    await up_to(relay_role)
+    low, high = writer.transaction(), other.transaction()
+    await low.start()
+    await Event(uuid7(), 1).insert(writer)
+    await high.start()
+    outbox_id = await Event(uuid7(), 1).insert(other)
+    occurred_at = await other.fetchval("SELECT occurred_at FROM orders.outbox WHERE outbox_id = $1", outbox_id)
+    await up_to(relay_role)
+    await up_to(relay_role)
+    await low.rollback()
+    reached = [await up_to(relay_role) for _ in range(3)]
+    assert all(moment is None or moment < occurred_at for moment in reached)
+    await high.rollback()
+    assert (await up_to(relay_role), await up_to(relay_role))[1] > occurred_at  # type: ignore[operator]
+
+
+async def test_what_is_parked_does_not_hold_the_watermark_but_is_named_as_far_as_there_is_room(
+    world: World, relay_role: asyncpg.Connection
+) -> None:
+    orders = sorted([order_in(0) for _ in range(5)])
+    await write(world.connection, [Event(order, 1) for order in orders])
+    await world.connection.execute("UPDATE orders.outbox SET status = 'PARKED', parked_at = now(), parked_reason = 'x'")
+    await step(relay_role)
+    reached = await step(relay_role)
+    assert reached.up_to is not None
+    assert reached.missing_count == 5
+    assert reached.missing == [{"order_id": str(order), "sequence": 1} for order in orders[:3]]
+    await world.connection.execute(
+        "UPDATE orders.outbox SET status = 'PENDING', parked_at = NULL, parked_reason = NULL"
+    )
+    assert (await step(relay_role)).up_to == reached.up_to, "given back: it holds the watermark like any other"
+    await sent(world.connection)
+    reached = await step(relay_role)
+    assert (reached.missing, reached.missing_count) == ([], 0)
+
+
+async def test_one_replica_has_the_duty_until_it_leaves_it_or_its_lease_is_over(
+    world: World, relay_role: asyncpg.Connection
+) -> None:
+    first = await step(relay_role, "one")
+    assert await store.advance_watermark(relay_role, "two", LEASE_SECONDS, 3) is None
+    await store.release_watermark(relay_role, "two")
+    assert await store.advance_watermark(relay_role, "two", LEASE_SECONDS, 3) is None, "not its own to leave"
+    await store.release_watermark(relay_role, "one")
+    second = await step(relay_role, "two")
+    await world.connection.execute("UPDATE relay.watermark SET lease_expires_at = now() - interval '1 second'")
+    third = await step(relay_role, "one")
+    assert (first.epoch, second.epoch, third.epoch) == (1, 2, 3)
+
+
+async def test_whoever_takes_the_duty_marks_anew_since_ids_of_another_database_mean_nothing(
+    world: World, relay_role: asyncpg.Connection
+) -> None:
+    await step(relay_role, "one")
+    await world.connection.execute("UPDATE relay.watermark SET mark_xid = '1', lease_expires_at = '-infinity'")
+    assert (await step(relay_role, "two")).up_to is None
+    assert await world.connection.fetchval("SELECT mark_xid::text::bigint > 1 FROM relay.watermark")
+
+
+async def test_when_the_clock_goes_back_the_watermark_stands(world: World, relay_role: asyncpg.Connection) -> None:
+    await step(relay_role)
+    await world.connection.execute("UPDATE relay.watermark SET up_to = now() + interval '1 hour'")
+    ahead = await world.connection.fetchval("SELECT up_to FROM relay.watermark")
+    assert [await up_to(relay_role) for _ in range(3)] == [ahead] * 3
+
+
+async def test_a_moment_cannot_be_read_in_a_transaction_that_has_its_id_already(relay_role: asyncpg.Connection) -> None:
+    async with relay_role.transaction():
+        await relay_role.execute("SELECT pg_current_xact_id()")
+        with pytest.raises(asyncpg.RaiseError):
+            await step(relay_role)
+
+
+SOON: dict[str, Any] = {"watermark_interval_seconds": 0.05}
+
+
+async def test_at_the_offsets_of_a_watermark_a_reader_has_everything_up_to_its_moment(world: World) -> None:
+    orders = [uuid7() for _ in range(20)]
+    async with world.relay(**SOON), world.reader() as reader:
+        for sequence in (1, 2, 3):
+            await write(world.connection, [Event(order, sequence) for order in orders])
+        await world.until_sent(60)
+        last = await world.connection.fetchval("SELECT max(occurred_at) FROM orders.outbox")
+        async with world.reader(f"{world.topic}.watermarks") as watermarks:
+
+            async def beyond() -> dict[str, Any] | None:
+                await watermarks.more()
+                told = [json.loads(record.value) for record in watermarks.records]
+                return next((one for one in told if datetime.fromisoformat(one["up_to"]) >= last), None)
+
+            body = await eventually(beyond, 20, "a watermark beyond the last event")
+            record = watermarks.records[-1]
+        records = await reader.to_the_end()
+    assert body is not None
+    Draft202012Validator(schema_of("order.watermark.v1")).validate(body)
+    within = [identity(one) for one in records if one.offset < body["partitions"][str(one.partition)]]
+    assert len(set(within)) == 60
+    assert record.key == world.topic.encode()
+    assert header(record, "ce_type") == "order.watermark.v1"
+    assert header(record, "ce_source") == "/services/relay"
+    assert header(record, "ce_subject") == world.topic
+    moments = [json.loads(one.value)["up_to"] for one in watermarks.records]
+    assert moments == sorted(moments)
+
+
+async def test_while_nothing_changes_nothing_is_told_until_the_minute_is_over(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with world.relay(**SOON), world.reader(f"{world.topic}.watermarks") as watermarks:
+        await watermarks.until(3)
+        await moved(world, 5)
+        assert len(await watermarks.to_the_end()) == 3
+        monkeypatch.setattr("services.relay.watermark.IDLE_SECONDS", 0.0)
+        await watermarks.until(5)
+
+
+async def moved(world: World, times: int) -> None:
+    """Wait until the watermark moved so many times."""
+    query = "SELECT up_to FROM relay.watermark"
+    for _ in range(times):
+        was = await world.connection.fetchval(query)
+        await eventually(lambda was=was: differs(world, query, was), 20, "the watermark to move")
+
+
+async def differs(world: World, query: str, was: Any) -> bool:
+    return bool(await world.connection.fetchval(query) != was)
+
+
+async def test_of_two_replicas_one_tells_and_the_other_goes_on_when_it_stops(world: World) -> None:
+    query = "SELECT holder FROM relay.watermark"
+    async with world.relay(replica="b", **SOON):
+        async with world.relay(replica="a", **SOON):
+            await moved(world, 3)
+            holder = await world.connection.fetchval(query)
+            assert holder in ("a", "b")
+        await moved(world, 3)
+        assert await world.connection.fetchval(query) == "b"
+
+
+def test_an_interval_that_is_none_is_refused() -> None:
+    common = {"database_url": "postgresql://x", "kafka_bootstrap_servers": "x:1"}
+    with pytest.raises(ValueError, match="watermark_interval_seconds"):
+        RelaySettings(**common, watermark_interval_seconds=0)  # type: ignore[arg-type]
