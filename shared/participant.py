@@ -76,17 +76,22 @@ def decide(
     stored: Mapping[OutcomeKey, Outcome],
     do: Callable[[C], Mapping[str, Any]],
     undo: Callable[[C], Mapping[str, Any]],
+    past: Collection[UUID] = (),
 ) -> Verdict:
     """Decide a batch in arrival order.
 
     `closed`: the gates that are closed. `stored`: the outcomes that earlier batches stored. `do` and `undo`
     apply one command to the caller's working copy and return its result; `do` raises Refusal when the rules
     say no, and has then changed nothing. The gate is asked before the stored outcome: once undone, even a
-    repeat of what was applied is refused.
+    repeat of what was applied is refused. `past`: the gates so old that what was stored of them may be gone:
+    nobody knows any more whether a do is a repeat, so it is refused; an undo asks only what is there to reverse.
     """
     verdict = Verdict()
     for command in commands:
-        verdict.outcomes.append(_decide_one(command, closed, stored, do, undo, verdict))
+        if command.gate in past and not command.undo:
+            verdict.outcomes.append(FENCED)
+        else:
+            verdict.outcomes.append(_decide_one(command, closed, stored, do, undo, verdict))
     return verdict
 
 

@@ -26,6 +26,10 @@ HttpUrl = Annotated[str, AfterValidator(_http_url)]
 # A year at the most: what is longer is a mistake, and infinity overflows clocks and Postgres' intervals.
 Seconds = Annotated[float, Field(gt=0, le=31_536_000)]
 Port = Annotated[int, Field(ge=1, le=65535)]
+# The same for every service: what one forgets of an order, the others must not ask for. A week is far more than any
+# command is late.
+RetentionDays = Annotated[int, Field(ge=7, le=36_500, validation_alias="RETENTION_DAYS")]
+RETENTION_DAYS = 90
 
 
 class ServiceSettings(BaseSettings):

@@ -117,14 +117,15 @@ def decide(
     stored: Mapping[OutcomeKey, Outcome],
     accounts: Mapping[UserId, Account],
     paid: Mapping[OrderId, Mapping[UserId, int]],
+    past: Collection[UUID] = (),
 ) -> Decision:
     """Decide a batch in arrival order.
 
-    `closed`, `stored`: the gates and outcomes of the batch's orders. `accounts`: every one that exists of those
+    `closed`, `stored`, `past`: the protocol's, of the batch's orders. `accounts`: every one that exists of those
     the batch names or that paid for its orders. `paid`: what its orders paid so far, net of refunds, by account.
     """
     desk = _Desk(accounts, paid)
-    verdict = participant.decide(commands, closed, stored, desk.debit, desk.refund)
+    verdict = participant.decide(commands, closed, stored, desk.debit, desk.refund, past)
     changed = [account for account in desk.accounts.values() if account != accounts[account.user_id]]
     return Decision(verdict, desk.entries, changed)
 

@@ -23,7 +23,9 @@ SELECT order_id FROM unnest($1::uuid[]) AS t (order_id) ORDER BY order_id
 ON CONFLICT DO NOTHING;
 
 -- name: lock_gates
-SELECT order_id, closed FROM balances.gates
+SELECT order_id, closed,
+       order_id < (SELECT pruned_before FROM balances.horizon WHERE the_only) AND balances.is_dated(order_id) AS past
+FROM balances.gates
 WHERE order_id = ANY ($1::uuid[]) ORDER BY order_id FOR UPDATE;
 
 -- name: read_paid
@@ -81,3 +83,21 @@ FROM balances.entries;
 SELECT g.closed, o.type, o.attempt, o.applied, o.body, o.decided_at
 FROM balances.gates AS g LEFT JOIN balances.outcomes AS o USING (order_id)
 WHERE g.order_id = $1 ORDER BY o.decided_at, o.type, o.attempt;
+
+-- Retention ----------------------------------------------------------------------------------------------------
+
+-- name: raise_horizon
+UPDATE balances.horizon SET pruned_before = balances.first_id_after(now() - make_interval(days => $1))
+WHERE the_only AND pruned_before < balances.first_id_after(now() - make_interval(days => $1));
+
+-- name: lock_gates_to_prune
+SELECT order_id FROM balances.gates
+WHERE order_id > $1 AND order_id < (SELECT pruned_before FROM balances.horizon WHERE the_only)
+  AND balances.is_dated(order_id)
+ORDER BY order_id LIMIT $2 FOR UPDATE SKIP LOCKED;
+
+-- name: delete_outcomes
+DELETE FROM balances.outcomes WHERE order_id = ANY ($1::uuid[]);
+
+-- name: delete_gates
+DELETE FROM balances.gates WHERE order_id = ANY ($1::uuid[]);

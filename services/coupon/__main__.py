@@ -2,11 +2,14 @@
 
 import asyncio
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
+from uuid import UUID
 
 from services.coupon import store
 from services.coupon.api import CouponApi
 from services.coupon.batch import execute, understand
+from services.coupon.retention import prune_gates
 from services.coupon.settings import Settings
 from shared.command_desk import CommandDesk
 from shared.contracts.commands import CouponCommands
@@ -14,7 +17,8 @@ from shared.http.books import book_routes
 from shared.http.commands import command_route, outcomes_route
 from shared.http.server import HttpServer
 from shared.postgres import Pool, Session
-from shared.process import Service, main
+from shared.process import Service, background, main
+from shared.pruning import Pruner, Pruning
 
 
 async def serve(settings: Settings, stop: asyncio.Event) -> None:
@@ -36,7 +40,13 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             *book_routes(pool, store.list_holds, store.check_books),
         ]
         description = "Coupons, and the orders that reserve and redeem them."
-        await HttpServer("coupon", description, settings, routes, {"database": database}).run(stop)
+        pruner = Pruner(
+            pool,
+            [Pruning("gates", UUID(int=0), prune_gates)],
+            partial(store.raise_horizon, days=settings.retention_days),
+        )
+        async with background("pruner", pruner.run):
+            await HttpServer("coupon", description, settings, routes, {"database": database}).run(stop)
 
 
 if __name__ == "__main__":

@@ -152,14 +152,15 @@ def decide(
     stored: Mapping[OutcomeKey, Outcome],
     coupons: Mapping[CouponId, Coupon],
     moment: datetime,
+    past: Collection[UUID] = (),
 ) -> Decision:
     """Decide a batch in arrival order.
 
-    `closed`, `stored`: the gates and outcomes of the batch's orders. `coupons`: every coupon that the batch names
+    `closed`, `stored`, `past`: the protocol's, of the batch's orders. `coupons`: every coupon that the batch names
     or that its orders reserved or redeemed. `moment`: the time at which coupons must be valid, by the database.
     """
     desk = _Desk(coupons, moment)
-    verdict = participant.decide(commands, closed, stored, desk.use, desk.release)
+    verdict = participant.decide(commands, closed, stored, desk.use, desk.release, past)
     return Decision(verdict, [coupon for coupon in desk.coupons.values() if coupon != coupons[coupon.coupon_id]])
 
 

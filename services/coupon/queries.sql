@@ -40,7 +40,9 @@ SELECT order_id FROM unnest($1::uuid[]) AS t (order_id) ORDER BY order_id
 ON CONFLICT DO NOTHING;
 
 -- name: lock_gates
-SELECT order_id, closed, now() AS moment FROM coupons.gates
+SELECT order_id, closed, now() AS moment,
+       order_id < (SELECT pruned_before FROM coupons.horizon WHERE the_only) AND coupons.is_dated(order_id) AS past
+FROM coupons.gates
 WHERE order_id = ANY ($1::uuid[]) ORDER BY order_id FOR UPDATE;
 
 -- name: lock_coupons
@@ -85,3 +87,21 @@ FROM coupons.coupons;
 SELECT g.closed, o.type, o.attempt, o.applied, o.body, o.decided_at
 FROM coupons.gates AS g LEFT JOIN coupons.outcomes AS o USING (order_id)
 WHERE g.order_id = $1 ORDER BY o.decided_at, o.type, o.attempt;
+
+-- Retention ----------------------------------------------------------------------------------------------------
+
+-- name: raise_horizon
+UPDATE coupons.horizon SET pruned_before = coupons.first_id_after(now() - make_interval(days => $1))
+WHERE the_only AND pruned_before < coupons.first_id_after(now() - make_interval(days => $1));
+
+-- name: lock_gates_to_prune
+SELECT order_id FROM coupons.gates
+WHERE order_id > $1 AND order_id < (SELECT pruned_before FROM coupons.horizon WHERE the_only)
+  AND coupons.is_dated(order_id)
+ORDER BY order_id LIMIT $2 FOR UPDATE SKIP LOCKED;
+
+-- name: delete_outcomes
+DELETE FROM coupons.outcomes WHERE order_id = ANY ($1::uuid[]);
+
+-- name: delete_gates
+DELETE FROM coupons.gates WHERE order_id = ANY ($1::uuid[]);

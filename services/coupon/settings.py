@@ -2,7 +2,7 @@
 
 from pydantic_settings import SettingsConfigDict
 
-from shared.settings import Port, ServiceSettings
+from shared.settings import RETENTION_DAYS, Port, RetentionDays, ServiceSettings
 
 
 class Settings(ServiceSettings):
@@ -11,3 +11,4 @@ class Settings(ServiceSettings):
     model_config = SettingsConfigDict(env_prefix="COUPON_")
 
     port: Port = 8003
+    retention_days: RetentionDays = RETENTION_DAYS

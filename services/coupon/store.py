@@ -9,6 +9,7 @@ from uuid import UUID
 import asyncpg
 
 from services.coupon.domain import Coupon, CouponExists, CouponId, Decision, Status
+from shared.gates import sort_gates
 from shared.http.books import book_check
 from shared.participant import Outcome, OutcomeKey
 from shared.postgres import Connection, Row, load_queries
@@ -72,10 +73,10 @@ async def open_gates(db: Connection, orders: Sequence[UUID]) -> None:
     await db.execute(SQL["open_gates"], orders)
 
 
-async def lock_gates(db: Connection, orders: Sequence[UUID]) -> tuple[set[UUID], datetime]:
-    """Lock the gates in order of id; return those that are closed, and the transaction's time."""
+async def lock_gates(db: Connection, orders: Sequence[UUID]) -> tuple[set[UUID], set[UUID], datetime]:
+    """Lock the gates in order of id; return those closed, those past, and the time. Raises Unavailable."""
     rows = await db.fetch(SQL["lock_gates"], orders)
-    return {row["order_id"] for row in rows if row["closed"]}, rows[0]["moment"]
+    return *sort_gates(rows, orders), rows[0]["moment"]
 
 
 async def lock_coupons(db: Connection, coupons: Sequence[CouponId], orders: Sequence[UUID]) -> dict[CouponId, Coupon]:
@@ -132,6 +133,26 @@ async def check_books(db: Connection) -> dict[str, Any]:
 async def read_order_outcomes(db: Connection, order_id: UUID) -> list[Row]:
     """Return whether the order's gate is closed with each of its outcomes; nothing if it has no gate."""
     return await db.fetch(SQL["read_order_outcomes"], order_id)
+
+
+async def raise_horizon(db: Connection, days: int) -> None:
+    """Declare the orders past that were placed more than `days` ago: their dos are refused from now on."""
+    await db.execute(SQL["raise_horizon"], days)
+
+
+async def lock_gates_to_prune(db: Connection, after: UUID, limit: int) -> list[UUID]:
+    """Lock, and return in order of id, up to `limit` gates past the horizon, after an id; leave out those in use."""
+    return [row["order_id"] for row in await db.fetch(SQL["lock_gates_to_prune"], after, limit)]
+
+
+async def delete_outcomes(db: Connection, orders: Sequence[UUID]) -> None:
+    """Forget the outcomes of the orders."""
+    await db.execute(SQL["delete_outcomes"], orders)
+
+
+async def delete_gates(db: Connection, orders: Sequence[UUID]) -> None:
+    """Forget the gates of the orders."""
+    await db.execute(SQL["delete_gates"], orders)
 
 
 async def write_decision(db: Connection, decision: Decision) -> None:

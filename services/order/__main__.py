@@ -16,6 +16,7 @@ from services.order.expiry import Expiry
 from services.order.operations import Start, Started
 from services.order.ownership import Ownership
 from services.order.participants import Participants
+from services.order.retention import prunings
 from services.order.runner import Runner
 from services.order.settings import Settings
 from services.order.starts import Starts
@@ -25,6 +26,7 @@ from shared.http.server import HttpServer
 from shared.ids import uuid7
 from shared.postgres import Pool, Session, is_about_the_batch
 from shared.process import Service, background, main
+from shared.pruning import Pruner
 
 COMMIT_BATCH_MAX = 256  # past this the latency of a batch grows faster than throughput
 # Of the time a stop may take: how long clients still wait for their sagas, and then sagas for their end.
@@ -66,12 +68,8 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             sweep_seconds=settings.sweep_interval_seconds,
             sagas_max=settings.sagas_max,
         )
-        expiry = Expiry(
-            pool,
-            checkout,
-            interval_seconds=settings.expiry_interval_seconds,
-            key_hours=settings.idempotency_hours,
-        )
+        expiry = Expiry(pool, checkout, interval_seconds=settings.expiry_interval_seconds)
+        pruner = Pruner(pool, prunings(key_hours=settings.idempotency_hours, saga_days=settings.retention_days))
 
         books = await enter(BookReader(settings.participant_urls))
         auditor = Auditor(pool, books, grace_seconds=settings.audit_grace_seconds)
@@ -103,6 +101,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
                 background("sweep", ownership.sweep),
                 background("expiry", expiry.run),
                 background("audit", audit.run),
+                background("pruner", pruner.run),
             ):
                 await asyncio.gather(server.run(stop), _run_admin(settings, pool, participants, stop))
             await runner.drain(DRAIN_SECONDS)

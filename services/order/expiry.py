@@ -14,24 +14,21 @@ log = structlog.get_logger()
 
 EXPIRED = Counter("orders_expired_total", "Orders that this process began to expire")
 BATCH_MAX = 200  # orders looked for at a time: a backlog is worked off batch by batch, without a pause between
-KEYS_BATCH_MAX = 500  # idempotency keys deleted at a time, so that no delete holds its locks for long
 
 
 class Expiry:
-    """Two loops: over unpaid orders, and over idempotency keys past their time."""
+    """Looks for orders that are due, over and over."""
 
-    def __init__(self, pool: Pool, checkout: Checkout, *, interval_seconds: float, key_hours: int) -> None:
+    def __init__(self, pool: Pool, checkout: Checkout, *, interval_seconds: float) -> None:
         self._pool = pool
         self._checkout = checkout
         self._interval_seconds = interval_seconds
-        self._key_hours = key_hours
 
     async def run(self) -> None:
-        """Expire and prune, for ever."""
+        """Expire, for ever."""
         while True:
             try:
                 await self._expire()
-                await self._prune()
             except Unavailable as error:
                 log.warning("expiry failed", error=str(error))
             await asyncio.sleep(self._interval_seconds)
@@ -44,9 +41,3 @@ class Expiry:
             EXPIRED.inc(begun)
             if len(due) < BATCH_MAX or begun == 0:
                 return
-
-    async def _prune(self) -> None:
-        count = KEYS_BATCH_MAX
-        while count == KEYS_BATCH_MAX:
-            async with self._pool.connection() as db:
-                count = await store.prune_keys(db, self._key_hours, KEYS_BATCH_MAX)

@@ -189,16 +189,28 @@ WHERE status IN ('RUNNING', 'COMPENSATING') AND NOT version = ANY ($1::integer[]
 
 -- name: list_expired
 SELECT order_id FROM orders.orders
-WHERE status = 'PENDING_PAYMENT' AND closing IS NULL AND expires_at <= clock_timestamp()
+WHERE status = 'PENDING_PAYMENT' AND closing IS NULL AND expires_at <= now()
 ORDER BY expires_at LIMIT $1;
 
+-- Retention ----------------------------------------------------------------------------------------------------
+
 -- name: prune_keys
-DELETE FROM orders.idempotency_keys
-WHERE (user_id, operation, key) IN (
+-- now(), not clock_timestamp(): an index is only searched for what stays the same during the statement.
+DELETE FROM orders.idempotency_keys WHERE (user_id, operation, key) IN (
     SELECT user_id, operation, key FROM orders.idempotency_keys
-    WHERE created_at < clock_timestamp() - make_interval(hours => $1) AND status IS NOT NULL
+    WHERE created_at >= $1 AND created_at < now() - make_interval(hours => $3) AND status IS NOT NULL
     ORDER BY created_at LIMIT $2
-    FOR UPDATE SKIP LOCKED);
+    FOR UPDATE SKIP LOCKED)
+RETURNING created_at;
+
+-- name: prune_sagas
+DELETE FROM orders.sagas WHERE saga_id = ANY (ARRAY(
+    SELECT saga_id FROM orders.sagas
+    WHERE saga_id > $1 AND saga_id < orders.first_id_after(now() - make_interval(days => $3))
+      AND ended_at < now() - make_interval(days => $3)
+    ORDER BY saga_id LIMIT $2
+    FOR UPDATE SKIP LOCKED))
+RETURNING saga_id;
 
 -- Operators ----------------------------------------------------------------------------------------------------
 

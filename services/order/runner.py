@@ -224,7 +224,7 @@ class Runner:
             await self._mark_stuck(saga)
         found, tries = await self._read_in_the_end(saga.saga_id, tries)
         if found is None:
-            raise RuntimeError(f"saga {saga.saga_id} is gone")
+            raise LostError(f"saga {saga.saga_id} ended so long ago that it was pruned")
         stored, owner = found
         if stored.status.live and owner != self._process_id:
             raise LostError(f"saga {saga.saga_id} belongs to {owner} now")

@@ -2,11 +2,11 @@
 
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 from pydantic_settings import SettingsConfigDict
 
 from services.order.saga import Participant
-from shared.settings import HttpUrl, Seconds, ServiceSettings
+from shared.settings import RETENTION_DAYS, HttpUrl, RetentionDays, Seconds, ServiceSettings
 
 
 class Settings(ServiceSettings):
@@ -23,6 +23,7 @@ class Settings(ServiceSettings):
     # How long after one audit the next begins, and how long a difference must last to count.
     audit_interval_seconds: Seconds = 15
     audit_grace_seconds: Seconds = 5
+    retention_days: RetentionDays = RETENTION_DAYS
     payment_timeout_seconds: Seconds = 900
     expiry_interval_seconds: Seconds = 5
     idempotency_hours: Annotated[int, Field(ge=24)] = 24
@@ -33,6 +34,15 @@ class Settings(ServiceSettings):
     sweep_interval_seconds: Seconds = 1
     # Beyond it a new order gets 503: more would only make all of them slower.
     sagas_max: Annotated[int, Field(ge=1)] = 2000
+
+    @field_validator("payment_timeout_seconds")
+    @classmethod
+    def _paid_while_remembered(cls, seconds: float, known: ValidationInfo) -> float:
+        """Participants take nothing for an order that is past; a payment that begins at the last moment takes a while."""
+        days = known.data.get("retention_days", RETENTION_DAYS)
+        if seconds > days * 86_400 / 2:
+            raise ValueError(f"must not exceed half of RETENTION_DAYS, which is {days}")
+        return seconds
 
     @property
     def participant_urls(self) -> dict[Participant, str]:

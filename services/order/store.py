@@ -172,6 +172,11 @@ async def list_expired(db: Connection, limit: int) -> list[OrderId]:
     return [row["order_id"] for row in await db.fetch(SQL["list_expired"], limit)]
 
 
-async def prune_keys(db: Connection, hours: int, limit: int) -> int:
-    """Delete up to `limit` answered keys older than `hours`; return how many."""
-    return int((await db.execute(SQL["prune_keys"], hours, limit)).split()[-1])
+async def prune_keys(db: Connection, after: datetime, limit: int, *, hours: int) -> list[datetime]:
+    """Delete up to `limit` answered keys older than `hours`, from `after` on; return their times, ascending."""
+    return sorted(row["created_at"] for row in await db.fetch(SQL["prune_keys"], after, limit, hours))
+
+
+async def prune_sagas(db: Connection, after: UUID, limit: int, *, days: int) -> list[SagaId]:
+    """Delete up to `limit` sagas that ended more than `days` ago, after an id; return theirs, ascending."""
+    return sorted(row["saga_id"] for row in await db.fetch(SQL["prune_sagas"], after, limit, days))

@@ -115,14 +115,15 @@ def decide(
     stored: Mapping[OutcomeKey, Outcome],
     stock: Mapping[ProductId, Stock],
     held: Mapping[OrderId, Units],
+    past: Collection[UUID] = (),
 ) -> Decision:
     """Decide a batch in arrival order.
 
-    `closed`, `stored`: the gates and outcomes of the batch's orders. `stock`: every product that the batch
+    `closed`, `stored`, `past`: the protocol's, of the batch's orders. `stock`: every product that the batch
     names or that its orders hold. `held`: what its orders hold by product, in units.
     """
     desk = _Desk(stock, held)
-    verdict = participant.decide(commands, closed, stored, desk.hold, desk.restore)
+    verdict = participant.decide(commands, closed, stored, desk.hold, desk.restore, past)
     changed = {product: units for product, units in desk.units.items() if units != stock[product].units}
     return Decision(verdict, list(desk.holds.values()), desk.restored, changed)
 

@@ -34,7 +34,9 @@ SELECT order_id FROM unnest($1::uuid[]) AS t (order_id) ORDER BY order_id
 ON CONFLICT DO NOTHING;
 
 -- name: lock_gates
-SELECT order_id, closed FROM products.gates
+SELECT order_id, closed,
+       order_id < (SELECT pruned_before FROM products.horizon WHERE the_only) AND products.is_dated(order_id) AS past
+FROM products.gates
 WHERE order_id = ANY ($1::uuid[]) ORDER BY order_id FOR UPDATE;
 
 -- name: read_holds
@@ -90,3 +92,24 @@ FROM products.products;
 SELECT g.closed, o.type, o.attempt, o.applied, o.body, o.decided_at
 FROM products.gates AS g LEFT JOIN products.outcomes AS o USING (order_id)
 WHERE g.order_id = $1 ORDER BY o.decided_at, o.type, o.attempt;
+
+-- Retention ----------------------------------------------------------------------------------------------------
+
+-- name: raise_horizon
+UPDATE products.horizon SET pruned_before = products.first_id_after(now() - make_interval(days => $1))
+WHERE the_only AND pruned_before < products.first_id_after(now() - make_interval(days => $1));
+
+-- name: lock_gates_to_prune
+SELECT order_id FROM products.gates
+WHERE order_id > $1 AND order_id < (SELECT pruned_before FROM products.horizon WHERE the_only)
+  AND products.is_dated(order_id)
+ORDER BY order_id LIMIT $2 FOR UPDATE SKIP LOCKED;
+
+-- name: delete_outcomes
+DELETE FROM products.outcomes WHERE order_id = ANY ($1::uuid[]);
+
+-- name: delete_restored
+DELETE FROM products.holds WHERE order_id = ANY ($1::uuid[]) AND status = 'RESTORED';
+
+-- name: delete_gates
+DELETE FROM products.gates WHERE order_id = ANY ($1::uuid[]);

@@ -8,6 +8,7 @@ from uuid import UUID
 import asyncpg
 
 from services.product.domain import Decision, Hold, OrderId, ProductExists, ProductId, Stock, Units
+from shared.gates import sort_gates
 from shared.http.books import book_check
 from shared.participant import Outcome, OutcomeKey
 from shared.postgres import Connection, Row, load_queries
@@ -62,9 +63,9 @@ async def open_gates(db: Connection, orders: Sequence[UUID]) -> None:
     await db.execute(SQL["open_gates"], orders)
 
 
-async def lock_gates(db: Connection, orders: Sequence[UUID]) -> set[UUID]:
-    """Lock the gates in order of id and return those that are closed."""
-    return {row["order_id"] for row in await db.fetch(SQL["lock_gates"], orders) if row["closed"]}
+async def lock_gates(db: Connection, orders: Sequence[UUID]) -> tuple[set[UUID], set[UUID]]:
+    """Lock the gates in order of id; return those closed, and those past. Raises Unavailable."""
+    return sort_gates(await db.fetch(SQL["lock_gates"], orders), orders)
 
 
 async def read_holds(db: Connection, orders: Sequence[UUID]) -> dict[OrderId, Units]:
@@ -139,6 +140,31 @@ async def check_books(db: Connection) -> dict[str, Any]:
 async def read_order_outcomes(db: Connection, order_id: UUID) -> list[Row]:
     """Return whether the order's gate is closed with each of its outcomes; nothing if it has no gate."""
     return await db.fetch(SQL["read_order_outcomes"], order_id)
+
+
+async def raise_horizon(db: Connection, days: int) -> None:
+    """Declare the orders past that were placed more than `days` ago: their dos are refused from now on."""
+    await db.execute(SQL["raise_horizon"], days)
+
+
+async def lock_gates_to_prune(db: Connection, after: UUID, limit: int) -> list[UUID]:
+    """Lock, and return in order of id, up to `limit` gates past the horizon, after an id; leave out those in use."""
+    return [row["order_id"] for row in await db.fetch(SQL["lock_gates_to_prune"], after, limit)]
+
+
+async def delete_outcomes(db: Connection, orders: Sequence[UUID]) -> None:
+    """Forget the outcomes of the orders."""
+    await db.execute(SQL["delete_outcomes"], orders)
+
+
+async def delete_restored(db: Connection, orders: Sequence[UUID]) -> None:
+    """Forget what the orders held and gave back."""
+    await db.execute(SQL["delete_restored"], orders)
+
+
+async def delete_gates(db: Connection, orders: Sequence[UUID]) -> None:
+    """Forget the gates of the orders."""
+    await db.execute(SQL["delete_gates"], orders)
 
 
 async def write_decision(db: Connection, decision: Decision) -> None:

@@ -2,9 +2,10 @@
 message arrives once more, and what waits for a payment must be payable."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from services.order.checkout import Pending
+from services.order.checkout import Checkout, Pending
 from services.order.domain import OrderId
 from services.order.saga import Participant
 from shared.refusals import Unavailable
@@ -12,6 +13,7 @@ from tests.infrastructure.desks import Answer
 from tests.simulation.ambushes import Ambush
 from tests.simulation.books import demand
 from tests.simulation.customers import PATIENCE_SECONDS, Customer, Market, charge, operate
+from tests.simulation.forgetting import forget_all, forget_now_and_then, is_past
 from tests.simulation.network import Network
 from tests.simulation.processes import OrderReplica, ParticipantProcess
 from tests.simulation.sources import virtual_sources
@@ -70,7 +72,11 @@ class _History:
             self._start_participant(place)
         self._replicas = [self._start_replica() for _ in range(world.dice.randint(1, 3))]
         await asyncio.sleep(0.1)
-        trouble = [asyncio.create_task(self._supervise()), asyncio.create_task(operate(world))]
+        trouble = [
+            asyncio.create_task(self._supervise()),
+            asyncio.create_task(operate(world)),
+            asyncio.create_task(forget_now_and_then(world)),
+        ]
         crowd = [Customer(world, market, f"customer {n}", self._pick) for n in range(world.dice.randint(1, 4))]
         if world.dice.random() < AMBUSHED:
             trouble.append(asyncio.create_task(Ambush(world, self._network, self._replicas).lie_in_wait()))
@@ -84,6 +90,12 @@ class _History:
         await self._repeat_every_message()
         await self._pay_what_waits()
         await self._rest()
+        await self._repeat_every_message()
+        await forget_all(world)
+        await self._repeat_every_message()
+        await self._cancel_what_is_paid()
+        await self._rest()
+        await forget_all(world)
         await self._repeat_every_message()
 
     # Processes ----------------------------------------------------------------------------------------------------
@@ -147,13 +159,26 @@ class _History:
             order_id = OrderId(order["order_id"])
             answer = await self._pay(order_id)
             now = self._world.orders.orders.rows[order_id]
-            demand(now["status"] == "PAID", "an order with enough money can't be paid: {}, {}", answer, now)
+            wanted = ("PAID", "CANCELLED") if is_past(self._world, order_id) else ("PAID",)
+            demand(now["status"] in wanted, "an order with enough money can't be paid: {}, {}", answer, now)
+
+    async def _cancel_what_is_paid(self) -> None:
+        """Cancel orders of which all is forgotten that can be: whatever they took has to come back."""
+        for order in list(self._world.orders.orders):
+            if order["status"] == "PAID":
+                order_id = OrderId(order["order_id"])
+                answer = await self._insist(lambda checkout, about=order_id: checkout.cancel(about, None))
+                now = self._world.orders.orders.rows[order_id]
+                demand(now["status"] == "REFUNDED", "an old order was not refunded: {}, {}", answer, now)
 
     async def _pay(self, order_id: OrderId) -> object:
+        return await self._insist(lambda checkout: checkout.pay(order_id, None))
+
+    async def _insist(self, use_case: Callable[[Checkout], Awaitable[object]]) -> object:
         while True:  # a process that was told to stop before the faults ended may still be on its way out
             try:
                 async with asyncio.timeout(PATIENCE_SECONDS):
-                    answer = await self._pick().call(lambda checkout: checkout.pay(order_id, None))
+                    answer = await self._pick().call(use_case)
             except TimeoutError:
                 continue
             if not isinstance(answer, Unavailable | Pending):

@@ -75,6 +75,8 @@ RULES = (
         take_out.expects_no_event_of_pending(),
     ),
     _mutant("STUCK overwrites direction", _STUCK),
+    _mutant("a do of an order that is past is taken for new", take_out.nothing_is_past()),
+    _mutant("holds are forgotten with their gates", take_out.forgets_holds()),
     _mutant(
         "STUCK overwrites direction + stored outcome wins over close",
         _STUCK,

@@ -21,7 +21,7 @@ from shared.command_desk import CommandDesk
 from shared.participant import Outcome
 from tests.simulation.loop import current
 from tests.simulation.memory.orders import LIVE, NOBODY, OrdersDatabase
-from tests.simulation.memory.participants import CouponsDatabase, ParticipantDatabase
+from tests.simulation.memory.participants import CouponsDatabase, ParticipantDatabase, ProductsDatabase
 from tests.simulation.memory.tables import Row
 
 Patch = Callable[[], AbstractContextManager[Any]]
@@ -72,6 +72,26 @@ def refund_fences_known_attempts() -> Patch:
 def forgets_instead_of_closing(database: ParticipantDatabase, orders: Sequence[UUID]) -> None:
     for place in [place for place in database.outcomes.rows if place[0] in orders]:
         database.outcomes.delete(place)
+
+
+def nothing_is_past() -> Patch:
+    """Gates and outcomes are pruned, but a do that finds none of them is done."""
+    original = participant.decide
+
+    def decide(*arguments: Any) -> participant.Verdict:
+        return original(*arguments[:5])
+
+    return replaced(participant, "decide", decide)
+
+
+def forgets_holds() -> Patch:
+    """Whatever an order held is pruned, given back or not."""
+
+    def delete_restored(database: ProductsDatabase, orders: Sequence[UUID]) -> None:
+        for hold in [hold for hold in database.holds if hold["order_id"] in orders]:
+            database.holds.delete((hold["order_id"], hold["product_id"]))
+
+    return replaced(ProductsDatabase, "delete_restored", delete_restored)
 
 
 def release_of_any_coupon() -> Sequence[Patch]:

@@ -97,7 +97,7 @@ class OrderReplica:
             sweep_seconds=SWEEP_SECONDS,
             sagas_max=SAGAS_MAX,
         )
-        expiry = Expiry(pool, checkout, interval_seconds=EXPIRY_INTERVAL_SECONDS, key_hours=24)
+        expiry = Expiry(pool, checkout, interval_seconds=EXPIRY_INTERVAL_SECONDS)
         await ownership.renew()
         self.checkout = checkout
         lease = self._world.loop.start(self.actor, ownership.keep_lease())

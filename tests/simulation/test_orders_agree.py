@@ -12,6 +12,7 @@ from services.order import store
 from services.order.admin import acts
 from services.order.domain import OrderId, OrderStatus, SagaId, price
 from services.order.operations import KeyClaim, Start, new_order
+from services.order.retention import FIRST_MOMENT
 from services.order.saga import EVENTS, Kind, Saga, Status, Transition
 from services.order.settings import Settings
 from services.order.starts import Starts
@@ -173,7 +174,7 @@ class RandomWork:
         async def work(side: Side) -> object:
             async with side.pool.connection() as db:
                 expired = await store.list_expired(db, 1000)
-                return [sorted(expired), await store.prune_keys(db, 1, 10)]
+                return [sorted(expired), len(await store.prune_keys(db, FIRST_MOMENT, 10, hours=1))]
 
         return work
 

@@ -35,6 +35,7 @@ class Weather:
     process_paused: float = 0.0
     process_stopped: float = 0.0
     operator_forces: float = 0.0
+    participant_forgets: float = 0.0
 
     @classmethod
     def drawn(cls, dice: Random) -> "Weather":

@@ -147,8 +147,7 @@ class World:
                 sweep_seconds=chosen.sweep_interval_seconds,
                 sagas_max=chosen.sagas_max,
             )
-            hours = chosen.idempotency_hours
-            expiry = Expiry(pool, checkout, interval_seconds=chosen.expiry_interval_seconds, key_hours=hours)
+            expiry = Expiry(pool, checkout, interval_seconds=chosen.expiry_interval_seconds)
             yield Replica(process_id, pool, starts, transitions, runner, checkout, ownership, expiry)
 
 

@@ -254,11 +254,20 @@ class OrdersDatabase(Database):
         waiting = [row for row in self.orders if row["status"] == "PENDING_PAYMENT" and row["closing"] is None]
         return sorted((row for row in waiting if row["expires_at"] <= now), key=lambda row: row["expires_at"])[:limit]
 
-    def prune_keys(self, hours: int, limit: int) -> list[Row]:
+    def prune_keys(self, after: datetime, limit: int, hours: int) -> list[Row]:
         before = self.clock() - timedelta(hours=hours)
-        old = sorted((k for k in self.keys if k["created_at"] < before and k["status"] is not None), key=_age)[:limit]
+        due = (key for key in self.keys if after <= key["created_at"] < before and key["status"] is not None)
+        old = sorted(due, key=_age)[:limit]
         for row in old:
             self.keys.delete((row["user_id"], row["operation"], row["key"]))
+        return old
+
+    def prune_sagas(self, after: UUID, limit: int, days: int) -> list[Row]:
+        before = self.clock() - timedelta(days=days)
+        due = (saga for saga in self.sagas if saga["saga_id"] > after and saga["ended_at"] is not None)
+        old = sorted((saga for saga in due if saga["ended_at"] < before), key=lambda saga: saga["saga_id"])[:limit]
+        for row in old:
+            self.sagas.delete(row["saga_id"])
         return old
 
     # Constraints --------------------------------------------------------------------------------------------------

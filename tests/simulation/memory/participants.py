@@ -18,6 +18,8 @@ class ParticipantDatabase(Database):
         super().__init__(queries, clock)
         self.gates = self.table()
         self.outcomes = self.table()
+        self.horizon = self.table(booked=False)
+        self.horizon.insert(True, {"pruned_before": UUID(int=0)})
 
     def open_gates(self, orders: Sequence[UUID]) -> None:
         for order_id in orders:
@@ -25,7 +27,28 @@ class ParticipantDatabase(Database):
                 self.gates.insert(order_id, {"order_id": order_id, "closed": False})
 
     def lock_gates(self, orders: Sequence[UUID]) -> list[Row]:
-        return [{**gate, "moment": self.clock()} for gate in self.gates.find(orders)]
+        gates = self.gates.find(orders)
+        return [{**gate, "past": self.is_past(gate["order_id"]), "moment": self.clock()} for gate in gates]
+
+    def is_past(self, order_id: UUID) -> bool:
+        before: UUID = self.horizon.rows[True]["pruned_before"]
+        return order_id < before and order_id.version == 7
+
+    def raise_horizon_to(self, before: UUID) -> None:
+        """What raise_horizon does, to a place instead of a time: histories are over in minutes."""
+        self.horizon.update(True, pruned_before=max(before, self.horizon.rows[True]["pruned_before"]))
+
+    def lock_gates_to_prune(self, after: UUID, limit: int) -> list[Row]:
+        gates = sorted(order_id for order_id in self.gates.rows if order_id > after and self.is_past(order_id))
+        return self.gates.find(gates[:limit])
+
+    def delete_outcomes(self, orders: Sequence[UUID]) -> None:
+        for place in [place for place in self.outcomes.rows if place[0] in orders]:
+            self.outcomes.delete(place)
+
+    def delete_gates(self, orders: Sequence[UUID]) -> None:
+        for order_id in orders:
+            self.gates.delete(order_id)
 
     def read_outcomes(self, orders: Sequence[UUID]) -> list[Row]:
         return [row for row in self.outcomes if row["order_id"] in orders]
@@ -66,6 +89,10 @@ class ProductsDatabase(ParticipantDatabase):
     def write_restored(self, orders: Sequence[UUID]) -> None:
         for hold in self.read_holds(orders):
             self.holds.update((hold["order_id"], hold["product_id"]), status="RESTORED")
+
+    def delete_restored(self, orders: Sequence[UUID]) -> None:
+        for hold in [hold for hold in self.holds if hold["order_id"] in orders and hold["status"] == "RESTORED"]:
+            self.holds.delete((hold["order_id"], hold["product_id"]))
 
     def write_stock(self, products: Sequence[str], stocks: Sequence[int]) -> None:
         for product_id, stock in zip(products, stocks, strict=True):

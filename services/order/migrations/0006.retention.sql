@@ -1,0 +1,6 @@
+-- Finding what is past its time by the ids' own age, so that pruning needs no index of its own.
+-- depends: 0001.orders
+
+-- Ids are UUIDv7 (RFC 9562): the first 48 bits are the milliseconds at which they were made.
+CREATE FUNCTION orders.first_id_after(p_moment timestamptz) RETURNS uuid LANGUAGE sql STABLE PARALLEL SAFE
+RETURN (lpad(to_hex((extract(epoch FROM p_moment) * 1000)::bigint), 12, '0') || repeat('0', 20))::uuid;
