@@ -1,4 +1,4 @@
-"""Orders that are not paid in time are closed once, by whichever replica comes first; old keys are forgotten."""
+"""Orders that are not paid in time are closed once, by whichever replica comes first."""
 
 import asyncio
 
@@ -81,25 +81,3 @@ async def test_a_restarted_service_expires_what_fell_due_meanwhile(world: World)
     stock = (await world.product.get(f"/v1/products/{customer.product}"))["stock"]
     assert (stock, (await world.coupon.get(f"/v1/coupons/{customer.coupon}"))["status"]) == (5, "AVAILABLE")
     await world.check()
-
-
-async def test_keys_are_kept_for_their_hours_and_as_long_as_they_have_no_answer(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(expiry, "KEYS_BATCH_MAX", 3)
-    insert = """
-        INSERT INTO orders.idempotency_keys (user_id, operation, key, fingerprint, saga_id, status, body, created_at)
-        SELECT $1, 'place', 'key ' || n, '', gen_random_uuid(), status, body, now() - make_interval(hours => hours)
-        FROM (VALUES (1, 201, 'x'::bytea, 25), (2, 201, 'x', 23), (3, NULL, NULL, 25), (4, 400, 'x', 100),
-                     (5, 201, 'x', 25), (6, 201, 'x', 25), (7, 201, 'x', 25)) AS keys (n, status, body, hours)
-    """
-    customer = await world.customer()
-    await world.db.execute(insert, customer.user)
-    left = "SELECT array_agg(key ORDER BY key) FROM orders.idempotency_keys WHERE user_id = $1"
-    async with world.replica() as replica, beside(replica.expiry.run()):
-
-        async def pruned() -> bool:
-            return bool(await world.db.fetchval(left, customer.user) == ["key 2", "key 3"])
-
-        await eventually(pruned, PATIENCE_SECONDS, "the end of old keys")
-    await world.db.execute("DELETE FROM orders.idempotency_keys WHERE user_id = $1", customer.user)

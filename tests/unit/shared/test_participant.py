@@ -119,6 +119,19 @@ def test_a_repeated_undo_is_applied_and_changes_nothing() -> None:
         assert (verdict.new_outcomes, verdict.newly_closed, calls) == ({}, set(), [])
 
 
+def test_a_do_on_a_gate_that_is_past_is_fenced_although_its_outcome_may_be_known() -> None:
+    rules = Rules()
+    verdict = decide([Do(), Do(OTHER)], (), {(GATE, "do", 0): Outcome(True, {})}, rules.do, rules.undo, {GATE})
+    assert verdict.outcomes == [FENCED, Outcome(True, {"call": 1})]
+    assert list(verdict.new_outcomes) == [(OTHER, "do", 0)]
+
+
+def test_an_undo_of_what_is_past_still_undoes_and_closes() -> None:
+    rules = Rules()
+    verdict = decide([Undo()], (), {}, rules.do, rules.undo, {GATE})
+    assert (verdict.outcomes, verdict.newly_closed, rules.calls) == ([Outcome(True, {})], {GATE}, [Undo()])
+
+
 def test_a_command_is_known_by_its_gate_type_and_attempt() -> None:
     assert key(Do(OTHER, attempt=3, refused=True)) == (OTHER, "do", 3)
 

@@ -1,0 +1,23 @@
+"""Gates as they were locked; one that was pruned meanwhile leaves the batch unknown."""
+
+from uuid import UUID
+
+import pytest
+
+from shared.gates import sort_gates
+from shared.refusals import Unavailable
+
+ONE, TWO = UUID(int=1), UUID(int=2)
+
+
+def row(order_id: UUID, *, closed: bool = False, past: bool = False) -> dict[str, object]:
+    return {"order_id": order_id, "closed": closed, "past": past}
+
+
+def test_closed_and_past_are_told_apart() -> None:
+    assert sort_gates([row(ONE, closed=True), row(TWO, past=True)], [ONE, TWO]) == ({ONE}, {TWO})
+
+
+def test_a_gate_that_vanished_before_it_was_locked_makes_the_batch_unknown() -> None:
+    with pytest.raises(Unavailable):
+        sort_gates([row(ONE)], [ONE, TWO])
