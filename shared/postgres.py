@@ -7,8 +7,9 @@ stay asyncpg's, for the one place in each service's store.py that knows what the
 import asyncio
 import re
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,7 @@ TRANSIENT = (
 # A plan made while a table was small or empty may walk through all of an index, and is kept until statistics change.
 # Made anew when the session has done twice as much, plans follow the growth, and never cost more than a share of it.
 REPLAN_SECONDS = 60.0
+ANSWER_LATE_MAX = timedelta(seconds=5)
 _NAME = re.compile(r"^-- name: (\w+)\s*$", re.MULTILINE)
 
 
@@ -182,6 +184,21 @@ class Session:
                     self._connection = None
                     raise
 
+    @asynccontextmanager
+    async def statement(self) -> AsyncIterator[Connection]:
+        """Take a turn outside a transaction: each statement is one by itself, and saves the round trips of BEGIN and
+        COMMIT. Raises Unavailable as `transaction` does: then it is unknown whether the last one was committed."""
+        async with self._turn:
+            with translated():
+                connection = await self._open()
+                try:
+                    await self._replan(connection)
+                    yield connection
+                except (asyncio.CancelledError, *TRANSIENT):
+                    connection.terminate()
+                    self._connection = None
+                    raise
+
     async def _open(self) -> asyncpg.Connection:
         if self._connection is None or self._connection.is_closed():
             if self._connection is not None:
@@ -199,6 +216,34 @@ class Session:
         self._replan_after = self._transactions * 2
         self._replan_at = now + REPLAN_SECONDS
         await connection.execute("DISCARD PLANS")
+
+
+class DatabaseClock:
+    """The database's clock as this process knows it: what was heard last, and the time that went by since.
+
+    It lags by the time an answer is under way, and goes back only if the server's clock did.
+    """
+
+    def __init__(self, elapsed: Callable[[], float] = time.monotonic) -> None:
+        self._elapsed = elapsed
+        self._heard: datetime | None = None
+        self._heard_at = 0.0
+
+    @property
+    def known(self) -> bool:
+        """Say whether anything was heard yet."""
+        return self._heard is not None
+
+    def heard(self, now: datetime) -> None:
+        """Take in what a statement said the time was."""
+        # Answers overtake each other, so one that is a little older tells nothing new.
+        if self._heard is None or not timedelta() <= self._heard - now < ANSWER_LATE_MAX:
+            self._heard, self._heard_at = now, self._elapsed()
+
+    def now(self) -> datetime:
+        """Return the time."""
+        assert self._heard is not None
+        return self._heard + timedelta(seconds=self._elapsed() - self._heard_at)
 
 
 def is_about_the_batch(error: Exception) -> bool:

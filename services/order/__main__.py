@@ -24,7 +24,7 @@ from services.order.transitions import Change, Changed, Transitions
 from shared.batcher import Batcher, Item, Result, Work, one_by_one_when
 from shared.http.server import HttpServer
 from shared.ids import uuid7
-from shared.postgres import Pool, Session, is_about_the_batch
+from shared.postgres import DatabaseClock, Pool, Session, is_about_the_batch
 from shared.process import Service, background, main
 from shared.pruning import Pruner
 
@@ -40,13 +40,15 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
     async with AsyncExitStack() as stack:
         enter = stack.enter_async_context
         pool = await enter(Pool(settings, "order"))
+        clock = DatabaseClock()
         starts = Starts(
             await enter(Session(settings, "order starts")),
+            clock,
             process_id,
             settings.currency,
             settings.payment_timeout_seconds,
         )
-        transitions = Transitions(await enter(Session(settings, "order transitions")), process_id)
+        transitions = Transitions(await enter(Session(settings, "order transitions")), clock, process_id)
         start_batcher: Batcher[Start, Started] = await enter(_batcher("starts", starts.commit, settings))
         transition_batcher: Batcher[Change, Changed | None] = await enter(
             _batcher("transitions", transitions.commit, settings)

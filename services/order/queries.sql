@@ -53,14 +53,23 @@ UPDATE orders.idempotency_keys AS k SET saga_id = t.saga_id
 FROM unnest($1::text[], $2::text[], $3::text[], $4::uuid[]) AS t (user_id, operation, key, saga_id)
 WHERE k.user_id = t.user_id AND k.operation = t.operation AND k.key = t.key;
 
--- name: insert_orders
-INSERT INTO orders.orders
-    (order_id, user_id, status, lines, coupon_id, currency, payment_attempt, created_at, expires_at)
-SELECT order_id, user_id, 'PLACING', lines::jsonb, coupon_id, $6, payment_attempt, clock_timestamp(),
-       CASE WHEN payment_attempt = 0 THEN clock_timestamp() + make_interval(secs => $7) END
-FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::integer[])
-    AS t (order_id, user_id, lines, coupon_id, payment_attempt)
-RETURNING *;
+-- name: place_orders
+-- New orders, each with its saga, in one statement: alone it is the whole transaction.
+WITH t AS (
+    SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::text[], $6::text[], $7::integer[], $8::text[])
+        AS t (saga_id, order_id, user_id, lines, coupon_id, kind, attempt, traceparent)
+), placed AS (
+    INSERT INTO orders.orders
+        (order_id, user_id, status, lines, coupon_id, currency, payment_attempt, created_at, expires_at)
+    SELECT order_id, user_id, 'PLACING', lines::jsonb, coupon_id, $9, attempt, clock_timestamp(),
+           CASE WHEN attempt = 0 THEN clock_timestamp() + make_interval(secs => $10) END
+    FROM t
+    RETURNING order_id, created_at, expires_at
+), begun AS (
+    INSERT INTO orders.sagas (saga_id, order_id, kind, version, status, attempt, owner, traceparent, started_at)
+    SELECT saga_id, order_id, kind, $11, 'RUNNING', attempt, $12, traceparent, clock_timestamp() FROM t
+)
+SELECT order_id, created_at, expires_at FROM placed;
 
 -- name: insert_sagas
 INSERT INTO orders.sagas (saga_id, order_id, kind, version, status, target, attempt, owner, traceparent, started_at)
@@ -92,18 +101,23 @@ RETURNING o.*;
 -- Going on and ending ------------------------------------------------------------------------------------------
 
 -- name: apply_transitions
+-- A transition, its order, its event and its keys' answer, many at a time in one statement, which alone is the whole
+-- transaction. What is written of the order was computed by who holds the saga: while a saga is live, nothing but its
+-- own transitions changes its order.
 WITH t AS (
-    SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[],
-                         $8::boolean[], $9::text[], $10::bigint[], $11::bigint[], $12::jsonb[], $13::text[])
-        AS t (saga_id, order_id, saga_from, saga_to, order_from, order_to, target,
-              has_event, lines, subtotal_amount, discount_amount, problem, log)
+    SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::jsonb[],
+                         $9::text[], $10::text[], $11::bigint[], $12::bigint[], $13::text[], $14::timestamptz[],
+                         $15::uuid[], $16::text[], $17::bytea[], $18::text[], $19::smallint[], $20::bytea[], $21::text[])
+        AS t (saga_id, order_id, saga_from, saga_to, order_from, order_to, target, problem,
+              log, lines, subtotal_amount, discount_amount, reason, paid_at,
+              event_id, event, payload, traceparent, answer_status, answer_body, answer_location)
 ), locked AS (
     SELECT t.*
     FROM t
     JOIN orders.orders AS o ON o.order_id = t.order_id
     JOIN orders.sagas AS s ON s.saga_id = t.saga_id
-    -- Not `s.owner = $14`: planned while the table was empty, it would walk all that this process ever owned.
-    WHERE o.status = t.order_from AND s.status = t.saga_from AND s.owner IS NOT DISTINCT FROM $14
+    -- Not `s.owner = $22`: planned while the table was empty, it would walk all that this process ever owned.
+    WHERE o.status = t.order_from AND s.status = t.saga_from AND s.owner IS NOT DISTINCT FROM $22
     ORDER BY o.order_id
     FOR UPDATE OF o, s
 ), moved AS (
@@ -111,32 +125,36 @@ WITH t AS (
     SET status = l.saga_to, target = l.target, problem = l.problem, log = s.log || l.log::jsonb, stuck = false,
         ended_at = CASE WHEN l.saga_to IN ('DONE', 'COMPENSATED') THEN clock_timestamp() END
     FROM locked AS l WHERE s.saga_id = l.saga_id
+), changed AS (
+    UPDATE orders.orders AS o
+    SET status = l.order_to,
+        lines = coalesce(l.lines::jsonb, o.lines),
+        subtotal_amount = coalesce(l.subtotal_amount, o.subtotal_amount),
+        discount_amount = coalesce(l.discount_amount, o.discount_amount),
+        total_amount = coalesce(l.subtotal_amount - l.discount_amount, o.total_amount),
+        closing = CASE WHEN l.saga_to = 'COMPENSATED' THEN NULL ELSE o.closing END,
+        reason = l.reason,
+        paid_at = l.paid_at,
+        event_sequence = o.event_sequence + (l.event IS NOT NULL)::integer
+    FROM locked AS l
+    WHERE o.order_id = l.order_id
+    RETURNING o.order_id, o.event_sequence
+), told AS (
+    -- The sequence was counted while the order's row is locked.
+    INSERT INTO orders.outbox (event_id, order_id, sequence, type, payload, traceparent)
+    SELECT l.event_id, l.order_id, c.event_sequence, l.event, l.payload, l.traceparent
+    FROM locked AS l JOIN changed AS c ON c.order_id = l.order_id
+    WHERE l.event IS NOT NULL
+    RETURNING 1
+), woken AS (
+    SELECT pg_notify('orders_outbox', '') FROM (SELECT FROM told LIMIT 1) AS any_told -- once, whatever the number
+), answered AS (
+    UPDATE orders.idempotency_keys AS k
+    SET status = l.answer_status, body = coalesce(l.answer_body, l.payload), location = l.answer_location
+    FROM locked AS l
+    WHERE k.saga_id = l.saga_id AND k.status IS NULL AND l.answer_status IS NOT NULL
 )
-UPDATE orders.orders AS o
-SET status = l.order_to,
-    lines = coalesce(l.lines::jsonb, o.lines),
-    subtotal_amount = coalesce(l.subtotal_amount, o.subtotal_amount),
-    discount_amount = coalesce(l.discount_amount, o.discount_amount),
-    total_amount = coalesce(l.subtotal_amount - l.discount_amount, o.total_amount),
-    closing = CASE WHEN l.saga_to = 'COMPENSATED' THEN NULL ELSE o.closing END,
-    reason = CASE WHEN l.order_to = 'REJECTED' THEN split_part(l.problem ->> 'type', '/', 3) END,
-    paid_at = CASE WHEN l.order_to = 'PAID' THEN clock_timestamp() ELSE o.paid_at END,
-    event_sequence = o.event_sequence + l.has_event::integer
-FROM locked AS l
-WHERE o.order_id = l.order_id
-RETURNING l.saga_id, o.*;
-
--- name: insert_events
-INSERT INTO orders.outbox (event_id, order_id, sequence, type, payload, traceparent)
-SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::bigint[], $4::text[], $5::bytea[], $6::text[]);
-
--- name: notify_outbox
-SELECT pg_notify('orders_outbox', '');
-
--- name: answer_keys
-UPDATE orders.idempotency_keys AS k SET status = t.status, body = t.body, location = t.location
-FROM unnest($1::uuid[], $2::smallint[], $3::bytea[], $4::text[]) AS t (saga_id, status, body, location)
-WHERE k.saga_id = t.saga_id AND k.status IS NULL;
+SELECT l.saga_id, clock_timestamp() AS now, (SELECT count(*) FROM woken) AS woken FROM locked AS l;
 
 -- name: mark_stuck
 UPDATE orders.sagas SET stuck = true
@@ -254,9 +272,12 @@ WHERE status IN ('RUNNING', 'COMPENSATING') GROUP BY version ORDER BY version;
 -- Audit --------------------------------------------------------------------------------------------------------
 
 -- name: list_orders_to_audit
+-- `forgotten`: events of that age may be gone with the partition that they were in.
 SELECT o.*,
        EXISTS (SELECT 1 FROM orders.sagas AS s
                WHERE s.order_id = o.order_id AND s.status IN ('RUNNING', 'COMPENSATING')) AS live,
+       coalesce(o.created_at < (SELECT max(p.closed_at) FROM orders.outbox_partitions AS p
+                                WHERE p.dropped_at IS NOT NULL), false) AS forgotten,
        ARRAY(SELECT e.sequence || ' ' || e.type FROM orders.outbox AS e WHERE e.order_id = o.order_id
              ORDER BY e.sequence) AS events
 FROM orders.orders AS o
@@ -266,6 +287,8 @@ WHERE o.order_id > $1 ORDER BY o.order_id LIMIT $2;
 SELECT o.*,
        EXISTS (SELECT 1 FROM orders.sagas AS s
                WHERE s.order_id = o.order_id AND s.status IN ('RUNNING', 'COMPENSATING')) AS live,
+       coalesce(o.created_at < (SELECT max(p.closed_at) FROM orders.outbox_partitions AS p
+                                WHERE p.dropped_at IS NOT NULL), false) AS forgotten,
        ARRAY(SELECT e.sequence || ' ' || e.type FROM orders.outbox AS e WHERE e.order_id = o.order_id
              ORDER BY e.sequence) AS events
 FROM orders.orders AS o
@@ -278,11 +301,12 @@ SELECT count(*) AS sagas,
            AS units,
        count(o.coupon_id) AS coupons,
        coalesce(extract(epoch FROM clock_timestamp() - min(s.started_at)), 0)::float8 AS oldest_seconds,
-       coalesce(extract(epoch FROM clock_timestamp() - (
-           SELECT min(e.occurred_at) FROM orders.outbox AS e WHERE e.status = 'PENDING')), 0)::float8
-           AS oldest_unpublished_seconds
+       orders.oldest_unpublished_seconds() AS oldest_unpublished_seconds
 FROM orders.sagas AS s JOIN orders.orders AS o USING (order_id)
 WHERE s.status IN ('RUNNING', 'COMPENSATING');
+
+-- name: oldest_unpublished_seconds
+SELECT orders.oldest_unpublished_seconds();
 
 -- name: hold_duty
 INSERT INTO orders.duties (duty, holder, lease_until)

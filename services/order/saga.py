@@ -14,6 +14,7 @@ its first step again and gets the same answers.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from datetime import datetime
 from enum import StrEnum
 from typing import Any, Final
 
@@ -196,6 +197,18 @@ def learn(saga: Saga, command: Command, outcome: Outcome) -> Saga:
         return replace(applied, refused="price", problem=refusal.problem())
 
 
+def moved(order: Order, transition: Transition, now: datetime) -> Order:
+    """Return the order as a transition makes it; `now` by the database's clock."""
+    return replace(
+        order,
+        status=transition.order_to,
+        closing=None if transition.saga_to is Status.COMPENSATED else order.closing,
+        reason=_slug(transition.problem) if transition.order_to is OrderStatus.REJECTED else None,
+        paid_at=now if transition.order_to is OrderStatus.PAID else order.paid_at,
+        event_sequence=order.event_sequence + (transition.event is not None),
+    )
+
+
 def committed(saga: Saga, transition: Transition, order: Order) -> Saga:
     """Return the saga after its transition was committed, with the order as it was written.
 
@@ -207,6 +220,10 @@ def committed(saga: Saga, transition: Transition, order: Order) -> Saga:
         reached = {step.undo for step in STEPS[saga.kind] if step.do in saga.applied}
         undone = frozenset(step.undo for step in undos(saga) if step.undo not in reached)
     return replace(saga, status=transition.saga_to, target=transition.target, order=order, undone=undone)
+
+
+def _slug(problem: Mapping[str, Any] | None) -> str | None:
+    return None if problem is None else str(problem["type"]).rpartition("/")[2]
 
 
 def _priced(saga: Saga, command: Command, result: Mapping[str, Any]) -> Order:

@@ -14,15 +14,18 @@ from services.order.domain import Attach, Begin, Live, Order, OrderNotFound, Ord
 from services.order.keys import claim_keys, settle_keys
 from services.order.operations import Attached, Begun, Start, Started
 from services.order.saga import VERSION, Kind, Saga, Status
-from shared.postgres import Connection, Session
+from shared.postgres import Connection, DatabaseClock, Session
 from shared.refusals import Refusal
 
 
 class Starts:
     """Commits batches of starts. Used by one batcher, so its session is its own."""
 
-    def __init__(self, session: Session, process_id: UUID, currency: str, payment_timeout_seconds: float) -> None:
+    def __init__(
+        self, session: Session, clock: DatabaseClock, process_id: UUID, currency: str, payment_timeout_seconds: float
+    ) -> None:
         self._session = session
+        self._clock = clock
         self._process_id = process_id
         self._currency = currency
         self._payment_timeout_seconds = payment_timeout_seconds
@@ -33,6 +36,10 @@ class Starts:
         Raises Unavailable when it is unknown whether the transaction was committed.
         """
         results: dict[SagaId, Started | Refusal] = {}
+        if all(start.order is not None and start.key is None for start in starts):
+            async with self._session.statement() as db:  # nothing to lock or to find out first
+                results.update(await self._place(db, starts))
+            return [results[start.saga_id] for start in starts]
         async with self._session.transaction() as db:
             results.update(await claim_keys(db, starts))
             open_starts = [start for start in starts if start.saga_id not in results]
@@ -42,12 +49,24 @@ class Starts:
         return [results[start.saga_id] for start in starts]
 
     async def _place(self, db: Connection, starts: Sequence[Start]) -> dict[SagaId, Started | Refusal]:
-        if not starts:
+        placements = [(start.saga_id, start.kind, start.order, start.traceparent) for start in starts if start.order]
+        if not placements:
             return {}
-        orders = await self._insert_orders(db, starts)
-        sagas = [_saga(start, orders[start.order_id], None) for start in starts]
-        await self._insert_sagas(db, sagas)
-        return {saga.saga_id: Begun(saga) for saga in sagas}
+        moments = await store.place_orders(
+            db,
+            placements,
+            currency=self._currency,
+            payment_timeout_seconds=self._payment_timeout_seconds,
+            process_id=self._process_id,
+        )
+        begun: dict[SagaId, Started | Refusal] = {}
+        for start in starts:
+            assert start.order is not None
+            created_at, expires_at = moments[start.order_id]
+            self._clock.heard(created_at)
+            order = replace(start.order, created_at=created_at, expires_at=expires_at, currency=self._currency)
+            begun[start.saga_id] = Begun(_saga(start, order, None))
+        return begun
 
     async def _move(self, db: Connection, starts: Sequence[Start]) -> dict[SagaId, Started | Refusal]:
         if not starts:
@@ -88,20 +107,6 @@ class Starts:
         if sagas:
             await self._insert_sagas(db, sagas)
         return {saga.saga_id: Begun(saga) for saga in sagas}
-
-    async def _insert_orders(self, db: Connection, starts: Sequence[Start]) -> dict[UUID, Order]:
-        orders = [start.order for start in starts if start.order is not None]
-        rows = await db.fetch(
-            store.SQL["insert_orders"],
-            [order.order_id for order in orders],
-            [order.user_id for order in orders],
-            [store.stored_lines(order.lines) for order in orders],
-            [order.coupon_id for order in orders],
-            [order.payment_attempt for order in orders],
-            self._currency,
-            self._payment_timeout_seconds,
-        )
-        return {row["order_id"]: store.order_of(row) for row in rows}
 
     async def _insert_sagas(self, db: Connection, sagas: Sequence[Saga]) -> None:
         await db.execute(

@@ -1,6 +1,7 @@
 """One function per query of queries.sql; each takes a connection, so that its caller owns the transaction."""
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -8,9 +9,26 @@ from uuid import UUID
 
 import orjson
 
+from services.order.answers import Answer
 from services.order.domain import Line, Live, Order, OrderId, OrderStatus, SagaId
-from services.order.saga import Kind, Saga, Status
+from services.order.saga import VERSION, Kind, Saga, Status, Transition
+from shared.ids import uuid7
 from shared.postgres import Connection, Row, load_queries
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """A transition with all that it writes: the order as it makes it, its JSON (`view`), the saga's log since the
+    last one, and the answer if the saga has ended."""
+
+    saga_id: SagaId
+    transition: Transition
+    order: Order
+    log: str
+    view: bytes
+    answer: Answer | None
+    traceparent: str | None
+
 
 SQL = load_queries(Path(__file__).parent / "queries.sql")
 
@@ -97,6 +115,33 @@ async def get_saga(db: Connection, saga_id: UUID) -> tuple[Saga, UUID] | None:
     return saga, row["owner"]
 
 
+async def place_orders(
+    db: Connection,
+    placements: Sequence[tuple[SagaId, Kind, Order, str | None]],
+    *,
+    currency: str,
+    payment_timeout_seconds: float,
+    process_id: UUID,
+) -> dict[UUID, tuple[datetime, datetime | None]]:
+    """Insert new orders (each with its saga's id, kind and traceparent); return when each was made and expires."""
+    rows = await db.fetch(
+        SQL["place_orders"],
+        [saga_id for saga_id, _, _, _ in placements],
+        [order.order_id for _, _, order, _ in placements],
+        [order.user_id for _, _, order, _ in placements],
+        [stored_lines(order.lines) for _, _, order, _ in placements],
+        [order.coupon_id for _, _, order, _ in placements],
+        [kind.value for _, kind, _, _ in placements],
+        [order.payment_attempt for _, _, order, _ in placements],
+        [traceparent for _, _, _, traceparent in placements],
+        currency,
+        payment_timeout_seconds,
+        VERSION,
+        process_id,
+    )
+    return {row["order_id"]: (row["created_at"], row["expires_at"]) for row in rows}
+
+
 async def lock_orders(db: Connection, orders: Sequence[UUID]) -> dict[UUID, Order]:
     """Lock the orders in order of id and return those that exist."""
     return {row["order_id"]: order_of(row) for row in await db.fetch(SQL["lock_orders"], orders)}
@@ -123,6 +168,40 @@ async def begin_closings(db: Connection, targets: Mapping[OrderId, str]) -> dict
     """Mark locked orders as closing."""
     rows = await db.fetch(SQL["begin_closings"], list(targets), list(targets.values()))
     return {row["order_id"]: order_of(row) for row in rows}
+
+
+async def apply_transitions(
+    db: Connection, ends: Sequence[End], process_id: UUID
+) -> tuple[Collection[SagaId], datetime | None]:
+    """Write what the guards allow; return the sagas that were moved, and the database's clock if any was."""
+    moves = [end.transition for end in ends]
+    orders = [end.order for end in ends]
+    rows = await db.fetch(
+        SQL["apply_transitions"],
+        [end.saga_id for end in ends],
+        [order.order_id for order in orders],
+        [move.saga_from.value for move in moves],
+        [move.saga_to.value for move in moves],
+        [move.order_from.value for move in moves],
+        [move.order_to.value for move in moves],
+        [move.target.value if move.target else None for move in moves],
+        [move.problem for move in moves],
+        [end.log for end in ends],
+        [stored_lines(order.lines) if order.subtotal_amount is not None else None for order in orders],
+        [order.subtotal_amount for order in orders],
+        [order.discount_amount for order in orders],
+        [order.reason for order in orders],
+        [order.paid_at for order in orders],
+        [uuid7() if move.event else None for move in moves],
+        [move.event for move in moves],
+        [end.view for end in ends],
+        [end.traceparent for end in ends],
+        [end.answer.status if end.answer else None for end in ends],
+        [end.answer.body if end.answer and end.answer.body is not end.view else None for end in ends],
+        [end.answer.location if end.answer else None for end in ends],
+        process_id,
+    )
+    return {row["saga_id"] for row in rows}, rows[0]["now"] if rows else None
 
 
 async def mark_stuck(db: Connection, saga_id: SagaId, owner: UUID) -> None:
@@ -170,6 +249,12 @@ async def count_unknown_versions(db: Connection, versions: Collection[int]) -> i
 async def list_expired(db: Connection, limit: int) -> list[OrderId]:
     """Return orders that are unpaid and past `expires_at`, longest first."""
     return [row["order_id"] for row in await db.fetch(SQL["list_expired"], limit)]
+
+
+async def oldest_unpublished_seconds(db: Connection) -> float:
+    """Return the age of the oldest event that the relay has not published; 0 if there is none."""
+    seconds: float = await db.fetchval(SQL["oldest_unpublished_seconds"])
+    return seconds
 
 
 async def prune_keys(db: Connection, after: datetime, limit: int, *, hours: int) -> list[datetime]:

@@ -6,6 +6,7 @@ has lost: whoever asked for it must read again and act on what is there.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -14,11 +15,10 @@ import orjson
 from services.order import answers, store
 from services.order.answers import Answer
 from services.order.domain import Order
-from services.order.saga import Saga, Transition
-from services.order.store import order_of, stored_lines
+from services.order.saga import Saga, Transition, moved
+from services.order.store import End
 from shared.http.server import encode
-from shared.ids import uuid7
-from shared.postgres import Connection, Row, Session
+from shared.postgres import DatabaseClock, Session
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,85 +41,33 @@ class Changed:
 class Transitions:
     """Commits batches of transitions. Used by one batcher, so its session is its own."""
 
-    def __init__(self, session: Session, process_id: UUID) -> None:
+    def __init__(self, session: Session, clock: DatabaseClock, process_id: UUID) -> None:
         self._session = session
+        self._clock = clock
         self._process_id = process_id
 
     async def commit(self, changes: Sequence[Change]) -> Sequence[Changed | BaseException | None]:
-        """Commit what its guards allow; return None for each that lost.
+        """Commit what its guards allow, in one statement; return None for each that lost.
 
-        Raises Unavailable when it is unknown whether the transaction was committed.
+        Raises Unavailable when it is unknown whether the statement was committed.
         """
-        async with self._session.transaction() as db:
-            rows = {row["saga_id"]: row for row in await self._apply(db, changes)}
-            done = [_done(change, rows[change.saga.saga_id]) for change in changes if change.saga.saga_id in rows]
-            await _insert_events(db, [item for item in done if item.change.transition.event])
-            await _answer_keys(db, [item for item in done if item.answer])
-        results = {item.change.saga.saga_id: Changed(item.order, item.answer) for item in done}
-        return [results.get(change.saga.saga_id) for change in changes]
-
-    async def _apply(self, db: Connection, changes: Sequence[Change]) -> list[Row]:
-        moves = [change.transition for change in changes]
-        orders = [change.saga.order for change in changes]
-        return await db.fetch(
-            store.SQL["apply_transitions"],
-            [change.saga.saga_id for change in changes],
-            [order.order_id for order in orders],
-            [move.saga_from.value for move in moves],
-            [move.saga_to.value for move in moves],
-            [move.order_from.value for move in moves],
-            [move.order_to.value for move in moves],
-            [move.target.value if move.target else None for move in moves],
-            [move.event is not None for move in moves],
-            [stored_lines(order.lines) if order.subtotal_amount is not None else None for order in orders],
-            [order.subtotal_amount for order in orders],
-            [order.discount_amount for order in orders],
-            [move.problem for move in moves],
-            [orjson.dumps(change.log).decode() for change in changes],
-            self._process_id,
-        )
+        async with self._session.statement() as db:
+            if not self._clock.known:
+                self._clock.heard(await store.read_clock(db))
+            now = self._clock.now()
+            ends = [_end(change, now) for change in changes]
+            won, heard = await store.apply_transitions(db, ends, self._process_id)
+        if heard is not None:
+            self._clock.heard(heard)
+        return [Changed(end.order, end.answer) if end.saga_id in won else None for end in ends]
 
 
-@dataclass(frozen=True, slots=True)
-class _Done:
-    change: Change
-    order: Order
-    view: bytes
-    answer: Answer | None
-
-
-def _done(change: Change, row: Row) -> _Done:
-    order = order_of(row)
-    view = encode(order.view())
-    ended = not change.transition.saga_to.live
-    answer = answers.final(change.saga.kind, order, change.transition.problem, view) if ended else None
-    return _Done(change, order, view, answer)
-
-
-async def _insert_events(db: Connection, done: Sequence[_Done]) -> None:
-    """Write the events; `sequence` was counted while the order's row was locked. One wake-up for all."""
-    if not done:
-        return
-    await db.execute(
-        store.SQL["insert_events"],
-        [uuid7() for _ in done],
-        [item.order.order_id for item in done],
-        [item.order.event_sequence for item in done],
-        [item.change.transition.event for item in done],
-        [item.view for item in done],
-        [item.change.saga.traceparent for item in done],
-    )
-    await db.execute(store.SQL["notify_outbox"])
-
-
-async def _answer_keys(db: Connection, done: Sequence[_Done]) -> None:
-    if not done:
-        return
-    ends = [(item.change.saga.saga_id, item.answer) for item in done if item.answer is not None]
-    await db.execute(
-        store.SQL["answer_keys"],
-        [saga_id for saga_id, _ in ends],
-        [answer.status for _, answer in ends],
-        [answer.body for _, answer in ends],
-        [answer.location for _, answer in ends],
-    )
+def _end(change: Change, now: datetime) -> End:
+    """Work out what a transition writes. Its order can be computed here: while a saga is live, nothing but its own
+    transitions changes its order, and the statement is guarded on the saga's status."""
+    saga, transition = change.saga, change.transition
+    order = moved(saga.order, transition, now)
+    ended = not transition.saga_to.live
+    view = encode(order.view()) if ended or transition.event else b""
+    answer = answers.final(saga.kind, order, transition.problem, view) if ended else None
+    return End(saga.saga_id, transition, order, orjson.dumps(change.log).decode(), view, answer, saga.traceparent)

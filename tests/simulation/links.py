@@ -35,6 +35,12 @@ class LinkedSession(Session):
         if world.happens("commit_result_lost"):
             raise Unavailable("committed, perhaps")
 
+    @asynccontextmanager
+    async def statement(self) -> AsyncIterator[Connection]:
+        """Lend a connection for one statement, which fails or is committed like a transaction."""
+        async with self.transaction() as connection:
+            yield connection
+
 
 class LinkedPool(Pool):
     """A pool over a link."""

@@ -17,7 +17,7 @@ from services.order.starts import Starts
 from services.order.transitions import Change, Changed, Transitions
 from shared.batcher import Batcher, one_by_one_when
 from shared.ids import uuid7
-from shared.postgres import is_about_the_batch
+from shared.postgres import DatabaseClock, is_about_the_batch
 from shared.refusals import Refusal, Unavailable
 from tests.infrastructure.desks import Answer, Desk
 from tests.simulation.links import LinkedPool, LinkedSession
@@ -68,8 +68,9 @@ class OrderReplica:
     async def _serve(self) -> None:
         process_id = self.process_id = uuid7()
         pool = LinkedPool(self._world, self._world.orders)
-        starts = Starts(self._session(), process_id, CURRENCY, self._payment_timeout_seconds)
-        transitions = Transitions(self._session(), process_id)
+        clock = DatabaseClock(asyncio.get_running_loop().time)
+        starts = Starts(self._session(), clock, process_id, CURRENCY, self._payment_timeout_seconds)
+        transitions = Transitions(self._session(), clock, process_id)
         start_batcher = Batcher[Start, Started](
             "starts",
             one_by_one_when(is_about_the_batch, starts.commit),

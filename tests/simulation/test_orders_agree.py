@@ -18,7 +18,7 @@ from services.order.settings import Settings
 from services.order.starts import Starts
 from services.order.transitions import Change, Transitions
 from shared.ids import uuid7
-from shared.postgres import Connection, Pool, Session
+from shared.postgres import Connection, DatabaseClock, Pool, Session
 from tests.infrastructure.databases import Database
 from tests.infrastructure.services import migrate_service
 from tests.simulation.agreement import Side, Work, comparable, compare, in_memory, now
@@ -92,7 +92,7 @@ class RandomWork:
         process_id, timeout = self.dice.choice(PROCESSES), self.dice.choice((0.0, HOUR))
         self.orders += [start.order_id for start in starts if start.order is not None]
         self.sagas += [start.saga_id for start in starts]
-        return lambda side: Starts(side.session, process_id, "KRW", timeout).commit(starts)
+        return lambda side: Starts(side.session, DatabaseClock(), process_id, "KRW", timeout).commit(starts)
 
     def _a_start(self) -> Start:
         kind = self.dice.choice(list(Kind))
@@ -118,7 +118,7 @@ class RandomWork:
                         changes[found[0].order.order_id] = _change(found[0], move, priced=priced, astray=astray)
             if not changes:
                 return None
-            changed = await Transitions(side.session, process_id).commit(list(changes.values()))
+            changed = await Transitions(side.session, DatabaseClock(), process_id).commit(list(changes.values()))
             self.moved += sum(one is not None for one in changed)
             return changed
 

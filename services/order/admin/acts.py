@@ -18,7 +18,7 @@ from services.order.timeline import timeline
 from services.order.transitions import Change, Transitions
 from shared import operators
 from shared.ids import uuid7
-from shared.postgres import Connection, Pool, Session
+from shared.postgres import Connection, DatabaseClock, Pool, Session
 from shared.refusals import Refusal
 
 LIST_MAX = 1000
@@ -140,7 +140,7 @@ async def resolve(pool: Pool, session: Session, id_: UUID, who: Who) -> UUID:
     move = next_move(saga)
     assert isinstance(move, Transition)
     entry = {"at": datetime.now(UTC), "step": "resolve", "outcome": "by hand", "detail": who.reason}
-    (changed,) = await Transitions(session, operator).commit([Change(saga, move, [entry])])
+    (changed,) = await Transitions(session, DatabaseClock(), operator).commit([Change(saga, move, [entry])])
     async with pool.connection() as db:
         await store.give_lease_up(db, operator)
     if changed is None or isinstance(changed, BaseException):

@@ -16,7 +16,7 @@ from services.order.starts import Starts
 from services.order.transitions import Change, Changed, Transitions
 from shared.batcher import Batcher
 from shared.ids import uuid7
-from shared.postgres import Connection, Pool, Session
+from shared.postgres import Connection, DatabaseClock, Pool, Session
 from shared.refusals import Unavailable
 from tests.faults.matrix.cells import Fault
 from tests.faults.matrix.network import Network, NetworkChannel, Trap, fail
@@ -44,7 +44,7 @@ class OrderProcess:
         self._pool = pool
         self._session = sessions[1]
         self._network = network
-        starts = Starts(sessions[0], self.process_id, "KRW", payment_timeout_seconds)
+        starts = Starts(sessions[0], DatabaseClock(), self.process_id, "KRW", payment_timeout_seconds)
         self._starts = Batcher[Start, Started]("starts", starts.commit, batch_max=256, queue_max=SAGAS_MAX)
         self._transitions = Batcher[Change, Changed | None](
             "transitions", self._commit, batch_max=256, queue_max=SAGAS_MAX
@@ -92,7 +92,7 @@ class OrderProcess:
         traps = [self._network.traps.get(change.saga.order.order_id) for change in changes]
         trap = next((trap for trap in traps if trap is not None and trap.commit), None)
         if trap is None:
-            return await Transitions(self._session, self.process_id).commit(changes)
+            return await Transitions(self._session, DatabaseClock(), self.process_id).commit(changes)
         trap.commit = False
         trap.struck.set_result(None)
         return await self._struck_commit(trap, changes)
@@ -100,9 +100,9 @@ class OrderProcess:
     async def _struck_commit(self, trap: Trap, changes: Sequence[Change]) -> Sequence[Changed | BaseException | None]:
         """A timeout comes after the commit, an error before it, and a reset in the middle."""
         if trap.cell.fault is Fault.TIMEOUT:
-            await Transitions(self._session, self.process_id).commit(changes)
+            await Transitions(self._session, DatabaseClock(), self.process_id).commit(changes)
         elif trap.cell.fault is Fault.RESET:
-            return await Transitions(_Cut(self._session), self.process_id).commit(changes)
+            return await Transitions(_Cut(self._session), DatabaseClock(), self.process_id).commit(changes)
         elif trap.cell.fault is Fault.KILLED:
             await fail(trap.cell.fault)
         raise Unavailable(trap.cell.fault)
@@ -115,8 +115,8 @@ class _Cut(Session):
         self._whole = session
 
     @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[Connection]:
-        """Lend a connection, and cut it."""
+    async def statement(self) -> AsyncIterator[Connection]:
+        """Lend a connection whose statement is not yet committed when it is cut."""
         async with self._whole.transaction() as connection:
             yield connection
             raise ConnectionResetError

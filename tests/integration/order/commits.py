@@ -1,6 +1,10 @@
-"""A way to Postgres that loses a connection at a COMMIT: before the server hears of it, or before it is heard."""
+"""A way to Postgres that loses a connection at a commit: before the server hears of it, or before it is heard.
+
+A commit is a COMMIT, or outside of a transaction the execution of a statement that writes.
+"""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
@@ -8,7 +12,9 @@ from enum import Enum, auto
 from urllib.parse import urlsplit
 
 CHUNK = 65536
-COMMIT = b"COMMIT;\0"  # asyncpg's, a simple query
+ASKS_FOR_TLS = (80877103).to_bytes(4, "big")
+HEADER = 5  # a message's type and length
+WRITES = re.compile(rb"\b(INSERT INTO|UPDATE) ")
 
 
 class Cut(Enum):
@@ -71,12 +77,15 @@ class _Link:
     def __init__(self, way: Way, client: Side, server: Side) -> None:
         self._way, self._client, self._server = way, client, server
         self._deaf = False
+        self._unread = bytearray()
+        self._started = self._in_transaction = False
+        self._writing: dict[bytes, bool] = {}
 
     async def ask(self) -> None:
         """Pass on what the client sends, until it is a commit that shall break."""
         with suppress(OSError):
             while data := await self._client[0].read(CHUNK):
-                if COMMIT in data and self._way.cut is not None:
+                if self._commits(data) and self._way.cut is not None:
                     cut = self._way.cut
                     if not self._way.for_ever:
                         self._way.cut = None
@@ -87,6 +96,38 @@ class _Link:
                 self._server[1].write(data)
         if not self._deaf:
             self._break()
+
+    def _commits(self, data: bytes) -> bool:
+        """Follow the messages of the protocol (type, length, body) and say whether one of them is a commit."""
+        self._unread += data
+        commits = False
+        while len(self._unread) >= HEADER and not self._starting_up():
+            end = 1 + int.from_bytes(self._unread[1:HEADER], "big")
+            if len(self._unread) < end:
+                break
+            commits = self._is_commit(bytes(self._unread[:1]), bytes(self._unread[HEADER:end])) or commits
+            del self._unread[:end]
+        return commits
+
+    def _starting_up(self) -> bool:
+        """Drop what comes before the first message with a type; say whether more of it is to come."""
+        while not self._started:
+            end = int.from_bytes(self._unread[:4], "big")
+            if len(self._unread) < max(end, 8):
+                return True
+            self._started = bytes(self._unread[4:8]) != ASKS_FOR_TLS
+            del self._unread[:end]
+        return len(self._unread) < HEADER
+
+    def _is_commit(self, kind: bytes, body: bytes) -> bool:
+        if kind == b"Q":
+            word = body.split(None, 1)[0].rstrip(b";\0")
+            self._in_transaction = word == b"BEGIN" or (self._in_transaction and word not in (b"COMMIT", b"ROLLBACK"))
+            return word == b"COMMIT"
+        if kind == b"P":
+            name, sql, _ = body.split(b"\0", 2)
+            self._writing[name] = WRITES.search(sql) is not None
+        return kind == b"B" and not self._in_transaction and self._writing.get(body.split(b"\0", 2)[1], False)
 
     async def answer(self) -> None:
         """Pass on what the server answers, unless it is to a commit that breaks."""

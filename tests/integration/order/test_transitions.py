@@ -10,8 +10,9 @@ import asyncpg
 import pytest
 import pytest_asyncio
 
+from services.order import store
 from services.order.operations import Begun, Start, new_order
-from services.order.saga import Kind, Saga, Send, Status, Transition, learn, next_move
+from services.order.saga import Kind, Saga, Send, Transition, learn, next_move, undos
 from services.order.transitions import Change, Changed
 from shared.participant import Outcome
 from tests.integration.order.world import Customer, Replica, World
@@ -165,23 +166,22 @@ async def test_a_transition_without_an_event_leaves_no_gap(world: World, replica
     assert await written(world, order_id) == ("CANCELLED", "COMPENSATED", 2, ["order.placed.v1", "order.cancelled.v1"])
 
 
-async def test_amounts_that_are_not_known_yet_do_not_overwrite_those_that_are(world: World, replica: Replica) -> None:
-    customer = await world.customer()
-    order_id = await customer.unpaid(replica)
-    (result,) = await replica.starts.commit([Start(Kind.CLOSE, order_id)])
-    assert isinstance(result, Begun)
-    saga = replace(result.saga, order=replace(result.saga.order, subtotal_amount=None, discount_amount=None))
-    move = Transition(
-        Status.COMPENSATING,
-        Status.COMPENSATED,
-        saga.order.status,
-        saga.target,  # type: ignore[arg-type]
-        target=saga.target,
-        event="order.cancelled.v1",
-    )
-    (changed,) = await replica.transitions.commit([Change(saga, move, [])])
+@pytest.mark.parametrize("now", [True, False], ids=["paid now", "paid later, then closed"])
+async def test_the_order_in_an_answer_is_the_order_that_was_written(world: World, replica: Replica, now: bool) -> None:
+    saga = await begun(replica, await world.customer(), now=now)
+    (changed,) = await replica.transitions.commit([finished(saga)])
     assert isinstance(changed, Changed)
-    assert (changed.order.subtotal_amount, changed.order.total_amount) == (100, 90)
+    async with replica.pool.connection() as db:
+        assert changed.order == await store.get_order(db, saga.order.order_id)
+    (closing,) = await replica.starts.commit([Start(Kind.CLOSE, saga.order.order_id)])
+    assert isinstance(closing, Begun)
+    undone = replace(closing.saga, undone=frozenset(step.undo for step in undos(closing.saga)))
+    move = next_move(undone)
+    assert isinstance(move, Transition)
+    (closed,) = await replica.transitions.commit([Change(undone, move, [])])
+    assert isinstance(closed, Changed)
+    async with replica.pool.connection() as db:
+        assert closed.order == await store.get_order(db, saga.order.order_id)
 
 
 async def test_batches_of_two_replicas_that_cross_do_not_deadlock(world: World, replica: Replica) -> None:

@@ -24,7 +24,7 @@ from services.order.starts import Starts
 from services.order.transitions import Change, Changed, Transitions
 from shared.batcher import Batcher
 from shared.ids import uuid7
-from shared.postgres import Pool, Session
+from shared.postgres import DatabaseClock, Pool, Session
 from tests.infrastructure.databases import Database
 from tests.infrastructure.services import Client, migrate_service, serving
 from tests.infrastructure.waiting import eventually
@@ -129,8 +129,8 @@ class World:
             enter = stack.enter_async_context
             pool = await enter(Pool(chosen, "replica"))
             session, other = await enter(Session(chosen, "starts")), await enter(Session(chosen, "transitions"))
-            starts = Starts(session, process_id, chosen.currency, chosen.payment_timeout_seconds)
-            transitions = Transitions(other, process_id)
+            starts = Starts(session, DatabaseClock(), process_id, chosen.currency, chosen.payment_timeout_seconds)
+            transitions = Transitions(other, DatabaseClock(), process_id)
             start: Batcher[Start, Started] = await enter(WatchedBatcher("starts", starts.commit, moments))
             change: Batcher[Change, Changed | None] = await enter(
                 WatchedBatcher("transitions", transitions.commit, moments)

@@ -53,6 +53,12 @@ class MemorySession(Session):
             raise
         self._database.commit()
 
+    @asynccontextmanager
+    async def statement(self) -> AsyncIterator[Connection]:
+        """Lend a connection for one statement, which is a transaction by itself."""
+        async with self.transaction() as connection:
+            yield connection
+
 
 class MemoryPool(Pool):
     """A pool likewise; outside a transaction each query is one by itself."""

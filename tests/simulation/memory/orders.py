@@ -72,10 +72,10 @@ class OrdersDatabase(Database):
         for *place, saga_id in zip(*columns, strict=True):
             self.keys.update(tuple(place), saga_id=saga_id)
 
-    def insert_orders(self, *arguments: Any) -> list[Row]:
-        *columns, currency, timeout_seconds = arguments
-        inserted = []
-        for order_id, user_id, lines, coupon_id, payment_attempt in zip(*columns, strict=True):
+    def place_orders(self, *arguments: Any) -> list[Row]:
+        *columns, currency, timeout_seconds, version, owner = arguments
+        placed = []
+        for saga_id, order_id, user_id, lines, coupon_id, kind, attempt, traceparent in zip(*columns, strict=True):
             now = self.clock()
             row = {
                 "order_id": order_id,
@@ -89,14 +89,16 @@ class OrdersDatabase(Database):
                 "currency": currency,
                 "closing": None,
                 "reason": None,
-                "payment_attempt": payment_attempt,
+                "payment_attempt": attempt,
                 "event_sequence": 0,
                 "created_at": now,
-                "expires_at": now + timedelta(seconds=timeout_seconds) if payment_attempt == 0 else None,
+                "expires_at": now + timedelta(seconds=timeout_seconds) if attempt == 0 else None,
                 "paid_at": None,
             }
-            inserted.append(self.orders.insert(order_id, row))
-        return inserted
+            placed.append(self.orders.insert(order_id, row))
+            saga = ([saga_id], [order_id], [kind], ["RUNNING"], [None], [attempt], [traceparent])
+            self.insert_sagas(*saga, version, owner)
+        return placed
 
     def insert_sagas(self, *arguments: Any) -> None:
         *columns, version, owner = arguments
@@ -156,10 +158,10 @@ class OrdersDatabase(Database):
         )
 
     def _move(self, *move: Any) -> Row:
-        saga_id, order_id, _, saga_to, _, order_to, target, has_event, lines, subtotal, discount, problem, _ = move
-        now = self.clock()
+        saga_id, order_id, _, saga_to, _, order_to, target, problem, _, *written, answer = _grouped(move)
+        lines, subtotal, discount, reason, paid_at, event_id, event, payload, traceparent = written
         saga, order = self.sagas.rows[saga_id], self.orders.rows[order_id]
-        ended_at = None if saga_to in LIVE else now
+        ended_at = None if saga_to in LIVE else self.clock()
         self._save_saga(
             {**saga, "status": saga_to, "target": target, "problem": problem, "stuck": False, "ended_at": ended_at}
         )
@@ -172,27 +174,27 @@ class OrdersDatabase(Database):
             "discount_amount": order["discount_amount"] if discount is None else discount,
             "total_amount": subtotal - discount if priced else order["total_amount"],
             "closing": None if saga_to == "COMPENSATED" else order["closing"],
-            "reason": _slug(problem) if order_to == "REJECTED" else None,
-            "paid_at": now if order_to == "PAID" else order["paid_at"],
-            "event_sequence": order["event_sequence"] + int(has_event),
+            "reason": reason,
+            "paid_at": paid_at,
+            "event_sequence": order["event_sequence"] + int(event is not None),
         }
-        return {"saga_id": saga_id, **self._save_order(row)}
+        self._save_order(row)
+        if event is not None:
+            self._tell(event_id, order_id, row["event_sequence"], event, payload, traceparent)
+        self._answer(saga_id, payload, *answer)
+        return {"saga_id": saga_id, "now": self.clock()}
 
-    def insert_events(self, *columns: Sequence[Any]) -> None:
-        for event_id, order_id, sequence, type_, payload, traceparent in zip(*columns, strict=True):
-            row = {"event_id": event_id, "order_id": order_id, "sequence": sequence, "type": type_}
-            row |= {"payload": payload, "traceparent": traceparent}
-            checked(row, sequence=sequence >= 1)
-            self.outbox.insert((order_id, sequence), row)
+    def _tell(self, event_id: UUID, order_id: UUID, sequence: int, type_: str, payload: bytes, trace: str) -> None:
+        row = {"event_id": event_id, "order_id": order_id, "sequence": sequence, "type": type_}
+        row |= {"payload": payload, "traceparent": trace}
+        checked(row, sequence=sequence >= 1)
+        self.outbox.insert((order_id, sequence), row)
 
-    def notify_outbox(self) -> None:
-        """The relay is no part of this."""
-
-    def answer_keys(self, *columns: Sequence[Any]) -> None:
-        for saga_id, status, body, location in zip(*columns, strict=True):
-            for row in [row for row in self.keys if row["saga_id"] == saga_id and row["status"] is None]:
+    def _answer(self, saga_id: UUID, payload: bytes, status: int | None, body: bytes | None, location: str) -> None:
+        for row in [row for row in self.keys if row["saga_id"] == saga_id and row["status"] is None]:
+            if status is not None:
                 place = (row["user_id"], row["operation"], row["key"])
-                self.keys.update(place, status=status, body=body, location=location)
+                self.keys.update(place, status=status, body=payload if body is None else body, location=location)
 
     def mark_stuck(self, saga_id: UUID, owner: UUID) -> None:
         saga = self.sagas.get(saga_id)
@@ -296,8 +298,9 @@ class OrdersDatabase(Database):
         return self.sagas.put(row["saga_id"], row)
 
 
-def _slug(problem: Mapping[str, Any] | None) -> str | None:
-    return None if problem is None else str(problem["type"]).split("/")[2]
+def _grouped(move: Sequence[Any]) -> Sequence[Any]:
+    """Return a transition's columns with the three of its answer as one."""
+    return [*move[:-3], move[-3:]]
 
 
 def _age(row: Row) -> datetime:
