@@ -7,6 +7,7 @@ of each item falls. There is no linger timer: measured, timers lost.
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Generic, TypeVar
 
 import structlog
@@ -20,6 +21,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 Work = Callable[[Sequence[Item]], Awaitable[Sequence[Result | BaseException]]]
+Deliver = Callable[[Result | BaseException], None]
 
 SIZE = Histogram("batch_size", "Items in a batch", ["batcher"], buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256, 512))
 WAITING = Gauge("batch_waiting", "Items waiting for their batch", ["batcher"])
@@ -71,7 +73,7 @@ class Batcher(Generic[Item, Result]):
         self._work = work
         self._batch_max = batch_max
         self._queue_max = queue_max
-        self._queue: deque[tuple[Item, asyncio.Future[Result]]] = deque()
+        self._queue: deque[tuple[Item, Deliver[Result]]] = deque()
         self._arrived = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._closing = False
@@ -101,9 +103,22 @@ class Batcher(Generic[Item, Result]):
             self._full.inc()
             raise Unavailable("The queue is full.")
         future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
-        self._queue.append((item, future))
+        self._queue.append((item, partial(_settle, future)))
         self._arrived.set()
         return future
+
+    def submit_all(self, items: Sequence[Item]) -> "asyncio.Future[list[Result | BaseException]]":
+        """Queue items and return the future of their results: one future for them all costs far less than one each.
+
+        They may go in several batches. Raises Unavailable when the queue has no room for all of them.
+        """
+        if self._closing or len(self._queue) + len(items) > self._queue_max:
+            self._full.inc(len(items))
+            raise Unavailable("The queue is full.")
+        gathered: _Gathered[Result] = _Gathered(len(items))
+        self._queue.extend((item, partial(gathered.take, place)) for place, item in enumerate(items))
+        self._arrived.set()
+        return gathered.future
 
     async def _run(self) -> None:
         while True:
@@ -116,7 +131,7 @@ class Batcher(Generic[Item, Result]):
             count = min(len(self._queue), self._batch_max)
             await self._run_batch([self._queue.popleft() for _ in range(count)])
 
-    async def _run_batch(self, batch: list[tuple[Item, "asyncio.Future[Result]"]]) -> None:
+    async def _run_batch(self, batch: list[tuple[Item, Deliver[Result]]]) -> None:
         self._size.observe(len(batch))
         results: Sequence[Result | BaseException]
         try:
@@ -125,10 +140,30 @@ class Batcher(Generic[Item, Result]):
                 raise RuntimeError(f"a batch of {len(batch)} returned {len(results)} results")
         except Exception as error:  # noqa: BLE001 - every waiter gets it
             results = [error] * len(batch)
-        for (_, future), result in zip(batch, results, strict=True):
-            if future.done():  # its waiter was cancelled
-                continue
-            if isinstance(result, BaseException):
-                future.set_exception(result)
-            else:
-                future.set_result(result)
+        for (_, deliver), result in zip(batch, results, strict=True):
+            deliver(result)
+
+
+def _settle(future: "asyncio.Future[Result]", result: Result | BaseException) -> None:
+    if future.done():  # its waiter was cancelled
+        return
+    if isinstance(result, BaseException):
+        future.set_exception(result)
+    else:
+        future.set_result(result)
+
+
+class _Gathered(Generic[Result]):
+    """The results of several items, until the last has arrived."""
+
+    def __init__(self, count: int) -> None:
+        self.future: asyncio.Future[list[Result | BaseException]] = asyncio.get_running_loop().create_future()
+        self._results: dict[int, Result | BaseException] = {}
+        self._count = count
+        if not count:
+            self.future.set_result([])
+
+    def take(self, place: int, result: Result | BaseException) -> None:
+        self._results[place] = result
+        if len(self._results) == self._count and not self.future.done():  # done: its waiter was cancelled
+            self.future.set_result([self._results[place] for place in range(self._count)])

@@ -138,3 +138,45 @@ async def test_a_batch_that_fails_for_all_is_not_tried_one_by_one() -> None:
     with pytest.raises(OSError, match="gone"):
         await one_by_one_when(lambda error: isinstance(error, ValueError), work)([1, 2])
     assert tries == 1
+
+
+async def test_items_queued_together_get_their_results_in_order_whatever_batches_they_went_in() -> None:
+    work = Work()
+    async with batcher(work, batch_max=2) as batches:
+        alone = batches.submit(0)
+        together = batches.submit_all([1, -2, 3])
+        work.through.set()
+        one, two, three = await together
+        assert (await alone, one, three) == (0, 10, 30)
+        assert isinstance(two, ValueError)
+    assert work.batches == [[0, 1], [-2, 3]]
+
+
+async def test_items_queued_together_find_room_for_all_of_them_or_for_none() -> None:
+    work = Work()
+    async with batcher(work, queue_max=3) as batches:
+        batches.submit(0)
+        await work.started.wait()
+        batches.submit(1)
+        with pytest.raises(Unavailable):
+            batches.submit_all([2, 3, 4])
+        together = batches.submit_all([2, 3])
+        assert batches.full
+        work.through.set()
+        assert await together == [20, 30]
+
+
+async def test_nothing_queued_together_is_done_at_once() -> None:
+    async with batcher(Work()) as batches:
+        assert await batches.submit_all([]) == []
+
+
+async def test_a_waiter_for_several_items_that_is_cancelled_cancels_no_batch() -> None:
+    work = Work()
+    async with batcher(work, batch_max=1) as batches:
+        cancelled, other = batches.submit_all([1, 2]), batches.submit_all([3])
+        await work.started.wait()
+        cancelled.cancel()
+        work.through.set()
+        assert await other == [30]
+    assert work.batches == [[1], [2], [3]]
