@@ -23,4 +23,12 @@ LEASE_CHANGES = Counter("relay_lease_changes_total", "Shards taken, lost or rele
 REFUSED = Gauge("relay_shard_refused", "1 while the shard waits for an operator's bootstrap", ["shard"])
 WATERMARK_LAG = Gauge("relay_watermark_lag_seconds", "How far the watermark is behind the database's clock")
 WATERMARKS = Counter("relay_watermarks_published_total", "Watermarks that this process announced")
+PARTITIONS = Gauge("relay_outbox_partitions", "Partitions of the outbox, the next one included")
+PARTITIONS_KEPT = Gauge(
+    "relay_outbox_partitions_kept", "Partitions past the retention that stay because something in them is unpublished"
+)
+PARTITIONS_DROPPED = Counter("relay_outbox_partitions_dropped_total", "Partitions that this process removed")
+DROPS_PUT_OFF = Counter("relay_outbox_drops_put_off_total", "Removals put off because the outbox was in use")
+OLDEST_PARTITION = Gauge("relay_outbox_oldest_partition_seconds", "Since when the oldest partition has been filled")
+LAST_CLEANING = Gauge("relay_outbox_last_cleaning_timestamp_seconds", "When this process last cleaned the outbox")
 LISTENING = Gauge("relay_listening", "1 while notifications arrive; else events wait for the poll")

@@ -7,7 +7,10 @@ UPDATE relay.shards SET
     epoch = epoch + 1,
     holder = $2::text,
     lease_expires_at = now() + make_interval(secs => $3::float8),
-    outbox_ids = CASE WHEN in_transaction THEN outbox_ids ELSE '{}' END
+    outbox_ids = CASE WHEN in_transaction THEN outbox_ids ELSE '{}' END,
+    -- What was claimed may wait again, and lies below.
+    scan_from = scan_floor,
+    scan_next = scan_floor
 WHERE shard = $1::smallint AND (holder IS NULL OR holder = $2::text OR lease_expires_at < now() OR $4::boolean)
 RETURNING epoch, batch_number, cardinality(outbox_ids) AS claimed, declared;
 
@@ -41,8 +44,7 @@ WHERE outbox.order_id = refused.order_id AND outbox.status = 'PENDING' AND outbo
 RETURNING outbox.outbox_id, outbox.order_id::text AS order_id;
 
 -- name: shards_with_pending
-SELECT shard FROM unnest($1::smallint[]) AS shard
-WHERE EXISTS (SELECT FROM orders.outbox WHERE outbox.shard = shard.shard AND outbox.status = 'PENDING');
+SELECT shard FROM relay.shards_with_pending($1::smallint[]) AS shard;
 
 -- name: keep_replica
 INSERT INTO relay.replicas (replica, expires_at) VALUES ($1::text, now() + make_interval(secs => $2::float8))
@@ -58,20 +60,37 @@ DELETE FROM relay.replicas WHERE replica = $1::text OR expires_at < now() - inte
 SELECT shard, holder, lease_expires_at < now() AS expired FROM relay.shards ORDER BY shard;
 
 -- name: backlog
--- Counting stops at $1: that there are more is all that anybody wants to know of a backlog that size.
+SELECT shard, pending, parked, oldest_seconds FROM relay.backlog($1::int);
+
+-- name: outbox_partitions
+-- `kept`: closed for longer than $1 seconds, and something in it still waits or is parked.
 SELECT
-    shards.shard,
-    (SELECT count(*) FROM (
-        SELECT FROM orders.outbox WHERE outbox.shard = shards.shard AND outbox.status = 'PENDING' LIMIT $1::int
-    ) AS pending) AS pending,
-    (SELECT count(*) FROM (
-        SELECT FROM orders.outbox WHERE outbox.shard = shards.shard AND outbox.status = 'PARKED' LIMIT $1::int
-    ) AS parked) AS parked,
-    coalesce((
-        SELECT extract(epoch FROM clock_timestamp() - outbox.occurred_at) FROM orders.outbox
-        WHERE outbox.shard = shards.shard AND outbox.status = 'PENDING' ORDER BY outbox.outbox_id LIMIT 1
-    ), 0)::float8 AS oldest_seconds
-FROM relay.shards ORDER BY shards.shard;
+    count(*) FILTER (WHERE dropped_at IS NULL) AS attached,
+    count(*) FILTER (WHERE published_at IS NULL AND closed_at < clock_timestamp() - make_interval(secs => $1::float8))
+        AS kept,
+    coalesce(extract(epoch FROM clock_timestamp() - min(greatest(opened_at, attached_at))
+        FILTER (WHERE dropped_at IS NULL AND opened_at IS NOT NULL)), 0)::float8 AS oldest_seconds
+FROM orders.outbox_partitions;
+
+-- name: hold_duty
+INSERT INTO relay.duties (duty, holder, lease_until)
+VALUES ($1::text, $2::text, clock_timestamp() + make_interval(secs => $3::float8))
+ON CONFLICT (duty) DO UPDATE SET holder = excluded.holder, lease_until = excluded.lease_until
+WHERE relay.duties.lease_until < clock_timestamp() OR relay.duties.holder = excluded.holder
+RETURNING holder;
+
+-- name: rotate_outbox
+SELECT orders.rotate_outbox($1::float8);
+
+-- name: note_published
+-- Claims begin no lower than the first partition that isn't published for good.
+WITH noted AS MATERIALIZED (
+    SELECT orders.note_published() AS floor
+)
+UPDATE relay.shards SET scan_floor = noted.floor FROM noted WHERE scan_floor < noted.floor;
+
+-- name: drop_published
+SELECT orders.drop_published($1::float8);
 
 -- name: list_parked
 -- The events that an operator has to decide on are each order's first ones; the others wait behind them.

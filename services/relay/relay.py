@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from services.relay import backlog
 from services.relay.broker import Broker
+from services.relay.cleaner import Cleaner
 from services.relay.drain import Drain
 from services.relay.leases import Keeper
 from services.relay.settings import RelaySettings
@@ -23,6 +24,7 @@ class Relay:
         self._pool = pool
         self.broker = Broker(settings, SHARDS)
         self._keeper = Keeper(settings, pool, self.broker, lambda shard: Drain(settings, self.broker, shard))
+        self._cleaner = Cleaner(settings, pool)
         self._watermark = Watermark(settings, pool, self.broker)
         self._wakeup = Wakeup(settings, self.drains)
 
@@ -35,6 +37,7 @@ class Relay:
         try:
             async with (
                 background("backlog", lambda: backlog.measure(self._pool)),
+                background("cleaner", self._cleaner.run),
                 background("wakeup", self._wakeup.run),
                 background("watermark", lambda: self._watermark.run(stop)),
             ):

@@ -50,6 +50,9 @@ class RelaySettings(ServiceSettings):
     # Also Kafka's transaction timeout: how long a relay that died in a transaction can hold readers back.
     kafka_timeout_seconds: Annotated[float, Field(ge=0.5, le=600)] = 10.0
 
+    # How long published events stay in the outbox, at least; a twelfth longer at the most, while the relay is up.
+    retention_hours: Annotated[float, Field(gt=0, le=100_000)] = 168.0
+
     # How often the watermark moves; each time costs a call of the database and one of Kafka.
     watermark_interval_seconds: Annotated[float, Field(ge=0.05, le=60)] = 2.0
 

@@ -168,6 +168,54 @@ async def backlog(connection: Connection, count_max: int) -> list[Backlog]:
     return [Backlog(**row) for row in await connection.fetch(SQL["backlog"], count_max)]
 
 
+@dataclass(frozen=True, slots=True)
+class Partitions:
+    """How the outbox is stored.
+
+    `attached` counts its partitions with the next one, `kept` those that are past their time and hold something
+    unpublished; `oldest_seconds` tells since when the oldest has been filled.
+    """
+
+    attached: int
+    kept: int
+    oldest_seconds: float
+
+
+async def outbox_partitions(connection: Connection, kept_seconds: float) -> Partitions:
+    """Return how the outbox is stored; partitions count as kept once closed for `kept_seconds`."""
+    row = await connection.fetchrow(SQL["outbox_partitions"], kept_seconds)
+    assert row is not None
+    return Partitions(**row)
+
+
+async def hold_duty(connection: Connection, duty: str, replica: str, seconds: float) -> bool:
+    """Take or keep a duty that one replica has for all; return whether it is this one's."""
+    return await connection.fetchrow(SQL["hold_duty"], duty, replica, seconds) is not None
+
+
+async def rotate_outbox(connection: Connection, interval_seconds: float) -> str | None:
+    """Take the next step to fill another partition every `interval_seconds`, and return its name, if one is due.
+
+    Never to be called in a transaction: each step has to be committed before the next one.
+    """
+    step: str | None = await connection.fetchval(SQL["rotate_outbox"], interval_seconds)
+    return step
+
+
+async def note_published(connection: Connection) -> None:
+    """Find closed partitions that are published for good: claims pass over them, and they are dropped in time."""
+    await connection.execute(SQL["note_published"])
+
+
+async def drop_published(connection: Connection, retention_seconds: float) -> int | None:
+    """Drop the oldest partition that was published longer ago than that, if there is one, and return its number.
+
+    Raises asyncpg.LockNotAvailableError if the outbox is in use just now.
+    """
+    partition: int | None = await connection.fetchval(SQL["drop_published"], retention_seconds)
+    return partition
+
+
 async def list_parked(connection: Connection, limit: int) -> list[Row]:
     """Return parked events, order by order in sequence."""
     return list(await connection.fetch(SQL["list_parked"], limit))

@@ -151,7 +151,8 @@ def _findings(order_id: UUID, row: Row | None, found: Mapping[Participant, Holds
     order = store.order_of(row)
     if stranded := list(rules.compare_progress(order)):
         return stranded  # what it should hold depends on how it will end
-    return [*rules.compare(order_id, order, found), *rules.compare_events(order, row["events"])]
+    events = rules.compare_events(order, row["events"], forgotten=row["forgotten"])
+    return [*rules.compare(order_id, order, found), *events]
 
 
 def _state(row: Row | None) -> tuple[Any, ...] | None:
