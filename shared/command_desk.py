@@ -1,18 +1,20 @@
-"""The participant protocol's other half: takes batches of commands and runs each as one transaction.
+"""The participant protocol's other half: takes batches of commands and runs them in as few round trips as can be.
 
 Concurrent calls (one from each replica that asks) are merged by a batcher, so that a participant has one
-batch in flight whatever the number of its callers.
+batch in flight whatever the number of its callers. What a batch surely can do goes in one statement; the rest of it
+goes the general way, which is a transaction.
 """
 
-import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections import Counter as Tally
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Generic
+from uuid import UUID
 
 import structlog
 from prometheus_client import Counter
 
 from shared.batcher import Batcher, one_by_one_when
-from shared.participant import C, Outcome
+from shared.participant import C, Outcome, alone
 from shared.postgres import Connection, Session, is_about_the_batch
 from shared.refusals import Unavailable
 
@@ -23,19 +25,26 @@ QUEUE_MAX = 4096  # about a second of work; beyond it a caller does better to he
 OUTCOMES = Counter("commands_total", "Commands by outcome", ["type", "outcome"])
 
 Execute = Callable[[Connection, Sequence[C]], Awaitable[Sequence[Outcome]]]
+ApplyAtOnce = Callable[[Connection, Sequence[C]], Awaitable[Mapping[UUID, Outcome]]]
 
 
 class CommandDesk(Generic[C]):
-    """Runs commands in batches. `execute` decides and writes one batch inside the transaction it is given."""
+    """Runs commands in batches.
 
-    def __init__(self, session: Session, execute: Execute[C], *, batch_max: int = BATCH_MAX) -> None:
+    `apply_at_once` is given dos, each the only command of its gate in the batch. In one statement, and outside a
+    transaction, it applies those that can be applied whatever becomes of the others, and returns their outcomes by
+    gate. `execute` decides and writes the rest inside the transaction it is given.
+    """
+
+    def __init__(
+        self, session: Session, execute: Execute[C], apply_at_once: ApplyAtOnce[C], *, batch_max: int = BATCH_MAX
+    ) -> None:
         self._session = session
         self._execute = execute
+        self._apply_at_once = apply_at_once
+        self._run_rest = one_by_one_when(is_about_the_batch, self._run_transaction)
         self._batcher: Batcher[C, Outcome] = Batcher(
-            "commands",
-            one_by_one_when(is_about_the_batch, self._run_transaction),
-            batch_max=batch_max,
-            queue_max=QUEUE_MAX,
+            "commands", self._run_batch, batch_max=batch_max, queue_max=QUEUE_MAX
         )
 
     async def __aenter__(self) -> "CommandDesk[C]":
@@ -51,29 +60,55 @@ class CommandDesk(Generic[C]):
         Raises Unavailable when nothing is known of any of them. The caller repeats what is unknown until it
         is known.
         """
-        results = await asyncio.gather(*map(self._submit, commands), return_exceptions=True)
+        try:
+            results = await self._batcher.submit_all(commands)
+        except Unavailable as full:
+            results = [full] * len(commands)
+        tally: Tally[tuple[str, str]] = Tally()
         outcomes: list[Outcome | None] = []
         for command, result in zip(commands, results, strict=True):
             if isinstance(result, Outcome):
                 outcomes.append(result)
-                OUTCOMES.labels(command.type, "applied" if result.applied else "refused").inc()
+                tally[command.type, "applied" if result.applied else "refused"] += 1
                 continue
             outcomes.append(None)
-            OUTCOMES.labels(command.type, "unknown").inc()
+            tally[command.type, "unknown"] += 1
             if not isinstance(result, Unavailable):
                 log.error("command failed", type=command.type, gate=str(command.gate), error=repr(result))
+        for labels, count in tally.items():
+            OUTCOMES.labels(*labels).inc(count)
         if outcomes and all(outcome is None for outcome in outcomes):
             raise Unavailable("The database did not answer; nothing is known of these commands.")
         return outcomes
 
-    def _submit(self, command: C) -> "asyncio.Future[Outcome]":
+    async def _run_batch(self, commands: Sequence[C]) -> Sequence[Outcome | BaseException]:
+        applied = await self._apply_sure(commands)
+        rest = [command for command in commands if command.gate not in applied]
+        if not rest:
+            return [applied[command.gate] for command in commands]
+        results: Sequence[Outcome | BaseException]
         try:
-            return self._batcher.submit(command)
-        except Unavailable as full:
-            # Only this one is unknown: those before it are on their way and have a waiter.
-            refused: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-            refused.set_exception(full)
-            return refused
+            results = await self._run_rest(rest)
+        except Exception as error:
+            if not applied:
+                raise
+            results = [error] * len(rest)  # theirs only: what was applied is known
+        others = iter(results)
+        return [applied[command.gate] if command.gate in applied else next(others) for command in commands]
+
+    async def _apply_sure(self, commands: Sequence[C]) -> Mapping[UUID, Outcome]:
+        candidates = alone(commands)
+        if not candidates:
+            return {}
+        try:
+            async with self._session.statement() as connection:
+                return await self._apply_at_once(connection, candidates)
+        except Exception as error:
+            if not is_about_the_batch(error):
+                raise
+            # Nothing of it was written; the general way finds out whose fault it is.
+            log.warning("batch was not applied at once", size=len(candidates), error=repr(error))
+            return {}
 
     async def _run_transaction(self, commands: Sequence[C]) -> Sequence[Outcome | BaseException]:
         async with self._session.transaction() as connection:

@@ -7,6 +7,7 @@ are stored with their effect, so a repeat gets the answer it got before.
 Standard library only: the rules that use it are tested without a fixture.
 """
 
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol, TypeVar
@@ -59,6 +60,12 @@ FENCED = Outcome(False, Fenced().problem())
 def key(command: Command) -> OutcomeKey:
     """Return what a command's outcome is stored under."""
     return (command.gate, command.type, command.attempt)
+
+
+def alone(commands: Sequence[C]) -> list[C]:
+    """Return the dos whose gate no other command of the batch passes, in their order."""
+    count = Counter(command.gate for command in commands)
+    return [command for command in commands if not command.undo and count[command.gate] == 1]
 
 
 @dataclass(slots=True)

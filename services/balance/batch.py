@@ -1,10 +1,12 @@
 """One batch of commands as one transaction: the order of locks and reads that the protocol's safety rests on."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any
+from uuid import UUID
 
 from services.balance import store
-from services.balance.domain import Command, Debit, OrderId, Refund, UserId, decide
+from services.balance.domain import CHARGED_MAX, Command, Debit, OrderId, Refund, UserId, decide
 from shared.contracts import commands as wire
 from shared.participant import Outcome
 from shared.postgres import Connection
@@ -36,3 +38,19 @@ async def execute(db: Connection, commands: Sequence[Command]) -> Sequence[Outco
     decision = decide(commands, closed, stored, accounts, paid, past)
     await store.write_decision(db, decision)
     return decision.verdict.outcomes
+
+
+async def apply_at_once(db: Connection, commands: Sequence[Command]) -> Mapping[UUID, Outcome]:
+    """Apply in one statement the debits that can be applied whatever becomes of the others; return their outcomes."""
+    debits = [command for command in commands if isinstance(command, Debit) and _plain(command)]
+    sums: Counter[UserId] = Counter()
+    for debit in debits:
+        sums[debit.user_id] += debit.amount
+    # What no account can have is no bigint either.
+    debits = [debit for debit in debits if sums[debit.user_id] <= CHARGED_MAX]
+    return await store.debit_at_once(db, debits) if debits else {}
+
+
+def _plain(debit: Debit) -> bool:
+    # An order's second payment finds its gate. A debit of nothing makes no entry.
+    return debit.attempt <= 1 and debit.amount > 0

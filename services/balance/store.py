@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from services.balance.domain import COUNTER_ACCOUNTS, Account, Decision, Entry, OrderId, UserId
+from services.balance.domain import COUNTER_ACCOUNTS, Account, Debit, Decision, Entry, OrderId, UserId
 from shared.gates import sort_gates
 from shared.http.books import book_check
 from shared.ids import uuid7
@@ -108,6 +108,32 @@ async def write_entries(db: Connection, entries: Sequence[Entry]) -> list[Row]:
         [entry.balance_after for entry in entries],
         [entry.idempotency_key for entry in entries],
     )
+
+
+async def debit_at_once(db: Connection, debits: Sequence[Debit]) -> dict[UUID, Outcome]:
+    """Debit those of the accounts that can pay all that is asked of them; return the outcomes of their orders."""
+    sums: dict[UserId, int] = {}
+    counts: dict[UserId, int] = {}
+    amounts_up_to, places = [], []
+    for debit in debits:
+        sums[debit.user_id] = sums.get(debit.user_id, 0) + debit.amount
+        counts[debit.user_id] = counts.get(debit.user_id, 0) + 1
+        amounts_up_to.append(sums[debit.user_id])
+        places.append(counts[debit.user_id])
+    rows = await db.fetch(
+        SQL["debit_at_once"],
+        sorted(debit.order_id for debit in debits),
+        [debit.order_id for debit in debits],
+        [debit.attempt for debit in debits],
+        [uuid7() for _ in debits],
+        [debit.user_id for debit in debits],
+        [debit.amount for debit in debits],
+        amounts_up_to,
+        places,
+        [sums[debit.user_id] for debit in debits],
+        [counts[debit.user_id] for debit in debits],
+    )
+    return {row["order_id"]: Outcome(True, {"balance": row["balance_after"]}) for row in rows}
 
 
 async def list_holds(db: Connection, after: UUID, until: UUID, limit: int) -> list[Row]:

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from services.coupon import store
 from services.coupon.api import CouponApi
-from services.coupon.batch import execute, understand
+from services.coupon.batch import apply_at_once, execute, understand
 from services.coupon.retention import prune_gates
 from services.coupon.settings import Settings
 from shared.command_desk import CommandDesk
@@ -26,7 +26,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
     async with AsyncExitStack() as stack:
         pool = await stack.enter_async_context(Pool(settings, "coupon"))
         session = await stack.enter_async_context(Session(settings, "coupon commands"))
-        desk = await stack.enter_async_context(CommandDesk(session, execute))
+        desk = await stack.enter_async_context(CommandDesk(session, execute, apply_at_once))
 
         async def database() -> None:
             async with pool.connection() as db:

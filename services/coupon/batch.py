@@ -1,7 +1,9 @@
 """One batch of commands as one transaction: the order of locks and reads that the protocol's safety rests on."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any
+from uuid import UUID
 
 from services.coupon import store
 from services.coupon.domain import (
@@ -44,3 +46,18 @@ async def execute(db: Connection, commands: Sequence[Command]) -> Sequence[Outco
     decision = decide(commands, closed, stored, coupons, moment, past)
     await store.write_decision(db, decision)
     return decision.verdict.outcomes
+
+
+async def apply_at_once(db: Connection, commands: Sequence[Command]) -> Mapping[UUID, Outcome]:
+    """Apply in one statement the uses that can be applied whatever becomes of the others; return their outcomes.
+
+    What was reserved is redeemed the general way: its order has a gate already.
+    """
+    uses = [use for use in commands if not isinstance(use, ReleaseCoupon) and not use.attempt and not _reserved(use)]
+    count = Counter(use.coupon_id for use in uses)
+    uses = [use for use in uses if count[use.coupon_id] == 1]
+    return await store.use_at_once(db, uses) if uses else {}
+
+
+def _reserved(use: ReserveCoupon | RedeemCoupon) -> bool:
+    return isinstance(use, RedeemCoupon) and use.reserved

@@ -110,6 +110,7 @@ class ReserveCoupon(_Use):
     """Set a coupon aside for an order that is paid later."""
 
     type: ClassVar[str] = "reserve_coupon"
+    status: ClassVar[Status] = "RESERVED"
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +118,7 @@ class RedeemCoupon(_Use):
     """Use a coupon up; `reserved` says that the order reserved it before."""
 
     type: ClassVar[str] = "redeem_coupon"
+    status: ClassVar[Status] = "REDEEMED"
     reserved: bool = False
 
 
@@ -181,14 +183,14 @@ class _Desk:
             # It was valid when it was reserved; that it expired since is no reason to ask for more money.
             if coupon.status != "RESERVED" or coupon.order_id != command.order_id:
                 raise NotReserved
-            self.coupons[coupon.coupon_id] = replace(coupon, status="REDEEMED")
+            self.coupons[coupon.coupon_id] = replace(coupon, status=command.status)
             return {"discount_amount": coupon.discount_amount}
         self._check(coupon, command)
         discount = coupon.discount(command.subtotal_amount)
         self._of_order[command.order_id] = coupon.coupon_id
         self.coupons[coupon.coupon_id] = replace(
             coupon,
-            status="REDEEMED" if isinstance(command, RedeemCoupon) else "RESERVED",
+            status=command.status,
             order_id=command.order_id,
             discount_amount=discount,
         )

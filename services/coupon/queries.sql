@@ -68,6 +68,44 @@ SET status = t.status, order_id = t.order_id, discount_amount = t.discount_amoun
 FROM unnest($1::text[], $2::text[], $3::uuid[], $4::bigint[]) AS t (coupon_id, status, order_id, discount_amount)
 WHERE c.coupon_id = t.coupon_id;
 
+-- name: use_at_once
+-- Reservations and redemptions for orders that are new here, each of another coupon, in one statement and thus one
+-- round trip: $1 the orders by id; then a row per command: its type, what the coupon becomes, the order, the coupon, the
+-- user, the subtotal. Taken are those whose coupon may be used. The others, and all of them if an order is not new, are
+-- left: of these only the gates are written. An order that is new here has no coupon yet.
+--
+-- Nothing that happens meanwhile can break it. A gate that this statement inserted was nobody's: no outcome can be
+-- stored for its order, and whoever else asks for it waits for our commit. One that another session is inserting is
+-- waited for, and is then not new. A coupon that another session has locked is waited for, and then read and asked
+-- again as that session left it: FOR UPDATE returns the newest row, and its lock keeps it so for the UPDATE. A gate
+-- pruned after our snapshot could be taken for new: orders placed more than a day ago are left, for no order is past in
+-- less than seven.
+WITH opened AS (
+    INSERT INTO coupons.gates (order_id)
+    SELECT order_id FROM unnest($1::uuid[]) AS t (order_id) ORDER BY order_id
+    ON CONFLICT DO NOTHING RETURNING order_id
+), taken AS MATERIALIZED (
+    SELECT t.type, t.status, t.order_id, c.coupon_id, least(
+        CASE c.kind WHEN 'fixed' THEN c.value ELSE div(t.subtotal_amount::numeric * c.value, 100) END,
+        c.max_discount, t.subtotal_amount)::bigint AS discount_amount
+    FROM unnest($2::text[], $3::text[], $4::uuid[], $5::text[], $6::text[], $7::bigint[])
+         AS t (type, status, order_id, coupon_id, user_id, subtotal_amount)
+    JOIN coupons.coupons AS c USING (coupon_id)
+    WHERE c.status = 'AVAILABLE' AND c.user_id = t.user_id AND t.subtotal_amount >= c.min_subtotal
+      AND (c.expires_at IS NULL OR c.expires_at > now())
+      AND (SELECT count(*) FROM opened) = cardinality($1)
+      AND $1[1] > (SELECT coupons.first_id_after(now() - interval '1 day'))
+    ORDER BY c.coupon_id FOR UPDATE OF c
+), written_outcomes AS (
+    INSERT INTO coupons.outcomes (order_id, type, attempt, applied, body)
+    SELECT order_id, type, 0, true, jsonb_build_object('discount_amount', discount_amount) FROM taken
+), written_coupons AS (
+    UPDATE coupons.coupons AS c
+    SET status = t.status, order_id = t.order_id, discount_amount = t.discount_amount, held_at = now()
+    FROM taken AS t WHERE c.coupon_id = t.coupon_id
+)
+SELECT order_id, discount_amount FROM taken;
+
 -- name: list_holds
 SELECT order_id, jsonb_build_object(coupon_id, status) AS holds FROM coupons.coupons
 WHERE order_id > $1 AND order_id <= $2 ORDER BY order_id LIMIT $3;

@@ -8,7 +8,7 @@ from uuid import UUID
 
 import asyncpg
 
-from services.coupon.domain import Coupon, CouponExists, CouponId, Decision, Status
+from services.coupon.domain import Coupon, CouponExists, CouponId, Decision, RedeemCoupon, ReserveCoupon, Status
 from shared.gates import sort_gates
 from shared.http.books import book_check
 from shared.participant import Outcome, OutcomeKey
@@ -113,6 +113,21 @@ async def write_coupons(db: Connection, coupons: Sequence[Coupon]) -> None:
         [coupon.order_id for coupon in coupons],
         [coupon.discount_amount for coupon in coupons],
     )
+
+
+async def use_at_once(db: Connection, uses: Sequence[ReserveCoupon | RedeemCoupon]) -> dict[UUID, Outcome]:
+    """Reserve or redeem those of the coupons that may be used, each named once; return the outcomes of their orders."""
+    rows = await db.fetch(
+        SQL["use_at_once"],
+        sorted(use.order_id for use in uses),
+        [use.type for use in uses],
+        [use.status for use in uses],
+        [use.order_id for use in uses],
+        [use.coupon_id for use in uses],
+        [use.user_id for use in uses],
+        [use.subtotal_amount for use in uses],
+    )
+    return {row["order_id"]: Outcome(True, {"discount_amount": row["discount_amount"]}) for row in rows}
 
 
 async def list_holds(db: Connection, after: UUID, until: UUID, limit: int) -> list[Row]:

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from services.product import store
 from services.product.api import ProductApi
-from services.product.batch import execute, understand
+from services.product.batch import apply_at_once, execute, understand
 from services.product.retention import prune_gates
 from services.product.settings import Settings
 from shared.command_desk import CommandDesk
@@ -26,7 +26,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
     async with AsyncExitStack() as stack:
         pool = await stack.enter_async_context(Pool(settings, "product"))
         session = await stack.enter_async_context(Session(settings, "product commands"))
-        desk = await stack.enter_async_context(CommandDesk(session, execute))
+        desk = await stack.enter_async_context(CommandDesk(session, execute, apply_at_once))
 
         async def database() -> None:
             async with pool.connection() as db:

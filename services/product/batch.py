@@ -1,7 +1,8 @@
 """One batch of commands as one transaction: the order of locks and reads that the protocol's safety rests on."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
+from uuid import UUID
 
 from services.product import store
 from services.product.domain import Command, HoldStock, OrderId, ProductId, RestoreStock, decide
@@ -36,3 +37,9 @@ async def execute(db: Connection, commands: Sequence[Command]) -> Sequence[Outco
     decision = decide(commands, closed, stored, stock, held, past)
     await store.write_decision(db, decision)
     return decision.verdict.outcomes
+
+
+async def apply_at_once(db: Connection, commands: Sequence[Command]) -> Mapping[UUID, Outcome]:
+    """Apply in one statement the holds that can be applied whatever becomes of the others; return their outcomes."""
+    holds = [command for command in commands if isinstance(command, HoldStock) and not command.attempt]
+    return await store.hold_at_once(db, holds) if holds else {}

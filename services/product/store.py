@@ -1,5 +1,6 @@
 """One function per query of queries.sql; each takes a connection, so that its caller owns the transaction."""
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,7 @@ from uuid import UUID
 
 import asyncpg
 
-from services.product.domain import Decision, Hold, OrderId, ProductExists, ProductId, Stock, Units
+from services.product.domain import Decision, Hold, HoldStock, OrderId, ProductExists, ProductId, Stock, Units
 from shared.gates import sort_gates
 from shared.http.books import book_check
 from shared.participant import Outcome, OutcomeKey
@@ -120,6 +121,25 @@ async def write_restored(db: Connection, orders: Sequence[OrderId]) -> None:
 async def write_stock(db: Connection, units: dict[ProductId, int]) -> None:
     """Set the free stock of locked products."""
     await db.execute(SQL["write_stock"], list(units), list(units.values()))
+
+
+async def hold_at_once(db: Connection, holds: Sequence[HoldStock]) -> dict[UUID, Outcome]:
+    """Hold stock for those of the orders that get theirs in any case, and return their outcomes."""
+    wanted: Counter[ProductId] = Counter()
+    for hold in holds:
+        for product, quantity in hold.lines:
+            wanted[product] += quantity
+    lines = [(hold, product, quantity) for hold in holds for product, quantity in hold.lines]
+    rows = await db.fetch(
+        SQL["hold_at_once"],
+        sorted(hold.order_id for hold in holds),
+        [hold.order_id for hold, _, _ in lines],
+        [len(hold.lines) for hold, _, _ in lines],
+        [product for _, product, _ in lines],
+        [quantity for _, _, quantity in lines],
+        [wanted[product] for _, product, _ in lines],
+    )
+    return {row["order_id"]: Outcome(True, row["body"]) for row in rows}
 
 
 async def list_holds(db: Connection, after: UUID, until: UUID, limit: int) -> list[Row]:

@@ -22,17 +22,23 @@ Answer = tuple[int, bytes]
 
 @dataclass(frozen=True, slots=True)
 class Trade:
-    """What one kind of participant does: its wire model, how it reads one command, and how it executes a batch."""
+    """What one kind of participant does: its wire model, how it reads one command, and how it executes a batch,
+    or applies part of it at once."""
 
     batch: type[BaseModel]
     understand: Callable[[Any], Any]
     execute: Callable[..., Any]
+    apply_at_once: Callable[..., Any]
+
+
+def _trade(model: type[BaseModel], batch: Any) -> Trade:
+    return Trade(model, batch.understand, batch.execute, batch.apply_at_once)
 
 
 TRADES = {
-    Participant.PRODUCT: Trade(wire.ProductCommands, product_batch.understand, product_batch.execute),
-    Participant.COUPON: Trade(wire.CouponCommands, coupon_batch.understand, coupon_batch.execute),
-    Participant.BALANCE: Trade(wire.BalanceCommands, balance_batch.understand, balance_batch.execute),
+    Participant.PRODUCT: _trade(wire.ProductCommands, product_batch),
+    Participant.COUPON: _trade(wire.CouponCommands, coupon_batch),
+    Participant.BALANCE: _trade(wire.BalanceCommands, balance_batch),
 }
 
 
@@ -41,7 +47,7 @@ class Desk:
 
     def __init__(self, place: Participant, session: Session) -> None:
         self._trade = TRADES[place]
-        self._desk: CommandDesk[Any] = CommandDesk(session, self._trade.execute)
+        self._desk: CommandDesk[Any] = CommandDesk(session, self._trade.execute, self._trade.apply_at_once)
 
     async def __aenter__(self) -> "Desk":
         await self._desk.__aenter__()

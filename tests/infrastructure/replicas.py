@@ -59,6 +59,6 @@ async def replicas(name: str, database_url: str, count: int = 4) -> AsyncIterato
         desks = []
         for number in range(count):
             session = await stack.enter_async_context(Session(settings, f"replica {number}"))
-            desk = await stack.enter_async_context(CommandDesk(session, batch.execute, batch_max=BATCH_MAX))
-            desks.append(Desk(desk, MODELS[name], batch.understand))
+            desk = CommandDesk[Any](session, batch.execute, batch.apply_at_once, batch_max=BATCH_MAX)
+            desks.append(Desk(await stack.enter_async_context(desk), MODELS[name], batch.understand))
         yield desks

@@ -1,7 +1,7 @@
 """The participants' databases in memory: a method per query of their queries.sql."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
@@ -25,6 +25,12 @@ class ParticipantDatabase(Database):
         for order_id in orders:
             if self.gates.get(order_id) is None:
                 self.gates.insert(order_id, {"order_id": order_id, "closed": False})
+
+    def all_new(self, orders: Sequence[UUID]) -> bool:
+        """Open the gates, and say whether none was open and none is past, as the statements that apply at once do."""
+        new = all(self.gates.get(order_id) is None and not self.is_past(order_id) for order_id in orders)
+        self.open_gates(orders)
+        return new
 
     def lock_gates(self, orders: Sequence[UUID]) -> list[Row]:
         gates = self.gates.find(orders)
@@ -54,9 +60,12 @@ class ParticipantDatabase(Database):
         return [row for row in self.outcomes if row["order_id"] in orders]
 
     def write_outcomes(self, *columns: Sequence[Any]) -> None:
-        for order_id, type_, attempt, applied, body in zip(*columns, strict=True):
-            row = {"order_id": order_id, "type": type_, "attempt": attempt, "applied": applied, "body": body}
-            self.outcomes.insert((order_id, type_, attempt), row)
+        for values in zip(*columns, strict=True):
+            self.write_outcome(*values)
+
+    def write_outcome(self, order_id: UUID, type_: str, attempt: int, applied: bool, body: Mapping[str, Any]) -> Row:
+        row = {"order_id": order_id, "type": type_, "attempt": attempt, "applied": applied, "body": body}
+        return self.outcomes.insert((order_id, type_, attempt), row)
 
     def close_gates(self, orders: Sequence[UUID]) -> None:
         for order_id in orders:
@@ -80,6 +89,23 @@ class ProductsDatabase(ParticipantDatabase):
 
     def lock_stock(self, products: Sequence[str]) -> list[Row]:
         return self.products.find(products)
+
+    def hold_at_once(self, orders: Sequence[UUID], *columns: Sequence[Any]) -> list[Row]:
+        if not self.all_new(orders):
+            return []
+        stocks = {row["product_id"]: row["stock"] for row in self.products}
+        lines = [line for line in zip(*columns, strict=True) if stocks.get(line[2], -1) >= line[4]]
+        taken = [line for line in lines if sum(other[0] == line[0] for other in lines) == line[1]]
+        bodies: dict[UUID, list[Row]] = {}
+        for order_id, _, product_id, quantity, _ in taken:
+            row = self.products.rows[product_id]
+            self.write_stock([product_id], [row["stock"] - quantity])
+            self.write_holds([order_id], [product_id], [quantity], [row["price"]])
+            line = {"product_id": product_id, "name": row["name"], "quantity": quantity, "unit_price": row["price"]}
+            bodies.setdefault(order_id, []).append(line)
+        return [
+            self.write_outcome(order_id, "hold_stock", 0, True, {"lines": lines}) for order_id, lines in bodies.items()
+        ]
 
     def write_holds(self, *columns: Sequence[Any]) -> None:
         for order_id, product_id, quantity, unit_price in zip(*columns, strict=True):
@@ -119,6 +145,26 @@ class CouponsDatabase(ParticipantDatabase):
     def lock_coupons(self, coupons: Collection[str], orders: Collection[UUID]) -> list[Row]:
         return [row for row in self.coupons.find(self.coupons.rows) if _either(row, coupons, orders)]
 
+    def use_at_once(self, orders: Sequence[UUID], *columns: Sequence[Any]) -> list[Row]:
+        if not self.all_new(orders):
+            return []
+        taken = []
+        for type_, status, order_id, coupon_id, user_id, subtotal_amount in zip(*columns, strict=True):
+            coupon = self.coupons.get(coupon_id)
+            if coupon is None or coupon["status"] != "AVAILABLE" or coupon["user_id"] != user_id:
+                continue
+            if (
+                coupon["min_subtotal"] > subtotal_amount
+                or (coupon["expires_at"] or datetime.max.replace(tzinfo=UTC)) <= self.clock()
+            ):
+                continue
+            discount = coupon["value"] if coupon["kind"] == "fixed" else subtotal_amount * coupon["value"] // 100
+            discount = min(discount, subtotal_amount, *([coupon["max_discount"]] if coupon["max_discount"] else []))
+            self.write_outcome(order_id, type_, 0, True, {"discount_amount": discount})
+            self.write_coupons([coupon_id], [status], [order_id], [discount])
+            taken.append({"order_id": order_id, "discount_amount": discount})
+        return taken
+
     def write_coupons(self, *columns: Sequence[Any]) -> None:
         for coupon_id, status, order_id, discount_amount in zip(*columns, strict=True):
             row = self.coupons.update(coupon_id, status=status, order_id=order_id, discount_amount=discount_amount)
@@ -151,6 +197,27 @@ class BalancesDatabase(ParticipantDatabase):
 
     def lock_accounts(self, users: Sequence[str]) -> list[Row]:
         return self.accounts.find(users)
+
+    def debit_at_once(self, orders: Sequence[UUID], *columns: Sequence[Any]) -> list[Row]:
+        if not self.all_new(orders):
+            return []
+        before = {row["user_id"]: row for row in self.accounts}
+        taken = []
+        for order_id, attempt, entry_id, user_id, amount, amount_up_to, place, amount_sum, _ in zip(
+            *columns, strict=True
+        ):
+            account = before.get(user_id)
+            if account is None or account["balance"] < amount_sum:
+                continue
+            number, balance = account["entry_count"] + place, account["balance"] - amount_up_to
+            self.write_outcome(order_id, "debit", attempt, True, {"balance": balance})
+            self._write_entry(
+                *(user_id, number, entry_id, "debit", -amount),
+                *("sales", order_id, attempt, balance, None),
+            )
+            self.write_accounts([user_id], [balance], [account["charged"]], [number])
+            taken.append({"order_id": order_id, "balance_after": balance})
+        return taken
 
     def write_accounts(self, *columns: Sequence[Any]) -> None:
         for user_id, balance, charged, entry_count in zip(*columns, strict=True):
