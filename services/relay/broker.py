@@ -103,7 +103,7 @@ class Broker:
             async with bounded(seconds):
                 if self._admin is None:
                     self._admin = AIOKafkaAdminClient(
-                        bootstrap_servers=self._settings.kafka_bootstrap_servers,
+                        **self._settings.kafka_options(),
                         client_id=self._settings.replica,
                         request_timeout_ms=int(self._settings.kafka_timeout_seconds * 1000),
                     )

@@ -21,7 +21,7 @@ async def last_committed(settings: RelaySettings, shard: int) -> int | None:
     nothing between the last stable offset and the end can still become committed.
     """
     consumer = AIOKafkaConsumer(
-        bootstrap_servers=settings.kafka_bootstrap_servers,
+        **settings.kafka_options(),
         client_id=settings.replica,
         group_id=None,
         enable_auto_commit=False,

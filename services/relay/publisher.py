@@ -71,7 +71,7 @@ class ShardProducer:
         milliseconds = int(settings.kafka_timeout_seconds * 1000)
         transaction = {"transactional_id": settings.shard_name(shard), "transaction_timeout_ms": milliseconds}
         self._producer = AIOKafkaProducer(
-            bootstrap_servers=settings.kafka_bootstrap_servers,
+            **settings.kafka_options(),
             client_id=f"{settings.replica}-{shard}",
             enable_idempotence=True,
             request_timeout_ms=milliseconds,

@@ -5,18 +5,11 @@ import secrets
 import socket
 from typing import Annotated
 
-from pydantic import AfterValidator, Field
+from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
+from services.relay.access import KafkaAccess
 from shared.settings import Port, PostgresUrl, Seconds, ServiceSettings
-
-
-def _addresses(text: str) -> str:
-    for address in text.split(","):
-        host, _, port = address.strip().rpartition(":")
-        if not host or not port.isdigit() or not 1 <= int(port) <= 65535:
-            raise ValueError("must be host:port, or several with commas between")
-    return text
 
 
 def _replica() -> str:
@@ -24,7 +17,7 @@ def _replica() -> str:
     return f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
 
 
-class RelaySettings(ServiceSettings):
+class RelaySettings(KafkaAccess, ServiceSettings):
     """The relay's settings; `database_url` is the order service's database, seen with the relay's role."""
 
     model_config = SettingsConfigDict(env_prefix="RELAY_")
@@ -32,9 +25,6 @@ class RelaySettings(ServiceSettings):
     port: Port = 8005
     # Where operators are served, on the same host address; none unless it is set. Never expose it to clients.
     admin_port: Port | None = None
-    kafka_bootstrap_servers: Annotated[
-        str, AfterValidator(_addresses), Field(validation_alias="KAFKA_BOOTSTRAP_SERVERS")
-    ]
     # LISTEN needs a connection of its own from end to end; set this when database_url goes through a pooler.
     listen_database_url: PostgresUrl | None = None
     replica: Annotated[str, Field(min_length=1, max_length=200, default_factory=_replica)]

@@ -128,7 +128,7 @@ class Watermark:
     async def _open(self) -> tuple[AIOKafkaProducer, AIOKafkaConsumer]:
         if self._kafka is None:
             common: dict[str, Any] = {
-                "bootstrap_servers": self._settings.kafka_bootstrap_servers,
+                **self._settings.kafka_options(),
                 "client_id": f"{self._settings.replica}-watermark",
                 "request_timeout_ms": int(self._settings.kafka_timeout_seconds * 1000),
             }

@@ -3,6 +3,7 @@
 import signal
 import subprocess
 import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -15,9 +16,14 @@ JAVA = ["java", "-Xmx384m", "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn"]
 
 
 class OwnBroker:
-    """Apache Kafka from Maven's jars at one address, with data that outlives its process."""
+    """Apache Kafka from Maven's jars at one address, with data that outlives its process.
 
-    def __init__(self, reaper: Reaper) -> None:
+    `further` are properties beside the usual ones; those that are lists get further members.
+    """
+
+    def __init__(
+        self, reaper: Reaper, further: Mapping[str, str] | None = None, format_options: Sequence[str] = ()
+    ) -> None:
         if obstacle := why_no_maven():
             pytest.skip(f"a broker that can be killed: {obstacle}")
         self._reaper = reaper
@@ -26,12 +32,15 @@ class OwnBroker:
         ports = {name: free_port() for name in ("INTERNAL", "CLIENT", "CONTROLLER")}
         self.address = f"127.0.0.1:{ports['CLIENT']}"
         properties = PROPERTIES | listeners("127.0.0.1", ports, self.address)
+        for name, value in (further or {}).items():
+            # What has commas is a list, and gets further members.
+            properties[name] = f"{properties[name]},{value}" if name in properties else value
         properties["log.dirs"] = str(self._folder / "data")
         # A broker that was killed may come back only when its old session is over: 9 s by default.
         properties["broker.session.timeout.ms"], properties["broker.heartbeat.interval.ms"] = "1500", "300"
         self._properties = self._folder / "server.properties"
         self._properties.write_text("".join(f"{name}={value}\n" for name, value in properties.items()))
-        self._run("kafka.tools.StorageTool", "format", "-t", CLUSTER_ID, "-c", str(self._properties))
+        self._run("kafka.tools.StorageTool", "format", "-t", CLUSTER_ID, "-c", str(self._properties), *format_options)
         self._process: subprocess.Popen[bytes] | None = None
 
     def _command(self, *arguments: str) -> list[str]:

@@ -36,6 +36,13 @@ def test_two_replicas_on_one_machine_have_different_names(environment: pytest.Mo
         ("RELAY_POLL_INTERVAL_SECONDS", "0"),
         ("RELAY_BATCH_EVENTS", "0"),
         ("RELAY_TRANSACTIONS", "maybe"),
+        ("KAFKA_SECURITY_PROTOCOL", "TLS"),
+        ("KAFKA_SASL_MECHANISM", "PLAIN"),
+        ("KAFKA_SASL_MECHANISM", "GSSAPI"),
+        ("KAFKA_SASL_USERNAME", "relay"),
+        ("KAFKA_SSL_CA_FILE", "/nowhere/ca.pem"),
+        ("KAFKA_SSL_CA_FILE", __file__),
+        ("KAFKA_SASL_PASSWORD_FILE", __file__),
     ],
 )
 def test_a_wrong_setting_is_named_by_its_variable(environment: pytest.MonkeyPatch, variable: str, value: str) -> None:
@@ -44,3 +51,35 @@ def test_a_wrong_setting_is_named_by_its_variable(environment: pytest.MonkeyPatc
         RelaySettings()
     (line,) = explain(RelaySettings, caught.value)
     assert line.startswith(f"setting {variable}: ")
+
+
+@pytest.mark.parametrize(
+    ("values", "named"),
+    [
+        ({"KAFKA_SECURITY_PROTOCOL": "SASL_SSL"}, ["SASL_MECHANISM", "SASL_PASSWORD_FILE", "SASL_USERNAME"]),
+        (
+            {
+                "KAFKA_SECURITY_PROTOCOL": "SASL_PLAINTEXT",
+                "KAFKA_SASL_MECHANISM": "PLAIN",
+                "KAFKA_SASL_USERNAME": "relay",
+                "KAFKA_SASL_PASSWORD": "a secret",
+                "KAFKA_SASL_PASSWORD_FILE": __file__,
+            },
+            ["SASL_PASSWORD_FILE"],
+        ),
+        ({"KAFKA_SASL_PASSWORD": "a secret"}, ["SASL_PASSWORD_FILE"]),
+        ({"KAFKA_SECURITY_PROTOCOL": "SSL", "KAFKA_SSL_CA_FILE": __file__}, ["SSL_CA_FILE"]),
+        ({"KAFKA_SECURITY_PROTOCOL": "SSL", "KAFKA_SSL_KEY_FILE": __file__}, ["SSL_KEY_FILE"]),
+        ({"KAFKA_SECURITY_PROTOCOL": "SSL", "KAFKA_SSL_CERTIFICATE_FILE": __file__}, ["SSL_KEY_FILE"]),
+    ],
+)
+def test_settings_for_kafka_that_contradict_each_other_are_named_and_no_secret_is_told(
+    environment: pytest.MonkeyPatch, values: dict[str, str], named: list[str]
+) -> None:
+    for variable, value in values.items():
+        environment.setenv(variable, value)
+    with pytest.raises(ValidationError) as caught:
+        RelaySettings()
+    lines = explain(RelaySettings, caught.value)
+    assert sorted(line.split(":")[0] for line in lines) == [f"setting KAFKA_{name}" for name in named]
+    assert "a secret" not in "".join(lines)
