@@ -1,6 +1,6 @@
 # Every habit of this project; `make help` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help run watch-events audit schemas faults simulate mutants races bench-profile bench-relay test test-unit test-integration test-system check format lock clean environment environment-dev environment-profile
+.PHONY: help run watch-events audit schemas faults simulate mutants races bench bench-quick bench-profile bench-relay test test-unit test-integration test-system check format lock clean environment environment-dev environment-profile environment-dbos
 
 # The first Python that is new enough; name another one with `make PYTHON=/path/to/python ...`.
 PYTHON ?= $(or $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
@@ -72,6 +72,12 @@ lock: environment-dev ## solve every requirements.in again; UPGRADE=1 takes newe
 bench-relay: environment-dev ## how fast the relay is beside a plain loop, against a real broker; run it alone
 	@exec .venv-dev/bin/python -m tests.bench.relay $(if $(ONLY),--only $(ONLY))
 
+bench: environment-dev environment-profile environment-dbos ## measure checkouts beside pgbench and dbos; fails if one of the promised ratios is missed
+	@exec .venv-dev/bin/python -m tests.bench.checkout
+
+bench-quick: environment-dev environment-profile environment-dbos ## the same in fewer and shorter rounds
+	@exec .venv-dev/bin/python -m tests.bench.checkout --quick
+
 bench-profile: environment-dev environment-profile ## where a checkout's time goes; ARGS="--clients 64 --scenario cold" and others
 	@exec .venv-dev/bin/python -m tests.bench.checkout.profile $(ARGS)
 
@@ -88,3 +94,6 @@ environment-dev:
 
 environment-profile:
 	@$(PYTHON) deploy/environment.py .venv-profile tests/bench/checkout/profiler/requirements.lock
+
+environment-dbos:
+	@$(PYTHON) deploy/environment.py .venv-dbos tests/bench/checkout/peer_program/requirements.lock

@@ -15,7 +15,7 @@ from pathlib import Path
 import psycopg
 
 from tests.bench.checkout import plans, stacks, statements
-from tests.bench.checkout.catalogue import make_catalogue
+from tests.bench.checkout.catalogue import Catalogue, make_catalogue
 from tests.bench.checkout.load import Load
 from tests.bench.checkout.meters import process_seconds
 from tests.bench.checkout.profile_report import Findings, print_findings
@@ -31,33 +31,48 @@ LIBRARIES = ("pg_stat_statements", "auto_explain")
 OUTPUT = REPOSITORY / ".local"
 
 
-def profile(load: Load, orders: int, *, native: bool) -> Findings:
-    """Run both loads and return what was found. Raises MissingError, LoadError or BooksError."""
-    wrk = find_tool("wrk", "wrk")
-    if not PY_SPY.exists():
-        raise MissingError(f"{PY_SPY} is missing: `make bench-profile` installs it")
-    _require_libraries()
-    settings = [f"shared_preload_libraries={','.join(LIBRARIES)}", *statements.SETTINGS, *plans.SETTINGS]
-    with servers(settings) as started:
-        with psycopg.connect(started.postgres_url, autocommit=True) as connection:
-            connection.execute("CREATE EXTENSION pg_stat_statements")
-        with running_shop(started, make_catalogue(started.postgres_url), orders=orders) as shop:
-            till = Till(wrk, seed=1)
-            buy(shop, Load(load.scenario, load.clients, WARM_SECONDS, load.keyed), till)
+# What is counted while the first load runs, and sampled while the second does; neither costs anything before.
+COUNTING = {"pg_stat_statements.track": "all"}
+SAMPLING = {"auto_explain.log_min_duration": "0", "auto_explain.sample_rate": str(plans.SAMPLE_RATE)}
+
+
+def profile_on(started: Servers, catalogue: Catalogue, load: Load, *, orders: int, native: bool) -> Findings:
+    """Run both loads on servers started with `profiler_settings`. Raises LoadError or BooksError."""
+    with psycopg.connect(started.postgres_url, autocommit=True) as connection:
+        connection.execute("CREATE EXTENSION IF NOT EXISTS pg_stat_statements")
+    with running_shop(started, catalogue, orders=orders) as shop:
+        till = Till(find_tool("wrk", "wrk"), seed=1)
+        buy(shop, Load(load.scenario, load.clients, WARM_SECONDS, load.keyed), till)
+        with _changed(started.postgres_url, COUNTING):
             statements.reset(started.postgres_url)
             before = backend_seconds(started.postgres_url)
             measured = measure(started, shop, load, till)
             after = backend_seconds(started.postgres_url)
             counted = statements.read(started.postgres_url)
-            sampled, queries = _sample(started, shop, load, till, native=native)
-            shop.audit()
-    return Findings(
-        measured,
-        {name: seconds - before.get(name, 0.0) for name, seconds in after.items()},
-        counted,
-        sampled,
-        queries,
-    )
+        sampled, queries = _sample(started, shop, load, till, native=native)
+        shop.audit()
+    used = {name: seconds - before.get(name, 0.0) for name, seconds in after.items()}
+    return Findings(measured, used, counted, sampled, queries)
+
+
+def profiler_settings() -> list[str]:
+    """Postgres' settings for servers on which there will be a profile."""
+    return [f"shared_preload_libraries={','.join(LIBRARIES)}", *statements.SETTINGS, *plans.SETTINGS]
+
+
+def require_profiler() -> None:
+    """Raise MissingError unless this machine has what a profile takes."""
+    if not PY_SPY.exists():
+        raise MissingError(f"{PY_SPY} is missing: `make bench-profile` installs it")
+    binaries = system_binaries() or packaged_binaries()
+    config = binaries / "pg_config"
+    folder = subprocess.run([config, "--pkglibdir"], capture_output=True, text=True, check=True).stdout.strip()
+    missing = [name for name in LIBRARIES if not (Path(folder) / f"{name}.so").exists()]
+    if missing:
+        raise MissingError(
+            f"{binaries} has no {', '.join(missing)}: install a Postgres with its contrib modules "
+            "(Debian, Ubuntu: apt-get install postgresql)"
+        )
 
 
 def backend_seconds(url: str) -> Mapping[str, float]:
@@ -83,7 +98,7 @@ def _sample(
     assert row is not None
     log = statements.server_log(Path(row[0]))
     already = log.stat().st_size
-    with _plans_sampled(started.postgres_url):
+    with _changed(started.postgres_url, SAMPLING):
         paths = {name: OUTPUT / f"bench-profile-{name}.speedscope.json" for name in shop.processes}
         spies = [_spy(shop.processes[name].pid, path, load.seconds, native=native) for name, path in paths.items()]
         buy(shop, load, till)
@@ -97,12 +112,15 @@ def _sample(
 
 
 @contextmanager
-def _plans_sampled(url: str) -> Iterator[None]:
+def _changed(url: str, settings: Mapping[str, str]) -> Iterator[None]:
+    """Let the server have these settings while the body runs."""
     with psycopg.connect(url, autocommit=True) as connection:
-        connection.execute(f"ALTER SYSTEM SET auto_explain.sample_rate = {plans.SAMPLE_RATE}".encode())
+        for name, value in settings.items():
+            connection.execute(f"ALTER SYSTEM SET {name} = '{value}'".encode())
         connection.execute("SELECT pg_reload_conf()")
         yield
-        connection.execute("ALTER SYSTEM RESET auto_explain.sample_rate")
+        for name in settings:
+            connection.execute(f"ALTER SYSTEM RESET {name}".encode())
         connection.execute("SELECT pg_reload_conf()")
 
 
@@ -111,15 +129,6 @@ def _spy(pid: int, path: Path, seconds: int, *, native: bool) -> "subprocess.Pop
     # Not stopping the process for each sample distorts less than stopping it; a torn sample is dropped.
     command += ["--format", "speedscope", "--output", str(path), *(["--native"] if native else ["--nonblocking"])]
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-
-
-def _require_libraries() -> None:
-    binaries = system_binaries() or packaged_binaries()
-    config = binaries / "pg_config"
-    folder = subprocess.run([config, "--pkglibdir"], capture_output=True, text=True, check=True).stdout.strip()
-    missing = [name for name in LIBRARIES if not (Path(folder) / f"{name}.so").exists()]
-    if missing:
-        raise MissingError(f"{binaries} has no {', '.join(missing)}: install a Postgres with its contrib modules")
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -135,7 +144,11 @@ def main(arguments: Sequence[str]) -> int:
     OUTPUT.mkdir(exist_ok=True)
     try:
         load = Load(options.scenario, options.clients, options.seconds, options.keyed)
-        findings = profile(load, options.orders, native=options.native)
+        find_tool("wrk", "wrk")
+        require_profiler()
+        with servers(profiler_settings()) as started:
+            catalogue = make_catalogue(started.postgres_url)
+            findings = profile_on(started, catalogue, load, orders=options.orders, native=options.native)
     except MissingError as error:
         print(error, file=sys.stderr)
         return 2

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from tests.bench.checkout.catalogue import COUPONS, settle
+from tests.bench.checkout.catalogue import COUPONS
 from tests.bench.checkout.load import Answers, Load, run_wrk
 from tests.bench.checkout.meters import Meters, Reading
 from tests.bench.checkout.servers import Servers
@@ -56,9 +56,8 @@ def buy(shop: Shop, load: Load, till: Till) -> Answers:
 
 
 def measure(servers: Servers, shop: Shop, load: Load, till: Till) -> Measured:
-    """Warm up, then measure. Raises LoadError or BooksError when the round does not count."""
+    """Warm up, then measure. Raises LoadError or BooksError if the measurement does not count."""
     buy(shop, Load(load.scenario, load.clients, WARM_SECONDS, load.keyed), till)
-    settle(servers.postgres_url)
     processes = {name: process.pid for name, process in shop.processes.items()}
     if servers.broker is not None:
         processes["broker"] = servers.broker

@@ -73,6 +73,14 @@ def audit(environment: Mapping[str, str]) -> Mapping[str, Any]:
     return report
 
 
+def audited(servers: Servers, database: Database) -> Mapping[str, Any]:
+    """Audit a database that no service works on, by participants started for it. Raises BooksError."""
+    ports = {name: free_port() for name in PARTICIPANTS}
+    environment = service_environment(database, ports, servers.kafka)
+    with started(ports, environment, servers):
+        return audit(environment)
+
+
 def replica_names(orders: int) -> list[str]:
     """The names of the order service's replicas."""
     return [f"order-{number}" for number in range(1, orders + 1)] if orders > 1 else ["order"]
@@ -86,16 +94,29 @@ def running_shop(servers: Servers, catalogue: Catalogue, *, orders: int = 1) -> 
         environment = service_environment(database, ports, servers.kafka)
         command = [sys.executable, "-m", "services.relay", "bootstrap"]
         subprocess.run(command, env=environment, cwd=REPOSITORY, check=True, stdout=subprocess.DEVNULL)
-        processes: dict[str, subprocess.Popen[bytes]] = {}
-        try:
-            for name, port in ports.items():
-                processes[name] = start_service(name, port, environment, servers)
-            urls = {name: f"http://127.0.0.1:{port}" for name, port in ports.items()}
-            for name, url in urls.items():
-                wait_until(partial(serves, processes[name], url), START_SECONDS, f"{name} to serve")
-            yield Shop(database, urls, processes, environment)
-        finally:
-            stop(processes)
+        with started(ports, environment, servers) as processes:
+            yield Shop(database, addresses(ports), processes, environment)
+
+
+def addresses(ports: Mapping[str, int]) -> dict[str, str]:
+    """Where each service is."""
+    return {name: f"http://127.0.0.1:{port}" for name, port in ports.items()}
+
+
+@contextmanager
+def started(
+    ports: Mapping[str, int], environment: Mapping[str, str], servers: Servers
+) -> Iterator[Mapping[str, "subprocess.Popen[bytes]"]]:
+    """Start a process for each name, wait until all serve, and stop them in the end."""
+    processes: dict[str, subprocess.Popen[bytes]] = {}
+    try:
+        for name, port in ports.items():
+            processes[name] = start_service(name, port, environment, servers)
+        for name, url in addresses(ports).items():
+            wait_until(partial(serves, processes[name], url), START_SECONDS, f"{name} to serve")
+        yield processes
+    finally:
+        stop(processes)
 
 
 def service_environment(database: Database, ports: Mapping[str, int], kafka: str) -> dict[str, str]:

@@ -1,0 +1,200 @@
+"""`make bench`: the checkout against row-at-a-time SQL and a durable-workflow library, in one run on one machine.
+
+Rounds alternate between the product, pgbench and the peer on the same servers. The books are audited after each; a
+round with a violation does not count and fails the run. Exit status: 0; 1 if a round failed or a figure that is
+promised was missed; 2 if this machine lacks what it takes.
+"""
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+
+from tests.bench.checkout import report
+from tests.bench.checkout.catalogue import Catalogue, make_catalogue
+from tests.bench.checkout.figures import Verdict, verdicts
+from tests.bench.checkout.load import Load, LoadError
+from tests.bench.checkout.peer import peer_shop, require_peer
+from tests.bench.checkout.pgbench import Desk, desk, row_differences, table_rows
+from tests.bench.checkout.plan import FULL, QUICK, Plan, loads, name_of
+from tests.bench.checkout.profile import OUTPUT, profile_on, profiler_settings, require_profiler
+from tests.bench.checkout.results import Results
+from tests.bench.checkout.round import Till, measure
+from tests.bench.checkout.servers import MissingError, Servers, find_pgbench, find_tool, machine, servers
+from tests.bench.checkout.shop import BooksError, Shop, running_shop
+from tests.infrastructure.waiting import DeadlineError
+
+# The shapes of pgbench, hot or not: those that ratios are against, and the others.
+NEEDED_SHAPES = (("saga", False), ("single", False), ("saga", True))
+MORE_SHAPES = (("local", False), ("single", True))
+
+
+@dataclass(slots=True)
+class Bench:
+    """One run."""
+
+    plan: Plan
+    servers: Servers
+    catalogue: Catalogue
+    wrk: str
+    pgbench: str
+    results: Results = field(default_factory=Results)
+    best_clients: dict[tuple[str, bool], int] = field(default_factory=dict)
+    best_peer: tuple[str, int] = ("", 0)
+    began: float = field(default_factory=time.monotonic)
+    # Rows that a checkout adds to each table, as the product was seen to write them.
+    rows: Mapping[str, float] = field(default_factory=dict)
+
+    def run(self) -> None:
+        """Profile first, which also warms the broker; look for the others' best; then the rounds."""
+        self._guarded("the profile", self._profile)
+        self._guarded("the search for pgbench's best", self._sweep_pgbench)
+        self._guarded("the search for the peer's best", self._sweep_peer)
+        for number in range(self.plan.rounds):
+            self._guarded(f"round {number + 1}, the product", lambda: self._product(number))  # noqa: B023
+            self._guarded(f"round {number + 1}, pgbench", lambda: self._pgbench(number))  # noqa: B023
+            self._guarded(f"round {number + 1}, the peer", lambda: self._peer(number))  # noqa: B023
+            self._guarded(f"round {number + 1}, two replicas", lambda: self._replicas(number))  # noqa: B023
+
+    def _guarded(self, what: str, work: Callable[[], None]) -> None:
+        """Do it; of a failure keep what it was, and nothing that it measured."""
+        kept = Results({name: list(values) for name, values in self.results.values.items()}, list(self.results.raw))
+        self._say(what)
+        try:
+            work()
+        except (BooksError, LoadError, DeadlineError) as error:
+            self._say(f"{what} does not count: {error}")
+            self.results.values, self.results.raw = kept.values, kept.raw
+            self.results.failures.append(f"{what}: {error}")
+
+    def _profile(self) -> None:
+        load = Load("cold", 64, self.plan.profile_seconds)
+        findings = profile_on(self.servers, self.catalogue, load, orders=1, native=False)
+        self.results.add("safety", findings.safety_share())
+        self.results.raw.append({"what": "profile", **findings.view()})
+
+    def _sweep_pgbench(self) -> None:
+        with desk(self.servers, self.catalogue, self.pgbench) as at:
+            for shape, hot in (*NEEDED_SHAPES, *MORE_SHAPES):
+                rates = {}
+                for clients in self.plan.pgbench_clients:
+                    written = at.run(shape, clients, self.plan.sweep_seconds, hot=hot)
+                    rates[clients] = written.rate
+                several = {clients: rate for clients, rate in rates.items() if clients > 1}
+                self.best_clients[shape, hot] = max(several, key=lambda clients: several[clients])
+                self.results.raw.append({"what": "pgbench sweep", "shape": shape, "hot": hot, "rates": rates})
+
+    def _sweep_peer(self) -> None:
+        rates = {}
+        with peer_shop(self.servers, self.catalogue) as shop:
+            for style, threads in self.plan.peer_settings:
+                rates[style, threads] = shop.run(style, threads, max(2, self.plan.sweep_seconds)).rate
+        self.best_peer = max(rates, key=lambda setting: rates[setting])
+        named = {f"{style}, {threads} threads": rate for (style, threads), rate in rates.items()}
+        self.results.raw.append({"what": "peer sweep", "rates": named})
+
+    def _product(self, number: int) -> None:
+        with running_shop(self.servers, self.catalogue) as shop:
+            till = Till(self.wrk, seed=1000 * (number + 1))
+            for load in loads(self.plan, number):
+                before = table_rows(shop.database)
+                measured = measure(self.servers, shop, load, till)
+                self.results.product(measured, 1, number)
+                if name_of(load) == "cold 64":
+                    self.rows = self._rows_since(before, shop)
+            shop.audit()
+
+    def _rows_since(self, before: Mapping[str, int], shop: Shop) -> Mapping[str, float]:
+        after = table_rows(shop.database)
+        orders = after["orders.orders"] - before["orders.orders"]
+        return {table: (count - before[table]) / orders for table, count in after.items()}
+
+    def _replicas(self, number: int) -> None:
+        with running_shop(self.servers, self.catalogue, orders=2) as shop:
+            till = Till(self.wrk, seed=1000 * (number + 1) + 500)
+            self.results.product(measure(self.servers, shop, Load("cold", 64, self.plan.seconds), till), 2, number)
+            shop.audit()
+
+    def _pgbench(self, number: int) -> None:
+        more = MORE_SHAPES if self.plan.all_in_every_round or number == 0 else ()
+        with desk(self.servers, self.catalogue, self.pgbench) as at:
+            for shape, hot in (*NEEDED_SHAPES, *more):
+                before, orders = at.rows(), at.orders
+                written = at.run(shape, self.best_clients[shape, hot], self.plan.seconds, hot=hot)
+                self.results.pgbench(written, number)
+                if not hot:
+                    self._compare_rows(at, shape, before, orders)
+            self.results.pgbench(at.run("saga", 1, self.plan.seconds), number)
+
+    def _compare_rows(self, at: Desk, shape: str, before: Mapping[str, int], orders: int) -> None:
+        added = {table: (count - before[table]) / (at.orders - orders) for table, count in at.rows().items()}
+        if self.rows and (different := row_differences(self.rows, added)):
+            raise BooksError(f"pgbench {shape} does not write what the product writes: {'; '.join(different)}")
+
+    def _peer(self, number: int) -> None:
+        style, threads = self.best_peer
+        with peer_shop(self.servers, self.catalogue) as shop:
+            self.results.peer(shop.run(style, threads, self.plan.seconds), number)
+
+    def _say(self, text: str) -> None:
+        print(f"{time.monotonic() - self.began:6.0f} s  {text}", file=sys.stderr, flush=True)
+
+
+def conclude(bench: Bench, name: str) -> list[Verdict]:
+    """Print and write what was measured."""
+    spreads = bench.results.spreads()
+    found = verdicts(bench.results.medians())
+    print(report.table(spreads))
+    print()
+    print(report.cpu_table(spreads, [load for load in ("cold 1", "cold 64", "cold 256", "hot 64") if load in spreads]))
+    best = {f"pgbench {shape}{' hot' if hot else ''}": clients for (shape, hot), clients in bench.best_clients.items()}
+    print(f"\nat their best: {', '.join(f'{what} {clients} clients' for what, clients in best.items())},", end=" ")
+    print(f"dbos {bench.best_peer[0]}s with {bench.best_peer[1]} threads a process\n")
+    document = {
+        "command": name,
+        "machine": machine(),
+        "postgres": bench.servers.postgres_version,
+        "kafka": bench.servers.kafka_description,
+        "plan": asdict(bench.plan),
+        "best": {**best, "peer": bench.best_peer},
+        "failures": bench.results.failures,
+        "medians": {what: asdict(spread) for what, spread in spreads.items()},
+        "verdicts": [{"target": asdict(v.target), "value": v.value, "missed": v.missed} for v in found],
+        "rounds": bench.results.raw,
+        "rows_a_checkout": bench.rows,
+        "seconds": time.monotonic() - bench.began,
+    }
+    (OUTPUT / "bench.json").write_text(json.dumps(document, indent=1))
+    (OUTPUT / "bench.svg").write_text(report.chart(spreads, "Checkouts a second: median and range of the rounds"))
+    for failure in bench.results.failures:
+        print(f"did not count: {failure}")
+    for verdict in found:
+        print(verdict.line())
+    return found
+
+
+def main() -> int:
+    """Run as the command line says."""
+    parser = argparse.ArgumentParser(prog="python -m tests.bench.checkout", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="fewer and shorter rounds: under three minutes")
+    options = parser.parse_args()
+    OUTPUT.mkdir(exist_ok=True)
+    try:
+        wrk, pgbench = find_tool("wrk", "wrk"), find_pgbench()
+        require_peer()
+        require_profiler()
+        with servers(profiler_settings()) as started:
+            catalogue = make_catalogue(started.postgres_url)
+            bench = Bench(QUICK if options.quick else FULL, started, catalogue, wrk, pgbench)
+            bench.run()
+            found = conclude(bench, "make bench-quick" if options.quick else "make bench")
+    except MissingError as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 1 if bench.results.failures or any(verdict.missed for verdict in found) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,59 @@
+"""How much is measured: all of it, or as much as fits three minutes."""
+
+from dataclasses import dataclass
+from typing import Final
+
+from tests.bench.checkout.load import Load
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """`seconds` each measurement, `sweep_seconds` each attempt at a setting's best."""
+
+    rounds: int
+    seconds: int
+    sweep_seconds: int
+    profile_seconds: int
+    # For clients and threads at which pgbench and the peer are at their best; each is tried once.
+    pgbench_clients: tuple[int, ...]
+    peer_settings: tuple[tuple[str, int], ...]
+    # Whether what no ratio needs is measured in every round, or in the first only.
+    all_in_every_round: bool
+
+
+FULL: Final = Plan(
+    rounds=3,
+    seconds=10,
+    sweep_seconds=4,
+    profile_seconds=10,
+    pgbench_clients=(1, 4, 8, 16, 64),
+    peer_settings=tuple((style, threads) for style in ("step", "transaction") for threads in (2, 4, 8, 16)),
+    all_in_every_round=True,
+)
+QUICK: Final = Plan(
+    rounds=2,
+    seconds=3,
+    sweep_seconds=1,
+    profile_seconds=3,
+    pgbench_clients=(8, 16, 64),
+    peer_settings=(("step", 4), ("step", 8)),
+    all_in_every_round=False,
+)
+# What the ratios need, and what else is worth knowing.
+NEEDED: Final = (("cold", 64), ("cold", 1), ("cold", 256), ("hot", 64))
+MORE: Final = (("cold", 16), ("later", 64), ("refusals", 64))
+KEYED: Final = ("cold", 64)
+
+
+def loads(plan: Plan, number: int) -> list[Load]:
+    """What clients do in a round, in order; rounds are numbered from 0."""
+    found = [Load(scenario, clients, plan.seconds) for scenario, clients in NEEDED]
+    if plan.all_in_every_round or number == 0:
+        found += [Load(scenario, clients, plan.seconds) for scenario, clients in MORE]
+        found.append(Load(*KEYED, plan.seconds, keyed=True))
+    return found
+
+
+def name_of(load: Load) -> str:
+    """A load's name in tables and figures."""
+    return f"{load.scenario} {load.clients}" + (" keyed" if load.keyed else "")

@@ -1,0 +1,97 @@
+"""What all rounds gave, collected by name; and as tables, JSON and figures."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from tests.bench.checkout.figures import Spread
+from tests.bench.checkout.peer import PeerSold
+from tests.bench.checkout.pgbench import Written
+from tests.bench.checkout.plan import name_of
+from tests.bench.checkout.round import Measured
+
+
+@dataclass(slots=True)
+class Results:
+    """Every value of every round. `values`: by the names that figures.py knows, and others."""
+
+    values: dict[str, list[float]] = field(default_factory=dict)
+    raw: list[Mapping[str, Any]] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
+
+    def product(self, measured: Measured, orders: int, number: int) -> None:
+        """Take a measurement of the product."""
+        name = name_of(measured.load)
+        cpu = {who: measured.per_checkout(seconds) * 1e6 for who, seconds in measured.used.cpu.items()}
+        # The load is no part of the product; the broker is what the product publishes to.
+        total = sum(us for who, us in cpu.items() if who != "wrk")
+        row: dict[str, Any] = {
+            "round": number,
+            "what": "product",
+            "name": name,
+            "orders": orders,
+            "rate": measured.answers.rate,
+            "refused": measured.answers.refused,
+            "latency_us": measured.answers.latency,
+            "cpu_us": cpu,
+            "transactions": measured.per_checkout(measured.used.transactions),
+            "wal_bytes": measured.per_checkout(measured.used.wal_bytes),
+        }
+        self.raw.append(row)
+        if orders > 1:
+            self.add(f"{name} by {orders} orders", row["rate"])
+            self.add(f"cpu {orders} orders", total)
+            return
+        self.add(name, row["rate"])
+        for percentile in ("p50", "p99"):
+            self.add(f"{name} {percentile}", measured.answers.latency[percentile])
+        for who, us in cpu.items():
+            self.add(f"{name} cpu {who}", us)
+        self.add(f"{name} cpu", total)
+        self.add(f"{name} transactions", row["transactions"])
+        self.add(f"{name} wal", row["wal_bytes"])
+        if name == "cold 64":
+            self.add("cpu 1 order", total)
+
+    def pgbench(self, written: Written, number: int) -> None:
+        """Take a measurement of pgbench."""
+        name = f"pgbench {written.shape}" + (" hot" if written.hot else "")
+        row: dict[str, Any] = {
+            "round": number,
+            "what": "pgbench",
+            "name": name,
+            "clients": written.clients,
+            "rate": written.rate,
+            "p50_us": written.median_us,
+            "cpu_us": {"postgres": written.used.cpu["postgres"] / written.checkouts * 1e6},
+            "transactions": written.used.transactions / written.checkouts,
+            "wal_bytes": written.used.wal_bytes / written.checkouts,
+        }
+        self.raw.append(row)
+        if written.clients == 1:
+            assert written.median_us is not None
+            self.add(f"{name} 1 client", written.rate)
+            self.add(f"{name} 1 client p50", written.median_us)
+            return
+        self.add(name, written.rate)
+        self.add(f"{name} cpu", row["cpu_us"]["postgres"])
+        self.add(f"{name} transactions", row["transactions"])
+        self.add(f"{name} wal", row["wal_bytes"])
+
+    def peer(self, sold: PeerSold, number: int) -> None:
+        """Take a measurement of the peer."""
+        self.raw.append({"round": number, "what": "peer", **asdict(sold)})
+        self.add("peer", sold.rate)
+        self.add("peer p50", sold.p50_us)
+
+    def add(self, name: str, value: float) -> None:
+        """Take a value."""
+        self.values.setdefault(name, []).append(value)
+
+    def spreads(self) -> dict[str, Spread]:
+        """Medians and ranges by name."""
+        return {name: Spread.of(values) for name, values in self.values.items()}
+
+    def medians(self) -> dict[str, float]:
+        """Medians by name."""
+        return {name: spread.median for name, spread in self.spreads().items()}
