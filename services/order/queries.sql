@@ -214,11 +214,11 @@ ORDER BY expires_at LIMIT $1;
 
 -- name: prune_keys
 -- now(), not clock_timestamp(): an index is only searched for what stays the same during the statement.
-DELETE FROM orders.idempotency_keys WHERE (user_id, operation, key) IN (
-    SELECT user_id, operation, key FROM orders.idempotency_keys
+DELETE FROM orders.idempotency_keys WHERE ctid = ANY (ARRAY(
+    SELECT ctid FROM orders.idempotency_keys
     WHERE created_at >= $1 AND created_at < now() - make_interval(hours => $3) AND status IS NOT NULL
     ORDER BY created_at LIMIT $2
-    FOR UPDATE SKIP LOCKED)
+    FOR UPDATE SKIP LOCKED))
 RETURNING created_at;
 
 -- name: prune_sagas

@@ -38,7 +38,7 @@ class Settings(ServiceSettings):
     @field_validator("payment_timeout_seconds")
     @classmethod
     def _paid_while_remembered(cls, seconds: float, known: ValidationInfo) -> float:
-        """Participants take nothing for an order that is past; a payment that begins at the last moment takes a while."""
+        """Participants take nothing for an order that is past; a payment begun at the last moment takes a while."""
         days = known.data.get("retention_days", RETENTION_DAYS)
         if seconds > days * 86_400 / 2:
             raise ValueError(f"must not exceed half of RETENTION_DAYS, which is {days}")

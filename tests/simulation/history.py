@@ -4,6 +4,7 @@ message arrives once more, and what waits for a payment must be payable."""
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 
 from services.order.checkout import Checkout, Pending
 from services.order.domain import OrderId
@@ -167,7 +168,7 @@ class _History:
         for order in list(self._world.orders.orders):
             if order["status"] == "PAID":
                 order_id = OrderId(order["order_id"])
-                answer = await self._insist(lambda checkout, about=order_id: checkout.cancel(about, None))
+                answer = await self._insist(partial(Checkout.cancel, order_id=order_id, key=None))
                 now = self._world.orders.orders.rows[order_id]
                 demand(now["status"] == "REFUNDED", "an old order was not refunded: {}, {}", answer, now)
 

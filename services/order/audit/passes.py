@@ -7,7 +7,7 @@ books are read at slightly different moments.
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -23,6 +23,8 @@ from shared.postgres import Pool, Row
 PAGE = 500  # orders a page: small enough not to be felt by the checkouts beside it
 FINDINGS_MAX = 1000  # listed in a report; all are counted
 FIRST, LAST = UUID(int=0), UUID(int=2**128 - 1)
+# Takes for how many seconds the pass has been at work since it rested last.
+Rest = Callable[[float], Awaitable[None]]
 
 
 @dataclass(slots=True)
@@ -65,17 +67,23 @@ class Auditor:
         self._books = books
         self._grace_seconds = grace_seconds
 
-    async def run(self) -> Report:
-        """Run one pass over everything. Raises Unavailable when a participant or the database does not answer."""
+    async def run(self, rest: Rest | None = None) -> Report:
+        """Run one pass over everything. Raises Unavailable when a participant or the database does not answer.
+
+        `rest` is called after each page and each participant's own checks, if others are to get a turn.
+        """
         report = Report(datetime.now(UTC))
         started = time.monotonic()
-        suspects = await self._compare_all(report)
+        rest = rest or _no_rest
+        suspects = await self._compare_all(report, rest)
         if suspects:
             await asyncio.sleep(self._grace_seconds)
             for order_id in suspects:
                 report.findings += await self._look_again(order_id)
         for participant in Participant:
+            began = time.monotonic()
             await self._own_checks(participant, report)
+            await rest(time.monotonic() - began)
         report.value_at_risk = await self.value_at_risk()
         report.seconds = time.monotonic() - started
         return report
@@ -86,11 +94,12 @@ class Auditor:
             row = await db.fetchrow(store.SQL["read_value_at_risk"])
         return dict(row) if row else {}
 
-    async def _compare_all(self, report: Report) -> list[UUID]:
+    async def _compare_all(self, report: Report, rest: Rest) -> list[UUID]:
         """Walk all ids upward; return those where something differs."""
         suspects: list[UUID] = []
         after = FIRST
         while after != LAST:
+            began = time.monotonic()
             orders, until = await self._orders_after(after)
             held: dict[Participant, dict[UUID, Holds]] = {}
             for participant in Participant:
@@ -105,6 +114,7 @@ class Auditor:
                 if self._differs(order_id, orders.get(order_id), found, report):
                     suspects.append(order_id)
             after = until
+            await rest(time.monotonic() - began)
         return suspects
 
     def _differs(self, order_id: UUID, row: Row | None, found: Mapping[Participant, Holds], report: Report) -> bool:
@@ -142,6 +152,10 @@ class Auditor:
                 report.findings.append(
                     Finding(rules.Kind.BOOKS, participant.value, None, check.name, check.examples, check.violations)
                 )
+
+
+async def _no_rest(_worked_seconds: float) -> None:
+    """An operator who asks waits for the answer."""
 
 
 def _findings(order_id: UUID, row: Row | None, found: Mapping[Participant, Holds]) -> list[Finding]:

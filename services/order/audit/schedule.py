@@ -19,9 +19,12 @@ from shared.refusals import Unavailable
 log = structlog.get_logger()
 
 DUTY = "audit"
+# Of the time, how much it works at the most: a pass reads all books, and they only grow. It then takes longer instead.
+SHARE = 0.05
 VIOLATIONS = Gauge("audit_violations", "Disagreements that the last pass confirmed", ["kind"])
 ORPHANS_WORTH = Gauge("audit_orphans_worth", "Money, units or coupons held for nobody", ["participant"])
 LAST_PASS = Gauge("audit_last_pass_timestamp_seconds", "When the last pass ended")
+AT_WORK = Gauge("audit_at_work_timestamp_seconds", "When the audit last got on, by a page or a participant's own checks")
 PASS_SECONDS = Gauge("audit_pass_seconds", "How long the last pass took")
 FAILED = Counter("audit_passes_failed_total", "Passes that could not read all books")
 AT_RISK = Gauge("value_at_risk", "Money, units and coupons that live sagas tie up", ["what"])
@@ -42,6 +45,7 @@ class AuditSchedule:
         self._pool = pool
         self._auditor = auditor
         self._interval_seconds = interval_seconds
+        self._looked_at = 0.0
         self.last: Report | None = None
 
     async def run(self) -> None:
@@ -62,14 +66,33 @@ class AuditSchedule:
     async def _audit(self) -> None:
         while True:
             try:
-                if await self._is_ours():
-                    publish_value_at_risk(await self._auditor.value_at_risk())
-                    self.last = await self._auditor.run()
+                if await self._look():
+                    self.last = await self._auditor.run(self._rest)
                     publish(self.last)
             except Unavailable as error:
                 FAILED.inc()
                 log.warning("audit incomplete", error=str(error))
             await asyncio.sleep(self._interval_seconds)
+
+    async def _look(self) -> bool:
+        """Keep the duty, or ask for it, and tell what is at risk; return whether it is this process' duty."""
+        ours = await self._is_ours()
+        if ours:
+            publish_value_at_risk(await self._auditor.value_at_risk())
+        self._looked_at = time.monotonic()
+        return ours
+
+    async def _rest(self, worked_seconds: float) -> None:
+        """Leave the rest of the time to others. Raises Unavailable when meanwhile another process audits."""
+        AT_WORK.set_to_current_time()
+        left = worked_seconds * (1 / SHARE - 1)
+        while left > 0:
+            # The duty is kept meanwhile, and what is at risk told as often as between passes.
+            nap = min(left, self._interval_seconds)
+            await asyncio.sleep(nap)
+            left -= nap
+            if time.monotonic() - self._looked_at >= self._interval_seconds and not await self._look():
+                raise Unavailable("Another process audits now.")
 
     async def _is_ours(self) -> bool:
         # Held for three intervals: a pass may take longer than one, and a dead holder is replaced soon.

@@ -7,6 +7,7 @@ import pytest
 
 from services.order.retention import prunings
 from shared import pruning
+from shared.postgres import Pool
 from shared.pruning import Pruner
 from tests.integration.order.world import World
 
@@ -35,7 +36,7 @@ def _small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pruning, "BATCH_MAX", 2)
 
 
-def pruner(replica_pool: pruning.Pool) -> Pruner:
+def pruner(replica_pool: Pool) -> Pruner:
     return Pruner(replica_pool, prunings(key_hours=24, saga_days=90))
 
 

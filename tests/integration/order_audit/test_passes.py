@@ -12,6 +12,7 @@ from services.order.audit.rules import Finding, Kind
 from services.order.audit.schedule import AuditSchedule, publish
 from shared.ids import uuid7
 from shared.postgres import Pool
+from shared.refusals import Unavailable
 from tests.infrastructure.checkout import World
 from tests.infrastructure.proxy import Mode
 from tests.infrastructure.services import Answer
@@ -197,3 +198,32 @@ async def test_the_result_of_a_pass_is_told_as_metrics(auditor: Auditor) -> None
     assert value("audit_last_pass_timestamp_seconds") == pytest.approx(report.started_at.timestamp(), abs=60)
     publish(await auditor.run())
     assert value("audit_violations", kind="orphan") == value("audit_orphans_worth", participant="product") == 0
+
+
+async def test_a_pass_lets_others_work_after_each_page_and_each_book(
+    world: World, auditor: Auditor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(passes, "PAGE", 2)
+    await asyncio.gather(*(a_sale(world.shop) for _ in range(5)))
+    rests: list[float] = []
+
+    async def rest(worked_seconds: float) -> None:
+        rests.append(worked_seconds)
+
+    report = await auditor.run(rest)
+    assert len(rests) >= report.orders // 2 + 3 > 3
+    assert 0 < sum(rests) <= report.seconds
+
+
+async def test_a_pass_ends_when_another_process_has_the_duty(pool: Pool, auditor: Auditor) -> None:
+    schedule = AuditSchedule(uuid7(), pool, auditor, interval_seconds=0.001)
+    taken = """
+        INSERT INTO orders.duties (duty, holder, lease_until)
+        VALUES ('audit', gen_random_uuid(), now() + interval '1 hour')
+        ON CONFLICT (duty) DO UPDATE SET holder = excluded.holder, lease_until = excluded.lease_until
+    """
+    async with pool.connection() as db:
+        await db.execute(taken)
+        with pytest.raises(Unavailable, match="Another process audits"):
+            await schedule._rest(0.0001)
+        await db.execute("DELETE FROM orders.duties")
