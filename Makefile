@@ -1,6 +1,6 @@
 # Every habit of this project; `make help` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help run watch-events audit schemas faults simulate mutants races bench-history bench bench-quick bench-profile bench-relay test test-unit test-integration test-system check format lock clean environment environment-dev environment-profile environment-dbos
+.PHONY: help run watch-events consume audit schemas faults simulate mutants races bench-history bench bench-quick bench-profile bench-relay test test-unit test-integration test-system check format lock clean environment environment-dev environment-profile environment-dbos
 
 # The first Python that is new enough; name another one with `make PYTHON=/path/to/python ...`.
 PYTHON ?= $(or $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
@@ -21,6 +21,9 @@ run: environment ## start everything here: database, broker, five services and d
 
 watch-events: environment ## print the events of the topic as they arrive
 	@exec .venv/bin/python -m deploy.local.watch_events
+
+consume: environment ## run the reference consumer beside what runs here, and prove that it missed nothing
+	@exec .venv/bin/python -m deploy.local.consume
 
 audit: environment ## audit what runs here: every order against every book
 	@exec .venv/bin/python -m deploy.local.audit
@@ -65,7 +68,7 @@ format: environment-dev ## format the code and mend what the linter can
 
 lock: environment-dev ## solve every requirements.in again; UPGRADE=1 takes newer versions
 	@$(LOCK) tests/requirements.in --output-file tests/requirements.lock
-	@for folder in deploy/local $(SERVICES:%=services/%); do \
+	@for folder in deploy/local deploy/consumer $(SERVICES:%=services/%); do \
 	  echo $$folder && $(LOCK) --constraints tests/requirements.lock $$folder/requirements.in \
 	    --output-file $$folder/requirements.lock || exit 1; done
 

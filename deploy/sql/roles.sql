@@ -1,7 +1,7 @@
 -- A role and a schema for each service, in the database that psql is connected to.
 --
 --   ORDER_SERVICE_PASSWORD=... PRODUCT_SERVICE_PASSWORD=... COUPON_SERVICE_PASSWORD=... \
---   BALANCE_SERVICE_PASSWORD=... RELAY_SERVICE_PASSWORD=... \
+--   BALANCE_SERVICE_PASSWORD=... RELAY_SERVICE_PASSWORD=... PLATFORM_CONSUMER_PASSWORD=... \
 --   psql "$ADMIN_DATABASE_URL" --file deploy/sql/roles.sql
 --
 -- Run it as a superuser, or as a role with CREATEROLE and CREATE on the database, with psql 14 or newer, before the
@@ -9,7 +9,8 @@
 -- is left as it is (a new role then has none, for authentication by certificate or cloud identity).
 --
 -- Each service owns its own schema and may not even look into another's; what the relay may do with the outbox
--- is granted by the order service's migrations, which own that table.
+-- is granted by the order service's migrations, which own that table. `platform_consumer` is the reference consumer's
+-- (deploy/consumer); a platform of its own brings its own database.
 
 \set ON_ERROR_STOP on
 \getenv order_password ORDER_SERVICE_PASSWORD
@@ -17,6 +18,7 @@
 \getenv coupon_password COUPON_SERVICE_PASSWORD
 \getenv balance_password BALANCE_SERVICE_PASSWORD
 \getenv relay_password RELAY_SERVICE_PASSWORD
+\getenv consumer_password PLATFORM_CONSUMER_PASSWORD
 
 BEGIN;
 SET LOCAL client_min_messages = warning;
@@ -37,7 +39,8 @@ BEGIN
             ('product_service', 'products'),
             ('coupon_service', 'coupons'),
             ('balance_service', 'balances'),
-            ('relay_service', 'relay')
+            ('relay_service', 'relay'),
+            ('platform_consumer', 'platform')
         ) AS services (role_name, schema_name)
     LOOP
         IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = service.role_name) THEN
@@ -73,6 +76,9 @@ ALTER ROLE balance_service PASSWORD :'balance_password';
 \endif
 \if :{?relay_password}
 ALTER ROLE relay_service PASSWORD :'relay_password';
+\endif
+\if :{?consumer_password}
+ALTER ROLE platform_consumer PASSWORD :'consumer_password';
 \endif
 
 COMMIT;

@@ -151,5 +151,6 @@ WHERE shard = $1::smallint AND occurred_at >= $2::timestamptz AND occurred_at < 
 ORDER BY event_id LIMIT $5::int;
 
 -- name: removed_up_to
--- The newest moment of which events have been removed.
-SELECT removed_up_to FROM relay.watermark;
+-- The newest moment of which events may have been removed: whoever wrote to a partition had ended before it was found
+-- to be published.
+SELECT max(published_at) FROM orders.outbox_partitions WHERE dropped_at IS NOT NULL;

@@ -284,7 +284,7 @@ async def events_of_bucket(
 
 
 async def removed_up_to(connection: Connection) -> datetime | None:
-    """Return the newest moment of which events have been removed, None if none have."""
+    """Return the newest moment of which events may have been removed, None if none have."""
     moment: datetime | None = await connection.fetchval(SQL["removed_up_to"])
     return moment
 

@@ -15,6 +15,7 @@ DOCUMENTS = sorted(
         *REPOSITORY.glob("*.md"),
         *REPOSITORY.glob("docs/**/*.md"),
         *REPOSITORY.glob("services/*/*.md"),
+        *REPOSITORY.glob("deploy/*/*.md"),
     ]
 )
 SERVICES = sorted(path.parent.name for path in REPOSITORY.glob("services/*/settings.py"))
@@ -44,9 +45,9 @@ def links(document: Path) -> Iterator[str]:
             yield target
 
 
-def settings_of(service: str) -> set[str]:
+def settings_of(package: str) -> set[str]:
     """The variables that a service reads from its environment."""
-    module = importlib.import_module(f"services.{service}.settings")
+    module = importlib.import_module(f"{package}.settings")
     (found,) = (
         member
         for member in vars(module).values()
@@ -78,17 +79,21 @@ def test_every_place_named_in_the_code_is_there(document: Path) -> None:
         assert re.search(defined, file.read_text(), re.M), f"{path} has no {name}"
 
 
-@pytest.mark.parametrize("service", SERVICES)
-def test_every_setting_of_a_service_is_in_its_readme(service: str) -> None:
-    readme = (REPOSITORY / "services" / service / "README.md").read_text()
+@pytest.mark.parametrize("package", [*(f"services.{service}" for service in SERVICES), "deploy.consumer"])
+def test_every_setting_of_a_service_is_in_its_readme(package: str) -> None:
+    readme = REPOSITORY.joinpath(*package.split("."), "README.md").read_text()
     documented = set(re.findall(r"`([A-Z][A-Z_]+)`", readme))
-    assert settings_of(service) <= documented
+    assert settings_of(package) <= documented
 
 
-def test_every_metric_is_explained_and_every_one_explained_exists() -> None:
-    sources = [*REPOSITORY.glob("services/**/*.py"), *REPOSITORY.glob("shared/**/*.py")]
-    declared = {name for path in sources for name in METRIC.findall(path.read_text())}
-    explained = set(re.findall(r"^\| `(\w+)`", (REPOSITORY / "docs" / "metrics.md").read_text(), re.M))
+@pytest.mark.parametrize(
+    ("sources", "document"),
+    [(("services", "shared"), "docs/metrics.md"), (("deploy/consumer",), "deploy/consumer/README.md")],
+)
+def test_every_metric_is_explained_and_every_one_explained_exists(sources: tuple[str, ...], document: str) -> None:
+    paths = [path for source in sources for path in REPOSITORY.glob(f"{source}/**/*.py")]
+    declared = {name for path in paths for name in METRIC.findall(path.read_text())}
+    explained = set(re.findall(r"^\| `([a-z]\w+)`", (REPOSITORY / document).read_text(), re.M))
     assert declared
     assert declared == explained
 

@@ -9,6 +9,7 @@ REPOSITORY = Path(__file__).parents[2]
 LOCKS = sorted(
     [
         *REPOSITORY.glob("services/*/requirements.lock"),
+        REPOSITORY / "deploy" / "consumer" / "requirements.lock",
         REPOSITORY / "deploy" / "local" / "requirements.lock",
         REPOSITORY / "tests" / "requirements.lock",
     ]

@@ -1,5 +1,8 @@
 -- An event's moment is one that can be closed: "everything up to T" can be known to be complete.
--- depends: 0004.given_up_and_redacted
+-- depends: 0005c.outbox_partitions
+
+-- Rather fail and be run again than queue in front of checkouts. Building the index reads each partition once.
+SET LOCAL lock_timeout = '2s';
 
 -- The clock is read when the transaction has its id, which the default gives it if it has none: so of two transactions
 -- the one that read an earlier moment never has an id that is still to be given when the later moment is read. The

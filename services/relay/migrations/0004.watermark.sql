@@ -1,5 +1,5 @@
 -- Up to which moment everything that was committed is published, and whose duty it is to find out.
--- depends: 0002.parked
+-- depends: 0003.bounded_claims
 
 CREATE TABLE relay.watermark (
     single           boolean PRIMARY KEY DEFAULT true CHECK (single),
@@ -12,9 +12,7 @@ CREATE TABLE relay.watermark (
     missing_count    bigint NOT NULL DEFAULT 0,
     -- The next moment to close, and the id of the transaction that marked it.
     mark_at          timestamptz,
-    mark_xid         xid8,
-    -- The newest moment of which events have been removed, if any have.
-    removed_up_to    timestamptz
+    mark_xid         xid8
 ) WITH (
     -- One row, updated every few seconds.
     fillfactor = 20, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 500

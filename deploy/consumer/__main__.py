@@ -1,0 +1,91 @@
+"""`python -m deploy.consumer`: puts the consumer together and runs it.
+
+Further commands: `migrate` makes its tables, `retry` tries to read dead letters again.
+"""
+
+import asyncio
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import structlog
+
+from deploy.consumer import api, gaps, intake, store, watermarks
+from deploy.consumer.completeness import Completeness
+from deploy.consumer.duty import repeat
+from deploy.consumer.reader import Reader
+from deploy.consumer.relay import Relay
+from deploy.consumer.settings import ConsumerSettings, replica
+from shared.http.server import HttpServer
+from shared.postgres import Pool
+from shared.process import Service, background, main
+from shared.refusals import Unavailable
+
+log = structlog.get_logger()
+
+GAPS_SECONDS = 0.5  # how soon a missing event is asked for
+MEASURE_SECONDS = 5.0
+PRUNE_SECONDS = 600.0
+PRUNE_EVENTS = 5000  # in one statement, so that none takes long
+RETRIED_MAX = 10_000
+
+
+async def serve(settings: ConsumerSettings, stop: asyncio.Event) -> None:
+    """Consume until `stop` is set."""
+    name = replica()
+    async with Pool(settings, "consumer") as pool, Relay(settings) as relay, AsyncExitStack() as tasks:
+        reader = Reader(settings, pool)
+        completeness = Completeness(settings, pool, relay)
+
+        async def database() -> None:
+            async with pool.connection() as db:
+                await store.positions(db, settings.topic)
+
+        async def prune() -> None:
+            async with pool.connection() as db:
+                while await store.prune(db, settings.keep_hours * 3600, PRUNE_EVENTS):
+                    pass
+
+        duties = {
+            "gaps": (GAPS_SECONDS, lambda: gaps.fill(pool, relay)),
+            "completeness": (settings.check_interval_seconds, completeness.check),
+            "prune": (PRUNE_SECONDS, prune),
+        }
+        for duty, (seconds, work) in duties.items():
+            doing = lambda duty=duty, seconds=seconds, work=work: repeat(duty, name, pool, seconds, stop, work)  # noqa: E731
+            await tasks.enter_async_context(background(duty, doing))
+        await tasks.enter_async_context(background("measures", lambda: measure(completeness)))
+        await tasks.enter_async_context(background("watermarks", lambda: watermarks.read(settings, pool, stop)))
+        checks = {"database": database, "reader": reader.check}
+        server = HttpServer("consumer", api.DESCRIPTION, settings, api.routes(settings, pool), checks)
+        await asyncio.gather(server.run(stop), reader.run(stop))
+
+
+async def measure(completeness: Completeness) -> None:
+    """Set the gauges, for ever."""
+    while True:
+        try:
+            await completeness.measure()
+        except Unavailable as error:
+            log.debug("not measured", detail=str(error))
+        await asyncio.sleep(MEASURE_SECONDS)
+
+
+async def retry(settings: ConsumerSettings) -> int:
+    """Try to read dead letters again; the exit status is 1 if some still can't be."""
+    async with Pool(settings, "consumer retry") as pool:
+        resolved, left = await intake.retry_dead_letters(pool, RETRIED_MAX)
+    log.info("dead letters retried", resolved=resolved, left=left)
+    return 1 if left else 0
+
+
+if __name__ == "__main__":
+    main(
+        Service(
+            name="consumer",
+            settings=ConsumerSettings,
+            schema="platform",
+            migrations=Path(__file__).with_name("migrations"),
+            serve=serve,
+            commands={"retry": retry},
+        )
+    )

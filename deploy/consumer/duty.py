@@ -1,0 +1,42 @@
+"""What one process at a time does, again and again; a lease only, as doing it twice at once does no harm."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+
+import structlog
+
+from deploy.consumer import store
+from shared.postgres import Pool
+from shared.refusals import Unavailable
+
+log = structlog.get_logger()
+
+LEASE_SECONDS = 30.0  # longer than a pass takes unless much is missing
+
+
+async def repeat(
+    name: str,
+    replica: str,
+    pool: Pool,
+    interval_seconds: float,
+    stop: asyncio.Event,
+    work: Callable[[], Awaitable[None]],
+) -> None:
+    """Do `work` at each interval for as long as this process has the duty, until `stop` is set."""
+    try:
+        while not stop.is_set():
+            try:
+                async with pool.connection() as db:
+                    ours = await store.hold_duty(db, name, replica, LEASE_SECONDS)
+                if ours:
+                    await work()
+            except Unavailable as error:
+                log.warning("duty interrupted", duty=name, detail=str(error))
+            with suppress(TimeoutError):
+                async with asyncio.timeout(interval_seconds):
+                    await stop.wait()
+    finally:
+        with suppress(Unavailable):
+            async with pool.connection() as db:
+                await store.leave_duty(db, name, replica)

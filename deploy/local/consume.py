@@ -1,0 +1,41 @@
+"""Runs the reference consumer beside what runs here: `make consume`, until Ctrl-C. Its tables are in schema `platform` of
+the run's own database; http://127.0.0.1:8006/v1/completeness says how far its records are proven complete."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from deploy.local.configuration import ROOT, local_folder
+from deploy.local.folder import Folder, NotRunningError
+from deploy.local.supervisor import EXIT_MISCONFIGURED
+
+
+def settings_of(run: Mapping[str, Any]) -> dict[str, str]:
+    """The settings by which the consumer reaches the run."""
+    return {
+        "CONSUMER_DATABASE_URL": str(run["database"]),
+        "CONSUMER_RELAY_URL": str(run["services"]["relay"]["url"]),
+        "KAFKA_BOOTSTRAP_SERVERS": str(run["kafka"]),
+    }
+
+
+def main() -> None:
+    """Make the tables, then become the consumer."""
+    try:
+        settings = settings_of(Folder(local_folder(os.environ)).read_run())
+    except NotRunningError:
+        print("Nothing runs here: start it with `make run` and wait until it says so", file=sys.stderr)
+        sys.exit(EXIT_MISCONFIGURED)
+    os.chdir(ROOT)
+    environment = {"CONSUMER_LOG_FORMAT": "console", **os.environ, **settings}
+    command = [sys.executable, "-m", "deploy.consumer"]
+    status = subprocess.run([*command, "migrate"], env=environment, check=False).returncode
+    if status:
+        sys.exit(status)
+    os.execve(sys.executable, command, environment)  # noqa: S606 # fixed, without a shell
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,282 @@
+"""A platform beside a relay: order events as the order service writes them, the reference consumer as processes, and
+their database."""
+
+import asyncio
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import aiohttp
+import asyncpg
+
+from deploy.consumer.settings import ConsumerSettings
+from services.relay.__main__ import serve
+from shared.ids import uuid7
+from shared.migrations import migrate
+from tests.infrastructure.databases import Database
+from tests.infrastructure.reaper import Reaper
+from tests.infrastructure.services import Client
+from tests.infrastructure.waiting import eventually, free_port, listens
+from tests.integration.relay.world import PATIENCE_SECONDS, World
+
+REPOSITORY = Path(__file__).parents[3]
+MIGRATIONS = REPOSITORY / "deploy" / "consumer" / "migrations"
+LEGAL = [
+    ("placed", "paid"),
+    ("paid",),
+    ("paid", "refunded"),
+    ("placed", "paid", "refunded"),
+    ("placed", "expired"),
+    ("placed", "cancelled"),
+    ("placed",),
+]
+STATUSES = {"placed": "PENDING_PAYMENT"}
+# Long enough ago that its minutes are over: the watermark closes them at once.
+LONG_AGO = timedelta(minutes=10)
+INSERT = """
+    INSERT INTO orders.outbox (event_id, order_id, sequence, type, payload, occurred_at)
+    VALUES ($1, $2, $3, $4, $5, clock_timestamp() - $6::interval)
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class OrderEvent:
+    """An event as the order service writes it."""
+
+    order_id: UUID
+    sequence: int
+    name: str
+    user_id: str
+    total_amount: int
+    version: str = "v1"
+    event_id: UUID = field(default_factory=uuid7)
+
+    @property
+    def status(self) -> str:
+        return STATUSES.get(self.name, self.name.upper())
+
+    @property
+    def payload(self) -> bytes:
+        order = {"order_id": str(self.order_id), "user_id": self.user_id, "status": self.status, "lines": []}
+        return json.dumps({**order, "total_amount": self.total_amount, "currency": "KRW"}).encode()
+
+    async def insert(self, connection: asyncpg.Connection, ago: timedelta = LONG_AGO) -> None:
+        type_ = f"order.{self.name}.{self.version}"
+        await connection.execute(INSERT, self.event_id, self.order_id, self.sequence, type_, self.payload, ago)
+
+
+def an_order(source: random.Random, names: Sequence[str] | None = None) -> list[OrderEvent]:
+    """The events of a new order that went one of the legal ways."""
+    order_id, user, amount = uuid7(), f"user-{source.randrange(9)}", source.randrange(10_000)
+    names = names or source.choice(LEGAL)
+    return [OrderEvent(order_id, sequence, name, user, amount) for sequence, name in enumerate(names, 1)]
+
+
+async def publish(world: World, events: Sequence[OrderEvent], ago: timedelta = LONG_AGO) -> None:
+    """Commit events in one transaction and tell the relay."""
+    async with world.connection.transaction():
+        for event in events:
+            await event.insert(world.connection, ago)
+        await world.connection.execute("SELECT pg_notify('orders_outbox', '')")
+
+
+async def mark_sent(world: World, event: OrderEvent) -> None:
+    """Make an event one that was published, though its record is not on the topic: as if it had been removed there."""
+    await event.insert(world.connection)
+    await world.connection.execute(
+        "UPDATE orders.outbox SET status = 'SENT', sent_at = clock_timestamp() WHERE event_id = $1", event.event_id
+    )
+
+
+@asynccontextmanager
+async def relaying(world: World) -> AsyncIterator[str]:
+    """A relay with its HTTP side, whose watermark moves fast; its address."""
+    port, stop = free_port(), asyncio.Event()
+    settings = world.settings(port=port, watermark_interval_seconds=0.1)
+    running = asyncio.create_task(serve(settings, stop))
+
+    async def accepts() -> bool:
+        if running.done():
+            running.result()
+        return listens("127.0.0.1", port)
+
+    try:
+        await eventually(accepts, PATIENCE_SECONDS, "the relay's listener")
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        stop.set()
+        await running
+
+
+class Process:
+    """One consumer as a process."""
+
+    def __init__(self, environment: dict[str, str], log: Path, reaper: Reaper) -> None:
+        self.port = free_port()
+        self._log = log
+        with log.open("ab") as output:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "deploy.consumer"],
+                env=environment | {"CONSUMER_PORT": str(self.port)},
+                cwd=REPOSITORY,
+                stdout=output,
+                stderr=output,
+            )
+        reaper.process(self._process)
+
+    def lines(self, event: str) -> list[dict[str, Any]]:
+        """What it logged of one kind."""
+        found = [json.loads(line) for line in self._log.read_text().splitlines() if line.startswith("{")]
+        return [one for one in found if one["event"] == event]
+
+    def kill(self) -> None:
+        """Kill it without notice."""
+        self._process.kill()
+        self._process.wait()
+
+    def signal(self, number: signal.Signals) -> None:
+        self._process.send_signal(number)
+
+    async def stop(self) -> None:
+        """Stop it in order."""
+        self._process.terminate()
+        status = await asyncio.to_thread(self._process.wait, 15)
+        assert status == 0, self._log.read_text()
+
+    async def ready(self) -> None:
+        """Wait until it reads."""
+
+        async def says_so() -> bool:
+            assert self._process.poll() is None, self._log.read_text()
+            try:
+                return bool((await self.call("GET", "/readyz")).status == 200)
+            except aiohttp.ClientError:
+                return False
+
+        await eventually(says_so, 30, "a consumer that is ready")
+
+    async def call(self, method: str, path: str) -> Any:
+        url = f"http://127.0.0.1:{self.port}"
+        async with aiohttp.ClientSession(url) as session:
+            return await Client(session, url).call(method, path)
+
+    async def metric(self, name: str) -> float:
+        """The sum of a metric over its labels."""
+        url = f"http://127.0.0.1:{self.port}/metrics"
+        async with aiohttp.ClientSession() as session, session.get(url) as response:
+            lines = (await response.text()).splitlines()
+        return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith((f"{name} ", f"{name}{{")))
+
+
+@dataclass
+class Platform:
+    """The platform's database, and what its consumers are told."""
+
+    database: Database
+    connection: asyncpg.Connection
+    world: World
+    relay_url: str
+    folder: Path
+    reaper: Reaper
+    processes: list[Process] = field(default_factory=list)
+
+    def environment(self, **changes: str) -> dict[str, str]:
+        told = {
+            "CONSUMER_DATABASE_URL": self.database.url,
+            "CONSUMER_RELAY_URL": self.relay_url,
+            "CONSUMER_TOPIC": self.world.topic,
+            "CONSUMER_GROUP": self.world.topic,
+            "CONSUMER_SESSION_SECONDS": "6",
+            "CONSUMER_CHECK_INTERVAL_SECONDS": "0.2",
+            "KAFKA_BOOTSTRAP_SERVERS": self.world.kafka,
+        }
+        return os.environ | told | changes
+
+    def start(self, **changes: str) -> Process:
+        """Start a consumer."""
+        log = self.folder / f"consumer-{len(self.processes)}.log"
+        self.processes.append(Process(self.environment(**changes), log, self.reaper))
+        return self.processes[-1]
+
+    def settings(self) -> ConsumerSettings:
+        names = {name.removeprefix("CONSUMER_").lower(): value for name, value in self.environment().items()}
+        return ConsumerSettings.model_validate(
+            {name: value for name, value in names.items() if name in ConsumerSettings.model_fields}
+        )
+
+    async def orders(self) -> dict[UUID, tuple[str, str, int]]:
+        """Status, user and amount of each order, as this platform sees it."""
+        rows = await self.connection.fetch("SELECT order_id, status, user_id, total_amount FROM platform.orders")
+        return {row["order_id"]: (row["status"], row["user_id"], row["total_amount"]) for row in rows}
+
+    async def until_equal(self, events: Sequence[OrderEvent], seconds: float = 60) -> None:
+        """Wait until every order is as its last event tells, then see that sales and inbox tell of each event once."""
+        last = {event.order_id: (event.status, event.user_id, event.total_amount) for event in events}
+        last = {event.order_id: last[event.order_id] for event in events}
+
+        async def equal() -> bool:
+            return await self.orders() == last
+
+        try:
+            await eventually(equal, seconds, "the orders as they were told")
+        except AssertionError:
+            found = await self.orders()
+            wrong = {
+                order: (found.get(order), last.get(order))
+                for order in last | found
+                if found.get(order) != last.get(order)
+            }
+            raise AssertionError(f"{len(wrong)} orders differ: {list(wrong.items())[:5]}") from None
+        paid = [amount for status, _, amount in last.values() if status in ("PAID", "REFUNDED")]
+        back = [amount for status, _, amount in last.values() if status == "REFUNDED"]
+        sales = await self.connection.fetchrow("SELECT * FROM platform.sales")
+        told = (
+            (sales["paid_orders"], sales["paid_amount"], sales["refunded_orders"], sales["refunded_amount"])
+            if sales
+            else (0, 0, 0, 0)
+        )
+        assert told == (len(paid), sum(paid), len(back), sum(back))
+
+    async def until_proven(self, at_least: datetime | None = None, seconds: float = 60) -> dict[str, Any]:
+        """Wait until a consumer says that every minute before that moment is proven; what it says then."""
+        moment = at_least or datetime.now(UTC).replace(second=0, microsecond=0)
+
+        async def proven() -> dict[str, Any] | None:
+            body = (await self.processes[-1].call("GET", "/v1/completeness")).body
+            up_to = body["proven_up_to"]
+            return body if up_to and datetime.fromisoformat(up_to) >= moment else None
+
+        found = await eventually(proven, seconds, f"completeness up to {moment}")
+        assert found is not None
+        return found
+
+
+@asynccontextmanager
+async def platform(
+    database: Database, world: World, relay_url: str, folder: Path, reaper: Reaper
+) -> AsyncIterator[Platform]:
+    """A platform with empty tables."""
+    await asyncio.to_thread(migrate, database.url, "platform", MIGRATIONS)
+    connection = await asyncpg.connect(database.url)
+    await connection.execute("""
+        TRUNCATE platform.offsets, platform.streams, platform.inbox, platform.orders, platform.sales,
+                 platform.dead_letters, platform.watermarks, platform.buckets, platform.duties
+    """)
+    there = Platform(database, connection, world, relay_url, folder, reaper)
+    try:
+        yield there
+    finally:
+        for process in there.processes:
+            process.signal(signal.SIGCONT)
+            process.kill()
+        await connection.close()

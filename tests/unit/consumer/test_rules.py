@@ -1,0 +1,173 @@
+"""What the reference consumer makes of events: read or not, in sequence, once, and what that comes to."""
+
+import hashlib
+import json
+import random
+from datetime import UTC, datetime
+from uuid import UUID
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from deploy.consumer.digests import Differences, bucket_of, differences, digest
+from deploy.consumer.events import Event, Order, Undecodable, decode, identity
+from deploy.consumer.streams import Sales, Stream, decide
+from shared.ids import uuid7
+
+ORDER_ID = UUID("019a0c1e-7d52-7c3a-9b1f-2f4e8a6d0c12")
+DATA = {"order_id": str(ORDER_ID), "status": "PAID", "user_id": "alice", "total_amount": 500, "currency": "KRW"}
+HEADERS: dict[str, bytes | None] = {
+    "ce_specversion": b"1.0",
+    "ce_id": b"019a0c1e-7d60-7001-8000-0123456789ab",
+    "ce_type": b"order.paid.v1",
+    "ce_time": b"2026-01-05T09:30:00.240001Z",
+    "ce_subject": str(ORDER_ID).encode(),
+    "ce_sequence": b"00000000000000000002",
+}
+
+
+def read(data: object = DATA, **headers: bytes | None) -> Event:
+    value = data if isinstance(data, bytes | None) else json.dumps(data).encode()
+    return decode(list({**HEADERS, **headers}.items()), value)
+
+
+def test_a_record_becomes_an_event() -> None:
+    event = read({**DATA, "channel": "a field that is new"}, ce_new=b"x")
+    assert event.order == Order("PAID", "alice", 500, "KRW")
+    assert (event.order_id, event.sequence, event.shard) == (ORDER_ID, 2, 2)
+    assert event.occurred_at == datetime(2026, 1, 5, 9, 30, 0, 240001, UTC)
+    assert event.sha256 == hashlib.sha256(event.payload).digest()
+
+
+def test_an_unknown_type_is_an_event_that_changes_nothing_whatever_it_holds() -> None:
+    assert read(b"\xff", ce_type=b"order.shipped.v1").order is None
+    assert read(b"\xff", ce_type=b"order.shipped.v7").order is None
+
+
+@pytest.mark.parametrize(
+    ("data", "headers", "reason"),
+    [
+        (DATA, {"ce_id": None}, "without ce_id"),
+        (DATA, {"ce_specversion": b"2.0"}, "CloudEvents 2.0 is unknown"),
+        (DATA, {"ce_type": b"order.paid.v2"}, "order.paid.v2 is a version"),
+        (DATA, {"ce_id": b"x"}, "badly formed"),
+        (DATA, {"ce_subject": b"\xff"}, "not UTF-8"),
+        (DATA, {"ce_time": b"yesterday"}, "isoformat"),
+        (DATA, {"ce_time": b"2026-01-05T09:30:00"}, "without a zone"),
+        (DATA, {"ce_sequence": b"two"}, "invalid literal"),
+        (DATA, {"ce_sequence": b"0"}, "the sequence 0"),
+        (DATA, {"ce_sequence": str(2**63).encode()}, "the sequence"),
+        (None, {}, "without a value"),
+        (b"{", {}, "not JSON"),
+        ([], {}, "not an object"),
+        ({**DATA, "total_amount": "500"}, {}, "total_amount is '500'"),
+        ({**DATA, "total_amount": True}, {}, "total_amount is True"),
+        ({**DATA, "total_amount": -1}, {}, "total_amount is -1"),
+        ({**DATA, "user_id": "a\0"}, {}, "user_id has a NUL"),
+        ({**DATA, "order_id": str(uuid7())}, {}, "tells of another order"),
+    ],
+)
+def test_what_cannot_be_read_says_why(data: object, headers: dict[str, bytes | None], reason: str) -> None:
+    with pytest.raises(Undecodable, match=reason):
+        read(data, **headers)
+
+
+def test_of_a_record_that_cannot_be_read_the_place_in_its_order_is_told_as_far_as_it_is_known() -> None:
+    assert identity(list({**HEADERS, "ce_type": b"order.paid.v2"}.items())) == (ORDER_ID, 2)
+    assert identity([("ce_subject", str(ORDER_ID).encode())]) == (ORDER_ID, None)
+    assert identity([("ce_subject", b"\xff")]) == (None, None)
+    assert identity([("ce_subject", str(ORDER_ID).encode()), ("ce_sequence", b"-3")]) == (ORDER_ID, None)
+
+
+def stream_of(*statuses: str | None, total: int = 500) -> list[Event]:
+    """The events of a new order; None stands for one of unknown type."""
+    order_id = uuid7()
+    return [
+        Event(
+            uuid7(),
+            order_id,
+            sequence,
+            "order.some.v1",
+            datetime(2026, 1, 5, tzinfo=UTC),
+            str(sequence).encode(),
+            None if status is None else Order(status, "alice", total, "KRW"),
+        )
+        for sequence, status in enumerate(statuses, 1)
+    ]
+
+
+def states(events: list[Event], **streams: Stream) -> list[str]:
+    before = {events[0].order_id: streams["before"]} if streams else {}
+    decision = decide(before, events, {})
+    return [decision.states[event.event_id] for event in events]
+
+
+def test_events_are_applied_in_sequence_and_wait_for_what_is_missing() -> None:
+    events = stream_of("PENDING_PAYMENT", "PAID", "REFUNDED")
+    assert states(events) == ["APPLIED"] * 3
+    assert states([events[2], events[0]]) == ["WAITING", "APPLIED"]
+    assert states(events[1:], before=Stream(1)) == ["APPLIED"] * 2
+    assert states(events, before=Stream(2)) == ["LATE", "LATE", "APPLIED"]
+
+
+def test_an_event_of_unknown_type_lets_the_stream_go_on() -> None:
+    events = stream_of("PENDING_PAYMENT", None, "PAID")
+    assert states(events) == ["APPLIED", "IGNORED", "APPLIED"]
+    assert decide({}, events[:2], {}).streams[events[0].order_id] == Stream(2, events[0].order)
+
+
+def test_what_is_given_up_lets_the_stream_go_on_but_only_up_to_the_event_behind_it() -> None:
+    events = stream_of("PENDING_PAYMENT", "PAID", "REFUNDED")
+    order_id = events[0].order_id
+    decision = decide({}, [events[2]], {order_id: [1, 2, 3, 4]})
+    assert decision.streams[order_id] == Stream(3, events[2].order)
+    assert decide({}, [events[2]], {order_id: [1]}).waiting[order_id]
+    assert decide({}, [], {order_id: [1]}).streams[order_id] == Stream(0)
+
+
+def test_sales_count_an_order_by_what_it_is_whichever_events_of_it_were_seen() -> None:
+    events = stream_of("PENDING_PAYMENT", "PAID", "REFUNDED")
+    whole = decide({}, events, {}).sales["KRW"]
+    assert whole == Sales(1, 500, 1, 500)
+    last = decide({}, events[2:], {events[0].order_id: [1, 2]}).sales["KRW"]
+    assert last == whole
+    assert decide({}, stream_of("PENDING_PAYMENT", "EXPIRED"), {}).sales["KRW"] == Sales()
+
+
+@given(st.lists(st.sampled_from([("PAID",), ("PENDING_PAYMENT", "PAID", "REFUNDED")]), max_size=8), st.randoms())
+def test_however_events_are_cut_into_batches_and_shuffled_between_orders_the_end_is_the_same(
+    shapes: list[tuple[str, ...]], source: random.Random
+) -> None:
+    events = [event for shape in shapes for event in stream_of(*shape)]
+    whole = decide({}, events, {})
+    shuffled = source.sample(events, len(events))
+    streams: dict[UUID, Stream] = {}
+    waiting: list[Event] = []
+    sales = Sales()
+    while shuffled:
+        batch, shuffled = shuffled[:3], shuffled[3:]
+        arrived = [*waiting, *batch]
+        decision = decide(streams, arrived, {})
+        streams |= decision.streams
+        waiting = [event for event in arrived if decision.states[event.event_id] == "WAITING"]
+        sales += decision.sales["KRW"]
+    assert (streams, waiting, sales) == (whole.streams, [], whole.sales["KRW"])
+
+
+def test_the_digest_of_a_minute_does_not_depend_on_the_order_in_which_events_came() -> None:
+    events = [(event.event_id, event.sha256) for event in stream_of("PAID", "REFUNDED", None)]
+    expected = hashlib.sha256(b"".join(event_id.bytes + sha256 for event_id, sha256 in sorted(events))).hexdigest()
+    assert digest(reversed(events)).hash == expected
+    assert digest([]).hash == hashlib.sha256().hexdigest()
+    assert digest(events[:2]) != digest(events)
+
+
+def test_differences_are_what_is_missing_what_is_too_much_and_what_has_other_bytes() -> None:
+    one, two, three = sorted(uuid7() for _ in range(3))
+    assert differences({one: b"1", two: b"2"}, {two: b"other", three: b"3"}) == Differences([one], [three], [two])
+
+
+def test_a_moment_is_in_the_minute_that_it_began() -> None:
+    moment = datetime(2026, 1, 5, 9, 30, 59, 999999, UTC)
+    assert bucket_of(moment) == datetime(2026, 1, 5, 9, 30, tzinfo=UTC)
