@@ -1,0 +1,123 @@
+"""An outbox as the order service writes it and the relay reads it, without a broker: what is claimed counts as out."""
+
+from collections import defaultdict
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+import asyncpg
+
+from services.relay import store
+from services.relay.records import OutboxEvent
+from services.relay.store import Lease
+from tests.integration.relay.world import Event
+
+LEASE_SECONDS = 60.0
+SHARD = 0
+
+
+@dataclass
+class Outbox:
+    """`root` is a superuser's connection, `relay` one with the relay's role, `order` one with the order service's."""
+
+    url: str
+    root: asyncpg.Connection
+    relay: asyncpg.Connection
+    order: asyncpg.Connection
+    leases: dict[int, Lease] = field(default_factory=dict)
+    numbers: dict[int, int] = field(default_factory=lambda: defaultdict(int))
+
+    async def write(self, *events: Event) -> list[int]:
+        """Commit events in one transaction; return their ids."""
+        async with self.order.transaction():
+            return [await event.insert(self.order) for event in events]
+
+    @asynccontextmanager
+    async def writer(self) -> AsyncIterator[asyncpg.Connection]:
+        """A further connection of the order service."""
+        connection = await asyncpg.connect(self.url)
+        try:
+            yield connection
+        finally:
+            await connection.close()
+
+    async def take(self, shard: int = SHARD, replica: str = "one") -> Lease:
+        """Take a shard, whoever has it."""
+        lease = await store.take_lease(self.relay, shard, replica, LEASE_SECONDS, by_force=True)
+        assert lease is not None
+        self.leases[shard], self.numbers[shard] = lease, lease.number
+        return lease
+
+    async def cycle(
+        self, shard: int = SHARD, events_max: int = 1000, *, in_transaction: bool = True
+    ) -> list[OutboxEvent]:
+        """Mark what was claimed and claim what comes next."""
+        lease = self.leases.get(shard) or await self.take(shard)
+        events = await store.cycle(
+            self.relay,
+            lease,
+            self.numbers[shard],
+            lease_seconds=LEASE_SECONDS,
+            events_max=events_max,
+            bytes_max=1 << 24,
+            in_transaction=in_transaction,
+        )
+        self.numbers[shard] += bool(events) and in_transaction
+        return events
+
+    async def publish(self, *shards: int) -> int:
+        """Publish all that the shards have; return how many events."""
+        published = 0
+        for shard in shards or (SHARD,):
+            while events := await self.cycle(shard):
+                published += len(events)
+        return published
+
+    async def pass_by(self, shard: int = SHARD) -> None:
+        """Let the claims forget the past, as they do after a second; sweeps aside."""
+        for _ in range(2):
+            await self.root.execute("UPDATE relay.shards SET scan_moved_at = '-infinity' WHERE shard = $1", shard)
+            await self.cycle(shard)
+
+    async def sweeps(self, *, due: bool, shard: int = SHARD) -> None:
+        """Decide whether the next cycle looks at all that may wait."""
+        at = "-infinity" if due else "infinity"
+        await self.root.execute(f"UPDATE relay.shards SET sweep_at = '{at}' WHERE shard = $1", shard)
+
+    async def rotate(self) -> int:
+        """Have the next partition filled, and return its number."""
+        steps = []
+        while (step := await store.rotate_outbox(self.relay, 0)) is not None:
+            steps.append(step)
+            if step == "rotated":
+                break
+        assert steps[-1:] == ["rotated"], steps
+        return await self.filled()
+
+    async def filled(self) -> int:
+        """The number of the partition that the next event goes to."""
+        number: int = await self.root.fetchval("SELECT last_value >> 40 FROM orders.outbox_ids")
+        return number
+
+    async def partitions(self) -> list[int]:
+        """The numbers of the partitions that are there."""
+        rows = await self.root.fetch(
+            "SELECT substr(relname, 8)::bigint AS number FROM pg_inherits JOIN pg_class ON pg_class.oid = inhrelid "
+            "WHERE inhparent = 'orders.outbox'::regclass ORDER BY number"
+        )
+        return [row["number"] for row in rows]
+
+    async def statuses(self) -> list[tuple[int, str]]:
+        """Partition and status of each event, by id."""
+        rows = await self.root.fetch("SELECT outbox_id >> 40 AS number, status FROM orders.outbox ORDER BY outbox_id")
+        return [(row["number"], row["status"]) for row in rows]
+
+
+def ids(events: Sequence[OutboxEvent]) -> list[str]:
+    """The ids of claimed events."""
+    return [event.event_id for event in events]
+
+
+def ids_of(*events: Event) -> list[str]:
+    """The ids of written events."""
+    return [str(event.event_id) for event in events]

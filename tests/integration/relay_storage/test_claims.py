@@ -1,0 +1,206 @@
+"""Claims begin near the end of what was published, and still find everything, each order in sequence."""
+
+import asyncpg
+import pytest
+
+from services.relay import store
+from tests.integration.relay.world import Event, order_in
+from tests.integration.relay_storage.outbox import SHARD, Outbox, ids, ids_of
+
+
+def event(sequence: int = 1, of: Event | None = None) -> Event:
+    """A new order's event, or another one of an order."""
+    return Event(of.order_id if of else order_in(SHARD), sequence)
+
+
+async def an_event_committed_late(outbox: Outbox, late: Event) -> None:
+    """Commit `late` after later ids of other orders have been published and claims have passed it by."""
+    async with outbox.writer() as writer:
+        transaction = writer.transaction()
+        await transaction.start()
+        await late.insert(writer)
+        await outbox.write(event(), event())
+        assert await outbox.publish() == 2
+        await outbox.pass_by()
+        await transaction.commit()
+
+
+async def test_a_lower_id_that_commits_after_a_higher_one_is_claimed_at_once(outbox: Outbox) -> None:
+    first, late, last = event(), event(), event()
+    await outbox.write(first)
+    async with outbox.writer() as writer:
+        transaction = writer.transaction()
+        await transaction.start()
+        await late.insert(writer)
+        await outbox.write(last)
+        assert ids(await outbox.cycle()) == ids_of(first, last)
+        await transaction.commit()
+    await outbox.sweeps(due=False)
+    assert ids(await outbox.cycle()) == ids_of(late)
+
+
+async def test_one_that_commits_after_claims_have_passed_it_by_is_found_by_the_next_sweep(outbox: Outbox) -> None:
+    late = event()
+    await an_event_committed_late(outbox, late)
+    await outbox.sweeps(due=False)
+    assert await outbox.cycle() == []
+    await outbox.sweeps(due=True)
+    assert ids(await outbox.cycle()) == ids_of(late)
+
+
+async def test_no_event_of_an_order_is_claimed_before_one_that_claims_have_passed_by(outbox: Outbox) -> None:
+    late, other = event(), event()
+    await an_event_committed_late(outbox, late)
+    second, third = event(2, late), event(3, late)
+    await outbox.write(second, other)
+    await outbox.write(third)
+    await outbox.sweeps(due=False)
+    assert ids(await outbox.cycle()) == ids_of(other)
+    await outbox.sweeps(due=True)
+    assert ids(await outbox.cycle()) == ids_of(late, second, third)
+
+
+async def test_nor_while_a_limit_cuts_the_order_s_events_apart(outbox: Outbox) -> None:
+    late = event()
+    await an_event_committed_late(outbox, late)
+    second, third = event(2, late), event(3, late)
+    await outbox.write(second, third)
+    claimed = []
+    for due in (False, True, False, False, True, True):
+        await outbox.sweeps(due=due)
+        claimed += ids(await outbox.cycle(events_max=1))
+    assert claimed == ids_of(late, second, third)
+
+
+async def test_nor_before_one_in_an_older_partition(outbox: Outbox) -> None:
+    late = event()
+    await an_event_committed_late(outbox, late)
+    await outbox.rotate()
+    second = event(2, late)
+    await outbox.write(second)
+    await store.note_published(outbox.relay)
+    await outbox.sweeps(due=False)
+    assert await outbox.cycle() == []
+    await outbox.sweeps(due=True)
+    assert ids(await outbox.cycle()) == ids_of(late, second)
+
+
+async def test_an_event_whose_order_s_earlier_ones_were_dropped_is_claimed(outbox: Outbox) -> None:
+    first = event()
+    await outbox.write(first)
+    await outbox.rotate()
+    await outbox.publish()
+    await store.note_published(outbox.relay)
+    assert await store.drop_published(outbox.relay, 0) == 0
+    second = event(2, first)
+    await outbox.write(second)
+    await outbox.pass_by()
+    assert ids(await outbox.cycle()) == ids_of(second) or await outbox.statuses() == [(1, "SENT")]
+
+
+@pytest.mark.parametrize("in_transaction", [True, False])
+async def test_what_a_dead_relay_had_claimed_is_claimed_again_by_the_next_one(
+    outbox: Outbox, in_transaction: bool
+) -> None:
+    told = [event() for _ in range(3)]
+    await outbox.write(*told)
+    assert ids(await outbox.cycle(in_transaction=in_transaction)) == ids_of(*told)
+    # As if claims had passed far beyond before it died.
+    await outbox.root.execute("UPDATE relay.shards SET scan_from = 1 << 30, scan_next = 1 << 30")
+    lease = await outbox.take(replica="two")
+    assert lease.claimed == (3 if in_transaction else 0)
+    if in_transaction:
+        outbox.numbers[SHARD] = await store.unclaim(outbox.relay, lease)
+    await outbox.sweeps(due=False)
+    assert ids(await outbox.cycle(in_transaction=in_transaction)) == ids_of(*told)
+
+
+async def test_a_take_over_between_an_order_s_events_keeps_them_in_sequence(outbox: Outbox) -> None:
+    late = event()
+    await an_event_committed_late(outbox, late)
+    second = event(2, late)
+    await outbox.write(second)
+    await outbox.sweeps(due=False)
+    assert await outbox.cycle() == []
+    await outbox.take(replica="two")
+    assert ids(await outbox.cycle()) == ids_of(late, second)
+
+
+async def test_an_event_that_an_operator_gives_back_is_found_though_claims_have_passed_it_by(outbox: Outbox) -> None:
+    parked = event()
+    await outbox.write(parked)
+    await outbox.root.execute("UPDATE orders.outbox SET status = 'PARKED', parked_at = now(), parked_reason = 'x'")
+    await outbox.write(follower := event(2, parked), event())
+    assert await outbox.publish() == 1
+    await outbox.pass_by()
+    acted = "SELECT FROM relay.act_on_parked('retry', $1, 'sue', 'try', false)"
+    await outbox.relay.execute(acted, parked.order_id)
+    assert ids(await outbox.cycle()) == ids_of(parked, follower)
+
+
+async def test_an_idle_shard_is_woken_for_an_event_that_claims_have_passed_by(outbox: Outbox) -> None:
+    assert await store.shards_with_pending(outbox.relay, [SHARD]) == []
+    late = event()
+    await an_event_committed_late(outbox, late)
+    await outbox.sweeps(due=False)
+    assert await store.shards_with_pending(outbox.relay, [SHARD]) == []
+    await outbox.sweeps(due=True)
+    assert await store.shards_with_pending(outbox.relay, [SHARD]) == [SHARD]
+    await outbox.publish()
+    assert await store.shards_with_pending(outbox.relay, [SHARD]) == []
+    # Where a sweep takes long, only a cycle may make it, so it is woken for that.
+    await outbox.root.execute("UPDATE relay.shards SET sweep_at = '-infinity', sweep_took = '1 second'")
+    assert await store.shards_with_pending(outbox.relay, [SHARD]) == [SHARD]
+
+
+async def test_a_sweep_that_takes_long_is_seldom_made(outbox: Outbox) -> None:
+    await outbox.write(event())
+    await outbox.publish()
+    await outbox.pass_by()
+    await outbox.sweeps(due=True)
+    await outbox.cycle()
+    share = await outbox.root.fetchval(
+        "SELECT sweep_took / 1.0 < (sweep_at - clock_timestamp() + sweep_took) / 10 OR sweep_took < '1 ms' "
+        "FROM relay.shards WHERE shard = $1",
+        SHARD,
+    )
+    assert share
+
+
+async def reads(relay: asyncpg.Connection) -> dict[str, tuple[int, int]]:
+    """Scans, and rows fetched by them, of each partition that this connection has read of late."""
+    rows = await relay.fetch("""
+        SELECT relname, coalesce(seq_scan, 0) + coalesce(idx_scan, 0) AS scans,
+               coalesce(seq_tup_read, 0) + coalesce(idx_tup_fetch, 0) AS rows
+        FROM pg_stat_xact_all_tables WHERE schemaname = 'orders' AND relname ~ '^outbox_[0-9]'
+    """)
+    return {row["relname"]: (row["scans"], row["rows"]) for row in rows}
+
+
+@pytest.mark.parametrize("analyzed", ["never", "while all waited", "when all was sent"])
+async def test_a_cycle_reads_only_live_partitions_and_only_what_waits_in_them(outbox: Outbox, analyzed: str) -> None:
+    many = [event() for _ in range(300)]
+    for _ in range(4):
+        await outbox.write(*(event() for _ in range(50)))
+        await outbox.rotate()
+    await outbox.write(*many)
+    if analyzed == "while all waited":
+        await outbox.root.execute("ANALYZE orders.outbox")
+    await outbox.publish()
+    if analyzed == "when all was sent":
+        await outbox.root.execute("ANALYZE orders.outbox")
+    await store.note_published(outbox.relay)
+    await outbox.pass_by()
+    await outbox.write(*(event(2, told) for told in many[:100]), *(event() for _ in range(100)))
+    await outbox.cycle(events_max=10)
+    await outbox.sweeps(due=True)
+    async with outbox.relay.transaction():
+        before = await reads(outbox.relay)
+        assert len(await outbox.cycle(events_max=10)) == 10
+        after = await reads(outbox.relay)
+    read = {name: (scans, rows) for name, (scans, rows) in after.items() if (scans, rows) != before.get(name, (0, 0))}
+    # Partition 4 is filled, the four before are published for good.
+    assert set(read) == {"outbox_4"}
+    # Ten are marked, ten claimed, and of each order one is earlier. It doesn't look at all 300 that are sent or at all
+    # 200 that wait.
+    assert sum(rows - before.get(name, (0, 0))[1] for name, (_, rows) in read.items()) <= 40, (before, after)
