@@ -8,6 +8,7 @@ from aiokafka.errors import KafkaError
 
 from services.relay import api, history
 from services.relay.admin.api import AdminApi
+from services.relay.admin.replay_api import ReplayApi
 from services.relay.bootstrap import bootstrap
 from services.relay.relay import Relay
 from services.relay.settings import RelaySettings
@@ -41,8 +42,9 @@ async def _run_admin(settings: RelaySettings, pool: Pool, stop: asyncio.Event) -
     if settings.admin_port is None:
         return
     own = settings.model_copy(update={"port": settings.admin_port})
-    description = "For operators only: parked events, and what to do with them."
-    await HttpServer("relay admin", description, own, AdminApi(settings, pool).routes(), {}).run(stop)
+    description = "For operators only: parked events and what to do with them, and replays."
+    calls = [*AdminApi(settings, pool).routes(), *ReplayApi(settings, pool).routes()]
+    await HttpServer("relay admin", description, own, calls, {}).run(stop)
 
 
 def quiet_the_client() -> None:

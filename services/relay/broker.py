@@ -1,7 +1,7 @@
 """Kafka as a whole: is it there, are its topics, and one face for the many ways in which its client fails."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
@@ -76,8 +76,14 @@ class Broker:
             if self._have_topics:
                 return
             async with self._client(self._settings.kafka_timeout_seconds) as admin:
-                await self._create_missing(admin)
+                await self._create_missing(admin, self._own_topics())
             self._have_topics = True
+
+    async def declare(self, topic: str) -> None:
+        """Create a further topic for events unless it is there. Raises BrokerFailed."""
+        settings = self._settings
+        async with self._turn, self._client(settings.kafka_timeout_seconds) as admin:
+            await self._create_missing(admin, [NewTopic(topic, settings.topic_partitions, settings.topic_replication)])
 
     async def partitions(self) -> list[int]:
         """Return the partitions that the topic has now. Raises BrokerFailed."""
@@ -113,9 +119,9 @@ class Broker:
             await self.close()
             raise
 
-    async def _create_missing(self, admin: AIOKafkaAdminClient) -> None:
+    def _own_topics(self) -> list[NewTopic]:
         settings = self._settings
-        wanted = [
+        return [
             NewTopic(settings.topic, settings.topic_partitions, settings.topic_replication),
             NewTopic(
                 settings.position_topic,
@@ -131,6 +137,8 @@ class Broker:
                 topic_configs={"cleanup.policy": "compact"},
             ),
         ]
+
+    async def _create_missing(self, admin: AIOKafkaAdminClient, wanted: Sequence[NewTopic]) -> None:
         there = set(await admin.list_topics())
         missing = [topic for topic in wanted if topic.name not in there]
         if not missing:

@@ -32,3 +32,4 @@ DROPS_PUT_OFF = Counter("relay_outbox_drops_put_off_total", "Removals put off be
 OLDEST_PARTITION = Gauge("relay_outbox_oldest_partition_seconds", "Since when the oldest partition has been filled")
 LAST_CLEANING = Gauge("relay_outbox_last_cleaning_timestamp_seconds", "When this process last cleaned the outbox")
 LISTENING = Gauge("relay_listening", "1 while notifications arrive; else events wait for the poll")
+REPLAYED = Counter("relay_replayed_events_total", "Events published again, into topics of operators' own")

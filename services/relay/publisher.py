@@ -21,7 +21,7 @@ from aiokafka.producer.message_accumulator import MessageAccumulator
 
 from services.relay import metrics
 from services.relay.broker import BrokerFailed, bounded, describe
-from services.relay.records import OutboxEvent, headers, partitions
+from services.relay.records import Header, OutboxEvent, headers, partitions
 from services.relay.settings import RelaySettings
 
 # Below the broker's default of 1 MiB a record batch, with the largest event the outbox takes still fitting.
@@ -63,8 +63,17 @@ class ShardProducer:
     shard before, in this process or another.
     """
 
-    def __init__(self, settings: RelaySettings, shard: int, *, transactional: bool, chunk_bytes: int) -> None:
+    def __init__(
+        self,
+        settings: RelaySettings,
+        shard: int,
+        *,
+        transactional: bool,
+        chunk_bytes: int,
+        further_headers: Sequence[Header] = (),
+    ) -> None:
         self._settings = settings
+        self._further_headers = further_headers
         self._shard = shard
         self._transactional = transactional
         self._partitions = 0
@@ -116,7 +125,7 @@ class ShardProducer:
         now = int(time.time() * 1000)
         keys = [event.order_id.encode() for event in events]
         for event, key, index in zip(events, keys, partitions(keys, self._partitions), strict=True):
-            chunks, value, attributes = by_partition[index], event.payload, headers(event)
+            chunks, value, attributes = by_partition[index], event.payload, [*headers(event), *self._further_headers]
             if (
                 one_by_one
                 or not chunks

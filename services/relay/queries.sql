@@ -154,3 +154,81 @@ ORDER BY event_id LIMIT $5::int;
 -- The newest moment of which events may have been removed: whoever wrote to a partition had ended before it was found
 -- to be published.
 SELECT max(published_at) FROM orders.outbox_partitions WHERE dropped_at IS NOT NULL;
+
+-- name: create_replay
+INSERT INTO relay.replays (replay_id, topic, order_id, type, from_at, to_at, actor, reason, up_to)
+VALUES ($1::uuid, $2::text, $3::uuid, $4::text, $5::timestamptz, $6::timestamptz, $7::text, $8::text, coalesce(
+    (SELECT outbox_id FROM orders.outbox WHERE status = 'SENT' ORDER BY outbox_id DESC LIMIT 1), 0
+))
+RETURNING *;
+
+-- name: get_replay
+SELECT * FROM relay.replays WHERE replay_id = $1::uuid;
+
+-- name: list_replays
+SELECT * FROM relay.replays ORDER BY created_at DESC LIMIT $1::int;
+
+-- name: next_replay
+SELECT * FROM relay.replays WHERE state = 'RUNNING' ORDER BY created_at LIMIT 1;
+
+-- name: replay_window
+-- The next events, those that the replay is not about among them, so that a step costs the same whatever it is about.
+-- Nothing behind one that still waits to be published: it could belong to the same order.
+WITH next AS MATERIALIZED (
+    SELECT * FROM orders.outbox WHERE outbox_id > $1::bigint AND outbox_id <= $2::bigint
+    ORDER BY outbox_id LIMIT $6::int
+), sized AS (
+    SELECT *,
+        status = 'SENT' AND ($3::text IS NULL OR type = $3::text) AND ($4::timestamptz IS NULL OR occurred_at >= $4)
+            AND ($5::timestamptz IS NULL OR occurred_at < $5) AS wanted,
+        sum(octet_length(payload)) OVER (ORDER BY outbox_id ROWS UNBOUNDED PRECEDING) AS bytes
+    FROM next WHERE outbox_id < coalesce((SELECT min(outbox_id) FROM next WHERE status = 'PENDING'), 9223372036854775807)
+)
+SELECT outbox_id, event_id::text, order_id::text, sequence, type, payload, traceparent, occurred_at, wanted FROM sized
+WHERE bytes <= $7::bigint OR bytes = octet_length(payload) ORDER BY outbox_id;
+
+-- name: replay_window_of_order
+WITH next AS MATERIALIZED (
+    SELECT * FROM orders.outbox WHERE order_id = $8::uuid AND outbox_id > $1::bigint AND outbox_id <= $2::bigint
+    ORDER BY outbox_id LIMIT $6::int
+), sized AS (
+    SELECT *,
+        status = 'SENT' AND ($3::text IS NULL OR type = $3::text) AND ($4::timestamptz IS NULL OR occurred_at >= $4)
+            AND ($5::timestamptz IS NULL OR occurred_at < $5) AS wanted,
+        sum(octet_length(payload)) OVER (ORDER BY outbox_id ROWS UNBOUNDED PRECEDING) AS bytes
+    FROM next WHERE outbox_id < coalesce((SELECT min(outbox_id) FROM next WHERE status = 'PENDING'), 9223372036854775807)
+)
+SELECT outbox_id, event_id::text, order_id::text, sequence, type, payload, traceparent, occurred_at, wanted FROM sized
+WHERE bytes <= $7::bigint OR bytes = octet_length(payload) ORDER BY outbox_id;
+
+-- name: replay_waits
+SELECT EXISTS (
+    SELECT FROM orders.outbox WHERE outbox_id > $1::bigint AND outbox_id <= $2::bigint
+    AND ($3::uuid IS NULL OR order_id = $3::uuid)
+);
+
+-- name: advance_replay
+-- Only from where the caller found it: another replica may have taken the duty over.
+UPDATE relay.replays SET
+    position = $3::bigint,
+    events = events + $4::bigint,
+    state = CASE WHEN $5::boolean THEN 'DONE' ELSE state END,
+    changed_at = clock_timestamp()
+WHERE replay_id = $1::uuid AND position = $2::bigint AND state = 'RUNNING'
+RETURNING true;
+
+-- name: fail_replay
+UPDATE relay.replays SET state = 'FAILED', failure = $3::text, changed_at = clock_timestamp()
+WHERE replay_id = $1::uuid AND position = $2::bigint AND state = 'RUNNING';
+
+-- name: cancel_replay
+UPDATE relay.replays SET
+    state = 'CANCELLED', failure = NULL, changed_at = clock_timestamp(), changed_by = $2::text, changed_why = $3::text
+WHERE replay_id = $1::uuid AND state IN ('RUNNING', 'FAILED')
+RETURNING *;
+
+-- name: resume_replay
+UPDATE relay.replays SET
+    state = 'RUNNING', failure = NULL, changed_at = clock_timestamp(), changed_by = $2::text, changed_why = $3::text
+WHERE replay_id = $1::uuid AND state IN ('CANCELLED', 'FAILED')
+RETURNING *;

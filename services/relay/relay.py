@@ -8,6 +8,7 @@ from services.relay.broker import Broker
 from services.relay.cleaner import Cleaner
 from services.relay.drain import Drain
 from services.relay.leases import Keeper
+from services.relay.replay import Replayer
 from services.relay.settings import RelaySettings
 from services.relay.wakeup import Wakeup
 from services.relay.watermark import Watermark
@@ -26,6 +27,7 @@ class Relay:
         self._keeper = Keeper(settings, pool, self.broker, lambda shard: Drain(settings, self.broker, shard))
         self._cleaner = Cleaner(settings, pool)
         self._watermark = Watermark(settings, pool, self.broker)
+        self._replayer = Replayer(settings, pool, self.broker)
         self._wakeup = Wakeup(settings, self.drains)
 
     def drains(self) -> Sequence[Drain]:
@@ -40,6 +42,7 @@ class Relay:
                 background("cleaner", self._cleaner.run),
                 background("wakeup", self._wakeup.run),
                 background("watermark", lambda: self._watermark.run(stop)),
+                background("replay", lambda: self._replayer.run(stop)),
             ):
                 await self._keeper.run(stop)
         finally:

@@ -46,6 +46,9 @@ class RelaySettings(KafkaAccess, ServiceSettings):
     # How often the watermark moves; each time costs a call of the database and one of Kafka.
     watermark_interval_seconds: Annotated[float, Field(ge=0.05, le=60)] = 2.0
 
+    # What replays may take of database and broker; live publishing does 25 times as much.
+    replay_events_per_second: Annotated[int, Field(ge=1, le=100_000)] = 1000
+
     @property
     def position_topic(self) -> str:
         """Return the compacted topic that tells which batch was committed last; one partition a shard."""

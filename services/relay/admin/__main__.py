@@ -3,11 +3,14 @@ environment, asks the database only, and works while no relay does."""
 
 import argparse
 import asyncio
+import re
 import sys
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from services.relay.admin import acts
+from services.relay.admin import acts, replays
+from services.relay.replay_store import Selection
 from services.relay.settings import RelaySettings
 from shared import logs
 from shared.http.server import encode
@@ -35,9 +38,10 @@ def main() -> None:
 def _parser() -> argparse.ArgumentParser:
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--json", action="store_true", help="print JSON")
-    act = argparse.ArgumentParser(add_help=False)
-    act.add_argument("--reason", required=True, help="why; kept in the record")
-    act.add_argument("--by", default=login(), help="who; kept in the record (default: your login)")
+    by = argparse.ArgumentParser(add_help=False)
+    by.add_argument("--reason", required=True, help="why; kept in the record")
+    by.add_argument("--by", default=login(), help="who; kept in the record (default: your login)")
+    act = argparse.ArgumentParser(add_help=False, parents=[by])
     act.add_argument("--dry-run", action="store_true", help="only say what would be done")
     parser = argparse.ArgumentParser(prog="python -m services.relay.admin", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
@@ -53,7 +57,40 @@ def _parser() -> argparse.ArgumentParser:
         command = commands.add_parser(name, parents=[common, act], help=text)
         command.add_argument("id", type=UUID, help="a parked event's id, or an order's for its first one")
     commands.add_parser("acts", parents=[common], help="list what operators did, newest first")
+    _add_replays(commands, common, by)
     return parser
+
+
+def _add_replays(commands: Any, common: argparse.ArgumentParser, by: argparse.ArgumentParser) -> None:
+    replay = commands.add_parser("replay", parents=[common, by], help="publish events again, into a topic of their own")
+    replay.add_argument("topic", type=_topic, help="where to; made if it is missing, never a topic of the relay's own")
+    replay.add_argument("--order", type=UUID, help="only this order's events")
+    replay.add_argument("--type", help="only events of this type, such as order.paid.v1")
+    replay.add_argument("--from", dest="start", type=_moment, help="only events from this moment on, with its zone")
+    replay.add_argument("--to", dest="end", type=_moment, help="only events before this moment")
+    commands.add_parser("replays", parents=[common], help="list replays and how far they are, newest first")
+    for name, text in {
+        "cancel": "stop a replay",
+        "resume": "let a replay go on that was stopped or has failed",
+    }.items():
+        command = commands.add_parser(name, parents=[common, by], help=text)
+        command.add_argument("id", type=UUID, help="the replay's id")
+
+
+def _topic(text: str) -> str:
+    if not re.match(replays.TOPIC, text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no name of a topic")
+    return text
+
+
+def _moment(text: str) -> datetime:
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no moment such as 2026-01-31T12:00:00Z") from None
+    if moment.tzinfo is None:
+        raise argparse.ArgumentTypeError(f"{text!r} lacks its zone, such as Z or +09:00")
+    return moment
 
 
 async def _run(arguments: argparse.Namespace, settings: RelaySettings) -> list[dict[str, Any]]:
@@ -62,7 +99,16 @@ async def _run(arguments: argparse.Namespace, settings: RelaySettings) -> list[d
             return await acts.list_parked(pool)
         if arguments.command == "acts":
             return await acts.list_acts(pool, ACTS_MAX)
+        if arguments.command == "replays":
+            return await replays.list_all(pool)
         who = Who(arguments.by, arguments.reason)
+        if arguments.command == "replay":
+            selection = Selection(arguments.order, arguments.type, arguments.start, arguments.end)
+            return [await replays.start(settings, pool, arguments.topic, selection, who)]
+        if arguments.command == "cancel":
+            return [await replays.cancel(pool, arguments.id, who)]
+        if arguments.command == "resume":
+            return [await replays.resume(pool, arguments.id, who)]
         if arguments.command == "retry" and arguments.all:
             events = await acts.retry_all(pool, who, dry_run=arguments.dry_run)
         else:

@@ -1,4 +1,4 @@
-"""Why an act on a parked event is refused."""
+"""Why an act on a parked event, or a replay, is refused."""
 
 from shared.refusals import Refusal
 
@@ -21,4 +21,46 @@ class NothingToRedact(Refusal):
     """The event has nothing that could be left out."""
 
     slug = "nothing-to-redact"
+    status = 409
+
+
+class ReplayTopicNotAllowed(Refusal):
+    """Replays may not go to that topic."""
+
+    slug = "replay-topic-not-allowed"
+    status = 400
+
+
+class ReplayOfNothing(Refusal):
+    """No event can fit."""
+
+    slug = "replay-of-nothing"
+    status = 400
+
+
+class EventsRemoved(Refusal):
+    """The events of that time have been removed."""
+
+    slug = "events-removed"
+    status = 410
+
+
+class ReplayNotFound(Refusal):
+    """There is no such replay."""
+
+    slug = "replay-not-found"
+    status = 404
+
+
+class ReplayNotRunning(Refusal):
+    """The replay doesn't run, so it can't be cancelled."""
+
+    slug = "replay-not-running"
+    status = 409
+
+
+class ReplayNotStopped(Refusal):
+    """The replay was not cancelled and has not failed, so it can't be resumed."""
+
+    slug = "replay-not-stopped"
     status = 409

@@ -28,7 +28,7 @@ async def world(migrated: Database, kafka_bootstrap: str, pytestconfig: pytest.C
     connection = await asyncpg.connect(migrated.url)
     await connection.execute("""
         TRUNCATE orders.outbox RESTART IDENTITY;
-        TRUNCATE relay.shards, relay.replicas, relay.operator_acts, relay.watermark;
+        TRUNCATE relay.shards, relay.replicas, relay.operator_acts, relay.replays, relay.watermark;
         INSERT INTO relay.shards (shard) SELECT generate_series(0, 3);
         INSERT INTO relay.watermark DEFAULT VALUES;
     """)

@@ -6,6 +6,7 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -21,6 +22,7 @@ from tests.integration.relay.world import Event, World, order_in, write
 
 GOLDEN = Path(__file__).parents[2] / "contract" / "golden" / "v1" / "events" / "order.paid.v1.json"
 SUE = Who("sue", "a test")
+NO_PARTITION = 999_999
 
 
 def an_order(*, lines: int = 1) -> bytes:
@@ -71,6 +73,21 @@ async def act(world: World, name: acts.Name, id_: UUID, *, dry_run: bool = False
     """Act, and return the sequences of the events concerned."""
     async with operating(world) as pool:
         return [event["sequence"] for event in await acts.act(pool, name, id_, SUE, dry_run=dry_run)]
+
+
+@asynccontextmanager
+async def removed(world: World, up_to: datetime) -> AsyncIterator[None]:
+    """Within, a partition that was published by then has been dropped."""
+    await world.connection.execute(
+        "INSERT INTO orders.outbox_partitions (partition, opened_at, closed_at, published_at, dropped_at)"
+        " VALUES ($1, $2, $2, $2, $2)",
+        NO_PARTITION,
+        up_to,
+    )
+    try:
+        yield
+    finally:
+        await world.connection.execute("DELETE FROM orders.outbox_partitions WHERE partition = $1", NO_PARTITION)
 
 
 @dataclass(frozen=True, slots=True)

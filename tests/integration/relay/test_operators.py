@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import aiohttp
@@ -15,7 +16,7 @@ from shared.ids import uuid7
 from tests.contract.checking import CheckedClient
 from tests.infrastructure.services import Client
 from tests.infrastructure.waiting import eventually, free_port, listens
-from tests.integration.relay.operators import an_order, command, parked_order, statuses_of
+from tests.integration.relay.operators import an_order, command, parked_order, removed, statuses_of
 from tests.integration.relay.world import World
 
 REPOSITORY = Path(__file__).parents[3]
@@ -145,3 +146,32 @@ async def test_clients_of_the_public_listener_find_nothing_of_it(served: tuple[C
     for method, path in (("GET", "/admin/v1/parked"), ("POST", "/admin/v1/parked/retry"), ("GET", "/admin/v1/acts")):
         assert (await public.call(method, path, None if method == "GET" else BODY)).problem == "not-found"
     assert not [path for path in (await public.get("/openapi.json"))["paths"] if "admin" in path]
+
+
+async def test_the_api_asks_for_replays_and_tells_of_them(world: World, served: tuple[Client, Client]) -> None:
+    _, admin = served
+    every, some = "/admin/v1/replays", {"from": "2020-01-01T00:00:00Z", "type": "order.paid.v1"}
+    topic = f"{world.topic}-again"
+    asked = await admin.post(every, {**BODY, **some, "topic": topic})
+    one = f"{every}/{asked['replay_id']}"
+
+    async def done() -> bool:
+        return bool((await admin.get(one))["state"] == "DONE")
+
+    await eventually(done, 15, "the end of the replay")
+    assert [each["topic"] for each in (await admin.get(every))["items"]] == [topic]
+    for path, body, status, problem in (
+        (every, {**BODY, **some, "topic": world.topic}, 400, "replay-topic-not-allowed"),
+        (every, {**BODY, "topic": topic}, 400, "replay-of-nothing"),
+        (every, {**BODY, **some, "topic": "a/b"}, 422, "validation-failed"),
+        (f"{one}/cancel", BODY, 409, "replay-not-running"),
+        (f"{one}/resume", BODY, 409, "replay-not-stopped"),
+        (f"{every}/{uuid7()}/cancel", BODY, 404, "replay-not-found"),
+        (f"{every}/nonsense/resume", BODY, 404, "replay-not-found"),
+    ):
+        refused = await admin.call("POST", path, body)
+        assert (refused.status, refused.problem) == (status, problem), path
+    assert (await admin.call("GET", f"{every}/{uuid7()}")).problem == "replay-not-found"
+    async with removed(world, datetime(2021, 1, 1, tzinfo=UTC)):
+        gone = await admin.call("POST", every, {**BODY, **some, "topic": topic})
+        assert (gone.status, gone.problem) == (410, "events-removed")
