@@ -6,7 +6,8 @@ of each item falls. There is no linger timer: measured, timers lost.
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import Generic, TypeVar
 
@@ -22,6 +23,9 @@ Result = TypeVar("Result")
 
 Work = Callable[[Sequence[Item]], Awaitable[Sequence[Result | BaseException]]]
 Deliver = Callable[[Result | BaseException], None]
+
+# Longer than a large batch takes when nothing is wrong; what takes longer waits, and waiting needs no core.
+TURN_SECONDS = 0.05
 
 SIZE = Histogram("batch_size", "Items in a batch", ["batcher"], buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256, 512))
 WAITING = Gauge("batch_waiting", "Items waiting for their batch", ["batcher"])
@@ -69,8 +73,10 @@ class Batcher(Generic[Item, Result]):
         *,
         batch_max: int,
         queue_max: int,
+        turns: "Turns | None" = None,
     ) -> None:
         self._work = work
+        self._turns = turns
         self._batch_max = batch_max
         self._queue_max = queue_max
         self._queue: deque[tuple[Item, Deliver[Result]]] = deque()
@@ -128,8 +134,14 @@ class Batcher(Generic[Item, Result]):
                 self._arrived.clear()
                 await self._arrived.wait()
                 continue
-            count = min(len(self._queue), self._batch_max)
-            await self._run_batch([self._queue.popleft() for _ in range(count)])
+            if self._turns is None:
+                await self._run_batch(self._next_batch())
+                continue
+            async with self._turns.turn():
+                await self._run_batch(self._next_batch())
+
+    def _next_batch(self) -> list[tuple[Item, Deliver[Result]]]:
+        return [self._queue.popleft() for _ in range(min(len(self._queue), self._batch_max))]
 
     async def _run_batch(self, batch: list[tuple[Item, Deliver[Result]]]) -> None:
         self._size.observe(len(batch))
@@ -142,6 +154,58 @@ class Batcher(Generic[Item, Result]):
             results = [error] * len(batch)
         for (_, deliver), result in zip(batch, results, strict=True):
             deliver(result)
+
+
+class Turns:
+    """Limits how many batches of several batchers are under way at once.
+
+    Where callers and callees share a host, more batches under way than it has cores do not end earlier, they are only
+    smaller, and every batch has a price beside its items'. A turn is for pacing and guards nothing: a batch that takes
+    long (its callee is away) gives its turn back before it ends, so it never holds the others up.
+    """
+
+    def __init__(self, count: int) -> None:
+        self._free = count
+        self._waiting: deque[asyncio.Future[None]] = deque()
+
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        """Wait for a turn, and have it while the body runs, or for TURN_SECONDS."""
+        await self._take()
+        given_back: list[None] = []
+
+        def give_back() -> None:
+            if not given_back:
+                given_back.append(None)
+                self._give_back()
+
+        late = asyncio.get_running_loop().call_later(TURN_SECONDS, give_back)
+        try:
+            yield
+        finally:
+            late.cancel()
+            give_back()
+
+    async def _take(self) -> None:
+        if self._free > 0:
+            self._free -= 1
+            return
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(turn)
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():
+                self._give_back()  # it was given in the same moment
+            raise
+
+    def _give_back(self) -> None:
+        while self._waiting:
+            turn = self._waiting.popleft()
+            if not turn.done():
+                turn.set_result(None)
+                return
+        self._free += 1
 
 
 def _settle(future: "asyncio.Future[Result]", result: Result | BaseException) -> None:

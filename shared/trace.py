@@ -28,16 +28,19 @@ class Trace:
         return {"X-Request-Id": self.request_id, "traceparent": self.traceparent}
 
 
+# What the current task is about, by name; looked at only when something is logged.
+subject: ContextVar[Mapping[str, object] | None] = ContextVar("subject", default=None)
 current: ContextVar[Trace | None] = ContextVar("trace", default=None)
 
 
 def take_over(headers: Mapping[str, str]) -> Trace:
     """Return the caller's trace, with what is missing or malformed made anew."""
-    request_id = headers.get("X-Request-Id", "")
-    traceparent = headers.get("traceparent", "")
+    request_id = headers.get("X-Request-Id")
+    traceparent = headers.get("traceparent")
+    made = secrets.token_hex(40)
     return Trace(
-        request_id if _REQUEST_ID.fullmatch(request_id) else secrets.token_hex(16),
-        traceparent if _TRACEPARENT.fullmatch(traceparent) else f"00-{secrets.token_hex(16)}-{secrets.token_hex(8)}-01",
+        request_id if request_id and _REQUEST_ID.fullmatch(request_id) else made[:32],
+        traceparent if traceparent and _TRACEPARENT.fullmatch(traceparent) else f"00-{made[32:64]}-{made[64:]}-01",
     )
 
 
@@ -47,4 +50,6 @@ def log_fields(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> M
     if trace is not None:
         event.setdefault("request_id", trace.request_id)
         event.setdefault("trace_id", trace.trace_id)
+    for name, value in (subject.get() or {}).items():
+        event.setdefault(name, str(value))
     return event

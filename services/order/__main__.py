@@ -21,7 +21,7 @@ from services.order.runner import Runner
 from services.order.settings import Settings
 from services.order.starts import Starts
 from services.order.transitions import Change, Changed, Transitions
-from shared.batcher import Batcher, Item, Result, Work, one_by_one_when
+from shared.batcher import Batcher, Item, Result, Turns, Work, one_by_one_when
 from shared.http.server import HttpServer
 from shared.ids import uuid7
 from shared.postgres import DatabaseClock, Pool, Session, is_about_the_batch
@@ -49,11 +49,12 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             settings.payment_timeout_seconds,
         )
         transitions = Transitions(await enter(Session(settings, "order transitions")), clock, process_id)
-        start_batcher: Batcher[Start, Started] = await enter(_batcher("starts", starts.commit, settings))
+        turns = Turns(settings.batches_at_once)
+        start_batcher: Batcher[Start, Started] = await enter(_batcher("starts", starts.commit, settings, turns))
         transition_batcher: Batcher[Change, Changed | None] = await enter(
-            _batcher("transitions", transitions.commit, settings)
+            _batcher("transitions", transitions.commit, settings, turns)
         )
-        participants = await enter(Participants(settings.participant_urls))
+        participants = await enter(Participants(settings.participant_urls, turns=turns))
         runner = await enter(Runner(process_id, pool, participants, transition_batcher))
         checkout = Checkout(
             pool,
@@ -110,9 +111,9 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         await ownership.give_up()
 
 
-def _batcher(name: str, work: Work[Item, Result], settings: Settings) -> Batcher[Item, Result]:
+def _batcher(name: str, work: Work[Item, Result], settings: Settings, turns: Turns) -> Batcher[Item, Result]:
     work = one_by_one_when(is_about_the_batch, work)
-    return Batcher(name, work, batch_max=COMMIT_BATCH_MAX, queue_max=settings.sagas_max * 2)
+    return Batcher(name, work, batch_max=COMMIT_BATCH_MAX, queue_max=settings.sagas_max * 2, turns=turns)
 
 
 async def _run_admin(settings: Settings, pool: Pool, participants: Participants, stop: asyncio.Event) -> None:

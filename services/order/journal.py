@@ -1,7 +1,8 @@
 """What a runner keeps of a saga's run until its next commit: the log's entries, and how long doubt lasted."""
 
-import asyncio
+import time
 from datetime import UTC, datetime
+from functools import cache
 from typing import Any
 
 from prometheus_client import Counter, Histogram
@@ -18,6 +19,11 @@ CERTAINTY_SECONDS = Histogram(
 RETRIES = Counter("saga_retries_total", "Commands repeated because their outcome was unknown", ["command"])
 
 
+@cache
+def _certainty_seconds(command: str) -> Histogram:
+    return CERTAINTY_SECONDS.labels(command)  # looking it up takes longer than observing
+
+
 class Journal:
     """The entries since the last commit. A doubt is one entry, however long it lasts."""
 
@@ -32,12 +38,12 @@ class Journal:
 
     def asked(self, command: Command) -> None:
         """Note that a command is sent; only its first sending counts."""
-        self._asked_at.setdefault(command.type, asyncio.get_running_loop().time())
+        self._asked_at.setdefault(command.type, time.monotonic())
 
     def known(self, command: Command, outcome: Outcome) -> None:
         """Note an outcome."""
         asked_at = self._asked_at.pop(command.type)
-        CERTAINTY_SECONDS.labels(command.type).observe(asyncio.get_running_loop().time() - asked_at)
+        _certainty_seconds(command.type).observe(time.monotonic() - asked_at)
         detail = None if outcome.applied else outcome.body.get("detail")
         self._add(command, "applied" if outcome.applied else "refused", detail)
 
@@ -52,6 +58,5 @@ class Journal:
         self._entries.clear()
 
     def _add(self, command: Command, outcome: str, detail: str | None) -> None:
-        at = datetime.now(UTC).isoformat().replace("+00:00", "Z")
-        entry = {"at": at, "step": command.type, "outcome": outcome}
+        entry = {"at": datetime.now(UTC), "step": command.type, "outcome": outcome}
         self._entries.append(entry if detail is None else {**entry, "detail": detail})

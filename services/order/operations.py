@@ -13,6 +13,7 @@ from services.order.domain import Line, Order, OrderId, OrderStatus, SagaId
 from services.order.saga import Kind, Saga
 from shared.ids import uuid7
 
+NOT_YET = datetime.min.replace(tzinfo=UTC)
 KeyPlace = tuple[str, str, str]
 
 
@@ -80,7 +81,7 @@ def new_order(user_id: str, lines: Sequence[tuple[str, int]], coupon_id: str | N
         status=OrderStatus.PLACING,
         lines=tuple(Line(product_id, quantity) for product_id, quantity in lines),
         currency="",
-        created_at=datetime.min.replace(tzinfo=UTC),
+        created_at=NOT_YET,
         coupon_id=coupon_id,
         payment_attempt=1 if pay_now else 0,
     )

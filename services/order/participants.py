@@ -1,8 +1,8 @@
 """The order service's side of the participant protocol: one batch in flight to each participant."""
 
-from collections.abc import Callable, Mapping, Sequence
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 import aiohttp
@@ -12,7 +12,7 @@ from prometheus_client import Counter, Histogram
 
 from services.order.saga import Command, Participant
 from shared import trace
-from shared.batcher import Batcher
+from shared.batcher import Batcher, Turns
 from shared.contracts.commands import COMMANDS_MAX, COMMANDS_PATH
 from shared.participant import Outcome
 from shared.refusals import Unavailable
@@ -68,8 +68,14 @@ class HttpChannel:
 class Participants:
     """Sends commands. An outcome is applied or refused; anything else is unknown and raises Unavailable."""
 
-    def __init__(self, urls: Mapping[Participant, str], channel: Callable[[str], Channel] = HttpChannel) -> None:
-        self._clients = {participant: _Client(participant, channel(url)) for participant, url in urls.items()}
+    def __init__(
+        self,
+        urls: Mapping[Participant, str],
+        channel: Callable[[str], Channel] = HttpChannel,
+        *,
+        turns: Turns | None = None,
+    ) -> None:
+        self._clients = {participant: _Client(participant, channel(url), turns) for participant, url in urls.items()}
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> "Participants":
@@ -80,30 +86,33 @@ class Participants:
     async def __aexit__(self, *_: object) -> None:
         await self._stack.aclose()
 
-    async def send(self, command: Command) -> Outcome:
-        """Send one command in the next batch. Raises Unavailable when its outcome is unknown."""
-        return await self._clients[command.participant].batcher.submit(_Sent(command, trace.current.get()))
+    def send(self, command: Command) -> Awaitable[Outcome]:
+        """Send one command in the next batch; its outcome is awaited, and raises Unavailable when it is unknown."""
+        batcher = self._clients[command.participant].batcher
+        try:
+            return batcher.submit((command, trace.current.get()))
+        except Unavailable as full:
+            refused: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+            refused.set_exception(full)
+            return refused
 
     def reachable(self) -> dict[str, bool]:
         """Say for each participant whether the last call got through."""
         return {participant.value: client.reachable for participant, client in self._clients.items()}
 
 
-@dataclass(frozen=True, slots=True)
-class _Sent:
-    command: Command
-    mark: trace.Trace | None
+_Sent = tuple[Command, trace.Trace | None]
 
 
 class _Client:
-    def __init__(self, participant: Participant, channel: Channel) -> None:
+    def __init__(self, participant: Participant, channel: Channel, turns: Turns | None) -> None:
         self._participant = participant
         self._channel = channel
         self._seconds = CALL_SECONDS.labels(participant.value)
         self._failures = CALL_FAILURES.labels(participant.value)
         self.reachable = True
         self.batcher: Batcher[_Sent, Outcome] = Batcher(
-            participant.value, self._call_all, batch_max=COMMANDS_MAX, queue_max=QUEUE_MAX
+            participant.value, self._call_all, batch_max=COMMANDS_MAX, queue_max=QUEUE_MAX, turns=turns
         )
 
     async def __aenter__(self) -> "_Client":
@@ -133,9 +142,9 @@ class _Client:
         return results
 
     async def _call(self, sent: Sequence[_Sent]) -> Sequence[Outcome | BaseException]:
-        body = orjson.dumps({"commands": [one.command.wire() for one in sent]})
+        body = orjson.dumps({"commands": [command.wire() for command, _ in sent]})
         # A batch serves many requests; the first one's trace stands for it, every command names its own subject.
-        mark = sent[0].mark or trace.take_over({})
+        mark = sent[0][1] or trace.take_over({})
         try:
             with self._seconds.time():
                 status, raw = await self._channel.post(body, mark.headers())

@@ -162,20 +162,21 @@ def next_move(saga: Saga) -> Move:
         return _compensated(saga)
     if saga.refused is not None:
         return _decision(saga)
-    for step in steps(saga):
-        if step.do not in saga.applied:
+    for step in STEPS[saga.kind]:
+        if step.do not in saga.applied and _has(saga, step):
             return Send((_do(step, saga),))
     return _finished(saga)
 
 
 def steps(saga: Saga) -> tuple[Step, ...]:
     """Return the steps that this saga has; whether there is something to debit shows once it is priced."""
-    return tuple(
-        step
-        for step in STEPS[saga.kind]
-        if not (step.participant is Participant.COUPON and saga.order.coupon_id is None)
-        and not (step is DEBIT and saga.order.total_amount == 0)
-    )
+    return tuple(step for step in STEPS[saga.kind] if _has(saga, step))
+
+
+def _has(saga: Saga, step: Step) -> bool:
+    if step is DEBIT:
+        return saga.order.total_amount != 0
+    return step.participant is not Participant.COUPON or saga.order.coupon_id is not None
 
 
 def undos(saga: Saga) -> tuple[Step, ...]:
@@ -190,11 +191,11 @@ def learn(saga: Saga, command: Command, outcome: Outcome) -> Saga:
         return replace(saga, undone=saga.undone | {command.type})
     if not outcome.applied:
         return replace(saga, refused=command.type, problem=outcome.body)
-    applied = replace(saga, applied=saga.applied | {command.type})
+    applied = saga.applied | {command.type}
     try:
-        return replace(applied, order=_priced(applied, command, outcome.body))
+        return replace(saga, applied=applied, order=_priced(saga, command, outcome.body))
     except AmountTooLarge as refusal:
-        return replace(applied, refused="price", problem=refusal.problem())
+        return replace(saga, applied=applied, refused="price", problem=refusal.problem())
 
 
 def moved(order: Order, transition: Transition, now: datetime) -> Order:

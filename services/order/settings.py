@@ -1,5 +1,6 @@
 """What the order service is told, from the environment: ORDER_DATABASE_URL, ORDER_PORT, …"""
 
+import os
 from typing import Annotated
 
 from pydantic import Field, ValidationInfo, field_validator
@@ -32,6 +33,9 @@ class Settings(ServiceSettings):
     # A process that is silent for this long loses its sagas to others.
     lease_seconds: Seconds = 5
     sweep_interval_seconds: Seconds = 1
+    # How many batches (starts, transitions, commands to each participant) may be under way at once: where the services
+    # share a host, more of them than it has cores are smaller and dearer, and none ends earlier.
+    batches_at_once: Annotated[int, Field(ge=1)] = max(2, os.cpu_count() or 2)
     # Beyond it a new order gets 503: more would only make all of them slower.
     sagas_max: Annotated[int, Field(ge=1)] = 2000
 

@@ -10,8 +10,6 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-import orjson
-
 from services.order import answers, store
 from services.order.answers import Answer
 from services.order.domain import Order
@@ -70,4 +68,4 @@ def _end(change: Change, now: datetime) -> End:
     ended = not transition.saga_to.live
     view = encode(order.view()) if ended or transition.event else b""
     answer = answers.final(saga.kind, order, transition.problem, view) if ended else None
-    return End(saga.saga_id, transition, order, orjson.dumps(change.log).decode(), view, answer, saga.traceparent)
+    return End(saga.saga_id, transition, order, encode(change.log).decode(), view, answer, saga.traceparent)

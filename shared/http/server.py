@@ -2,9 +2,11 @@
 
 import asyncio
 import errno
+import resource
 import socket
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import orjson
@@ -16,12 +18,18 @@ from prometheus_client import CONTENT_TYPE_LATEST, Counter, Gauge, Histogram, ge
 from shared import trace
 from shared.http import openapi, problems
 from shared.http.routes import Route
+from shared.refusals import Unavailable
 from shared.settings import ServiceSettings, fail
 
 log = structlog.get_logger()
 
 VERSION = "0.1.0"
 BACKLOG = 1024  # connections that may wait to be accepted while a burst arrives
+# Connections that are served at a time; each holds some 30 KB, and a file, of which the system gives so many. Some are
+# left for the database, for participants and logs.
+CONNECTIONS_MAX = max(64, min(4096, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - 128))
+# A refusal for overload is logged once in so long, or the log would be the next thing to overflow.
+OVERLOAD_LOG_SECONDS = 1.0
 READY_TIMEOUT_SECONDS = 2.0
 SECONDS = Histogram(
     "http_request_seconds",
@@ -30,6 +38,7 @@ SECONDS = Histogram(
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10),
 )
 RESPONSES = Counter("http_responses_total", "Responses by status", ["method", "route", "status"])
+TURNED_AWAY = Counter("http_connections_refused_total", "Connections refused because there were too many")
 IN_FLIGHT = Gauge("http_requests_in_flight", "Requests being handled")
 
 Check = Callable[[], Awaitable[None]]
@@ -42,6 +51,8 @@ class HttpServer:
     `details` adds facts to /readyz that don't decide it.
     """
 
+    _in_flight = 0  # of all servers of this process
+
     def __init__(
         self,
         service: str,
@@ -51,13 +62,17 @@ class HttpServer:
         checks: Mapping[str, Check],
         details: Callable[[], Mapping[str, Any]] = dict,
     ) -> None:
+        IN_FLIGHT.set_function(lambda: HttpServer._in_flight)
         self._settings = settings
         self._checks = checks
         self._details = details
         self._stopping = False
+        self._overload_logged_at = float("-inf")
         spec = openapi.document(service, VERSION, description, routes)
         self._spec = orjson.dumps(spec)
         self._page = openapi.page(spec)
+        # Paths without parameters are looked up at once: the router costs as much as reading the request.
+        self._direct = {(route.method, route.path): route for route in routes if "{" not in route.path}
         self._app = web.Application()
         for route in routes:
             self._app.router.add_route(route.method, route.path, route.handler, expect_handler=_expect)
@@ -90,9 +105,15 @@ class HttpServer:
         server.request_handler = handle
         loop = asyncio.get_running_loop()
         user_timeout = self._settings.client_timeout_seconds
+
+        def accept() -> asyncio.Protocol:
+            if len(server.connections) >= CONNECTIONS_MAX:
+                return _TurnedAway()
+            return _Connection(server, user_timeout, loop=loop, **options)
+
         try:
             listener = await loop.create_server(
-                lambda: _Connection(server, user_timeout, loop=loop, **options),
+                accept,
                 self._settings.host,
                 self._settings.port,
                 backlog=BACKLOG,
@@ -113,20 +134,23 @@ class HttpServer:
         started = time.perf_counter()
         mark = trace.take_over(request.headers)
         trace.current.set(mark)
-        IN_FLIGHT.inc()
+        direct = self._direct.get((request.method, request.rel_url.raw_path))
+        if direct is not None and "Expect" in request.headers:
+            direct = None
+        HttpServer._in_flight += 1
         try:
-            response = await self._handle(request, router)
+            response = await self._handle(request, router if direct is None else direct.handler)
         finally:
-            IN_FLIGHT.dec()
+            HttpServer._in_flight -= 1
         response.headers.update(mark.headers())
         if self._stopping:
             response.force_close()
-        route = _route_of(request)
+        route = _route_of(request) if direct is None else direct.path
         method = request.method if route != "unknown" else "other"  # a label must not be the client's to choose
         seconds = time.perf_counter() - started
-        SECONDS.labels(method, route).observe(seconds)
-        RESPONSES.labels(method, route, str(response.status)).inc()
-        if self._settings.access_log == "all" or (self._settings.access_log == "errors" and response.status >= 500):
+        _seconds(method, route).observe(seconds)
+        _responses(method, route, response.status).inc()
+        if self._is_logged(response.status):
             log.info(
                 "answered",
                 method=method,
@@ -135,6 +159,14 @@ class HttpServer:
                 seconds=round(seconds, 4),
             )
         return response
+
+    def _is_logged(self, status: int) -> bool:
+        if self._settings.access_log == "errors" and status == 503:
+            now = time.monotonic()
+            if now - self._overload_logged_at < OVERLOAD_LOG_SECONDS:
+                return False
+            self._overload_logged_at = now
+        return self._settings.access_log == "all" or (self._settings.access_log == "errors" and status >= 500)
 
     async def _handle(self, request: web.Request, router: Callable[[Any], Awaitable[Any]]) -> web.StreamResponse:
         try:
@@ -172,6 +204,33 @@ class HttpServer:
 
     async def _docs(self, _request: web.Request) -> web.Response:
         return web.Response(text=self._page, content_type="text/html")
+
+
+# Looking a metric up by its labels takes longer than counting. The labels are of our choosing, so few.
+@cache
+def _seconds(method: str, route: str) -> Histogram:
+    return SECONDS.labels(method, route)
+
+
+@cache
+def _responses(method: str, route: str, status: int) -> Counter:
+    return RESPONSES.labels(method, route, str(status))
+
+
+class _TurnedAway(asyncio.Protocol):
+    """A connection too many: told so, and closed, before anything is read from it."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.WriteTransport)
+        TURNED_AWAY.inc()
+        detail = "Too many connections are open."
+        body = problems.encode(503, Unavailable.slug, problems.UNAVAILABLE, detail, "")
+        head = (
+            "HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nConnection: close\r\n"
+            f"Content-Type: {problems.CONTENT_TYPE}\r\nContent-Length: {len(body)}\r\n\r\n"
+        )
+        transport.write(head.encode() + body)
+        transport.close()
 
 
 class _Connection(RequestHandler):

@@ -35,7 +35,7 @@ INT64_MAX = 2**63 - 1
 def no_control_characters(text: str) -> str:
     """Return the text, or raise ValueError when it has control characters or lone surrogates."""
     # NUL can't be stored by Postgres; the others break logs, headers and terminals.
-    if any(unicodedata.category(character) in ("Cc", "Cs") for character in text):
+    if not text.isprintable() and any(unicodedata.category(character) in ("Cc", "Cs") for character in text):
         raise ValueError("must not contain control characters")
     return text
 
@@ -86,6 +86,7 @@ class NoBody(Wire):
 
 
 W = TypeVar("W", bound=BaseModel)
+B = TypeVar("B", bytes, bytearray)
 
 
 async def read_body(
@@ -167,18 +168,25 @@ async def _read(request: web.Request, limit_bytes: int, timeout_seconds: float) 
         raise BodyTooLarge(f"The body may have {limit_bytes} bytes at the most.")
     if not request.can_read_body:
         return b""
+    if request.content.is_eof():  # it came with its headers, as small bodies do
+        return _limited(request.content.read_nowait(), limit_bytes)
     body = bytearray()
     try:
         async with asyncio.timeout(timeout_seconds):
             async for chunk in request.content.iter_any():
                 body += chunk
-                if len(body) > limit_bytes:
-                    raise BodyTooLarge(f"The body may have {limit_bytes} bytes at the most.")
+                _limited(body, limit_bytes)
     except TimeoutError:
         raise RequestTimeout from None
     except (web.RequestPayloadError, http_exceptions.HttpProcessingError, ConnectionError):  # or the client is gone
         raise MalformedBody("The body does not arrive as its headers announce it.") from None
     return bytes(body)
+
+
+def _limited(body: B, limit_bytes: int) -> B:
+    if len(body) > limit_bytes:
+        raise BodyTooLarge(f"The body may have {limit_bytes} bytes at the most.")
+    return body
 
 
 def _check_media_type(request: web.Request) -> None:

@@ -98,9 +98,9 @@ async def test_a_participant_that_is_not_there_is_a_doubt_and_not_reachable() ->
 async def test_what_arrives_while_a_batch_is_on_its_way_goes_in_the_next_one() -> None:
     async with talking() as (server, participants):
         server.held = asyncio.Event()
-        sends = [asyncio.create_task(participants.send(command(number))) for number in range(10)]
+        sends = [asyncio.ensure_future(participants.send(command(number))) for number in range(10)]
         await asyncio.wait_for(server.arrived.wait(), 10)
-        sends += [asyncio.create_task(participants.send(command(number))) for number in range(10, 30)]
+        sends += [asyncio.ensure_future(participants.send(command(number))) for number in range(10, 30)]
         await asyncio.sleep(0)
         server.held.set()
         outcomes = await asyncio.gather(*sends)
