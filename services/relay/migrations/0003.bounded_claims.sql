@@ -91,9 +91,10 @@ BEGIN
     END IF;
 
     -- An event may join a parked order at any moment, so the claim below checks it again in its own snapshot.
-    v_any_parked := EXISTS (
-        SELECT FROM orders.outbox WHERE shard = p_shard AND status = 'PARKED' AND outbox_id >= v_floor
-    );
+    v_any_parked := (
+        SELECT true FROM orders.outbox WHERE shard = p_shard AND status = 'PARKED' AND outbox_id >= v_floor
+        ORDER BY order_id LIMIT 1
+    ) IS NOT NULL;
     IF v_any_parked THEN
         UPDATE orders.outbox AS follower
         SET status = 'PARKED', parked_at = now(), parked_reason = 'follows a parked event'
@@ -122,19 +123,20 @@ BEGIN
             SELECT outbox_id, event_id, order_id, sequence, type, payload, traceparent, occurred_at
             FROM orders.outbox AS pending
             WHERE pending.shard = p_shard AND pending.status = 'PENDING' AND pending.outbox_id >= v_from
-                -- Each asked by a look for one row: as EXISTS they might become a look at all rows.
+                -- Each asked for one row in an order that only the right index has: as EXISTS it might be looked for
+                -- among all rows.
                 AND (pending.sequence = 1 OR v_from = v_floor OR (
                     SELECT true FROM orders.outbox AS earlier
                     WHERE earlier.order_id = pending.order_id AND earlier.sequence < pending.sequence
                         AND earlier.outbox_id >= v_floor AND earlier.outbox_id < v_from
                         AND earlier.status IN ('PENDING', 'PARKED')
-                    LIMIT 1
+                    ORDER BY earlier.sequence LIMIT 1
                 ) IS NULL)
                 AND (NOT v_any_parked OR (
                     SELECT true FROM orders.outbox AS parked
                     WHERE parked.shard = p_shard AND parked.status = 'PARKED' AND parked.order_id = pending.order_id
                         AND parked.outbox_id >= v_floor AND parked.outbox_id < pending.outbox_id
-                    LIMIT 1
+                    ORDER BY parked.sequence LIMIT 1
                 ) IS NULL)
             ORDER BY pending.outbox_id
             LIMIT p_events_max
@@ -183,18 +185,18 @@ DECLARE
 BEGIN
     FOR v_shard IN SELECT * FROM relay.shards WHERE shard = ANY (p_shards) LOOP
         v_from := greatest(v_shard.scan_floor, v_shard.scan_from);
-        v_found := EXISTS (
-            SELECT FROM orders.outbox
+        v_found := (
+            SELECT true FROM orders.outbox
             WHERE shard = v_shard.shard AND status = 'PENDING' AND outbox_id >= v_from
             ORDER BY outbox_id LIMIT 1
-        );
+        ) IS NOT NULL;
         IF NOT v_found AND v_shard.sweep_at <= clock_timestamp() AND v_from > v_shard.scan_floor THEN
-            v_found := v_shard.sweep_took > interval '1 millisecond' OR EXISTS (
-                SELECT FROM orders.outbox
+            v_found := v_shard.sweep_took > interval '1 millisecond' OR (
+                SELECT true FROM orders.outbox
                 WHERE shard = v_shard.shard AND status = 'PENDING'
                     AND outbox_id >= v_shard.scan_floor AND outbox_id < v_from
                 ORDER BY outbox_id LIMIT 1
-            );
+            ) IS NOT NULL;
         END IF;
         IF v_found THEN
             RETURN NEXT v_shard.shard;
@@ -232,7 +234,7 @@ BEGIN
         SELECT count(*) INTO parked FROM (
             SELECT FROM orders.outbox
             WHERE outbox.shard = backlog.shard AND outbox.status = 'PARKED' AND outbox.outbox_id >= v_floor
-            LIMIT p_count_max
+            ORDER BY outbox.order_id LIMIT p_count_max
         ) AS aside;
         RETURN NEXT;
     END LOOP;
