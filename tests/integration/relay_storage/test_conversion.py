@@ -1,0 +1,134 @@
+"""An outbox that is in use becomes a partitioned one: nothing is lost, and older processes go on meanwhile."""
+
+import shutil
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from services.relay import store
+from shared.migrations import migrate
+from tests.infrastructure.databases import Database
+from tests.infrastructure.services import SERVICES_FOLDER
+from tests.integration.relay.world import INSERT, Event, order_in
+from tests.integration.relay_storage.outbox import LEASE_SECONDS, SHARD, Outbox, ids, ids_of
+
+OWNERS = {"order": ("orders", "order_service"), "relay": ("relay", "relay_service")}
+BEFORE = {"order": "0004", "relay": "0002"}
+# Statements as they were prepared by processes of the version before.
+OLD_TAKE = """
+    UPDATE relay.shards SET epoch = epoch + 1, holder = 'old', lease_expires_at = now() + interval '1 hour'
+    WHERE shard = $1::smallint RETURNING epoch
+"""
+CYCLE = store.SQL["cycle"]
+
+
+class Deployment:
+    """A database that is migrated step by step, with a role per service or with one for all."""
+
+    def __init__(self, database: Database, folder: Path, *, roles: bool) -> None:
+        self._database, self._folder, self._roles = database, folder, roles
+
+    def url(self, service: str) -> str:
+        """The address that the service has."""
+        return self._database.as_role(OWNERS[service][1]) if self._roles else self._database.url
+
+    def migrate(self, service: str, last: str = "9") -> None:
+        """Apply the service's migrations up to those that begin with `last`."""
+        folder = self._folder / service
+        folder.mkdir(exist_ok=True)
+        for path in (SERVICES_FOLDER / service / "migrations").glob("*.sql"):
+            if path.name[: len(last)] <= last:
+                shutil.copy(path, folder)
+        migrate(self.url(service), OWNERS[service][0], folder)
+
+    @asynccontextmanager
+    async def connected(self) -> AsyncIterator[Outbox]:
+        """Connections as both services have them."""
+        connections = [await asyncpg.connect(url) for url in (self._database.url, self.url("relay"), self.url("order"))]
+        try:
+            yield Outbox(self.url("order"), *connections)
+        finally:
+            for connection in connections:
+                await connection.close()
+
+
+@pytest.fixture(params=[True, False], ids=["a role each", "one superuser"])
+def deployment(request: pytest.FixtureRequest, create_database: Callable[..., Database], tmp_path: Path) -> Deployment:
+    """A deployment of the version before."""
+    deployment = Deployment(create_database(roles=request.param), tmp_path, roles=request.param)
+    for service, last in BEFORE.items():
+        deployment.migrate(service, last)
+    return deployment
+
+
+async def test_what_was_in_the_outbox_stays_and_is_published(deployment: Deployment) -> None:
+    sent, pending, parked, later = (Event(order_in(SHARD), 1) for _ in range(4))
+    async with deployment.connected() as outbox:
+        await outbox.write(sent, pending, parked)
+        set_status = (
+            "UPDATE orders.outbox SET status = $2, sent_at = $3, parked_at = $4, parked_reason = $5 WHERE event_id = $1"
+        )
+        now = await outbox.root.fetchval("SELECT now()")
+        await outbox.root.execute(set_status, sent.event_id, "SENT", now, None, None)
+        await outbox.root.execute(set_status, parked.event_id, "PARKED", None, now, "too large")
+        before = await outbox.root.fetch("SELECT * FROM orders.outbox ORDER BY outbox_id")
+    for service in BEFORE:
+        deployment.migrate(service)
+    async with deployment.connected() as outbox:
+        assert await outbox.root.fetch("SELECT * FROM orders.outbox ORDER BY outbox_id") == before
+        assert await outbox.write(later) == [4]
+        assert ids(await outbox.cycle()) == ids_of(pending, later)
+        await outbox.cycle()
+        assert await outbox.statuses() == [(0, "SENT"), (0, "SENT"), (0, "PARKED"), (0, "SENT")]
+        assert await outbox.rotate() == 1
+
+
+async def test_processes_of_the_version_before_go_on_at_each_step(deployment: Deployment) -> None:
+    steps = [
+        ("order", "0005."),
+        ("order", "0005b"),
+        ("order", "0005c"),
+        ("order", "9"),
+        ("relay", "0003"),
+        ("relay", "9"),
+    ]
+    async with deployment.connected() as old:
+        insert, take = await old.order.prepare(INSERT), await old.relay.prepare(OLD_TAKE)
+        cycle = await old.relay.prepare(CYCLE)
+        epoch, number, written, published = await take.fetchval(SHARD), 0, [], []
+        for step in [None, *steps]:
+            if step is not None:
+                deployment.migrate(*step)
+            for _ in range(2):
+                told = Event(order_in(SHARD), 1)
+                written.append(told)
+                await insert.fetchval(told.event_id, told.order_id, 1, "order.paid.v1", told.payload, None)
+                claimed = await cycle.fetch(SHARD, epoch, number, LEASE_SECONDS, 100, 1 << 20, True)
+                number += bool(claimed)
+                published += [row["event_id"] for row in claimed]
+        assert published == ids_of(*written)
+
+
+async def test_a_relay_that_is_newer_than_the_order_service_publishes(deployment: Deployment) -> None:
+    deployment.migrate("relay", "0003")
+    told = Event(order_in(SHARD), 1)
+    async with deployment.connected() as outbox:
+        await outbox.write(told)
+        assert ids(await outbox.cycle()) == ids_of(told)
+        with pytest.raises(asyncpg.UndefinedFunctionError):  # the cleaner says so and waits
+            await store.rotate_outbox(outbox.relay, 0)
+
+
+async def test_the_conversion_fails_rather_than_hold_checkouts_up(deployment: Deployment) -> None:
+    deployment.migrate("order", "0005b")
+    async with deployment.connected() as outbox:
+        async with outbox.root.transaction():
+            await outbox.root.execute("SELECT FROM orders.outbox LIMIT 1")
+            with pytest.raises(Exception, match="lock timeout"):
+                deployment.migrate("order")
+        await outbox.write(Event(order_in(SHARD), 1))
+        deployment.migrate("order")
+        assert await outbox.partitions() == [0, 1]
