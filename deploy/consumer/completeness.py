@@ -106,7 +106,7 @@ class Completeness:
             events, unreadable = gaps.read(fetched)
             if unreadable:
                 log.error("missing event can't be read", order_id=str(told.order_id), sequence=told.sequence)
-            async with self._pool.transaction() as db:
+            async with intake.transaction(self._pool) as db:
                 await intake.take(db, events, "relay")
         return [{name: value if isinstance(value, int) else str(value) for name, value in one.items()} for one in found]
 

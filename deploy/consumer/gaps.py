@@ -31,7 +31,7 @@ async def _fill(pool: Pool, gap: Gap, last: int, told: Sequence[Told]) -> None:
     events, unreadable = read(told)
     there = {one.sequence for one in told if one.status != GIVEN_UP}
     given_up = [sequence for sequence in range(gap.first, last + 1) if sequence not in there]
-    async with pool.transaction() as db:
+    async with intake.transaction(pool) as db:
         taken = await intake.take(db, events, "relay", {gap.order_id: given_up})
     log.warning(
         "gap",

@@ -1,9 +1,11 @@
 """Takes events in: duplicates out, each order's in sequence, effects and positions in the same transaction."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from uuid import UUID
 
+import asyncpg
 import structlog
 
 from deploy.consumer import metrics, store
@@ -11,8 +13,23 @@ from deploy.consumer.events import Event, Undecodable, decode, event_of
 from deploy.consumer.store import DeadLetter
 from deploy.consumer.streams import LATE, WAITING, decide
 from shared.postgres import Connection, Pool, Row
+from shared.refusals import Unavailable
 
 log = structlog.get_logger()
+
+PAUSE_SECONDS = 3.0  # within a transaction; they take milliseconds
+
+
+@asynccontextmanager
+async def transaction(pool: Pool) -> AsyncIterator[Connection]:
+    """Lend a connection in a transaction that the server ends if this process is paused in it: it holds the rows of
+    partitions and orders, which others would wait for. Raises Unavailable."""
+    try:
+        async with pool.transaction() as db:
+            await store.bound_pauses(db, PAUSE_SECONDS)
+            yield db
+    except asyncpg.InvalidTransactionStateError as error:
+        raise Unavailable("This process was paused in a transaction, which has been ended") from error
 
 
 @dataclass(slots=True)
@@ -101,7 +118,7 @@ async def retry_dead_letters(pool: Pool, limit: int) -> tuple[int, int]:
         except Undecodable as error:
             log.warning("dead letter still can't be read", place=place, reason=str(error))
             continue
-        async with pool.transaction() as db:
+        async with transaction(pool) as db:
             taken = await take(db, [event], "dead letter")
             if taken.contradicting:
                 log.warning("dead letter still contradicts another event", place=place)

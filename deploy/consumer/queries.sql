@@ -1,3 +1,6 @@
+-- name: bound_pauses
+SELECT set_config('idle_in_transaction_session_timeout', (1000 * $1::float8)::int::text, true);
+
 -- name: begin_partitions
 INSERT INTO platform.offsets (topic, partition, position) SELECT $1::text, * FROM unnest($2::int[], $3::bigint[])
 ON CONFLICT (topic, partition) DO NOTHING;

@@ -127,7 +127,7 @@ class Reader(ConsumerRebalanceListener):  # type: ignore[misc] # the library pub
         begins = await consumer.beginning_offsets(partitions)
         ends = await consumer.end_offsets(partitions)
         topic = self._settings.topic
-        async with self._pool.transaction() as db:
+        async with intake.transaction(self._pool) as db:
             await store.begin_partitions(db, topic, {one.partition: begins[one] for one in partitions})
             positions = await store.positions(db, topic)
             strange = {
@@ -147,7 +147,7 @@ class Reader(ConsumerRebalanceListener):  # type: ignore[misc] # the library pub
     async def _commit(self, records: Records, moves: Mapping[TopicPartition, tuple[int, int]]) -> None:
         """Write what the records make and where to go on, both or neither."""
         try:
-            async with self._pool.transaction() as db:
+            async with intake.transaction(self._pool) as db:
                 topic = self._settings.topic
                 if not await store.move_positions(db, topic, {one.partition: move for one, move in moves.items()}):
                     raise PositionLostError

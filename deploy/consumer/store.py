@@ -61,6 +61,11 @@ class Gap:
     last: int | None
 
 
+async def bound_pauses(db: Connection, seconds: float) -> None:
+    """Have the server end this transaction if nothing is heard of it for so long."""
+    await db.execute(SQL["bound_pauses"], seconds)
+
+
 async def begin_partitions(db: Connection, topic: str, positions: Mapping[int, int]) -> None:
     """Note where partitions begin that were never read."""
     await db.execute(SQL["begin_partitions"], topic, list(positions), list(positions.values()))
