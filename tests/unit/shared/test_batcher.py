@@ -157,14 +157,15 @@ async def test_items_queued_together_get_their_results_in_order_whatever_batches
 async def test_items_queued_together_find_room_for_all_of_them_or_for_none() -> None:
     work = Work()
     async with batcher(work, queue_max=3) as batches:
-        batches.submit(0)
+        alone = [batches.submit(0)]
         await work.started.wait()
-        batches.submit(1)
+        alone.append(batches.submit(1))
         with pytest.raises(Unavailable):
-            batches.submit_all([2, 3, 4])
+            _ = batches.submit_all([2, 3, 4])
         together = batches.submit_all([2, 3])
         assert batches.full
         work.through.set()
+        assert [await one for one in alone] == [0, 10]
         assert await together == [20, 30]
 
 
