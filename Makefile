@@ -1,6 +1,6 @@
 # Every habit of this project; `make help` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help run watch-events consume audit schemas faults simulate mutants races bench-history bench bench-quick bench-profile bench-relay test test-unit test-integration test-system check format lock clean environment environment-dev environment-profile environment-dbos
+.PHONY: help run watch-events consume audit schemas faults simulate mutants races bench-history bench-overload bench bench-quick bench-profile bench-relay test test-unit test-integration test-system check format lock clean environment environment-dev environment-profile environment-dbos
 
 # The first Python that is new enough; name another one with `make PYTHON=/path/to/python ...`.
 PYTHON ?= $(or $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
@@ -83,6 +83,9 @@ bench-quick: environment-dev environment-profile environment-dbos ## the same in
 
 bench-history: environment-dev ## whether checkouts cost the same after a million orders; ARGS="--orders 100000" and others
 	@exec .venv-dev/bin/python -m tests.bench.history $(ARGS)
+
+bench-overload: environment-dev ## what is served when two and four times as many come as can be; ARGS="--seconds 5"
+	@exec .venv-dev/bin/python -m tests.bench.overload $(ARGS)
 
 bench-profile: environment-dev environment-profile ## where a checkout's time goes; ARGS="--clients 64 --scenario cold" and others
 	@exec .venv-dev/bin/python -m tests.bench.checkout.profile $(ARGS)

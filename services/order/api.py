@@ -163,6 +163,7 @@ class OrderApi:
 
     async def place(self, request: web.Request) -> web.Response:
         """POST /v1/orders."""
+        self._checkout.make_sure_of_room()  # the body is not even read: a refusal has to cost next to nothing
         key = parse_key(request)
         new = await read_body(request, NewOrder, timeout_seconds=self._timeout)
         claim = KeyClaim(new.user_id, "place", key, fingerprint(new.model_dump())) if key else None

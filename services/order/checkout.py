@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import asyncpg
 import structlog
+from prometheus_client import Counter
 
 from services.order import store
 from services.order.answers import Answer
@@ -25,6 +26,10 @@ log = structlog.get_logger()
 
 # How often the end of a saga that runs in another process is looked for; a client waits for it.
 LOOK_INTERVAL_SECONDS = 0.1
+# Orders are turned away while payments and cancellations of those that there are still get as much room again: what was
+# begun is worth more than what would be.
+ROOM_TO_GO_ON = 2
+TURNED_AWAY = Counter("orders_turned_away_total", "Orders that were refused because this process had too many sagas")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +51,12 @@ class Checkout:
         self._deadline_seconds = deadline_seconds
         self._sagas_max = sagas_max
 
+    def make_sure_of_room(self) -> None:
+        """Raise Unavailable when no further order can be placed: to be asked before any work is done for one."""
+        if self._runner.count >= self._sagas_max:
+            TURNED_AWAY.inc()
+            raise Unavailable("Too many orders are being worked on.")
+
     async def place(
         self,
         user_id: str,
@@ -55,7 +66,8 @@ class Checkout:
         pay_now: bool,
         key: KeyClaim | None,
     ) -> Answer | Pending:
-        """Place an order. `lines` are product ids and quantities."""
+        """Place an order. `lines` are product ids and quantities. Raises Unavailable when there is no room for it."""
+        self.make_sure_of_room()
         order = new_order(user_id, lines, coupon_id, pay_now=pay_now)
         kind = Kind.PLACE_NOW if pay_now else Kind.PLACE_LATER
         return await self._carry_out(Start(kind, order.order_id, order, key, traceparent=_traceparent()))
@@ -82,7 +94,7 @@ class Checkout:
 
     async def _carry_out(self, start: Start) -> Answer | Pending:
         deadline = time.monotonic() + self._deadline_seconds
-        if self._runner.count >= self._sagas_max:
+        if self._runner.count >= self._sagas_max * ROOM_TO_GO_ON:
             raise Unavailable("Too many orders are being worked on.")
         started = await self._begin(start)
         if isinstance(started, Answer):

@@ -9,6 +9,7 @@ from aiohttp import web
 from shared.refusals import Problem, Refusal, Unavailable
 
 CONTENT_TYPE = "application/problem+json"
+UNAVAILABLE = "This service can't serve the request right now"
 
 
 class MalformedBody(Refusal):
@@ -87,7 +88,7 @@ def respond(error: Exception, path: str) -> web.Response | None:
         headers = {} if wait is None else {"Retry-After": str(wait)}
         return _response(orjson.dumps({**body, "instance": path}), error.status, headers)
     if isinstance(error, Unavailable):
-        encoded = encode(503, error.slug, "This service can't serve the request right now", str(error), path)
+        encoded = encode(503, error.slug, UNAVAILABLE, str(error), path)
         return _response(encoded, 503, {"Retry-After": str(error.retry_after_seconds)})
     if isinstance(error, web.HTTPException) and error.status >= 400:
         slug, title = _BY_STATUS.get(error.status, ("refused", error.reason))

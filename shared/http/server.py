@@ -105,11 +105,12 @@ class HttpServer:
         server.request_handler = handle
         loop = asyncio.get_running_loop()
         user_timeout = self._settings.client_timeout_seconds
+        room = _Room()
 
         def accept() -> asyncio.Protocol:
-            if len(server.connections) >= CONNECTIONS_MAX:
+            if room.taken >= CONNECTIONS_MAX:
                 return _TurnedAway()
-            return _Connection(server, user_timeout, loop=loop, **options)
+            return _Connection(server, user_timeout, room, loop=loop, **options)
 
         try:
             listener = await loop.create_server(
@@ -217,6 +218,12 @@ def _responses(method: str, route: str, status: int) -> Counter:
     return RESPONSES.labels(method, route, str(status))
 
 
+class _Room:
+    """How many connections are open."""
+
+    taken = 0
+
+
 class _TurnedAway(asyncio.Protocol):
     """A connection too many: told so, and closed, before anything is read from it."""
 
@@ -239,17 +246,23 @@ class _Connection(RequestHandler):
     Who doesn't send is cut off by the keep-alive timer (headers) and by read_body (bodies).
     """
 
-    __slots__ = ("_user_timeout_seconds",)
+    __slots__ = ("_room", "_user_timeout_seconds")
 
-    def __init__(self, manager: web.Server, user_timeout_seconds: float, **options: Any) -> None:
+    def __init__(self, manager: web.Server, user_timeout_seconds: float, room: _Room, **options: Any) -> None:
         super().__init__(manager, **options)
         self._user_timeout_seconds = user_timeout_seconds
+        self._room = room
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
+        self._room.taken += 1
         raw = transport.get_extra_info("socket")
         if raw is not None and hasattr(socket, "TCP_USER_TIMEOUT"):
             raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(self._user_timeout_seconds * 1000))
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self._room.taken -= 1
+        super().connection_lost(exc)
 
     def handle_error(
         self, request: Any, status: int = 500, exc: BaseException | None = None, _message: str | None = None

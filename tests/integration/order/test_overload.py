@@ -1,0 +1,85 @@
+"""Beyond its capacity the order service turns new orders away at once, and goes on with those that it has."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+from prometheus_client import REGISTRY
+
+from tests.infrastructure.services import Answer, Client, serving
+from tests.integration.order.world import World
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+@asynccontextmanager
+async def silence() -> AsyncIterator[str]:
+    """The address of a participant that takes what it is sent and never answers."""
+
+    async def listen(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(-1)
+        writer.close()
+
+    server = await asyncio.start_server(listen, "127.0.0.1", 0)
+    host, port = server.sockets[0].getsockname()
+    try:
+        yield f"http://{host}:{port}"
+    finally:
+        server.close()
+
+
+@asynccontextmanager
+async def full(world: World) -> AsyncIterator[Client]:
+    """The service with as many sagas as it may run: one, which waits for its stock."""
+    async with (
+        silence() as product,
+        serving(
+            "order",
+            world.order_url,
+            sagas_max=1,
+            product_url=product,
+            request_deadline_seconds=0.2,
+            audit_interval_seconds=3600,
+        ) as client,
+    ):
+        assert (await an_order(client)).status == 202
+        yield client
+
+
+async def an_order(client: Client) -> Answer:
+    body = {"user_id": "ann", "lines": [{"product_id": "pen", "quantity": 1}]}
+    return await client.call("POST", "/v1/orders", body)
+
+
+async def test_an_order_beyond_it_is_refused_at_once_and_told_when_to_come_back(world: World) -> None:
+    before = REGISTRY.get_sample_value("orders_turned_away_total") or 0.0
+    async with full(world) as client:
+        began = time.monotonic()
+        refused = await an_order(client)
+        assert time.monotonic() - began < 0.2  # before the deadline, at which it would be answered 202
+        assert (refused.status, refused.problem, refused.headers["Retry-After"]) == (503, "unavailable", "1")
+        # Nothing of it is looked at: what costs something can be made to.
+        unread = await client.call("POST", "/v1/orders", data=b"{", headers={"Content-Type": "application/json"})
+        assert (unread.status, unread.problem) == (503, "unavailable")
+    assert REGISTRY.get_sample_value("orders_turned_away_total") == before + 2
+
+
+async def test_payments_cancellations_and_reads_of_what_there_is_go_on(world: World) -> None:
+    async with world.replica() as replica:
+        customer = await world.customer()
+        paid = await customer.paid(replica)
+    async with full(world) as client:
+        assert (await client.get(f"/v1/orders/{paid}"))["status"] == "PAID"
+        assert (await client.get("/v1/orders", user_id=customer.user))["items"] != []
+        assert (await client.call("POST", f"/v1/orders/{paid}/payment")).status == 200
+        # Its saga has a place, although the stock can't be given back yet.
+        assert (await client.call("POST", f"/v1/orders/{paid}/cancel")).status == 202
+        # That was the last.
+        beyond = await client.call("POST", f"/v1/orders/{paid}/payment")
+        assert (beyond.status, beyond.problem, beyond.headers["Retry-After"]) == (503, "unavailable", "1")
+    async with world.replica() as replica, replica.sweeping():
+        await world.settled()
+    assert await world.status(paid) == "REFUNDED"
+    await world.check()

@@ -1,0 +1,50 @@
+"""A service takes so many connections and no more: who comes beyond them is told so, at once."""
+
+import asyncio
+
+import orjson
+import pytest
+from prometheus_client import REGISTRY
+
+from shared.http import server
+from tests.infrastructure.databases import Database
+from tests.infrastructure.services import migrate_service, serving
+from tests.infrastructure.waiting import eventually
+
+ASK = b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+async def test_a_connection_too_many_is_answered_503_and_closed(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with serving("product", migrate_service("product", database)) as client:
+        port = int(client.url.rpartition(":")[2])
+
+        async def ask() -> bytes:
+            """The answer, of a connection that is kept open if it may be."""
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writers.append(writer)
+            writer.write(ASK)
+            async with asyncio.timeout(5):
+                return await reader.read(65536)
+
+        writers: list[asyncio.StreamWriter] = []
+        monkeypatch.setattr(server, "CONNECTIONS_MAX", 2)
+        assert (await ask()).startswith(b"HTTP/1.1 200 ")
+        assert (await ask()).startswith(b"HTTP/1.1 200 ")
+        before = REGISTRY.get_sample_value("http_connections_refused_total") or 0.0
+        head, _, body = (await ask()).partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 503 ")
+        assert b"Retry-After: 1" in head
+        assert b"Connection: close" in head
+        assert orjson.loads(body)["type"] == "/problems/unavailable"
+        assert REGISTRY.get_sample_value("http_connections_refused_total") == before + 1
+
+        writers[0].close()
+
+        async def is_served_again() -> bool:
+            return (await ask()).startswith(b"HTTP/1.1 200 ")
+
+        await eventually(is_served_again, 5, "a connection's place for another")
+        for writer in writers:
+            writer.close()
