@@ -48,6 +48,12 @@ async def full(world: World) -> AsyncIterator[Client]:
         yield client
 
 
+async def ended(world: World) -> None:
+    """Have what waits for its stock end, now that there is somebody to ask."""
+    async with world.replica() as replica, replica.sweeping():
+        await world.settled()
+
+
 async def an_order(client: Client) -> Answer:
     body = {"user_id": "ann", "lines": [{"product_id": "pen", "quantity": 1}]}
     return await client.call("POST", "/v1/orders", body)
@@ -63,6 +69,7 @@ async def test_an_order_beyond_it_is_refused_at_once_and_told_when_to_come_back(
         # Nothing of it is looked at: what costs something can be made to.
         unread = await client.call("POST", "/v1/orders", data=b"{", headers={"Content-Type": "application/json"})
         assert (unread.status, unread.problem) == (503, "unavailable")
+    await ended(world)
     assert REGISTRY.get_sample_value("orders_turned_away_total") == before + 2
 
 
@@ -79,7 +86,6 @@ async def test_payments_cancellations_and_reads_of_what_there_is_go_on(world: Wo
         # That was the last.
         beyond = await client.call("POST", f"/v1/orders/{paid}/payment")
         assert (beyond.status, beyond.problem, beyond.headers["Retry-After"]) == (503, "unavailable", "1")
-    async with world.replica() as replica, replica.sweeping():
-        await world.settled()
+    await ended(world)
     assert await world.status(paid) == "REFUNDED"
     await world.check()
