@@ -110,6 +110,7 @@ class Watermark:
                 key=self._settings.topic.encode(),
                 value=encode(event.model_dump(mode="json")),
                 headers=headers(self._settings.topic, up_to),
+                partition=0,  # also where the topic was made with more
             )
         self._told = Told(up_to, body, now, moves)
         metrics.WATERMARKS.inc()
