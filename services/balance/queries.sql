@@ -114,12 +114,13 @@ FROM (
 ORDER BY page.order_id;
 
 -- name: check_accounts
-SELECT a.user_id, a.balance, coalesce(e.total, 0)::bigint AS entries_total, count(*) OVER () AS violations
+SELECT user_id, a.balance, coalesce(e.total, 0)::bigint AS entries_total, count(*) OVER () AS violations
 FROM balances.accounts AS a
-LEFT JOIN (SELECT user_id, sum(amount) AS total, count(*) AS entries, max(number) AS last_number
+FULL JOIN (SELECT user_id, sum(amount) AS total, count(*) AS entries, max(number) AS last_number
            FROM balances.entries GROUP BY user_id) AS e USING (user_id)
-WHERE a.balance <> coalesce(e.total, 0) OR coalesce(e.entries, 0) <> coalesce(e.last_number, 0)
-ORDER BY a.user_id LIMIT 20;
+WHERE a.balance IS NULL  -- entries of an account that is not there
+   OR a.balance <> coalesce(e.total, 0) OR coalesce(e.entries, 0) <> coalesce(e.last_number, 0)
+ORDER BY user_id LIMIT 20;
 
 -- name: read_totals
 SELECT coalesce(sum(amount), 0)::text AS accounts,

@@ -119,12 +119,12 @@ WHERE order_id > $1 AND order_id <= $2 AND status = 'HELD'
 GROUP BY order_id ORDER BY order_id LIMIT $3;
 
 -- name: check_stock
-SELECT p.product_id, p.put_in, p.stock, coalesce(h.held, 0) AS held, count(*) OVER () AS violations
+SELECT product_id, p.put_in, p.stock, coalesce(h.held, 0) AS held, count(*) OVER () AS violations
 FROM products.products AS p
-LEFT JOIN (SELECT product_id, sum(quantity)::bigint AS held FROM products.holds WHERE status = 'HELD'
+FULL JOIN (SELECT product_id, sum(quantity)::bigint AS held FROM products.holds WHERE status = 'HELD'
            GROUP BY product_id) AS h USING (product_id)
-WHERE p.put_in <> p.stock + coalesce(h.held, 0)
-ORDER BY p.product_id LIMIT 20;
+WHERE p.put_in IS NULL OR p.put_in <> p.stock + coalesce(h.held, 0)  -- NULL: held of a product that is not there
+ORDER BY product_id LIMIT 20;
 
 -- name: read_totals
 SELECT coalesce(sum(put_in), 0)::text AS put_in, coalesce(sum(stock), 0)::text AS stock,

@@ -211,23 +211,19 @@ async def test_a_batch_comes_out_as_if_decided_with_what_is_applied_at_once_in_f
     batches = data.draw(st.lists(st.lists(COMMANDS[one.name], min_size=1, max_size=8), min_size=1, max_size=4))
     for chosen in batches:
         commands = [command(one.name, example, ids, choice) for choice in chosen]
-        applied: list[Any] = []
+        applied: set[UUID] = set()
 
-        async def note(db: Any, candidates: Sequence[Any], applied: list[Any] = applied) -> Any:
+        async def note(db: Any, candidates: Sequence[Any], applied: set[UUID] = applied) -> Any:
             done = await one.batch.apply_at_once(db, candidates)
-            applied += [candidate for candidate in candidates if candidate.gate in done]
+            applied.update(done)
             return done
 
         async with CommandDesk[Any](one.session, one.batch.execute, note) as desk:
             told = await desk.run(commands)
-        in_front = applied + [command for command in commands if command not in applied]
-        decided = dict(zip(map(_place, in_front), await other.decide(in_front), strict=True))
-        assert told == [decided[_place(command)] for command in commands]
+        in_front = sorted(range(len(commands)), key=lambda place: commands[place].gate not in applied)
+        decided = dict(zip(in_front, await other.decide([commands[place] for place in in_front]), strict=True))
+        assert told == [decided[place] for place in range(len(commands))]
     assert await one.rows() == await other.rows()
-
-
-def _place(command: Any) -> tuple[UUID, str, int, str]:
-    return (command.gate, command.type, command.attempt, repr(command))
 
 
 # Beside other sessions ------------------------------------------------------------------------------------------------
