@@ -31,7 +31,7 @@ def command_route(desk: CommandDesk[C], batch: type[BaseModel], understand: Call
         "POST",
         COMMANDS_PATH,
         take_commands,
-        "Run a batch of commands: one transaction, one outcome a command",
+        "Run a batch of commands: one outcome a command",
         replies={200: Outcomes},
         body=batch,
         tags=("internal",),
