@@ -252,7 +252,10 @@ class Platform:
         moment = at_least or datetime.now(UTC).replace(second=0, microsecond=0)
 
         async def proven() -> dict[str, Any] | None:
-            body = (await self.processes[-1].call("GET", "/v1/completeness")).body
+            try:
+                body = (await self.processes[-1].call("GET", "/v1/completeness")).body
+            except aiohttp.ClientConnectionError:  # it doesn't listen yet
+                return None
             up_to = body["proven_up_to"]
             return body if up_to and datetime.fromisoformat(up_to) >= moment else None
 

@@ -4,11 +4,12 @@ import asyncio
 import os
 import random
 import signal
+from functools import partial
 
 import pytest
 
 from tests.infrastructure.waiting import eventually
-from tests.integration.consumer.platform import Platform, an_order, mark_sent, publish
+from tests.integration.consumer.platform import OrderEvent, Platform, an_order, mark_sent, publish
 from tests.integration.consumer.test_consuming import at_least, copied
 from tests.integration.relay.world import World
 
@@ -63,10 +64,10 @@ async def test_two_consumers_that_are_killed_at_any_moment_count_each_event_once
     await all_closed_are_equal(consuming, world)
 
 
-async def write(world: World, events: list[object]) -> None:
+async def write(world: World, events: list[OrderEvent]) -> None:
     """Commit events a few at a time, each order's in sequence, so that batches of consumers meet all kinds of ends."""
     for start in range(0, len(events), 20):
-        await publish(world, events[start : start + 20])  # type: ignore[arg-type]
+        await publish(world, events[start : start + 20])
 
 
 async def all_closed_are_equal(consuming: Platform, world: World) -> None:
@@ -97,6 +98,6 @@ async def test_a_consumer_that_was_paused_past_its_session_changes_nothing_when_
     await consuming.until_equal(events)
     for consumer in (sleeper, other):
         await consumer.ready()
-        await eventually(lambda consumer=consumer: at_least(consumer, "consumer_duplicates_total", 1), 60, "its share")
+        await eventually(partial(at_least, consumer, "consumer_duplicates_total", 1), 60, "its share")
     await consuming.until_equal(events)
     assert (await consuming.until_proven())["unproven"] == []

@@ -3,6 +3,7 @@
 import json
 from collections.abc import AsyncIterator
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 import asyncpg
@@ -109,7 +110,7 @@ async def test_of_two_transactions_that_run_the_one_with_the_higher_id_holds_the
     reached = [await up_to(relay_role) for _ in range(3)]
     assert all(moment is None or moment < occurred_at for moment in reached)
     await high.rollback()
-    assert (await up_to(relay_role), await up_to(relay_role))[1] > occurred_at  # type: ignore[operator]
+    assert (await up_to(relay_role), await up_to(relay_role))[1] > occurred_at
 
 
 async def test_what_is_parked_does_not_hold_the_watermark_but_is_named_as_far_as_there_is_room(
@@ -217,7 +218,7 @@ async def moved(world: World, times: int) -> None:
     query = "SELECT up_to FROM relay.watermark"
     for _ in range(times):
         was = await world.connection.fetchval(query)
-        await eventually(lambda was=was: differs(world, query, was), 20, "the watermark to move")
+        await eventually(partial(differs, world, query, was), 20, "the watermark to move")
 
 
 async def differs(world: World, query: str, was: Any) -> bool:
