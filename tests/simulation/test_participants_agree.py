@@ -1,7 +1,7 @@
 """The participants' databases in memory give the answers of the real ones, whatever commands arrive at both."""
 
 import random
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -9,26 +9,36 @@ import pytest
 import pytest_asyncio
 
 from services.balance import batch as balance_batch
+from services.balance import retention as balance_retention
 from services.balance.api import _charge
 from services.balance.domain import Debit, Refund, UserId
 from services.coupon import batch as coupon_batch
+from services.coupon import retention as coupon_retention
 from services.coupon import store as coupon_store
 from services.coupon.domain import Coupon, CouponId, RedeemCoupon, ReleaseCoupon, ReserveCoupon
 from services.coupon.domain import UserId as CouponUser
 from services.order.settings import Settings
 from services.product import batch as product_batch
+from services.product import retention as product_retention
 from services.product import store as product_store
 from services.product.domain import HoldStock, ProductId, RestoreStock
 from shared.participant import alone
 from shared.postgres import Pool, Session
 from tests.infrastructure.databases import Database
-from tests.infrastructure.services import migrate_service
-from tests.simulation.agreement import Side, compare, in_memory, now
+from tests.infrastructure.services import SCHEMAS, migrate_service
+from tests.simulation.agreement import Side, Work, compare, in_memory, now
 from tests.simulation.memory.participants import BalancesDatabase, CouponsDatabase, ProductsDatabase
 
 BATCHES = 300
+FORGETS_EVERY = 50
 DATABASES = {"product": ProductsDatabase, "coupon": CouponsDatabase, "balance": BalancesDatabase}
 BATCH: dict[str, Any] = {"product": product_batch, "coupon": coupon_batch, "balance": balance_batch}
+
+PRUNE: dict[str, Callable[..., Any]] = {
+    "product": product_retention.prune_gates,
+    "coupon": coupon_retention.prune_gates,
+    "balance": balance_retention.prune_gates,
+}
 
 
 @pytest_asyncio.fixture(params=list(DATABASES))
@@ -56,7 +66,9 @@ async def test_whatever_commands_arrive_come_out_alike(participant: tuple[str, S
                 await _charge(db, UserId("ann"), 9000, None)
 
     await compare(stock_up, real, memory)
-    for _ in range(BATCHES):
+    for number in range(BATCHES):
+        if number % FORGETS_EVERY == FORGETS_EVERY - 1:
+            await compare(_forgetting(name, UUID(int=_order(number // 2).int + 1), memory), real, memory)
         commands = [_command(name, dice) for _ in range(dice.randint(1, 5))]
 
         async def run(side: Side, commands: Sequence[Any] = commands) -> object:
@@ -69,9 +81,27 @@ async def test_whatever_commands_arrive_come_out_alike(participant: tuple[str, S
         await compare(run, real, memory)
 
 
+def _order(number: int) -> UUID:
+    """An order, placed one a millisecond. Young ones: old ones are not applied at once."""
+    return UUID(int=0xFF << 120 | number << 80 | 7 << 76 | 2 << 62)
+
+
+def _forgetting(name: str, up_to: UUID, memory: Side) -> Work:
+    async def work(side: Side) -> object:
+        if side is memory:
+            side.pool._database.raise_horizon_to(up_to)  # type: ignore[attr-defined]
+        else:
+            table = f"{SCHEMAS[name]}.horizon"
+            async with side.pool.connection() as db:
+                await db.execute(f"UPDATE {table} SET pruned_before = $1 WHERE pruned_before < $1", up_to)
+        async with side.pool.transaction() as db:
+            return await PRUNE[name](db, UUID(int=0), 10)
+
+    return work
+
+
 def _command(name: str, dice: random.Random) -> Any:
-    # Young orders: those that look old are not applied at once.
-    order_id: Any = UUID(int=(0xFF << 120) + dice.randint(1, 300))
+    order_id: Any = _order(dice.randint(1, 300))
     undo = dice.random() < 0.3
     if name == "product":
         lines = tuple((ProductId(product), dice.randint(1, 2)) for product in dice.sample(("pen", "ink", "nib"), 2))
