@@ -69,8 +69,9 @@ RETURNING user_id, number, entry_id, kind, amount, counter_account, order_id, at
 -- stored for its order, and whoever else asks for it waits for our commit. One that another session is inserting is
 -- waited for, and is then not new. An account that another session has locked is waited for, and then read and asked
 -- again as that session left it: FOR UPDATE returns the newest row, while its lock keeps it so for the UPDATE, which
--- counts from the row that it finds. A gate pruned after our snapshot could be taken for new: orders placed more than a
--- day ago are left, for no order is past in less than seven.
+-- counts from the row that it finds.
+-- A gate pruned after our snapshot could be taken for new: orders placed more than a day ago are left, for no horizon
+-- is nearer than seven, and so is what the horizon that we see calls past, should a clock have put it nearer.
 WITH opened AS (
     INSERT INTO balances.gates (order_id)
     SELECT order_id FROM unnest($1::uuid[]) AS t (order_id) ORDER BY order_id
@@ -83,7 +84,8 @@ WITH opened AS (
          AS t (order_id, attempt, entry_id, user_id, amount, amount_up_to, place, amount_sum, place_max)
     JOIN balances.accounts AS a USING (user_id)
     WHERE a.balance >= t.amount_sum AND (SELECT count(*) FROM opened) = cardinality($1)
-      AND $1[1] > (SELECT balances.first_id_after(now() - interval '1 day'))
+      AND $1[1] > (SELECT greatest(pruned_before, balances.first_id_after(now() - interval '1 day'))
+                   FROM balances.horizon WHERE the_only)
     ORDER BY a.user_id FOR UPDATE OF a
 ), written_outcomes AS (
     INSERT INTO balances.outcomes (order_id, type, attempt, applied, body)

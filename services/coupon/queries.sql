@@ -77,9 +77,9 @@ WHERE c.coupon_id = t.coupon_id;
 -- Nothing that happens meanwhile can break it. A gate that this statement inserted was nobody's: no outcome can be
 -- stored for its order, and whoever else asks for it waits for our commit. One that another session is inserting is
 -- waited for, and is then not new. A coupon that another session has locked is waited for, and then read and asked
--- again as that session left it: FOR UPDATE returns the newest row, and its lock keeps it so for the UPDATE. A gate
--- pruned after our snapshot could be taken for new: orders placed more than a day ago are left, for no order is past in
--- less than seven.
+-- again as that session left it: FOR UPDATE returns the newest row, and its lock keeps it so for the UPDATE.
+-- A gate pruned after our snapshot could be taken for new: orders placed more than a day ago are left, for no horizon
+-- is nearer than seven, and so is what the horizon that we see calls past, should a clock have put it nearer.
 WITH opened AS (
     INSERT INTO coupons.gates (order_id)
     SELECT order_id FROM unnest($1::uuid[]) AS t (order_id) ORDER BY order_id
@@ -94,7 +94,8 @@ WITH opened AS (
     WHERE c.status = 'AVAILABLE' AND c.user_id = t.user_id AND t.subtotal_amount >= c.min_subtotal
       AND (c.expires_at IS NULL OR c.expires_at > now())
       AND (SELECT count(*) FROM opened) = cardinality($1)
-      AND $1[1] > (SELECT coupons.first_id_after(now() - interval '1 day'))
+      AND $1[1] > (SELECT greatest(pruned_before, coupons.first_id_after(now() - interval '1 day'))
+                   FROM coupons.horizon WHERE the_only)
     ORDER BY c.coupon_id FOR UPDATE OF c
 ), written_outcomes AS (
     INSERT INTO coupons.outcomes (order_id, type, attempt, applied, body)

@@ -80,8 +80,9 @@ WHERE p.product_id = t.product_id;
 -- stored for its order, and whoever else asks for it waits for our commit. One that another session is inserting is
 -- waited for, and is then not new. A product that another session has locked is waited for, and then read and asked
 -- again as that session left it: FOR UPDATE returns the newest row, while its lock keeps it so for the UPDATE, which
--- counts from the row that it finds. A gate pruned after our snapshot could be taken for new: orders placed more than a
--- day ago are left, for no order is past in less than seven.
+-- counts from the row that it finds.
+-- A gate pruned after our snapshot could be taken for new: orders placed more than a day ago are left, for no horizon
+-- is nearer than seven, and so is what the horizon that we see calls past, should a clock have put it nearer.
 WITH opened AS (
     INSERT INTO products.gates (order_id)
     SELECT order_id FROM unnest($1::uuid[]) AS t (order_id) ORDER BY order_id
@@ -92,7 +93,8 @@ WITH opened AS (
          WITH ORDINALITY AS t (order_id, line_count, product_id, quantity, wanted, place)
     JOIN products.products AS p USING (product_id)
     WHERE p.stock >= t.wanted AND (SELECT count(*) FROM opened) = cardinality($1)
-      AND $1[1] > (SELECT products.first_id_after(now() - interval '1 day'))
+      AND $1[1] > (SELECT greatest(pruned_before, products.first_id_after(now() - interval '1 day'))
+                   FROM products.horizon WHERE the_only)
     ORDER BY p.product_id FOR UPDATE OF p
 ), taken AS MATERIALIZED (
     SELECT * FROM (SELECT *, count(*) OVER (PARTITION BY order_id) AS fitting_count FROM fitting) AS t

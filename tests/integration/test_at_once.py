@@ -366,6 +366,20 @@ async def test_an_order_that_looks_old_goes_the_general_way(product: Place) -> N
     assert told.applied
 
 
+async def test_an_order_that_is_past_is_fenced_however_young_it_is(product: Place) -> None:
+    async with product.session.transaction() as db:
+        await product_store.create_product(db, "past", "Kettle", 100, 10)
+        before = await db.fetchval("SELECT pruned_before FROM products.horizon")
+        await db.execute("UPDATE products.horizon SET pruned_before = $1", UUID(int=2**128 - 1))
+    try:
+        (told,) = await product.at_once.run([hold("past", 1)])
+    finally:
+        async with product.session.transaction() as db:
+            await db.execute("UPDATE products.horizon SET pruned_before = $1", before)
+    assert told is not None
+    assert told.body["type"] == "/problems/fenced"
+
+
 async def test_what_is_not_applied_leaves_its_gate_open_and_no_other_trace(product: Place) -> None:
     async with product.session.transaction() as db:
         await product_store.create_product(db, "few", "Kettle", 100, 1)
