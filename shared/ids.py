@@ -7,10 +7,28 @@ from uuid import UUID
 # A subclass of UUID that is made, hashed, printed and sent to Postgres in C.
 from asyncpg.pgproto.pgproto import UUID as FastUUID  # noqa: N811 - it is one
 
+# Asked of the kernel for many ids at once: each call costs more than all the rest of an id.
+POOL_BYTES = 4096
+_pool = bytearray()
+os.register_at_fork(after_in_child=_pool.clear)
+
+
+def _random(count: int) -> bytes:
+    if len(_pool) < count:
+        _pool[:] = os.urandom(POOL_BYTES)
+    taken = bytes(_pool[-count:])
+    del _pool[-count:]
+    return taken
+
+
+def random_hex(count: int) -> str:
+    """Return `count` random bytes as hex digits."""
+    return _random(count).hex()
+
 
 def uuid7() -> UUID:
     """Return a new UUIDv7: 48 bits of Unix milliseconds, 74 random bits."""
-    random = bytearray(os.urandom(16))
+    random = bytearray(_random(16))
     random[:6] = (time.time_ns() // 1_000_000).to_bytes(6, "big")
     random[6] = 0x70 | random[6] & 0x0F  # the version
     random[8] = 0x80 | random[8] & 0x3F  # the variant

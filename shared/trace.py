@@ -1,17 +1,18 @@
 """Request ids and W3C trace context: taken over or made, carried along, answered, logged and passed on."""
 
 import re
-import secrets
 from collections.abc import Mapping, MutableMapping
 from contextvars import ContextVar
-from dataclasses import dataclass
 from typing import Any
+
+from shared.ids import random_hex
+from shared.values import value
 
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 _TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Trace:
     """What ties the log lines, calls and events of one request together."""
 
@@ -37,7 +38,7 @@ def take_over(headers: Mapping[str, str]) -> Trace:
     """Return the caller's trace, with what is missing or malformed made anew."""
     request_id = headers.get("X-Request-Id")
     traceparent = headers.get("traceparent")
-    made = secrets.token_hex(40)
+    made = random_hex(40)
     return Trace(
         request_id if request_id and _REQUEST_ID.fullmatch(request_id) else made[:32],
         traceparent if traceparent and _TRACEPARENT.fullmatch(traceparent) else f"00-{made[32:64]}-{made[64:]}-01",
@@ -50,6 +51,6 @@ def log_fields(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> M
     if trace is not None:
         event.setdefault("request_id", trace.request_id)
         event.setdefault("trace_id", trace.trace_id)
-    for name, value in (subject.get() or {}).items():
-        event.setdefault(name, str(value))
+    for name, what in (subject.get() or {}).items():
+        event.setdefault(name, str(what))
     return event

@@ -1,16 +1,16 @@
 """What a client is told when a saga has ended; the same bytes whether now, later or for a repeated key."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from services.order.domain import Order, OrderId, OrderNotPayable, OrderStatus
 from services.order.saga import Kind
 from shared.http.server import encode
 from shared.refusals import Refusal
+from shared.values import value
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Answer:
     """A final HTTP answer: status, the body's bytes, and where the order is found."""
 

@@ -4,7 +4,6 @@ import asyncio
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 
 import asyncpg
 import structlog
@@ -21,6 +20,7 @@ from shared import trace
 from shared.batcher import Batcher
 from shared.postgres import Pool
 from shared.refusals import Refusal, Unavailable
+from shared.values import value
 
 log = structlog.get_logger()
 
@@ -32,7 +32,7 @@ ROOM_TO_GO_ON = 2
 TURNED_AWAY = Counter("orders_turned_away_total", "Orders that were refused because this process had too many sagas")
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Pending:
     """The saga goes on; `order` is as it was when the saga started."""
 

@@ -1,13 +1,14 @@
 """Orders and their rules: what an order is, how it is priced, and when it may be paid or closed. Pure."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, NewType
 from uuid import UUID
 
 from shared.refusals import Refusal
+from shared.values import value
 
 OrderId = NewType("OrderId", UUID)
 SagaId = NewType("SagaId", UUID)
@@ -69,7 +70,7 @@ class AmountTooLarge(Refusal):
     slug = "amount-too-large"
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Line:
     """Units of one product; name and price (minor units) are unknown until the stock is held."""
 
@@ -94,7 +95,7 @@ class Line:
         }
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Order:
     """An order as stored. Amounts are in minor units of `currency`, None until known."""
 
@@ -161,7 +162,7 @@ def discount(order: Order, discount_amount: int) -> Order:
     return replace(order, discount_amount=discount_amount, total_amount=total)
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Live:
     """An order's live saga: what a second operation on the order runs into."""
 
@@ -169,21 +170,21 @@ class Live:
     kind: str
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Begin:
     """The operation may start; for a closing, `target` is what the order becomes."""
 
     target: OrderStatus | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Attach:
     """The same operation is on its way already; its end is the answer to this one too."""
 
     saga_id: SagaId
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Already:
     """The order is what the operation would have made it."""
 

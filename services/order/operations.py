@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -12,12 +12,13 @@ from services.order.answers import Answer
 from services.order.domain import Line, Order, OrderId, OrderStatus, SagaId
 from services.order.saga import Kind, Saga
 from shared.ids import uuid7
+from shared.values import value
 
 NOT_YET = datetime.min.replace(tzinfo=UTC)
 KeyPlace = tuple[str, str, str]
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class KeyClaim:
     """A client's idempotency key for one operation; `fingerprint` is a SHA-256 of what it was sent with."""
 
@@ -37,7 +38,7 @@ def fingerprint(request: Any) -> bytes:
     return hashlib.sha256(orjson.dumps(request, option=orjson.OPT_SORT_KEYS)).digest()
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Start:
     """An operation that wants to begin.
 
@@ -54,14 +55,14 @@ class Start:
     saga_id: SagaId = field(default_factory=lambda: SagaId(uuid7()))
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Begun:
     """The operation has begun; its saga is ours to run."""
 
     saga: Saga
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Attached:
     """The operation was under way already; the end of that saga is the answer to this one too."""
 

@@ -1,7 +1,6 @@
 """One function per query of queries.sql; each takes a connection, so that its caller owns the transaction."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -14,9 +13,10 @@ from services.order.domain import Line, Live, Order, OrderId, OrderStatus, SagaI
 from services.order.saga import VERSION, Kind, Saga, Status, Transition
 from shared.ids import uuid7
 from shared.postgres import Connection, Row, load_queries
+from shared.values import value
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class End:
     """A transition with all that it writes: the order as it makes it, its JSON (`view`), the saga's log since the
     last one, and the answer if the saga has ended."""

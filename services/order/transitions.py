@@ -5,7 +5,6 @@ has lost: whoever asked for it must read again and act on what is there.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -17,9 +16,10 @@ from services.order.saga import Saga, Transition, moved
 from services.order.store import End
 from shared.http.server import encode
 from shared.postgres import DatabaseClock, Session
+from shared.values import value
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Change:
     """A transition that a runner wants committed, and what its saga did since the last one."""
 
@@ -28,7 +28,7 @@ class Change:
     log: Sequence[dict[str, Any]]
 
 
-@dataclass(frozen=True, slots=True)
+@value(frozen=True, slots=True)
 class Changed:
     """The transition was committed: the order as it is now, and the answer if the saga has ended."""
 

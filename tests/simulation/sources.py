@@ -35,6 +35,7 @@ def virtual_sources(world: World) -> Iterator[None]:
 
     with (
         patch.object(shared.ids, "os", SimpleNamespace(urandom=dice.randbytes)),
+        patch.object(shared.ids, "_pool", bytearray()),
         patch.object(shared.ids, "time", SimpleNamespace(time_ns=nanoseconds)),
         patch.object(services.order.checkout, "time", SimpleNamespace(monotonic=world.loop.time)),
         patch.object(services.order.runner, "random", SimpleNamespace(uniform=dice.uniform)),
