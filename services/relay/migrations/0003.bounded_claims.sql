@@ -4,7 +4,7 @@
 ALTER TABLE relay.shards
     -- Nothing below waits or will: the outbox's partitions below are published for good.
     ADD COLUMN scan_floor bigint NOT NULL DEFAULT 0,
-    -- Where a claim begins to look: the last id that was claimed half a second ago or longer.
+    -- Where a claim begins to look: the last id that was claimed or marked half a second ago or longer.
     ADD COLUMN scan_from bigint NOT NULL DEFAULT 0,
     ADD COLUMN scan_next bigint NOT NULL DEFAULT 0, -- what scan_from will be
     ADD COLUMN scan_moved_at timestamptz NOT NULL DEFAULT '-infinity',
@@ -155,7 +155,7 @@ BEGIN
             sweep_at = v_sweep_at,
             sweep_took = coalesce(v_sweep_took, sweep_took),
             scan_from = CASE WHEN v_now >= v_moved_at + interval '0.5 seconds' THEN scan_next ELSE scan_from END,
-            scan_next = CASE WHEN v_now >= v_moved_at + interval '0.5 seconds' THEN greatest(scan_next, claimed.last)
+            scan_next = CASE WHEN v_now >= v_moved_at + interval '0.5 seconds' THEN greatest(scan_next, claimed.last, v_last)
                         ELSE scan_next END,
             scan_moved_at = CASE WHEN v_now >= v_moved_at + interval '0.5 seconds' THEN v_now ELSE scan_moved_at END
         FROM claimed

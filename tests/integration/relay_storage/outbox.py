@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 
 import asyncpg
@@ -111,6 +111,17 @@ class Outbox:
         """Partition and status of each event, by id."""
         rows = await self.root.fetch("SELECT outbox_id >> 40 AS number, status FROM orders.outbox ORDER BY outbox_id")
         return [(row["number"], row["status"]) for row in rows]
+
+
+@asynccontextmanager
+async def connected(root: str, *, relay: str, order: str) -> AsyncIterator[Outbox]:
+    """Connections with each of these addresses."""
+    async with AsyncExitStack() as stack:
+        connections: dict[str, asyncpg.Connection] = {}
+        for name, url in {"root": root, "relay": relay, "order": order}.items():
+            connections[name] = await asyncpg.connect(url)
+            stack.push_async_callback(connections[name].close)
+        yield Outbox(order, connections["root"], connections["relay"], connections["order"])
 
 
 def ids(events: Sequence[OutboxEvent]) -> list[str]:

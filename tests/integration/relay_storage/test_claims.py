@@ -154,6 +154,16 @@ async def test_an_idle_shard_is_woken_for_an_event_that_claims_have_passed_by(ou
     assert await store.shards_with_pending(outbox.relay, [SHARD]) == [SHARD]
 
 
+async def test_claims_pass_by_what_was_published_also_when_every_other_one_finds_nothing(outbox: Outbox) -> None:
+    last = 0
+    for _ in range(4):
+        (last,) = await outbox.write(event())
+        assert len(await outbox.cycle()) == 1
+        await outbox.root.execute("UPDATE relay.shards SET scan_moved_at = '-infinity'")
+        assert await outbox.cycle() == []
+    assert await outbox.root.fetchval("SELECT scan_next FROM relay.shards WHERE shard = $1", SHARD) == last
+
+
 async def test_a_sweep_that_takes_long_is_seldom_made(outbox: Outbox) -> None:
     await outbox.write(event())
     await outbox.publish()

@@ -13,7 +13,7 @@ from shared.migrations import migrate
 from tests.infrastructure.databases import Database
 from tests.infrastructure.services import SERVICES_FOLDER
 from tests.integration.relay.world import INSERT, Event, order_in
-from tests.integration.relay_storage.outbox import LEASE_SECONDS, SHARD, Outbox, ids, ids_of
+from tests.integration.relay_storage.outbox import LEASE_SECONDS, SHARD, Outbox, connected, ids, ids_of
 
 OWNERS = {"order": ("orders", "order_service"), "relay": ("relay", "relay_service")}
 BEFORE = {"order": "0004", "relay": "0002"}
@@ -47,12 +47,9 @@ class Deployment:
     @asynccontextmanager
     async def connected(self) -> AsyncIterator[Outbox]:
         """Connections as both services have them."""
-        connections = [await asyncpg.connect(url) for url in (self._database.url, self.url("relay"), self.url("order"))]
-        try:
-            yield Outbox(self.url("order"), *connections)
-        finally:
-            for connection in connections:
-                await connection.close()
+        urls = {"relay": self.url("relay"), "order": self.url("order")}
+        async with connected(self._database.url, **urls) as outbox:
+            yield outbox
 
 
 @pytest.fixture(params=[True, False], ids=["a role each", "one superuser"])

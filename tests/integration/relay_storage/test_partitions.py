@@ -6,6 +6,7 @@ import time
 import asyncpg
 import pytest
 
+from services.order import store as order_store
 from services.relay import metrics, store
 from services.relay.cleaner import clean
 from tests.integration.relay.world import Event, order_in
@@ -214,6 +215,32 @@ async def test_the_record_of_partitions_does_not_grow(outbox: Outbox) -> None:
     # The last one dropped, the one that is filled, the next one.
     rows = await outbox.root.fetch("SELECT partition, dropped_at FROM orders.outbox_partitions ORDER BY partition")
     assert [(row["partition"], row["dropped_at"] is not None) for row in rows] == [(4, True), (5, False), (6, False)]
+
+
+async def test_only_orders_older_than_what_was_dropped_may_lack_events(outbox: Outbox) -> None:
+    async def placed() -> Event:
+        told = event()
+        await outbox.order.execute(
+            "INSERT INTO orders.orders (order_id, user_id, status, lines, currency) "
+            "VALUES ($1, 'u', 'PLACING', '[]', 'KRW')",
+            told.order_id,
+        )
+        await outbox.write(told)
+        return told
+
+    async def forgotten(told: Event) -> bool:
+        row = await outbox.order.fetchrow(order_store.SQL["get_order_to_audit"], told.order_id)
+        assert row is not None
+        return bool(row["forgotten"])
+
+    old = await placed()
+    await outbox.rotate()
+    young = await placed()
+    await outbox.publish()
+    assert not await forgotten(old)
+    await clean(outbox.relay, HOUR, 0)
+    assert await outbox.statuses() == [(1, "SENT")]
+    assert (await forgotten(old), await forgotten(young)) == (True, False)
 
 
 async def test_the_relay_may_not_drop_or_attach_anything_by_itself(outbox: Outbox) -> None:

@@ -126,6 +126,17 @@ def test_each_history_has_its_events(order: Order, events: list[str]) -> None:
     assert len(list(compare_events(replace(order, event_sequence=len(events) + 1), numbered))) == 1
 
 
+def test_of_a_forgotten_age_events_may_be_gone_but_none_may_be_wrong() -> None:
+    order = replace(an_order(OrderStatus.REFUNDED, expires_at=LATER), event_sequence=3)
+    history = [f"1 {PLACED}", f"2 {PAID}", "3 order.refunded.v1"]
+    for stored in ([], history[2:], history[1:], history, [history[0], history[2]]):
+        assert list(compare_events(order, stored, forgotten=True)) == []
+    for wrong in ([f"1 {PAID}"], [*history, "4 order.paid.v1"], [history[2], history[1]], [history[2], history[2]]):
+        (finding,) = compare_events(order, wrong, forgotten=True)
+        assert (finding.kind, finding.due, finding.found) == (Kind.EVENTS, history, wrong)
+    assert len(list(compare_events(replace(order, event_sequence=2), history, forgotten=True))) == 1
+
+
 @pytest.mark.parametrize("status", OrderStatus)
 def test_an_order_that_only_a_saga_could_bring_on_is_stranded_without_one(status: OrderStatus) -> None:
     passing = status in (OrderStatus.PLACING, OrderStatus.PAYING)
