@@ -1,6 +1,6 @@
 # Every habit of this project; `make help` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help run watch-events consume audit schemas faults simulate mutants races bench-history bench-overload bench bench-quick bench-profile bench-relay test test-unit test-integration test-system check format lock clean environment environment-dev environment-profile environment-dbos
+.PHONY: help run watch-events consume audit schemas faults relay-faults simulate mutants races bench-history bench-overload bench bench-quick bench-profile bench-relay bench-outbox test test-unit test-integration test-system check format lock clean environment environment-dev environment-profile environment-dbos
 
 # The first Python that is new enough; name another one with `make PYTHON=/path/to/python ...`.
 PYTHON ?= $(or $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
@@ -47,6 +47,10 @@ test-system: environment-dev ## run the tests that start the services as process
 faults: environment-dev ## shop while everything fails; SECONDS=300, SEED=… to repeat a run
 	@FAULTS_SECONDS=$(or $(SECONDS),300) FAULTS_SEED=$(SEED) $(PYTEST) -s tests/faults/test_faults.py
 
+relay-faults: environment-dev ## 100,000 events while relays and broker are killed 50 times; EVENTS=…, STRIKES=…, SEED=…
+	@RELAY_FAULTS_EVENTS=$(or $(EVENTS),100000) RELAY_FAULTS_STRIKES=$(or $(STRIKES),50) FAULTS_SEED=$(SEED) \
+	  $(PYTEST) -s tests/faults/test_relay_faults.py
+
 simulate: environment-dev ## simulate a million steps of faults; STEPS=…, SEED=… to replay one history
 	@.venv-dev/bin/python -m tests.simulation $(if $(SEED),--seed $(SEED)) $(if $(STEPS),--steps $(STEPS))
 
@@ -71,6 +75,12 @@ lock: environment-dev ## solve every requirements.in again; UPGRADE=1 takes newe
 	@for folder in deploy/local deploy/consumer $(SERVICES:%=services/%); do \
 	  echo $$folder && $(LOCK) --constraints tests/requirements.lock $$folder/requirements.in \
 	    --output-file $$folder/requirements.lock || exit 1; done
+	@for folder in profiler peer_program; do \
+	  $(LOCK) tests/bench/checkout/$$folder/requirements.in \
+	    --output-file tests/bench/checkout/$$folder/requirements.lock || exit 1; done
+
+bench-outbox: environment-dev ## whether the outbox grows, or claims slow down, by a million published events; ARGS="--only held"
+	@exec .venv-dev/bin/python -m tests.bench.outbox $(ARGS)
 
 bench-relay: environment-dev ## how fast the relay is beside a plain loop, against a real broker; run it alone
 	@exec .venv-dev/bin/python -m tests.bench.relay $(if $(ONLY),--only $(ONLY))

@@ -7,8 +7,8 @@ import signal
 import subprocess
 import sys
 from collections import defaultdict
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 
 import asyncpg
 import pytest
@@ -53,9 +53,30 @@ class Replica:
     def wake(self) -> None:
         self._process.send_signal(signal.SIGCONT)
 
+    def kill(self) -> None:
+        """End it at once, if it lives, and see it gone."""
+        self._process.kill()
+        self._process.wait()
+
     async def end(self, how: signal.Signals) -> int:
         self._process.send_signal(how)
         return await asyncio.to_thread(self._process.wait, 20)
+
+
+@contextmanager
+def replicas(world: World, reaper: Reaper) -> Iterator[Callable[[], Replica]]:
+    """Starts replicas; none of them outlives the test, to publish another's events to this one's topic."""
+    started: list[Replica] = []
+
+    def start() -> Replica:
+        started.append(Replica.start(world, reaper))
+        return started[-1]
+
+    try:
+        yield start
+    finally:
+        for replica in started:
+            replica.kill()
 
 
 @asynccontextmanager
@@ -150,7 +171,7 @@ async def test_killed_replicas_lose_and_repeat_nothing(real_world: World, migrat
     assert [await replica.end(signal.SIGTERM) for replica in replicas] == [0, 0]
 
 
-async def progress(world: World, count: int) -> None:
+async def progress(world: World, count: int, seconds: float = 20) -> None:
     """Wait until that many more events are SENT, or all there are for the moment."""
     goal = (await world.statuses()).get("SENT", 0) + count
 
@@ -158,7 +179,7 @@ async def progress(world: World, count: int) -> None:
         statuses = await world.statuses()
         return statuses.get("SENT", 0) >= goal or statuses.get("PENDING", 0) == 0
 
-    await eventually(there, 20, f"{goal} events SENT")
+    await eventually(there, seconds, f"{goal} events SENT")
 
 
 async def test_a_replica_that_was_paused_past_its_lease_does_no_harm(

@@ -26,7 +26,7 @@ from shared.ids import uuid7
 from tests.infrastructure.reaper import Reaper
 from tests.infrastructure.waiting import eventually
 from tests.integration.relay.operators import SUE, command, operating, removed
-from tests.integration.relay.test_competition import Replica
+from tests.integration.relay.test_competition import replicas
 from tests.integration.relay.world import Event, World, expected, header, identity, order_in, write
 
 LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
@@ -165,13 +165,14 @@ async def test_a_replay_survives_the_death_of_its_relay(
     monkeypatch.setattr(replay, "STEP_EVENTS", 20)
     monkeypatch.setenv("RELAY_KAFKA_TIMEOUT_SECONDS", "1")
     monkeypatch.setenv("RELAY_REPLAY_EVENTS_PER_SECOND", "20")
-    victim = Replica.start(world, reaper)
 
     async def begun() -> bool:
         return bool(await world.connection.fetchval("SELECT events > 0 OR position > 0 FROM relay.replays"))
 
-    await eventually(begun, 30, "a replay under way")
-    await victim.end(signal.SIGKILL)
+    with replicas(world, reaper) as start_replica:
+        victim = start_replica()
+        await eventually(begun, 30, "a replay under way")
+        await victim.end(signal.SIGKILL)
     # As if it had died between publishing its step and noting it.
     await world.connection.execute("UPDATE relay.replays SET position = 30, events = 30, state = 'RUNNING'")
     async with world.relay(kafka_timeout_seconds=1.0):

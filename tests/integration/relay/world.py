@@ -184,12 +184,12 @@ class World:
 
         await eventually(marked, seconds, f"{count} events marked SENT")
 
-    async def until_held(self, replica: str | None = None) -> None:
+    async def until_held(self, replica: str | None = None, seconds: float = PATIENCE_SECONDS) -> None:
         """Wait until all shards have been taken over, by `replica` if one is named."""
         query = """
             SELECT bool_and(declared AND holder IS NOT NULL AND ($1::text IS NULL OR holder = $1)) FROM relay.shards
         """
-        await eventually(lambda: self.connection.fetchval(query, replica), PATIENCE_SECONDS, "a holder of every shard")
+        await eventually(lambda: self.connection.fetchval(query, replica), seconds, "a holder of every shard")
 
     async def positions(self) -> dict[int, int]:
         """The last number committed to Kafka, by shard."""
