@@ -1,6 +1,7 @@
 """What a participant applies in one statement comes out as its rules decide it, also beside other sessions."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -393,3 +394,26 @@ async def test_what_is_not_applied_leaves_its_gate_open_and_no_other_trace(produ
         assert [(row["closed"], row["type"]) for row in told] == [(False, None)]
         assert await product_store.read_holds(db, [short.order_id]) == {}
         assert await db.fetchval("SELECT stock FROM products.products WHERE product_id = 'plenty'") == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "query", "index"),
+    [
+        ("product", "hold_at_once", "products_pkey"),
+        ("coupon", "use_at_once", "coupons_by_user"),
+        ("balance", "debit_at_once", "accounts_pkey"),
+    ],
+)
+async def test_a_plan_made_while_nothing_is_there_finds_by_key_what_comes_to_be_there(
+    create_database: Callable[..., Database], name: str, query: str, index: str
+) -> None:
+    async with AsyncExitStack() as stack:
+        place = await open_place(stack, name, create_database())
+        sql = import_module(f"services.{name}.store").SQL[query]
+        async with place.session.statement() as db:
+            await db.execute(f"PREPARE at_once AS {sql}")
+            arguments = ", ".join(["'{}'"] * len(set(re.findall(r"\$\d+", sql))))
+            plan = "\n".join(row[0] for row in await db.fetch(f"EXPLAIN EXECUTE at_once ({arguments})"))
+    assert re.search(rf"Index Scan using {index} on \w+ \w+ .*\n +Index Cond: \(.*_id = t_", plan), plan
+    assert "Seq Scan" not in plan
+    assert "Bitmap" not in plan
