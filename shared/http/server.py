@@ -7,7 +7,7 @@ import socket
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import cache
-from typing import Any
+from typing import Any, cast
 
 import orjson
 import structlog
@@ -228,16 +228,16 @@ class _TurnedAway(asyncio.Protocol):
     """A connection too many: told so, and closed, before anything is read from it."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.WriteTransport)
         TURNED_AWAY.inc()
+        writing = cast("asyncio.WriteTransport", transport)  # uvloop's is none by its class
         detail = "Too many connections are open."
         body = problems.encode(503, Unavailable.slug, problems.UNAVAILABLE, detail, "")
         head = (
             "HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nConnection: close\r\n"
             f"Content-Type: {problems.CONTENT_TYPE}\r\nContent-Length: {len(body)}\r\n\r\n"
         )
-        transport.write(head.encode() + body)
-        transport.close()
+        writing.write(head.encode() + body)
+        writing.close()
 
 
 class _Connection(RequestHandler):

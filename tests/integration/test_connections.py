@@ -4,6 +4,7 @@ import asyncio
 
 import orjson
 import pytest
+import uvloop
 from prometheus_client import REGISTRY
 
 from shared.http import server
@@ -14,10 +15,13 @@ from tests.infrastructure.waiting import eventually
 ASK = b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"
 
 
-async def test_a_connection_too_many_is_answered_503_and_closed(
-    database: Database, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async with serving("product", migrate_service("product", database)) as client:
+def test_a_connection_too_many_is_answered_503_and_closed(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    # On the event loop that services run on: its transports are not asyncio's.
+    uvloop.run(one_too_many(migrate_service("product", database), monkeypatch))
+
+
+async def one_too_many(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with serving("product", url) as client:
         port = int(client.url.rpartition(":")[2])
 
         async def ask() -> bytes:

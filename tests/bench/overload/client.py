@@ -8,6 +8,7 @@ import json
 import random
 import sys
 from dataclasses import dataclass, field
+from typing import cast
 from urllib.parse import urlsplit
 
 import uvloop
@@ -46,10 +47,9 @@ class Customer(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Send what has waited for the connection."""
-        assert isinstance(transport, asyncio.WriteTransport)
-        self._transport = transport
+        self._transport = cast("asyncio.WriteTransport", transport)  # uvloop's is none by its class
         if self._waiting is not None:
-            transport.write(self._waiting)
+            self._transport.write(self._waiting)
 
     def ask(self, request: bytes) -> None:
         """Send a request, now or when there is a connection."""
