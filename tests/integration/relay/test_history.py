@@ -4,6 +4,7 @@ import asyncio
 import base64
 import hashlib
 import json
+import re
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -12,6 +13,7 @@ from uuid import UUID
 import aiohttp
 import pytest
 
+from services.relay import store
 from services.relay.__main__ import serve
 from shared.ids import uuid7
 from tests.contract.checking import CheckedClient
@@ -220,6 +222,43 @@ async def test_the_events_of_a_bucket_are_listed_without_their_data(world: World
     items = await relay.all_items("/v1/events", shard=2, bucket=told(MINUTE), limit=3)
     assert [UUID(one["event_id"]) for one in items] == sorted(event.event_id for event in events)
     assert all("data" not in one and one["sha256"] for one in items)
+
+
+async def test_a_minute_is_found_by_the_summary_of_its_pages_and_not_by_reading_all_events(world: World) -> None:
+    await world.connection.execute("""
+        INSERT INTO orders.outbox (event_id, order_id, sequence, type, payload, occurred_at, status, sent_at)
+        SELECT gen_random_uuid(), gen_random_uuid(), 1, 'order.paid.v1', decode(repeat('ab', 500), 'hex'),
+               now() - interval '5 hours' + n * interval '1 second', 'SENT', now()
+        FROM generate_series(1, 15000) AS n
+    """)
+    await world.connection.execute("VACUUM ANALYZE orders.outbox")
+    rows = await world.connection.fetch(
+        "EXPLAIN (ANALYZE, FORMAT TEXT) " + store.SQL["digest"].replace("$3::smallint", "NULL::smallint"),
+        NOW - timedelta(hours=2),
+        NOW - timedelta(hours=2) + timedelta(minutes=1),
+    )
+    plan = "\n".join(row[0] for row in rows)
+    assert "occurred" in plan.split("Bitmap Index Scan on ")[1].splitlines()[0], plan
+    removed = re.findall(r"Rows Removed by (?:Index Recheck|Filter): (\d+)", plan)
+    assert sum(map(int, removed)) < 2000, plan
+
+
+async def test_a_minute_in_which_the_outbox_got_its_next_partition_is_whole(world: World, relay: Client) -> None:
+    events = [Event(order_in(1), 1) for _ in range(4)]
+    await write(world, events[:2])
+    for _ in range(3):
+        await world.connection.execute("SELECT orders.rotate_outbox(0)")
+    await write(world, events[2:])
+    partitions = "SELECT count(DISTINCT outbox_id >> 40) FROM orders.outbox"
+    assert await world.connection.fetchval(partitions) == 2
+    (found,) = await digests(relay, shard=1)
+    assert (found["count"], found["hash"]) == (4, digest_of(events))
+    order = uuid7()
+    await write(world, [Event(order, 1)])
+    for _ in range(3):
+        await world.connection.execute("SELECT orders.rotate_outbox(0)")
+    await write(world, [Event(order, 2)])
+    assert [one["sequence"] for one in (await relay.get("/v1/events", order_id=order))["items"]] == [1, 2]
 
 
 MINUTE_TEXT, ORDER = "2026-01-05T09:30:00Z", "019a0c1e-7d52-7c3a-9b1f-2f4e8a6d0c12"
