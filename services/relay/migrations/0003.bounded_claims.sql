@@ -60,6 +60,7 @@ SET work_mem = '64MB' -- a batch is kept twice on its way out, and should not to
 AS $$
 #variable_conflict use_column
 DECLARE
+    v_place tid;
     v_outbox_ids bigint[];
     v_first bigint;
     v_last bigint;
@@ -73,8 +74,8 @@ DECLARE
     v_sweep_took interval;
     v_any_parked boolean;
 BEGIN
-    SELECT outbox_ids, scan_floor, greatest(scan_floor, scan_from), scan_moved_at, sweep_at
-    INTO v_outbox_ids, v_floor, v_from, v_moved_at, v_sweep_at
+    SELECT ctid, outbox_ids, scan_floor, greatest(scan_floor, scan_from), scan_moved_at, sweep_at
+    INTO v_place, v_outbox_ids, v_floor, v_from, v_moved_at, v_sweep_at
     FROM relay.shards
     WHERE shard = p_shard AND epoch = p_epoch AND batch_number = p_batch_number
     FOR UPDATE;
@@ -159,7 +160,9 @@ BEGIN
                         ELSE scan_next END,
             scan_moved_at = CASE WHEN v_now >= v_moved_at + interval '0.5 seconds' THEN v_now ELSE scan_moved_at END
         FROM claimed
-        WHERE shard = p_shard
+        -- Locked above, so it is still there. To look for it again would be to pass its earlier versions once more, of
+        -- which each cycle leaves one.
+        WHERE shards.ctid = v_place
     )
     -- In the order in which it was kept. Sorting it once more would cost as much as the claim.
     SELECT outbox_id, event_id::text, order_id::text, sequence, type, payload, traceparent, occurred_at FROM batch;

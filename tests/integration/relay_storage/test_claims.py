@@ -1,9 +1,12 @@
 """Claims begin near the end of what was published, and still find everything, each order in sequence."""
 
+import asyncio
+
 import asyncpg
 import pytest
 
 from services.relay import store
+from tests.infrastructure.waiting import eventually
 from tests.integration.relay.world import Event, order_in
 from tests.integration.relay_storage.outbox import SHARD, Outbox, ids, ids_of
 
@@ -162,6 +165,25 @@ async def test_claims_pass_by_what_was_published_also_when_every_other_one_finds
         await outbox.root.execute("UPDATE relay.shards SET scan_moved_at = '-infinity'")
         assert await outbox.cycle() == []
     assert await outbox.root.fetchval("SELECT scan_next FROM relay.shards WHERE shard = $1", SHARD) == last
+
+
+async def test_a_cycle_that_had_to_wait_for_its_shard_s_row_keeps_what_it_claims(outbox: Outbox) -> None:
+    told = event()
+    await outbox.write(told)
+    await outbox.take()
+    transaction = outbox.root.transaction()
+    await transaction.start()
+    for _ in range(2):  # two versions on, and one that was only locked
+        await outbox.root.execute("UPDATE relay.shards SET scan_floor = 0")
+    waiting = asyncio.create_task(outbox.cycle())
+    blocked = "SELECT pid FROM pg_locks WHERE NOT granted AND pid = $1"
+    pid = outbox.relay.get_server_pid()
+    await eventually(lambda: outbox.order.fetch(blocked, pid), 10, "the cycle that waits")
+    await transaction.commit()
+    assert ids(await waiting) == ids_of(told)
+    assert await outbox.root.fetchval("SELECT outbox_ids FROM relay.shards WHERE shard = $1", SHARD) == [1]
+    await outbox.cycle()
+    assert await outbox.statuses() == [(0, "SENT")]
 
 
 async def test_a_sweep_that_takes_long_is_seldom_made(outbox: Outbox) -> None:
