@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from tests.bench.checkout.statements import Statement, squeezed
+from tests.bench.checkout.statements import Statement, form
 
 OTHER: Final = "the checkout itself"
 # By the tables that a plan's nodes and triggers touch. The first that matches.
@@ -68,7 +68,7 @@ def sql_purposes(statements: Sequence[Statement], sampled: Mapping[str, Mapping[
     A function's statements count instead of the call, as far as they make up its time. What checks a foreign key is
     in the time of the statement that set it off already.
     """
-    shares = {squeezed(text): purposes for text, purposes in sampled.items()}
+    shares = {form(text): purposes for text, purposes in sampled.items()}
     sums: dict[str, float] = {}
     for service in {statement.service for statement in statements}:
         own = [statement for statement in statements if statement.service == service and not _checks_key(statement)]
@@ -79,7 +79,7 @@ def sql_purposes(statements: Sequence[Statement], sampled: Mapping[str, Mapping[
                 counted = min(within, milliseconds)
                 within -= counted
                 milliseconds -= counted
-            of_text = shares.get(squeezed(statement.query), {OTHER: 1.0})
+            of_text = shares.get(form(statement.query), {OTHER: 1.0})
             whole = of_service(service)
             for purpose, share in ({whole: 1.0} if whole else of_text).items():
                 sums[purpose] = sums.get(purpose, 0.0) + share * milliseconds

@@ -18,6 +18,7 @@ READ = """
     WHERE r.rolname LIKE '%\\_service'
     GROUP BY 1, 2, 3
 """
+_CONSTANT = re.compile(r"'(?:[^']|'')*'|\$\d+|\b\d+(?:\.\d+)?\b|\b(?:true|false|null)\b", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,26 +54,20 @@ def read(url: str) -> list[Statement]:
 
 
 def names() -> Mapping[str, str]:
-    """The name of every query of the product, by its text."""
-    found = {}
-    for path in sorted((REPOSITORY / "services").glob("*/queries.sql")):
-        for name, text in load_queries(path).items():
-            found[squeezed(text)] = name
-    return found
+    """The name of every query of the product, by its form."""
+    paths = sorted((REPOSITORY / "services").glob("*/queries.sql"))
+    return {form(text): name for path in paths for name, text in load_queries(path).items()}
 
 
-def squeezed(query: str) -> str:
-    """A query's text without comments, on one line."""
-    return " ".join(re.sub(r"--[^\n]*", "", query).split()).rstrip(";")
+def form(query: str) -> str:
+    """A query's text on one line, without comments and constants, which Postgres' statistics replace by parameters."""
+    text = " ".join(re.sub(r"--[^\n]*", "", query).split()).rstrip(";")
+    return _CONSTANT.sub("?", text)
 
 
 def label(query: str, known: Mapping[str, str]) -> str:
-    """The name of a query in queries.sql, else how it begins. Constants come back from Postgres as $n."""
-    text = squeezed(query)
-    if text in known:
-        return known[text]
-    pattern = re.compile(re.sub(r"\\\$\d+", r".+?", re.escape(text)) + "$")
-    return next((name for whole, name in known.items() if pattern.match(whole)), text[:60])
+    """The name of a query in queries.sql, else how it begins."""
+    return known.get(form(query), " ".join(query.split())[:60])
 
 
 def round_trips(statements: Sequence[Statement]) -> Mapping[str, int]:

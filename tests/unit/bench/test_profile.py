@@ -9,7 +9,7 @@ import pytest
 from tests.bench.checkout import plans
 from tests.bench.checkout.purposes import OTHER, of_relation, of_stack, sql_purposes
 from tests.bench.checkout.stacks import Stacks, load_speedscope
-from tests.bench.checkout.statements import Statement, label, round_trips
+from tests.bench.checkout.statements import Statement, form, label, round_trips
 
 
 def statement(service: str, query: str, milliseconds: float = 10.0, *, toplevel: bool = True) -> Statement:
@@ -78,6 +78,12 @@ def test_statements_count_by_the_shares_of_their_plans() -> None:
     assert found == {OTHER: 5.0, "saga record": 5.0}
 
 
+def test_a_plan_belongs_to_its_statement_though_postgres_replaced_the_constants_of_one() -> None:
+    counted = statement("product", "INSERT INTO products.holds SELECT $1, $2, $3 WHERE $4")
+    logged = "INSERT INTO products.holds SELECT $1, 'HELD', 1 WHERE true"
+    assert sql_purposes([counted], {logged: {"fences": 1.0}}) == {"fences": 10.0}
+
+
 def test_what_a_function_runs_counts_instead_of_its_call() -> None:
     call = statement("product", "SELECT products.decide($1)", 10.0)
     inner = statement("product", "INSERT INTO products.gates", 4.0, toplevel=False)
@@ -100,7 +106,7 @@ def test_a_call_of_a_function_is_one_round_trip() -> None:
 
 
 def test_a_query_is_named_though_postgres_replaced_its_constants() -> None:
-    known = {"SELECT * FROM orders.orders WHERE status = 'PAID'": "list_paid"}
+    known = {form("SELECT * FROM orders.orders WHERE status = 'PAID'"): "list_paid"}
     assert label("SELECT * FROM orders.orders\n WHERE status = $1", known) == "list_paid"
     assert label("VACUUM", known) == "VACUUM"
 
