@@ -63,7 +63,7 @@ ON CONFLICT (currency) DO UPDATE SET
 -- name: unsettle_buckets
 UPDATE platform.buckets AS b SET state = 'STALE'
 FROM (SELECT DISTINCT * FROM unnest($1::timestamptz[], $2::smallint[])) AS t (bucket, shard)
-WHERE b.bucket = t.bucket AND b.shard = t.shard AND b.state = 'EQUAL';
+WHERE b.bucket = t.bucket AND b.shard = t.shard AND b.state <> 'STALE';
 
 -- name: insert_dead_letters
 INSERT INTO platform.dead_letters (topic, partition, record_offset, headers, value, order_id, sequence, reason)

@@ -15,7 +15,7 @@ from psycopg import sql
 from tests.infrastructure.postgres import packaged_binaries
 
 ROLES_SQL = Path(__file__).parents[2] / "deploy" / "sql" / "roles.sql"
-ROLES = ["order_service", "product_service", "coupon_service", "balance_service", "relay_service"]
+ROLES = ["order_service", "product_service", "coupon_service", "balance_service", "relay_service", "platform_consumer"]
 PASSWORD = "secret"
 
 

@@ -36,7 +36,8 @@ async def beside(
 ) -> AsyncIterator[Platform]:
     connection = await asyncpg.connect(stack.database.url)
     world = World(stack.database.url, stack.kafka, "orders.v1", connection, real_broker=False)
-    async with platform(create_database(roles=False), world, stack.url("relay"), tmp_path, reaper) as there:
+    database = Database(create_database().as_role("platform_consumer"))
+    async with platform(database, world, stack.url("relay"), tmp_path, reaper) as there:
         yield there
     await connection.close()
 

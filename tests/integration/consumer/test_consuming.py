@@ -189,6 +189,65 @@ async def test_a_gap_is_fetched_and_what_was_given_up_is_passed_over(
     assert (body["unproven"], body["repaired"]) == ([], [])
 
 
+async def test_a_minute_with_a_parked_event_stays_open_until_an_operator_has_acted(
+    consuming: Platform, world: World, source: random.Random
+) -> None:
+    (published,), (parked,) = an_order(source, ("paid",)), an_order(source, ("paid",))
+    await publish(world, [published], timedelta(minutes=20))
+    await parked.insert(world.connection)
+    await world.connection.execute(
+        "UPDATE orders.outbox SET status = 'PARKED', parked_at = now(), parked_reason = 'x' WHERE event_id = $1",
+        parked.event_id,
+    )
+    consumer = consuming.start()
+    await consuming.until_equal([published])
+    await consumer.ready()
+
+    async def is_open() -> Any:
+        body = (await consumer.call("GET", "/v1/completeness")).body
+        return body if body["unproven"] and body["compared_up_to"] else None
+
+    body = await eventually(is_open, 30, "a minute that is open")
+    (bucket,) = body["unproven"]
+    assert (bucket["state"], bucket["shard"]) == ("OPEN", parked.order_id.int & 3)
+    assert body["proven_up_to"] == bucket["bucket"] < body["compared_up_to"]
+    assert (body["parked_count"], body["parked"]) == (1, [{"order_id": str(parked.order_id), "sequence": 1}])
+    await world.connection.execute("""
+        UPDATE orders.outbox SET status = 'PENDING', parked_at = NULL, parked_reason = NULL WHERE status = 'PARKED'
+    """)
+    await consuming.until_equal([published, parked])
+    body = await consuming.until_proven()
+    assert (body["unproven"], body["repaired"]) == ([], [])
+
+
+async def test_a_minute_that_gets_an_event_after_it_was_found_equal_is_compared_again(
+    consuming: Platform, world: World, source: random.Random
+) -> None:
+    (early,), (late,) = an_order(source, ("paid",)), an_order(source, ("paid",))
+    await publish(world, [early])
+    consuming.start()
+    await consuming.until_equal([early])
+    await consuming.until_proven()
+    compared = "SELECT bool_and(state = 'EQUAL'), max(compared_at) FROM platform.buckets"
+    before = await consuming.connection.fetchrow(compared)
+    await publish(world, [late])  # as after a failover to a server whose clock is behind
+    await consuming.until_equal([early, late])
+
+    async def again() -> bool:
+        after = await consuming.connection.fetchrow(compared)
+        assert before is not None
+        assert after is not None
+        return bool(before[0] and after[0] and after[1] > before[1])
+
+    await eventually(again, 40, "another comparison that finds it equal")
+    query = "SELECT state FROM platform.buckets WHERE bucket = $1 AND shard = $2"
+    bucket = await consuming.connection.fetchval(
+        "SELECT date_trunc('minute', occurred_at) FROM platform.inbox WHERE event_id = $1", late.event_id
+    )
+    assert await consuming.connection.fetchval(query, bucket, late.order_id.int & 3) == "EQUAL"
+    assert (await consuming.until_proven())["unproven"] == []
+
+
 async def test_a_type_that_it_does_not_know_is_kept_and_counts_in_the_digest(
     consuming: Platform, world: World, source: random.Random
 ) -> None:
