@@ -145,10 +145,12 @@ class Faults:
 
     async def _pause_relay(self) -> None:
         """Past its lease, so that the other one has its shards when it wakes."""
+        query = "SELECT count(DISTINCT holder) = $1 FROM relay.shards WHERE lease_expires_at > now()"
+        await eventually(lambda: self.world.connection.fetchval(query, REPLICAS), 60, "shards held by each replica")
         victim, before = self.chance.choice(self.replicas), await epochs(self.world)
         victim.pause()
         try:
-            await until_epochs(self.world, before + 1)
+            await until_epochs(self.world, before + 1, seconds=60)
         finally:
             victim.wake()
         self.hits["relay paused"] += 1

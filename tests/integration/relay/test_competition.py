@@ -206,11 +206,11 @@ async def epochs(world: World) -> int:
     return int(await world.connection.fetchval("SELECT sum(epoch) FROM relay.shards"))
 
 
-async def until_epochs(world: World, goal: int) -> None:
+async def until_epochs(world: World, goal: int, seconds: float = 20) -> None:
     async def there() -> bool:
         return await epochs(world) >= goal
 
-    await eventually(there, 20, "take-overs")
+    await eventually(there, seconds, "take-overs")
 
 
 @pytest.mark.parametrize("transactions", [True, False])

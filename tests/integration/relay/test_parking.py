@@ -7,6 +7,7 @@ import asyncpg
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
+from services.relay import metrics
 from shared.ids import uuid7
 from tests.infrastructure.waiting import eventually
 from tests.integration.relay.world import Event, World, expected, identity, order_in, write
@@ -16,12 +17,12 @@ TOO_LARGE = b"x" * 50_000
 
 
 @asynccontextmanager
-async def narrow_topic(world: World) -> AsyncIterator[None]:
+async def narrow_topic(world: World, bytes_max: int = TOPIC_BYTES_MAX) -> AsyncIterator[None]:
     """The world's topic, declared by somebody who allows small records only."""
     admin = AIOKafkaAdminClient(bootstrap_servers=world.kafka)
     await admin.start()
     try:
-        limit = {"max.message.bytes": str(TOPIC_BYTES_MAX)}
+        limit = {"max.message.bytes": str(bytes_max)}
         await admin.create_topics([NewTopic(world.topic, 4, 1, topic_configs=limit)])
         yield
     finally:
@@ -95,3 +96,22 @@ async def test_a_batch_that_is_too_large_only_as_a_whole_goes_out_in_parts(real_
 async def test_an_event_too_large_for_any_topic_is_refused_when_it_is_written(world: World) -> None:
     with pytest.raises(asyncpg.CheckViolationError):
         await Event(uuid7(), 1, payload=b"x" * 800_000).insert(world.connection)
+
+
+async def test_ten_thousand_orders_flow_undisturbed_beside_a_parked_one(real_world: World) -> None:
+    poisoned = order_in(0)
+    refusals = metrics.FAILURES.labels(0, "refused-events")
+    # Wide enough for batches: what is refused is this event, and nothing for the company it is in.
+    wide, too_large = narrow_topic(real_world, 700_000), b"x" * 750_000
+    async with wide, real_world.relay(), real_world.reader() as reader:
+        await write(real_world.connection, [Event(poisoned, 1, payload=too_large)])
+        await eventually(lambda: parked(real_world), 20, "a parked event")
+        before = refusals._value.get()
+        others = [Event(order_in(number % 4), 1) for number in range(10_000)]
+        for start in range(0, len(others), 1000):
+            joining = Event(poisoned, 2 + start // 1000)
+            await write(real_world.connection, [*others[start : start + 1000], joining])
+        await real_world.until_sent(10_000, seconds=60)
+        assert sorted(map(identity, await reader.to_the_end())) == sorted(expected(others))
+        assert await real_world.statuses() == {"SENT": 10_000, "PARKED": 11}
+        assert refusals._value.get() == before, "nobody was sent again because of the parked order"

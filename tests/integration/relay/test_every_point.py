@@ -1,0 +1,226 @@
+"""Whatever ends a relay or its connections, at whichever request to a broker: nothing is lost, and nothing is twice."""
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+
+import pytest
+
+from tests.infrastructure.databases import Database
+from tests.infrastructure.kafka_proxy import Api, Cut, KafkaProxy, Moment, all_refused, first_refused
+from tests.infrastructure.reaper import Reaper
+from tests.infrastructure.waiting import eventually, free_port
+from tests.integration.relay.own_broker import OwnBroker
+from tests.integration.relay.test_competition import assert_in_sequence, progress, replicas, writing
+from tests.integration.relay.world import Event, World
+
+POINTS = [(api, moment) for api in Api for moment in Moment]
+POINT_NAMES = [f"{moment.name.lower()}-{api.name.lower()}" for api, moment in POINTS]
+# By number: out of order, unknown producer, fenced, unknown mapping, no leader, too few replicas took it, no right to
+# the topic, something unknown to the server, and a number that no client knows.
+CODES = [45, 59, 47, 49, 6, 20, 29, -1, 999]
+# An event's fault, if it is said again.
+REFUSALS = [2, 10, 18, 32, 44]
+Strike = Callable[[bytes], Awaitable[bytes | None]]
+
+
+async def cut(_frame: bytes) -> bytes | None:
+    """Reset the connection."""
+    raise Cut
+
+
+@dataclass
+class Trapped:
+    """A broker behind a proxy that tells of every request; `world` reaches it through that."""
+
+    world: World
+    direct: World
+    strike_at: tuple[int, Moment] | None = None
+    struck: asyncio.Event = field(default_factory=asyncio.Event)
+    strike: Strike = cut
+
+    async def pass_by(self, api: int, moment: Moment, frame: bytes) -> bytes | None:
+        """Let requests pass, but for one at which this test strikes."""
+        if (api, moment) == self.strike_at:
+            self.strike_at = None
+            self.struck.set()
+            return await self.strike(frame)
+        return None
+
+
+@pytest.fixture(scope="module")
+def proxied(reaper: Reaper) -> Iterator[tuple[OwnBroker, int, int]]:
+    """A broker that has a listener which it advertises with another port, the proxy's."""
+    bound, advertised = free_port(), free_port()
+    properties = {
+        "listeners": f"PROXIED://127.0.0.1:{bound}",
+        "advertised.listeners": f"PROXIED://127.0.0.1:{advertised}",
+        "listener.security.protocol.map": "PROXIED:PLAINTEXT",
+    }
+    broker = OwnBroker(reaper, properties)
+    broker.start()
+    yield broker, advertised, bound
+    broker.kill()
+
+
+@pytest.fixture
+async def trapped(world: World, proxied: tuple[OwnBroker, int, int]) -> AsyncIterator[Trapped]:
+    broker, advertised, bound = proxied
+    here = Trapped(replace(world, kafka=f"127.0.0.1:{advertised}"), replace(world, kafka=broker.address))
+    async with KafkaProxy(advertised, bound, here.pass_by):
+        yield here
+
+
+async def assert_complete(trapped: Trapped, events: list[Event]) -> None:
+    """Every event is marked and on the topic, once and in sequence, and none is parked."""
+    await trapped.direct.until_sent(len(events), seconds=60)
+    assert await trapped.direct.statuses() == {"SENT": len(events)}
+    async with trapped.direct.reader() as reader:
+        assert_in_sequence(trapped.direct, await reader.to_the_end(), events)
+
+
+@pytest.mark.parametrize(("api", "moment"), POINTS, ids=POINT_NAMES)
+async def test_a_connection_that_is_cut_at_any_request_loses_and_repeats_nothing(
+    trapped: Trapped, migrated: Database, api: Api, moment: Moment
+) -> None:
+    async with trapped.world.relay(batch_events=10, kafka_timeout_seconds=2) as relay:
+        await trapped.world.until_held()
+        async with writing(migrated, 21) as events:
+            for _ in range(2):
+                await progress(trapped.direct, 15)
+                trapped.struck.clear()
+                trapped.strike_at = (api, moment)
+                if api is Api.INIT_PRODUCER_ID:  # which is asked at a take-over only
+                    await trapped.direct.connection.execute("UPDATE relay.shards SET epoch = epoch + 1")
+                await asyncio.wait_for(trapped.struck.wait(), 20)
+        await assert_complete(trapped, events)
+    assert relay.drains() == []
+
+
+@pytest.mark.parametrize(("api", "moment"), [p for p in POINTS if p[0] is not Api.INIT_PRODUCER_ID])
+async def test_a_relay_that_is_killed_at_any_request_loses_and_repeats_nothing(
+    trapped: Trapped, migrated: Database, reaper: Reaper, api: Api, moment: Moment
+) -> None:
+    with replicas(trapped.world, reaper) as start:
+        replica = start()
+
+        async def kill(_frame: bytes) -> bytes | None:
+            await replica.end(signal.SIGKILL)
+            raise Cut
+
+        trapped.strike = kill
+        await trapped.direct.until_held(seconds=60)
+        async with writing(migrated, 22) as events:
+            await progress(trapped.direct, 15)
+            trapped.strike_at = (api, moment)
+            await asyncio.wait_for(trapped.struck.wait(), 20)
+            successor = start()
+        await assert_complete(trapped, events)
+        assert await successor.end(signal.SIGTERM) == 0
+
+
+@pytest.mark.parametrize(
+    ("api", "moment"),
+    [(Api.PRODUCE, Moment.ASKED), (Api.END_TRANSACTION, Moment.ASKED), (Api.END_TRANSACTION, Moment.DONE)],
+)
+async def test_a_relay_that_sleeps_past_its_lease_at_a_request_does_no_harm_when_it_wakes(
+    trapped: Trapped, migrated: Database, api: Api, moment: Moment
+) -> None:
+    """Its request is on the way meanwhile, and arrives only after another relay has taken the shards over."""
+    held, taken = asyncio.Event(), asyncio.Event()
+
+    async def hold(_frame: bytes) -> bytes | None:
+        held.set()
+        await taken.wait()
+        return None
+
+    trapped.strike = hold
+    async with trapped.world.relay(batch_events=10, kafka_timeout_seconds=10, replica="sleeper"):
+        await trapped.direct.until_held("sleeper")
+        async with writing(migrated, 23) as events:
+            await progress(trapped.direct, 15)
+            trapped.strike_at = (api, moment)
+            await asyncio.wait_for(held.wait(), 20)
+            async with trapped.direct.relay(batch_events=10, replica="other"):
+                await trapped.direct.connection.execute(
+                    "UPDATE relay.shards SET lease_expires_at = '-infinity' WHERE holder = 'sleeper'"
+                )
+
+                async def others() -> bool:
+                    query = "SELECT count(*) FROM relay.shards WHERE holder = 'other'"
+                    return bool(await trapped.direct.connection.fetchval(query) >= 1)
+
+                await eventually(others, 20, "a shard taken over")
+                taken.set()
+                await progress(trapped.direct, 30)
+        await assert_complete(trapped, events)
+
+
+@pytest.mark.parametrize("code", [*CODES, *REFUSALS])
+async def test_an_error_of_one_send_while_others_pass_parks_nothing_and_loses_nothing(
+    trapped: Trapped, migrated: Database, code: int
+) -> None:
+    """The broker took all of it, and says otherwise of one partition, twice. Then it is well again.
+
+    A batch that was damaged on its way is refused like an event that is at fault, but not when it is sent again.
+    """
+
+    async def refuse(answer: bytes) -> bytes | None:
+        return first_refused(answer, code)
+
+    await publish_through(trapped, migrated, (Api.PRODUCE, Moment.DONE), refuse)
+
+
+@pytest.mark.parametrize("code", [45, 59, 6, 999])
+async def test_an_error_of_a_whole_request_parks_nothing_and_loses_nothing(
+    trapped: Trapped, migrated: Database, code: int
+) -> None:
+    async def refuse(request: bytes) -> bytes | None:
+        return all_refused(request, code)
+
+    await publish_through(trapped, migrated, (Api.PRODUCE, Moment.ASKED), refuse)
+
+
+async def publish_through(trapped: Trapped, database: Database, point: tuple[int, Moment], strike: Strike) -> None:
+    """Publish what writers write while the strike falls twice."""
+    trapped.strike = strike
+    async with trapped.world.relay(batch_events=10, kafka_timeout_seconds=2):
+        await trapped.direct.until_held()
+        async with writing(database, 24) as events:
+            for _ in range(2):
+                await progress(trapped.direct, 15)
+                trapped.struck.clear()
+                trapped.strike_at = point
+                await asyncio.wait_for(trapped.struck.wait(), 20)
+        await assert_complete(trapped, events)
+
+
+@asynccontextmanager
+async def outage(trapped: Trapped, code: int) -> AsyncIterator[None]:
+    """Within, the broker takes nothing."""
+    ended = asyncio.Event()
+
+    async def refuse(request: bytes) -> bytes | None:
+        if not ended.is_set():
+            trapped.strike_at = (Api.PRODUCE, Moment.ASKED)
+        return all_refused(request, code)
+
+    trapped.strike = refuse
+    trapped.strike_at = (Api.PRODUCE, Moment.ASKED)
+    yield
+    ended.set()
+    trapped.strike_at = None
+
+
+async def test_an_outage_uses_up_no_attempts_however_long_it_is(trapped: Trapped, migrated: Database) -> None:
+    async with trapped.world.relay(batch_events=10, kafka_timeout_seconds=2) as relay:
+        await trapped.direct.until_held()
+        async with writing(migrated, 25) as events, outage(trapped, 999):
+
+            async def in_trouble() -> bool:
+                return any(drain.in_trouble and drain._failures > 5 for drain in relay.drains())
+
+            await eventually(in_trouble, 60, "a shard that failed more than five times")
+        await assert_complete(trapped, events)
