@@ -88,7 +88,8 @@ class Batcher(Generic[Item, Result]):
         WAITING.labels(name).set_function(lambda: len(self._queue))
 
     async def __aenter__(self) -> "Batcher[Item, Result]":
-        self._task = asyncio.create_task(self._run())
+        self._loop = asyncio.get_running_loop()
+        self._task = self._loop.create_task(self._run())
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -108,9 +109,10 @@ class Batcher(Generic[Item, Result]):
         if self._closing or self.full:
             self._full.inc()
             raise Unavailable("The queue is full.")
-        future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[Result] = self._loop.create_future()
         self._queue.append((item, partial(_settle, future)))
-        self._arrived.set()
+        if len(self._queue) == 1:
+            self._arrived.set()
         return future
 
     def submit_all(self, items: Sequence[Item]) -> "asyncio.Future[list[Result | BaseException]]":

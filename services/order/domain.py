@@ -1,14 +1,13 @@
 """Orders and their rules: what an order is, how it is priced, and when it may be paid or closed. Pure."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, NewType
 from uuid import UUID
 
 from shared.refusals import Refusal
-from shared.values import value
+from shared.values import replace, value
 
 OrderId = NewType("OrderId", UUID)
 SagaId = NewType("SagaId", UUID)
@@ -146,7 +145,12 @@ def price(order: Order, held: Sequence[Mapping[str, Any]]) -> Order:
     """
     by_product = {line["product_id"]: line for line in held}
     lines = tuple(
-        replace(line, name=by_product[line.product_id]["name"], unit_price=by_product[line.product_id]["unit_price"])
+        Line(
+            line.product_id,
+            line.quantity,
+            by_product[line.product_id]["name"],
+            by_product[line.product_id]["unit_price"],
+        )
         for line in order.lines
     )
     subtotal = sum(line.amount or 0 for line in lines)

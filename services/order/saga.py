@@ -13,14 +13,13 @@ its first step again and gets the same answers.
 """
 
 from collections.abc import Mapping
-from dataclasses import replace
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, Final
 
 from services.order.domain import AmountTooLarge, Order, OrderStatus, OrderWithdrawn, SagaId, discount, price
 from shared.participant import Fenced, Outcome
-from shared.values import value
+from shared.values import replace, value
 
 VERSION: Final = 1
 # The definitions this build can run; a saga of another version is left to the build that knows it.

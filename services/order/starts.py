@@ -5,7 +5,6 @@ operations may begin, and set-based statements write what was decided.
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import datetime
 from uuid import UUID
 
@@ -16,6 +15,7 @@ from services.order.operations import Attached, Begun, Start, Started
 from services.order.saga import VERSION, Kind, Saga, Status
 from shared.postgres import Connection, DatabaseClock, Session
 from shared.refusals import Refusal
+from shared.values import replace
 
 
 class Starts:
