@@ -1,17 +1,30 @@
 """A fresh outbox for each test, since partitions come and go in it."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from tests.infrastructure.databases import fresh_database
+from tests.infrastructure.databases import Database, fresh_database
 from tests.infrastructure.services import migrate_service
 from tests.integration.relay_storage.outbox import Outbox, connected
 
 
 @pytest.fixture
-async def outbox(postgres_server: str) -> AsyncIterator[Outbox]:
+def fresh(postgres_server: str) -> Iterator[Database]:
+    """A database of the test's own, migrated."""
     with fresh_database(postgres_server) as database:
-        order, relay = (migrate_service(name, database) for name in ("order", "relay"))
-        async with connected(database.url, relay=relay, order=order) as outbox:
-            yield outbox
+        for name in ("order", "relay"):
+            migrate_service(name, database)
+        yield database
+
+
+@pytest.fixture
+def relay_url(fresh: Database) -> str:
+    """Where the relay finds it, with its own role."""
+    return fresh.as_role("relay_service")
+
+
+@pytest.fixture
+async def outbox(fresh: Database, relay_url: str) -> AsyncIterator[Outbox]:
+    async with connected(fresh.url, relay=relay_url, order=fresh.as_role("order_service")) as outbox:
+        yield outbox

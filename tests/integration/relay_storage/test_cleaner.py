@@ -1,0 +1,73 @@
+"""The relay cleans by itself, with its own role, and bears with a schema that is older than it."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
+from structlog.testing import capture_logs
+
+from services.relay.cleaner import Cleaner
+from services.relay.settings import RelaySettings
+from shared.postgres import Pool
+from tests.infrastructure.waiting import eventually
+from tests.integration.relay.world import Event, order_in
+from tests.integration.relay_storage.outbox import SHARD, Outbox
+
+SECONDS = 10.0
+
+
+@asynccontextmanager
+async def cleaning(url: str, replica: str = "one") -> AsyncIterator[None]:
+    """Run a replica's cleaner, with hardly any retention."""
+    settings = RelaySettings(
+        database_url=url, kafka_bootstrap_servers="127.0.0.1:1", replica=replica, retention_hours=1e-6
+    )
+    async with Pool(settings, "cleaner") as pool:
+        running = asyncio.create_task(Cleaner(settings, pool).run())
+        try:
+            yield
+        finally:
+            running.cancel()
+            with suppress(asyncio.CancelledError):
+                await running
+
+
+async def test_a_replica_rotates_and_drops_by_itself(outbox: Outbox, relay_url: str) -> None:
+    await outbox.write(Event(order_in(SHARD), 1))
+    await outbox.rotate()
+    await outbox.publish()
+    # The first one is published and past its time; the one that is filled has been for longer than five minutes.
+    await outbox.root.execute("""
+        UPDATE orders.outbox_partitions SET published_at = now() - interval '1 minute' WHERE partition = 0;
+        UPDATE orders.outbox_partitions SET opened_at = now() - interval '6 minutes' WHERE partition = 1;
+    """)
+    await outbox.write(Event(order_in(SHARD), 1))
+    async with cleaning(relay_url):
+
+        async def cleaned() -> bool:
+            return 0 not in await outbox.partitions() and await outbox.filled() == 2
+
+        await eventually(cleaned, SECONDS, "a rotation and a drop")
+    assert await outbox.statuses() == [(1, "PENDING")]
+
+
+async def test_a_replica_that_does_not_have_the_duty_leaves_the_outbox_alone(outbox: Outbox, relay_url: str) -> None:
+    await outbox.root.execute(
+        "INSERT INTO relay.duties VALUES ('clean the outbox', 'other', now() + interval '1 hour')"
+    )
+    async with cleaning(relay_url):
+        # What a pool sends when it gets a connection back: the question has been asked.
+        asked = "SELECT 1 FROM pg_stat_activity WHERE application_name = 'cleaner' AND query LIKE '%RESET ALL%'"
+        await eventually(lambda: outbox.root.fetch(asked), SECONDS, "the question for the duty")
+    assert await outbox.root.fetchval("SELECT writers FROM orders.outbox_partitions WHERE partition = 1") is None
+
+
+async def test_a_relay_beside_an_older_order_service_says_that_it_can_not_clean(outbox: Outbox, relay_url: str) -> None:
+    await outbox.root.execute("DROP FUNCTION orders.rotate_outbox")
+    with capture_logs() as logs:
+        async with cleaning(relay_url):
+
+            async def said() -> bool:
+                return any(line["event"] == "outbox not cleaned" and "older" in line["detail"] for line in logs)
+
+            await eventually(said, SECONDS, "the log line")
