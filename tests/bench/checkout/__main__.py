@@ -20,7 +20,7 @@ from tests.bench.checkout.load import Load, LoadError
 from tests.bench.checkout.peer import peer_shop, require_peer
 from tests.bench.checkout.pgbench import Desk, desk, row_differences, table_rows
 from tests.bench.checkout.plan import FULL, QUICK, Plan, loads, name_of
-from tests.bench.checkout.profile import OUTPUT, profile_on, profiler_settings, require_profiler
+from tests.bench.checkout.profile import OUTPUT, idle, profile_on, profiler_settings, require_profiler
 from tests.bench.checkout.results import Results
 from tests.bench.checkout.round import Till, measure
 from tests.bench.checkout.servers import MissingError, Servers, find_pgbench, find_tool, machine, servers
@@ -185,6 +185,7 @@ def main() -> int:
         require_peer()
         require_profiler()
         with servers(profiler_settings()) as started:
+            idle(started)
             catalogue = make_catalogue(started.postgres_url)
             bench = Bench(QUICK if options.quick else FULL, started, catalogue, wrk, pgbench)
             bench.run()

@@ -12,8 +12,6 @@ from typing import Any
 from tests.bench.checkout.purposes import OTHER, normalised, of_relation
 
 SETTINGS = (
-    "auto_explain.log_min_duration=-1",
-    "auto_explain.sample_rate=0",
     "auto_explain.log_analyze=on",
     "auto_explain.log_timing=on",
     "auto_explain.log_triggers=on",

@@ -31,7 +31,9 @@ LIBRARIES = ("pg_stat_statements", "auto_explain")
 OUTPUT = REPOSITORY / ".local"
 
 
-# What is counted while the first load runs, and sampled while the second does; neither costs anything before.
+# What is counted while the first load runs, and sampled while the second does; neither costs anything otherwise. Not on
+# the server's command line, which would win over a change.
+IDLE = {"pg_stat_statements.track": "none", "auto_explain.log_min_duration": "-1", "auto_explain.sample_rate": "0"}
 COUNTING = {"pg_stat_statements.track": "all"}
 SAMPLING = {"auto_explain.log_min_duration": "0", "auto_explain.sample_rate": str(plans.SAMPLE_RATE)}
 
@@ -51,6 +53,8 @@ def profile_on(started: Servers, catalogue: Catalogue, load: Load, *, orders: in
             counted = statements.read(started.postgres_url)
         sampled, queries = _sample(started, shop, load, till, native=native)
         shop.audit()
+    if not counted or not queries:
+        raise RuntimeError(f"Postgres counted {len(counted)} statements, and sampled the plans of {len(queries)}")
     used = {name: seconds - before.get(name, 0.0) for name, seconds in after.items()}
     return Findings(measured, used, counted, sampled, queries)
 
@@ -114,13 +118,20 @@ def _sample(
 @contextmanager
 def _changed(url: str, settings: Mapping[str, str]) -> Iterator[None]:
     """Let the server have these settings while the body runs."""
+    _set(url, settings)
+    yield
+    _set(url, {name: IDLE[name] for name in settings})
+
+
+def idle(started: Servers) -> None:
+    """Let servers that were started with `profiler_settings` count and sample nothing."""
+    _set(started.postgres_url, IDLE)
+
+
+def _set(url: str, settings: Mapping[str, str]) -> None:
     with psycopg.connect(url, autocommit=True) as connection:
         for name, value in settings.items():
             connection.execute(f"ALTER SYSTEM SET {name} = '{value}'".encode())
-        connection.execute("SELECT pg_reload_conf()")
-        yield
-        for name in settings:
-            connection.execute(f"ALTER SYSTEM RESET {name}".encode())
         connection.execute("SELECT pg_reload_conf()")
 
 
@@ -147,6 +158,7 @@ def main(arguments: Sequence[str]) -> int:
         find_tool("wrk", "wrk")
         require_profiler()
         with servers(profiler_settings()) as started:
+            idle(started)
             catalogue = make_catalogue(started.postgres_url)
             findings = profile_on(started, catalogue, load, orders=options.orders, native=options.native)
     except MissingError as error:

@@ -10,7 +10,7 @@ import psycopg
 from shared.postgres import load_queries
 from tests.bench.checkout.servers import REPOSITORY
 
-SETTINGS = ("pg_stat_statements.track=none", "pg_stat_statements.max=5000")
+SETTINGS = ("pg_stat_statements.max=5000",)
 READ = """
     SELECT r.rolname, s.query, s.toplevel, sum(s.calls)::bigint, sum(s.rows)::bigint,
            sum(s.total_exec_time + s.total_plan_time)::float8, sum(s.wal_bytes)::bigint
