@@ -36,8 +36,8 @@ class Settings(ServiceSettings):
     # How many batches (starts, transitions, commands to each participant) may be under way at once: where the services
     # share a host, more of them than it has cores are smaller and dearer, and none ends earlier.
     batches_at_once: Annotated[int, Field(ge=1)] = max(2, os.cpu_count() or 2)
-    # Beyond it a new order gets 503. Throughput is at its best with 64 to 256 sagas at a time (make bench); twice as many
-    # leave room for a burst, and more would only wait: on a slow day past their clients' patience (make bench-overload).
+    # Beyond it a new order gets 503. Throughput is at its best with 64 to 256 sagas at a time (make bench); twice as
+    # many leave room for a burst, and more would only wait, on a slow day longer than clients do (make bench-overload).
     sagas_max: Annotated[int, Field(ge=1)] = 512
 
     @field_validator("payment_timeout_seconds")
