@@ -45,5 +45,6 @@ class Relay:
                 background("replay", lambda: self._replayer.run(stop)),
             ):
                 await self._keeper.run(stop)
+                await self._watermark.ended()
         finally:
             await self.broker.close()

@@ -35,6 +35,7 @@ MOVES_AFTER_CHANGE = 2
 # twentieth of the time, not more.
 IDLE_RATIO = 19
 STOP_SECONDS = 1.0
+END_SECONDS = 1.0  # with what cancelling takes, a process is gone within 8 s even while the broker hangs
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +58,7 @@ class Watermark:
         self._broker = broker
         self._kafka: tuple[AIOKafkaProducer, AIOKafkaConsumer] | None = None
         self._told: Told | None = None
+        self._ended = asyncio.Event()
         self._call_seconds = 0.0  # what the last call of the database took
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -72,7 +74,14 @@ class Watermark:
                     await self._close()
                 await waited(stop, max(self._settings.watermark_interval_seconds, IDLE_RATIO * self._call_seconds))
         finally:
-            await self._give_up()
+            try:
+                await self._give_up()
+            finally:
+                self._ended.set()
+
+    async def ended(self) -> None:
+        """Wait until `run` has left the duty, but not for a broker that hangs."""
+        await waited(self._ended, END_SECONDS)
 
     async def _once(self) -> None:
         started = asyncio.get_running_loop().time()
