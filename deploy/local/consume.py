@@ -1,5 +1,5 @@
-"""Runs the reference consumer beside what runs here: `make consume`, until Ctrl-C. Its tables are in schema `platform` of
-the run's own database; http://127.0.0.1:8006/v1/completeness says how far its records are proven complete."""
+"""Runs the reference consumer beside what runs here: `make consume`, until Ctrl-C. Its tables are in the schema
+`platform` of the run's own database; http://127.0.0.1:8006/v1/completeness tells how far its records are proven."""
 
 import os
 import subprocess
