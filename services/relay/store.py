@@ -204,7 +204,8 @@ async def rotate_outbox(connection: Connection, interval_seconds: float) -> str 
 
 async def note_published(connection: Connection) -> None:
     """Find closed partitions that are published for good: claims pass over them, and they are dropped in time."""
-    await connection.execute(SQL["note_published"])
+    # Once for each partition it may have to pass all that was published, as dead entries; nobody waits for it.
+    await connection.execute(SQL["note_published"], timeout=300)
 
 
 async def drop_published(connection: Connection, retention_seconds: float) -> int | None:

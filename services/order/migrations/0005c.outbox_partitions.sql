@@ -196,6 +196,8 @@ BEGIN
     IF NOT FOUND THEN
         RETURN NULL;
     END IF;
+    -- First the partition, which checkouts don't use: a vacuum of it would otherwise be waited for with the outbox locked.
+    EXECUTE format('LOCK TABLE orders.%I IN ACCESS EXCLUSIVE MODE', 'outbox_' || v_partition);
     LOCK TABLE ONLY orders.outbox IN ACCESS EXCLUSIVE MODE;
     EXECUTE format('DROP TABLE orders.%I', 'outbox_' || v_partition);
     UPDATE orders.outbox_partitions SET dropped_at = clock_timestamp() WHERE partition = v_partition;
