@@ -173,7 +173,9 @@ class ShardProducer:
 def _give_up(accumulator: MessageAccumulator) -> None:
     """Fail what has not been sent, and look at each failure: nobody else will, and asyncio reports what nobody saw."""
     queued = [batch for queue in accumulator._batches.values() for batch in queue]  # noqa: SLF001 - as above
-    batches = [*queued, *accumulator._pending_batches]  # noqa: SLF001
+    # A batch that waits for its next try is taken out of these when it fails, but was taken out already.
+    accumulator._pending_batches.update(queued)  # noqa: SLF001
+    batches = [*accumulator._pending_batches]  # noqa: SLF001
     accumulator.fail_all(ProducerClosed())
     for batch in batches:
         for future in (batch.future, batch._drain_waiter):  # noqa: SLF001

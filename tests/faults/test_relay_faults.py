@@ -31,6 +31,7 @@ ORDERS_EACH = 40
 EVENTS_EACH = 10  # in a transaction, half of them before and half after a rest in which others commit
 ROLLBACKS = 0.1
 REPLICAS = 2
+BATCH_EVENTS = 100  # small beside what waits after each fault, so that the next one strikes in the middle of it
 BROKER_KILLS = 0.2  # of all kills
 PAUSES = 0.2  # beside the kills
 INSERT = """
@@ -163,7 +164,7 @@ async def test_each_committed_event_is_read_once_and_in_sequence_whatever_dies(
     seed = int(os.environ.get("FAULTS_SEED") or secrets.randbelow(1_000_000))
     print(f"\nseed {seed}")
     chance = random.Random(seed)
-    with replicas(world, reaper) as start:
+    with replicas(world, reaper, BATCH_EVENTS) as start:
         running = [start() for _ in range(REPLICAS)]
         await world.until_held(seconds=60)
         writers, faults = Writers(database.url, chance), Faults(world, broker, chance, start, running)

@@ -32,7 +32,7 @@ class Replica:
         self._process = process
 
     @classmethod
-    def start(cls, world: World, reaper: Reaper) -> "Replica":
+    def start(cls, world: World, reaper: Reaper, batch_events: int = 20) -> "Replica":
         environment = {
             **os.environ,
             "RELAY_DATABASE_URL": world.url,
@@ -40,7 +40,7 @@ class Replica:
             "RELAY_TOPIC": world.topic,
             "RELAY_PORT": str(free_port()),
             "RELAY_LEASE_SECONDS": "1",
-            "RELAY_BATCH_EVENTS": "20",
+            "RELAY_BATCH_EVENTS": str(batch_events),
             "RELAY_LOG_LEVEL": "error",
         }
         process = subprocess.Popen([sys.executable, "-m", "services.relay"], env=environment)
@@ -64,12 +64,12 @@ class Replica:
 
 
 @contextmanager
-def replicas(world: World, reaper: Reaper) -> Iterator[Callable[[], Replica]]:
+def replicas(world: World, reaper: Reaper, batch_events: int = 20) -> Iterator[Callable[[], Replica]]:
     """Starts replicas; none of them outlives the test, to publish another's events to this one's topic."""
     started: list[Replica] = []
 
     def start() -> Replica:
-        started.append(Replica.start(world, reaper))
+        started.append(Replica.start(world, reaper, batch_events))
         return started[-1]
 
     try:
