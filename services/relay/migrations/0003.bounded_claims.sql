@@ -30,8 +30,8 @@ CREATE TABLE relay.duties (
 -- A claim doesn't begin at the oldest event. Published ones leave dead entries in the index of those that wait; while
 -- any transaction that is older stays open they can't be removed, and each claim would walk over them all. It begins at
 -- scan_from, half a second or more behind what was claimed last. What was committed later than that with an id below is
--- found by a sweep from scan_floor: it takes as long as there are dead entries, so it follows only after nineteen times
--- as long, and costs a twentieth of the time at most. Nothing rests on where a claim begins but the time it takes:
+-- found by a sweep from scan_floor: it takes as long as there are dead entries, so it follows only after forty-nine times
+-- as long, and costs a fiftieth of the time at most. Nothing rests on where a claim begins but the time it takes:
 --
 -- - An event below scan_from waits for a sweep and is never lost: a sweep looks at all that may wait.
 -- - Its order stays in sequence, as an event is only claimed if no earlier one of its order waits below.
@@ -113,7 +113,7 @@ BEGIN
         WHERE shard = p_shard AND status = 'PENDING' AND outbox_id >= v_floor AND outbox_id < v_from
         ORDER BY outbox_id LIMIT 1;
         v_sweep_took := clock_timestamp() - v_sweep_began;
-        v_sweep_at := clock_timestamp() + 19 * v_sweep_took;
+        v_sweep_at := clock_timestamp() + 49 * v_sweep_took;
         v_from := coalesce(v_late, v_from);
     END IF;
 

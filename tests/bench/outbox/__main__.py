@@ -30,7 +30,7 @@ SHARDS = range(4)
 LEASE_SECONDS = 600.0
 PARTS = 10
 # How much more of the server's time an event's claim and mark may take in the last tenth than in the first. Trees get a
-# level deeper, sweeps take a twentieth; the rest is what two runs of the same differ by. Claims that walk over all that
+# level deeper, sweeps take a fiftieth for each shard; the rest is what two runs of the same differ by. Claims that walk over all that
 # was published take several times as much by then (`--only naive`).
 GROWTH_MAX = 1.6
 TICKS = os.sysconf("SC_CLK_TCK")
