@@ -1,0 +1,73 @@
+"""A producer that is dropped with records under way, or waiting for their next try, leaves nothing behind to report."""
+
+import asyncio
+import gc
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from services.relay.publisher import CHUNK_BYTES, ShardProducer
+from services.relay.records import OutboxEvent
+from tests.infrastructure.kafka_proxy import Api, KafkaProxy, Moment, all_refused
+from tests.infrastructure.reaper import Reaper
+from tests.infrastructure.waiting import free_port
+from tests.integration.relay.own_broker import OwnBroker
+from tests.integration.relay.world import World, order_in
+
+NOT_LEADER = 6  # the client tries again and again
+
+
+@pytest.mark.parametrize("transactional", [True, False])
+async def test_a_dropped_producer_leaves_no_failure_that_nobody_saw(
+    world: World, reaper: Reaper, *, transactional: bool
+) -> None:
+    bound, advertised = free_port(), free_port()
+    properties = {
+        "listeners": f"PROXIED://127.0.0.1:{bound}",
+        "advertised.listeners": f"PROXIED://127.0.0.1:{advertised}",
+        "listener.security.protocol.map": "PROXIED:PLAINTEXT",
+    }
+    broker = OwnBroker(reaper, properties)
+    broker.start()
+    refused = asyncio.Event()
+
+    async def refuse(api: int, moment: Moment, frame: bytes) -> bytes | None:
+        if (api, moment) == (Api.PRODUCE, Moment.ASKED) and refusing:
+            refused.set()
+            return all_refused(frame, NOT_LEADER)
+        return None
+
+    refusing = False
+    complaints: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
+    try:
+        async with KafkaProxy(advertised, bound, refuse):
+            here = replace(world, kafka=f"127.0.0.1:{advertised}")
+            async with here.relay():
+                await here.until_held()
+            refusing = True
+            await publish_in_vain(here, refused, transactional=transactional)
+    finally:
+        broker.kill()
+    gc.collect()
+    await asyncio.sleep(0)
+    assert complaints == []
+
+
+async def publish_in_vain(world: World, refused: asyncio.Event, *, transactional: bool) -> None:
+    """Send until the client tries again, then drop its producer."""
+    producer = ShardProducer(world.settings(), 0, transactional=transactional, chunk_bytes=CHUNK_BYTES)
+    await producer.open()
+    now = await world.connection.fetchval("SELECT now()")
+    events = [
+        OutboxEvent(number, str(order_in(0)), str(order_in(0)), 1, "order.paid.v1", b"{}", None, now)
+        for number in range(20)
+    ]
+    publishing = asyncio.create_task(producer.publish(1, events))
+    for _ in range(3):
+        refused.clear()
+        await asyncio.wait_for(refused.wait(), 20)
+    publishing.cancel()
+    await asyncio.gather(publishing, return_exceptions=True)
+    await producer.drop()
