@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import structlog
 from prometheus_client import Counter, Gauge, Histogram
@@ -26,6 +26,9 @@ Deliver = Callable[[Result | BaseException], None]
 
 # Longer than a large batch takes when nothing is wrong; what takes longer waits, and waiting needs no core.
 TURN_SECONDS = 0.05
+# Beside another batch: at 64 clients a quarter of what there is to do. Half as many cost a sixth more CPU a checkout,
+# twice as many left a core idle (make bench-profile).
+WORTH_A_TURN = 16
 
 SIZE = Histogram("batch_size", "Items in a batch", ["batcher"], buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256, 512))
 WAITING = Gauge("batch_waiting", "Items waiting for their batch", ["batcher"])
@@ -100,6 +103,11 @@ class Batcher(Generic[Item, Result]):
             await self._task
 
     @property
+    def waiting(self) -> int:
+        """Return how many items wait for their batch."""
+        return len(self._queue)
+
+    @property
     def full(self) -> bool:
         """Say whether a further item would be refused."""
         return len(self._queue) >= self._queue_max
@@ -111,8 +119,7 @@ class Batcher(Generic[Item, Result]):
             raise Unavailable("The queue is full.")
         future: asyncio.Future[Result] = self._loop.create_future()
         self._queue.append((item, partial(_settle, future)))
-        if len(self._queue) == 1:
-            self._arrived.set()
+        self._queued()
         return future
 
     def submit_all(self, items: Sequence[Item]) -> "asyncio.Future[list[Result | BaseException]]":
@@ -125,8 +132,13 @@ class Batcher(Generic[Item, Result]):
             raise Unavailable("The queue is full.")
         gathered: _Gathered[Result] = _Gathered(len(items))
         self._queue.extend((item, partial(gathered.take, place)) for place, item in enumerate(items))
-        self._arrived.set()
+        self._queued()
         return gathered.future
+
+    def _queued(self) -> None:
+        self._arrived.set()
+        if self._turns is not None and self.waiting == WORTH_A_TURN:
+            self._turns.reconsider()
 
     async def _run(self) -> None:
         while True:
@@ -139,7 +151,7 @@ class Batcher(Generic[Item, Result]):
             if self._turns is None:
                 await self._run_batch(self._next_batch())
                 continue
-            async with self._turns.turn():
+            async with self._turns.turn(self):
                 await self._run_batch(self._next_batch())
 
     def _next_batch(self) -> list[tuple[Item, Deliver[Result]]]:
@@ -159,21 +171,32 @@ class Batcher(Generic[Item, Result]):
 
 
 class Turns:
-    """Limits how many batches of several batchers are under way at once.
+    """Limits how many batches of several batchers are under way at once, so that they are larger.
 
-    Where callers and callees share a host, more batches under way than it has cores do not end earlier, they are only
-    smaller, and every batch has a price beside its items'. A turn is for pacing and guards nothing: a batch that takes
-    long (its callee is away) gives its turn back before it ends, so it never holds the others up.
+    Every batch has a price beside its items'. Where callers and callees share a host, more batches under way than it
+    has cores do not end earlier, they are only smaller; and one more beside others is worth its price only if it has
+    some items. With nothing under way a lone item leaves at once. A turn is for pacing and guards nothing: a batch
+    that takes long (its callee is away) gives its turn back before it ends, so it never holds the others up.
     """
 
     def __init__(self, count: int) -> None:
+        self._count = count
         self._free = count
-        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._waiting: deque[tuple[asyncio.Future[None], Batcher[Any, Any]]] = deque()
 
     @asynccontextmanager
-    async def turn(self) -> AsyncIterator[None]:
+    async def turn(self, batcher: Batcher[Any, Any]) -> AsyncIterator[None]:
         """Wait for a turn, and have it while the body runs, or for TURN_SECONDS."""
-        await self._take()
+        loop = asyncio.get_running_loop()
+        turn: asyncio.Future[None] = loop.create_future()
+        self._waiting.append((turn, batcher))
+        self.reconsider()
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():
+                self._give_back()  # it was given in the same moment
+            raise
         given_back: list[None] = []
 
         def give_back() -> None:
@@ -181,33 +204,29 @@ class Turns:
                 given_back.append(None)
                 self._give_back()
 
-        late = asyncio.get_running_loop().call_later(TURN_SECONDS, give_back)
+        late = loop.call_later(TURN_SECONDS, give_back)
         try:
             yield
         finally:
             late.cancel()
             give_back()
 
-    async def _take(self) -> None:
-        if self._free > 0:
+    def reconsider(self) -> None:
+        """Give free turns to who waits longest: the first to anybody, further ones to batches that are worth one."""
+        while self._free > 0 and (entry := self._next()) is not None:
+            self._waiting.remove(entry)
             self._free -= 1
-            return
-        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append(turn)
-        try:
-            await turn
-        except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled():
-                self._give_back()  # it was given in the same moment
-            raise
+            entry[0].set_result(None)
+
+    def _next(self) -> "tuple[asyncio.Future[None], Batcher[Any, Any]] | None":
+        alone = self._free == self._count
+        entries = (entry for entry in self._waiting if not entry[0].done())
+        return next((entry for entry in entries if alone or entry[1].waiting >= WORTH_A_TURN), None)
 
     def _give_back(self) -> None:
-        while self._waiting:
-            turn = self._waiting.popleft()
-            if not turn.done():
-                turn.set_result(None)
-                return
         self._free += 1
+        self._waiting = deque(entry for entry in self._waiting if not entry[0].done())
+        self.reconsider()
 
 
 def _settle(future: "asyncio.Future[Result]", result: Result | BaseException) -> None:

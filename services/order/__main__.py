@@ -28,6 +28,7 @@ from shared.postgres import DatabaseClock, Pool, Session, is_about_the_batch
 from shared.process import Service, background, main
 from shared.pruning import Pruner
 
+BATCHERS = 5  # starts, transitions, and one a participant: as many at once is no limit
 COMMIT_BATCH_MAX = 256  # past this the latency of a batch grows faster than throughput
 # Of the time a stop may take: how long clients still wait for their sagas, and then sagas for their end.
 HURRY_AFTER_SECONDS = 2.0
@@ -49,7 +50,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             settings.payment_timeout_seconds,
         )
         transitions = Transitions(await enter(Session(settings, "order transitions")), clock, process_id)
-        turns = Turns(settings.batches_at_once)
+        turns = Turns(settings.batches_at_once) if settings.batches_at_once < BATCHERS else None
         start_batcher: Batcher[Start, Started] = await enter(_batcher("starts", starts.commit, settings, turns))
         transition_batcher: Batcher[Change, Changed | None] = await enter(
             _batcher("transitions", transitions.commit, settings, turns)
@@ -111,7 +112,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         await ownership.give_up()
 
 
-def _batcher(name: str, work: Work[Item, Result], settings: Settings, turns: Turns) -> Batcher[Item, Result]:
+def _batcher(name: str, work: Work[Item, Result], settings: Settings, turns: Turns | None) -> Batcher[Item, Result]:
     work = one_by_one_when(is_about_the_batch, work)
     return Batcher(name, work, batch_max=COMMIT_BATCH_MAX, queue_max=settings.sagas_max * 2, turns=turns)
 

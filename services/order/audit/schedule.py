@@ -24,7 +24,9 @@ SHARE = 0.05
 VIOLATIONS = Gauge("audit_violations", "Disagreements that the last pass confirmed", ["kind"])
 ORPHANS_WORTH = Gauge("audit_orphans_worth", "Money, units or coupons held for nobody", ["participant"])
 LAST_PASS = Gauge("audit_last_pass_timestamp_seconds", "When the last pass ended")
-AT_WORK = Gauge("audit_at_work_timestamp_seconds", "When the audit last got on, by a page or a participant's own checks")
+AT_WORK = Gauge(
+    "audit_at_work_timestamp_seconds", "When the audit last got on, by a page or a participant's own checks"
+)
 PASS_SECONDS = Gauge("audit_pass_seconds", "How long the last pass took")
 FAILED = Counter("audit_passes_failed_total", "Passes that could not read all books")
 AT_RISK = Gauge("value_at_risk", "Money, units and coupons that live sagas tie up", ["what"])

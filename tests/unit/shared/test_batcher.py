@@ -185,7 +185,10 @@ async def test_a_waiter_for_several_items_that_is_cancelled_cancels_no_batch() -
     assert work.batches == [[1], [2], [3]]
 
 
-async def test_batchers_that_share_turns_have_no_more_batches_under_way_than_turns() -> None:
+async def test_batchers_that_share_turns_have_no_more_batches_under_way_than_turns(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "WORTH_A_TURN", 1)
     works = [Work() for _ in range(3)]
     turns = Turns(2)
     async with AsyncExitStack() as stack:
@@ -203,6 +206,28 @@ async def test_batchers_that_share_turns_have_no_more_batches_under_way_than_tur
         works[1].through.set()
         works[2].through.set()
         assert await asyncio.gather(*results, more) == [0, 10, 20, 70]
+
+
+async def test_a_batch_leaves_beside_another_as_soon_as_it_is_worth_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "WORTH_A_TURN", 3)
+    busy, work = Work(), Work()
+    turns = Turns(2)
+    async with (
+        Batcher("test", busy, batch_max=4, queue_max=8, turns=turns) as first,
+        Batcher("test", work, batch_max=4, queue_max=8, turns=turns) as second,
+    ):
+        alone = first.submit(1)
+        await busy.started.wait()
+        results = [second.submit(2), second.submit(3)]
+        for _ in range(5):  # everything that could run has run
+            await asyncio.sleep(0)
+        assert work.batches == []
+        results.append(second.submit(4))
+        await work.started.wait()
+        assert work.batches == [[2, 3, 4]]
+        busy.through.set()
+        work.through.set()
+        assert await asyncio.gather(alone, *results) == [10, 20, 30, 40]
 
 
 async def test_a_batch_that_takes_long_does_not_keep_its_turn(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -226,15 +251,17 @@ async def test_a_turn_that_is_given_to_who_was_cancelled_meanwhile_is_passed_on(
     turns = Turns(1)
     entered = asyncio.Event()
 
+    idle = batcher(Work())
+
     async def have() -> None:
-        async with turns.turn():
+        async with turns.turn(idle):
             entered.set()
 
-    async with turns.turn():
+    async with turns.turn(idle):
         gone, next_one = asyncio.create_task(have()), asyncio.create_task(have())
         await asyncio.sleep(0)
     gone.cancel()
     await asyncio.gather(gone, next_one, return_exceptions=True)
     assert entered.is_set()
-    async with turns.turn():
+    async with turns.turn(idle):
         pass
