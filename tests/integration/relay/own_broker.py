@@ -18,18 +18,22 @@ JAVA = ["java", "-Xmx384m", "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn"]
 class OwnBroker:
     """Apache Kafka from Maven's jars at one address, with data that outlives its process.
 
-    `further` are properties beside the usual ones; those that are lists get further members.
+    `further` are properties beside the usual ones; those that are lists get further members. `instead` replaces some.
     """
 
     def __init__(
-        self, reaper: Reaper, further: Mapping[str, str] | None = None, format_options: Sequence[str] = ()
+        self,
+        reaper: Reaper,
+        further: Mapping[str, str] | None = None,
+        format_options: Sequence[str] = (),
+        instead: Mapping[str, str] | None = None,
     ) -> None:
         if obstacle := why_no_maven():
             pytest.skip(f"a broker that can be killed: {obstacle}")
         self._reaper = reaper
         self._folder = Path(tempfile.mkdtemp(prefix="order-platform-broker-"))
         reaper.folder(self._folder)
-        ports = {name: free_port() for name in ("INTERNAL", "CLIENT", "CONTROLLER")}
+        self.ports = ports = {name: free_port() for name in ("INTERNAL", "CLIENT", "CONTROLLER")}
         self.address = f"127.0.0.1:{ports['CLIENT']}"
         properties = PROPERTIES | listeners("127.0.0.1", ports, self.address)
         for name, value in (further or {}).items():
@@ -38,6 +42,9 @@ class OwnBroker:
         properties["log.dirs"] = str(self._folder / "data")
         # A broker that was killed may come back only when its old session is over: 9 s by default.
         properties["broker.session.timeout.ms"], properties["broker.heartbeat.interval.ms"] = "1500", "300"
+        properties |= instead or {}
+        if "controller" not in properties["process.roles"]:
+            properties["listeners"] = properties["listeners"].rpartition(",CONTROLLER")[0]
         self._properties = self._folder / "server.properties"
         self._properties.write_text("".join(f"{name}={value}\n" for name, value in properties.items()))
         self._run("kafka.tools.StorageTool", "format", "-t", CLUSTER_ID, "-c", str(self._properties), *format_options)
