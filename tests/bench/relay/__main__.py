@@ -22,7 +22,7 @@ PLAIN_BACKLOG = 2_000
 SECONDS = 10  # at each rate; the first WARM_SECONDS don't count
 WARM_SECONDS = 2
 # Before anything counts: a broker that has just started interprets its code, and answers in three times as long.
-WARM_UP_RATE, WARM_UP_SECONDS = 2000, 15
+WARM_UP_RATE, WARM_UP_SECONDS = 2000, 40
 PATIENCE_SECONDS = 90
 # A transaction of the order service carries what came while the one before was under way.
 PER_TRANSACTION = {500: 4, 2000: 8}
