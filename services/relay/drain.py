@@ -9,6 +9,7 @@ import structlog
 
 from services.relay import metrics, store, takeover
 from services.relay.broker import Broker, BrokerFailed
+from services.relay.gathering import Gathering
 from services.relay.publisher import CHUNK_BYTES, CHUNK_BYTES_MIN, EventsRefused, ShardProducer
 from services.relay.records import OutboxEvent
 from services.relay.settings import RelaySettings
@@ -40,6 +41,7 @@ class Drain:
         self.idle = False
         self._wake = asyncio.Event()
         self._stopping = asyncio.Event()
+        self._gathering = Gathering()
         self._failures = 0
         self._chunk_bytes = CHUNK_BYTES
         self._one_by_one = False
@@ -175,7 +177,9 @@ class Drain:
         while not self._stopping.is_set():
             self.state = "publishing"
             self._wake.clear()
+            began = asyncio.get_running_loop().time()
             events = await self._cycle(connection, lease, number)
+            pause = self._gathering.after(len(events), began)
             if not events:
                 await self._rest()
                 continue
@@ -183,6 +187,8 @@ class Drain:
             if self._settings.transactions:
                 number += 1
             await self._bring_out(producer, number, events, deadline)
+            if self._settings.transactions and (left := began + pause - asyncio.get_running_loop().time()) > 0:
+                await waited(self._stopping, left)
         await takeover.mark(connection, self._settings, lease, number)
         await store.release_lease(connection, lease)
         metrics.LEASE_CHANGES.labels(self.shard, "released").inc()
