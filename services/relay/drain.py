@@ -9,7 +9,7 @@ import structlog
 
 from services.relay import metrics, store, takeover
 from services.relay.broker import Broker, BrokerFailed
-from services.relay.gathering import Gathering
+from services.relay.gathering import PAUSE_MAX_SECONDS, Gathering
 from services.relay.publisher import CHUNK_BYTES, CHUNK_BYTES_MIN, EventsRefused, ShardProducer
 from services.relay.records import OutboxEvent
 from services.relay.settings import RelaySettings
@@ -41,7 +41,9 @@ class Drain:
         self.idle = False
         self._wake = asyncio.Event()
         self._stopping = asyncio.Event()
-        self._gathering = Gathering()
+        self._gathering = Gathering(
+            settings.batch_pause_milliseconds / 1000, most_seconds=PAUSE_MAX_SECONDS if settings.transactions else 0.0
+        )
         self._failures = 0
         self._chunk_bytes = CHUNK_BYTES
         self._one_by_one = False
@@ -187,7 +189,7 @@ class Drain:
             if self._settings.transactions:
                 number += 1
             await self._bring_out(producer, number, events, deadline)
-            if self._settings.transactions and (left := began + pause - asyncio.get_running_loop().time()) > 0:
+            if (left := began + pause - asyncio.get_running_loop().time()) > 0:
                 await waited(self._stopping, left)
         await takeover.mark(connection, self._settings, lease, number)
         await store.release_lease(connection, lease)

@@ -15,7 +15,10 @@ MEMORY_SECONDS = 1.0  # over which the rate is a mean: longer than a burst, shor
 class Gathering:
     """One shard's rate, and how long its batches stay apart."""
 
-    def __init__(self) -> None:
+    def __init__(self, least_seconds: float = 0.0, *, most_seconds: float = PAUSE_MAX_SECONDS) -> None:
+        """`least_seconds` and `most_seconds`: how long batches stay apart at any rate, and at a high one."""
+        self._least_seconds = least_seconds
+        self._most_seconds = most_seconds
         self._rate = 0.0
         self._last: float | None = None
 
@@ -27,4 +30,5 @@ class Gathering:
         self._last = now
         if events >= BACKLOG_EVENTS:
             return 0.0
-        return PAUSE_MAX_SECONDS * min(1.0, max(0.0, (self._rate - RATE_MIN) / (RATE_FULL - RATE_MIN)))
+        busy = min(1.0, max(0.0, (self._rate - RATE_MIN) / (RATE_FULL - RATE_MIN)))
+        return max(self._least_seconds, self._most_seconds * busy)

@@ -37,6 +37,9 @@ class RelaySettings(KafkaAccess, ServiceSettings):
     # A shard's backlog drains no faster beyond this, and a batch has to be out well within the time limit.
     batch_events: Annotated[int, Field(ge=1, le=10_000)] = 2000
     batch_bytes: Annotated[int, Field(ge=1024, le=256 * 1024 * 1024)] = 4 * 1024 * 1024
+    # How long a shard's batches stay apart at the least, for more events in each: a batch costs Kafka a transaction.
+    # Zero is for latency; where all share a few cores, some tens of milliseconds leave them to the checkouts.
+    batch_pause_milliseconds: Annotated[float, Field(ge=0, le=1000)] = 0.0
     # Also Kafka's transaction timeout: how long a relay that died in a transaction can hold readers back.
     kafka_timeout_seconds: Annotated[float, Field(ge=0.5, le=600)] = 10.0
 

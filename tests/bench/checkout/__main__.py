@@ -22,7 +22,7 @@ from tests.bench.checkout.pgbench import Desk, desk, row_differences, table_rows
 from tests.bench.checkout.plan import FULL, QUICK, Plan, loads, name_of
 from tests.bench.checkout.profile import OUTPUT, idle, profile_on, profiler_settings, require_profiler
 from tests.bench.checkout.results import Results
-from tests.bench.checkout.round import Till, measure
+from tests.bench.checkout.round import Till, buy, measure
 from tests.bench.checkout.servers import MissingError, Servers, find_pgbench, find_tool, machine, servers
 from tests.bench.checkout.shop import BooksError, Shop, running_shop
 from tests.infrastructure.waiting import DeadlineError
@@ -49,7 +49,8 @@ class Bench:
     rows: Mapping[str, float] = field(default_factory=dict)
 
     def run(self) -> None:
-        """Profile first, which also warms the broker; then the rounds."""
+        """Warm the broker, profile, and then go through the rounds."""
+        self._guarded("warming up", self._warm_up)
         self._guarded("the profile", self._profile)
         for number in range(self.plan.rounds):
             self._guarded(f"round {number + 1}, the product", partial(self._product, number))
@@ -68,6 +69,10 @@ class Bench:
             self._say(f"{what} does not count: {error}")
             self.results.values, self.results.raw = kept.values, kept.raw
             self.results.failures.append(f"{what}: {error}")
+
+    def _warm_up(self) -> None:
+        with running_shop(self.servers, self.catalogue) as shop:
+            buy(shop, Load("cold", 64, self.plan.warm_seconds), Till(self.wrk, seed=1))
 
     def _profile(self) -> None:
         load = Load("cold", 64, self.plan.profile_seconds)

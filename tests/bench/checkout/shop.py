@@ -120,7 +120,7 @@ def started(
 
 
 def service_environment(database: Database, ports: Mapping[str, int], kafka: str) -> dict[str, str]:
-    """The settings of all services: where the others are, and each one's own role. All else is the default."""
+    """The settings of all services: where the others are, and each one's own role. Nearly all else is the default."""
     environment = dict(os.environ) | {"KAFKA_BOOTSTRAP_SERVERS": kafka, "PYTHONUNBUFFERED": "1"}
     for service in SCHEMAS:
         environment[f"{service.upper()}_DATABASE_URL"] = database.as_role(f"{service}_service")
@@ -128,6 +128,8 @@ def service_environment(database: Database, ports: Mapping[str, int], kafka: str
         environment[f"{name.upper()}_PORT"] = str(port)
         if name in PARTICIPANTS:
             environment[f"ORDER_{name.upper()}_URL"] = f"http://127.0.0.1:{port}"
+    # Beside the five services, Postgres and Kafka have two cores between them: see the relay's README.
+    environment.setdefault("RELAY_BATCH_PAUSE_MILLISECONDS", "50")
     environment["ORDER_AUDIT_INTERVAL_SECONDS"] = AUDIT_INTERVAL_SECONDS
     environment["ORDER_AUDIT_GRACE_SECONDS"] = AUDIT_GRACE_SECONDS
     return environment

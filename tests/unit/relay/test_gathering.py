@@ -25,8 +25,13 @@ def test_between_them_the_pause_grows_with_the_rate() -> None:
     assert 0 < between[0] < between[1] < between[2] < PAUSE_MAX_SECONDS
 
 
+def test_batches_stay_apart_as_long_as_an_operator_says_at_any_rate() -> None:
+    gathering = Gathering(0.02, most_seconds=0.0)
+    assert {gathering.after(1, number * seconds) for number, seconds in enumerate([1.0, 0.001, 0.001])} == {0.02}
+
+
 def test_a_backlog_does_not_wait() -> None:
-    gathering = Gathering()
+    gathering = Gathering(0.02)
     assert {gathering.after(BACKLOG_EVENTS, number * 0.01) for number in range(100)} == {0.0}
 
 
