@@ -129,7 +129,7 @@ def service_environment(database: Database, ports: Mapping[str, int], kafka: str
         if name in PARTICIPANTS:
             environment[f"ORDER_{name.upper()}_URL"] = f"http://127.0.0.1:{port}"
     # Beside the five services, Postgres and Kafka have two cores between them: see the relay's README.
-    environment.setdefault("RELAY_BATCH_PAUSE_MILLISECONDS", "50")
+    environment.setdefault("RELAY_BATCH_PAUSE_MILLISECONDS", "100")
     environment["ORDER_AUDIT_INTERVAL_SECONDS"] = AUDIT_INTERVAL_SECONDS
     environment["ORDER_AUDIT_GRACE_SECONDS"] = AUDIT_GRACE_SECONDS
     return environment

@@ -30,8 +30,8 @@ SHARDS = range(4)
 LEASE_SECONDS = 600.0
 PARTS = 10
 # How much more of the server's time an event's claim and mark may take in the last tenth than in the first. Trees get a
-# level deeper, sweeps take a fiftieth for each shard; the rest is what two runs of the same differ by. Claims that walk over all that
-# was published take several times as much by then (`--only naive`).
+# level deeper, sweeps take a fiftieth for each shard; the rest is what two runs of the same differ by. Claims that walk
+# over all that was published take several times as much by then (`--only naive`).
 GROWTH_MAX = 1.6
 TICKS = os.sysconf("SC_CLK_TCK")
 # A partition's worth of bytes is left when everything else is dropped; empty ones have a few pages.
