@@ -8,6 +8,7 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Generic, TypeVar
 
@@ -29,6 +30,7 @@ TURN_SECONDS = 0.05
 # Beside another batch: at 64 clients a quarter of what there is to do. Half as many cost a sixth more CPU a checkout,
 # twice as many left a core idle (make bench-profile).
 WORTH_A_TURN = 16
+PASSED_MAX = 2  # then a batch leaves however small it is: nobody waits for company that doesn't come
 
 SIZE = Histogram("batch_size", "Items in a batch", ["batcher"], buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256, 512))
 WAITING = Gauge("batch_waiting", "Items waiting for their batch", ["batcher"])
@@ -170,6 +172,19 @@ class Batcher(Generic[Item, Result]):
             deliver(result)
 
 
+@dataclass(slots=True)
+class _Waiter:
+    """A batcher that waits for its turn; `passed` counts the others that came later and went before it."""
+
+    turn: "asyncio.Future[None]"
+    batcher: Batcher[Any, Any]
+    passed: int = 0
+
+    @property
+    def worth(self) -> bool:
+        return self.batcher.waiting >= WORTH_A_TURN or self.passed >= PASSED_MAX
+
+
 class Turns:
     """Limits how many batches of several batchers are under way at once, so that they are larger.
 
@@ -182,18 +197,19 @@ class Turns:
     def __init__(self, count: int) -> None:
         self._count = count
         self._free = count
-        self._waiting: deque[tuple[asyncio.Future[None], Batcher[Any, Any]]] = deque()
+        self._waiting: list[_Waiter] = []
 
     @asynccontextmanager
     async def turn(self, batcher: Batcher[Any, Any]) -> AsyncIterator[None]:
         """Wait for a turn, and have it while the body runs, or for TURN_SECONDS."""
         loop = asyncio.get_running_loop()
         turn: asyncio.Future[None] = loop.create_future()
-        self._waiting.append((turn, batcher))
+        self._waiting.append(_Waiter(turn, batcher))
         self.reconsider()
         try:
             await turn
         except asyncio.CancelledError:
+            self._waiting = [waiter for waiter in self._waiting if waiter.turn is not turn]
             if turn.done() and not turn.cancelled():
                 self._give_back()  # it was given in the same moment
             raise
@@ -212,20 +228,26 @@ class Turns:
             give_back()
 
     def reconsider(self) -> None:
-        """Give free turns to who waits longest: the first to anybody, further ones to batches that are worth one."""
-        while self._free > 0 and (entry := self._next()) is not None:
-            self._waiting.remove(entry)
-            self._free -= 1
-            entry[0].set_result(None)
+        """Give free turns to who waits longest: the first to anybody, further ones to batches that are worth one.
 
-    def _next(self) -> "tuple[asyncio.Future[None], Batcher[Any, Any]] | None":
-        alone = self._free == self._count
-        entries = (entry for entry in self._waiting if not entry[0].done())
-        return next((entry for entry in entries if alone or entry[1].waiting >= WORTH_A_TURN), None)
+        Who was passed over for such a batch often enough is worth one too.
+        """
+        # Those that are cancelled in this very moment have not taken themselves out yet.
+        self._waiting = [waiter for waiter in self._waiting if not waiter.turn.done()]
+        while self._free > 0 and (waiter := self._next()) is not None:
+            for passed in self._waiting[: self._waiting.index(waiter)]:
+                passed.passed += 1
+            self._waiting.remove(waiter)
+            self._free -= 1
+            waiter.turn.set_result(None)
+
+    def _next(self) -> "_Waiter | None":
+        if self._free == self._count:
+            return self._waiting[0] if self._waiting else None
+        return next((waiter for waiter in self._waiting if waiter.worth), None)
 
     def _give_back(self) -> None:
         self._free += 1
-        self._waiting = deque(entry for entry in self._waiting if not entry[0].done())
         self.reconsider()
 
 

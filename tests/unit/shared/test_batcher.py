@@ -230,6 +230,35 @@ async def test_a_batch_leaves_beside_another_as_soon_as_it_is_worth_it(monkeypat
         assert await asyncio.gather(alone, *results) == [10, 20, 30, 40]
 
 
+async def test_a_small_batch_is_passed_over_for_large_ones_so_often_and_no_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "WORTH_A_TURN", 2)
+    turns = Turns(2)
+    async with AsyncExitStack() as stack:
+
+        async def sharing(work: Work) -> Batcher[int, int]:
+            return await stack.enter_async_context(Batcher("test", work, batch_max=2, queue_max=8, turns=turns))
+
+        busy, small = Work(), Work()
+        others = [Work() for _ in range(module.PASSED_MAX + 1)]
+        results = [(await sharing(busy)).submit(1)]
+        await busy.started.wait()  # and stays under way: never is nothing
+        results.append((await sharing(small)).submit(2))
+        for work in others:
+            batches = await sharing(work)
+            results += [batches.submit(3), batches.submit(4)]
+        for passing in others[: module.PASSED_MAX]:
+            await passing.started.wait()
+            assert small.batches == []
+            passing.through.set()
+        await small.started.wait()
+        assert others[-1].batches == []
+        for work in (busy, small, others[-1]):
+            work.through.set()
+        await asyncio.gather(*results)
+
+
 async def test_a_batch_that_takes_long_does_not_keep_its_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "TURN_SECONDS", 0.0)
     hanging, work = Work(), Work()
