@@ -156,6 +156,13 @@ WITH t AS (
 )
 SELECT l.saga_id, clock_timestamp() AS now, (SELECT count(*) FROM woken) AS woken FROM locked AS l;
 
+-- name: answer_keys
+-- Those that were attached to the saga while its transition waited for its order: a statement sees what was committed
+-- before it began, and whoever attaches a key holds the order's row meanwhile.
+UPDATE orders.idempotency_keys AS k SET status = t.status, body = t.body, location = t.location
+FROM unnest($1::uuid[], $2::smallint[], $3::bytea[], $4::text[]) AS t (saga_id, status, body, location)
+WHERE k.saga_id = t.saga_id AND k.status IS NULL;
+
 -- name: mark_stuck
 UPDATE orders.sagas SET stuck = true
 WHERE saga_id = $1 AND owner = $2 AND status = 'COMPENSATING' AND NOT stuck;

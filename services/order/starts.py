@@ -55,6 +55,7 @@ class Starts:
         moments = await store.place_orders(
             db,
             placements,
+            version=VERSION,
             currency=self._currency,
             payment_timeout_seconds=self._payment_timeout_seconds,
             process_id=self._process_id,

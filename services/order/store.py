@@ -10,7 +10,7 @@ import orjson
 
 from services.order.answers import Answer
 from services.order.domain import Line, Live, Order, OrderId, OrderStatus, SagaId
-from services.order.saga import VERSION, Kind, Saga, Status, Transition
+from services.order.saga import Kind, Saga, Status, Transition
 from shared.ids import uuid7
 from shared.postgres import Connection, Row, load_queries
 from shared.values import value
@@ -119,6 +119,7 @@ async def place_orders(
     db: Connection,
     placements: Sequence[tuple[SagaId, Kind, Order, str | None]],
     *,
+    version: int,
     currency: str,
     payment_timeout_seconds: float,
     process_id: UUID,
@@ -136,7 +137,7 @@ async def place_orders(
         [traceparent for _, _, _, traceparent in placements],
         currency,
         payment_timeout_seconds,
-        VERSION,
+        version,
         process_id,
     )
     return {row["order_id"]: (row["created_at"], row["expires_at"]) for row in rows}
@@ -202,6 +203,18 @@ async def apply_transitions(
         process_id,
     )
     return {row["saga_id"] for row in rows}, rows[0]["now"] if rows else None
+
+
+async def answer_keys(db: Connection, ends: Sequence[End]) -> None:
+    """Answer the keys that joined sagas which have ended in this transaction."""
+    answers = [(end.saga_id, end.answer) for end in ends if end.answer]
+    await db.execute(
+        SQL["answer_keys"],
+        [saga_id for saga_id, _ in answers],
+        [answer.status for _, answer in answers],
+        [answer.body for _, answer in answers],
+        [answer.location for _, answer in answers],
+    )
 
 
 async def mark_stuck(db: Connection, saga_id: SagaId, owner: UUID) -> None:

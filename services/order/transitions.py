@@ -12,7 +12,7 @@ from uuid import UUID
 from services.order import answers, store
 from services.order.answers import Answer
 from services.order.domain import Order
-from services.order.saga import Saga, Transition, moved
+from services.order.saga import Kind, Saga, Transition, moved
 from services.order.store import End
 from shared.http.server import encode
 from shared.postgres import DatabaseClock, Session
@@ -45,16 +45,20 @@ class Transitions:
         self._process_id = process_id
 
     async def commit(self, changes: Sequence[Change]) -> Sequence[Changed | BaseException | None]:
-        """Commit what its guards allow, in one statement; return None for each that lost.
+        """Commit what its guards allow, in one statement where it can be; return None for each that lost.
 
-        Raises Unavailable when it is unknown whether the statement was committed.
+        Raises Unavailable when it is unknown whether it was committed.
         """
-        async with self._session.statement() as db:
+        # Further keys may join a payment or a closing at any moment until it ends, but no placement.
+        joined = any(change.saga.kind in (Kind.PAY, Kind.CLOSE) for change in changes)
+        async with self._session.transaction() if joined else self._session.statement() as db:
             if not self._clock.known:
                 self._clock.heard(await store.read_clock(db))
             now = self._clock.now()
             ends = [_end(change, now) for change in changes]
             won, heard = await store.apply_transitions(db, ends, self._process_id)
+            if joined:
+                await store.answer_keys(db, [end for end in ends if end.saga_id in won])
         if heard is not None:
             self._clock.heard(heard)
         return [Changed(end.order, end.answer) if end.saga_id in won else None for end in ends]

@@ -115,6 +115,12 @@ class _Cut(Session):
         self._whole = session
 
     @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Connection]:
+        """Lend a connection, and cut it before its transaction is committed."""
+        async with self.statement() as connection:
+            yield connection
+
+    @asynccontextmanager
     async def statement(self) -> AsyncIterator[Connection]:
         """Lend a connection whose statement is not yet committed when it is cut."""
         async with self._whole.transaction() as connection:

@@ -192,3 +192,31 @@ async def test_batches_of_two_replicas_that_cross_do_not_deadlock(world: World, 
             results: Any = await asyncio.gather(replica.transitions.commit(ours), other.transitions.commit(ours[::-1]))
             assert all(isinstance(result, Changed) for result in results[0])
             assert results[1] == [None] * 20
+
+
+async def test_a_key_that_joins_a_payment_while_it_ends_is_answered_too(world: World, replica: Replica) -> None:
+    customer = await world.customer()
+    order_id = await customer.unpaid(replica)
+    (paying,) = await replica.starts.commit([Start(Kind.PAY, order_id, key=customer.key("pay", "first"))])
+    assert isinstance(paying, Begun)
+    other = await asyncpg.connect(world.database.url)
+    try:
+        async with other.transaction():  # as a second request with a key of its own does
+            await other.execute("SELECT 1 FROM orders.orders WHERE order_id = $1 FOR UPDATE", order_id)
+            ending = asyncio.create_task(replica.transitions.commit([finished(paying.saga)]))
+            await world.until_waiting_for_locks()
+            await other.execute(
+                "INSERT INTO orders.idempotency_keys (user_id, operation, key, fingerprint, saga_id) "
+                "VALUES ($1, 'pay', 'second', '', $2)",
+                customer.user,
+                paying.saga.saga_id,
+            )
+        (changed,) = await ending
+    finally:
+        await other.close()
+    assert isinstance(changed, Changed)
+    answers = await world.db.fetch(
+        "SELECT status, body FROM orders.idempotency_keys WHERE saga_id = $1", paying.saga.saga_id
+    )
+    assert changed.answer is not None
+    assert [(row["status"], row["body"]) for row in answers] == [(200, changed.answer.body)] * 2

@@ -102,6 +102,16 @@ class World:
 
         await eventually(none_lives, seconds, "the end of all sagas")
 
+    async def until_waiting_for_locks(self) -> None:
+        """Wait until a session of this database waits for another one's lock."""
+
+        async def waits() -> bool:
+            query = """SELECT EXISTS (SELECT FROM pg_stat_activity
+                       WHERE datname = current_database() AND wait_event_type = 'Lock')"""
+            return bool(await self.db.fetchval(query))
+
+        await eventually(waits, PATIENCE_SECONDS, "a session that waits for a lock")
+
     async def check(self) -> None:
         """Hold everything that was ever written against everything else."""
         assert await violations(self.database.url) == []

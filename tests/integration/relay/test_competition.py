@@ -28,24 +28,26 @@ KILLS = 5
 class Replica:
     """The relay as a process, as it is deployed."""
 
-    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], port: int) -> None:
         self._process = process
+        self._port = port
 
     @classmethod
     def start(cls, world: World, reaper: Reaper, batch_events: int = 20) -> "Replica":
+        port = free_port()
         environment = {
             **os.environ,
             "RELAY_DATABASE_URL": world.url,
             "KAFKA_BOOTSTRAP_SERVERS": world.kafka,
             "RELAY_TOPIC": world.topic,
-            "RELAY_PORT": str(free_port()),
+            "RELAY_PORT": str(port),
             "RELAY_LEASE_SECONDS": "1",
             "RELAY_BATCH_EVENTS": str(batch_events),
             "RELAY_LOG_LEVEL": "error",
         }
         process = subprocess.Popen([sys.executable, "-m", "services.relay"], env=environment)
         reaper.process(process, signal.SIGKILL)
-        return cls(process)
+        return cls(process, port)
 
     def pause(self) -> None:
         self._process.send_signal(signal.SIGSTOP)
@@ -57,6 +59,15 @@ class Replica:
         """End it at once, if it lives, and see it gone."""
         self._process.kill()
         self._process.wait()
+
+    async def serves(self) -> bool:
+        """Say whether it answers: from then on it heeds signals."""
+        try:
+            _, writer = await asyncio.open_connection("127.0.0.1", self._port)
+        except OSError:
+            return False
+        writer.close()
+        return True
 
     async def end(self, how: signal.Signals) -> int:
         self._process.send_signal(how)
@@ -168,6 +179,8 @@ async def test_killed_replicas_lose_and_repeat_nothing(real_world: World, migrat
     await real_world.until_sent(len(events), seconds=40)
     async with real_world.reader() as reader:
         assert_in_sequence(real_world, await reader.to_the_end(), events)
+    for replica in replicas:
+        await eventually(replica.serves, 30, "a replica that was started last")
     assert [await replica.end(signal.SIGTERM) for replica in replicas] == [0, 0]
 
 

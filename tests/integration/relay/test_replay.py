@@ -120,7 +120,7 @@ async def test_a_replay_is_no_faster_than_it_may_be_and_live_events_overtake_it(
         async def begun() -> bool:
             return bool((await how(world, replay_id))["events"])
 
-        await eventually(begun, 10, "a replay under way")
+        await eventually(begun, 30, "a replay under way")
         await write(world.connection, [Event(order_in(shard), 1) for shard in range(4)])
         await world.until_sent(44)
         assert (await how(world, replay_id))["state"] == "RUNNING"
@@ -141,7 +141,7 @@ async def test_a_replay_that_is_cancelled_stops_and_goes_on_where_it_was(
         async def begun() -> bool:
             return bool((await how(world, replay_id))["events"])
 
-        await eventually(begun, 10, "a replay under way")
+        await eventually(begun, 30, "a replay under way")
         async with operating(world) as pool:
             cancelled = await replays.cancel(pool, replay_id, SUE)
             assert (cancelled["state"], cancelled["changed_by"]) == ("CANCELLED", "sue")

@@ -196,6 +196,10 @@ class OrdersDatabase(Database):
                 place = (row["user_id"], row["operation"], row["key"])
                 self.keys.update(place, status=status, body=payload if body is None else body, location=location)
 
+    def answer_keys(self, *columns: Sequence[Any]) -> None:
+        for saga_id, status, body, location in zip(*columns, strict=True):
+            self._answer(saga_id, body, status, None, location)
+
     def mark_stuck(self, saga_id: UUID, owner: UUID) -> None:
         saga = self.sagas.get(saga_id)
         if saga is not None and saga["owner"] == owner and saga["status"] == "COMPENSATING":
