@@ -56,18 +56,18 @@ WHERE k.user_id = t.user_id AND k.operation = t.operation AND k.key = t.key;
 -- name: place_orders
 -- New orders, each with its saga, in one statement: alone it is the whole transaction.
 WITH t AS (
-    SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::text[], $6::text[], $7::integer[], $8::text[])
+    SELECT *, clock_timestamp() AS now FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::text[], $6::text[], $7::integer[], $8::text[])
         AS t (saga_id, order_id, user_id, lines, coupon_id, kind, attempt, traceparent)
 ), placed AS (
     INSERT INTO orders.orders
         (order_id, user_id, status, lines, coupon_id, currency, payment_attempt, created_at, expires_at)
-    SELECT order_id, user_id, 'PLACING', lines::jsonb, coupon_id, $9, attempt, clock_timestamp(),
-           CASE WHEN attempt = 0 THEN clock_timestamp() + make_interval(secs => $10) END
+    SELECT order_id, user_id, 'PLACING', lines::jsonb, coupon_id, $9, attempt, now,
+           CASE WHEN attempt = 0 THEN now + make_interval(secs => $10) END
     FROM t
     RETURNING order_id, created_at, expires_at
 ), begun AS (
     INSERT INTO orders.sagas (saga_id, order_id, kind, version, status, attempt, owner, traceparent, started_at)
-    SELECT saga_id, order_id, kind, $11, 'RUNNING', attempt, $12, traceparent, clock_timestamp() FROM t
+    SELECT saga_id, order_id, kind, $11, 'RUNNING', attempt, $12, traceparent, now FROM t
 )
 SELECT order_id, created_at, expires_at FROM placed;
 

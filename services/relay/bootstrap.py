@@ -14,6 +14,9 @@ from shared.refusals import Unavailable
 
 log = structlog.get_logger()
 
+# A relay that was just taking a shard over may fence the bootstrap of it once. Each try is the whole: it can be repeated.
+TRIES = 3
+
 
 async def bootstrap(settings: RelaySettings) -> int:
     """Create the topics and bring every shard's row in line with Kafka; return the exit status.
@@ -22,16 +25,21 @@ async def bootstrap(settings: RelaySettings) -> int:
     database has marked SENT stays so, a batch that was under way is published, perhaps for the second time.
     Leases are taken by force: a relay that runs meanwhile loses its shards and takes them again afterwards.
     """
-    try:
-        with translated():
-            connection = await postgres.connect(settings, "relay bootstrap")
-            try:
-                await _all_shards(connection, settings)
-            finally:
-                await connection.close(timeout=1)
-    except (BrokerFailed, LeaseLost, Unavailable) as error:
-        log.error("bootstrap failed, run it again", detail=str(error))  # noqa: TRY400 - expected, needs no trace
-        return 1
+    for tries_left in reversed(range(TRIES)):
+        try:
+            with translated():
+                connection = await postgres.connect(settings, "relay bootstrap")
+                try:
+                    await _all_shards(connection, settings)
+                finally:
+                    await connection.close(timeout=1)
+        except (BrokerFailed, LeaseLost, Unavailable) as error:
+            if tries_left and not isinstance(error, Unavailable):
+                log.info("bootstrap begins again", detail=str(error))
+                continue
+            log.error("bootstrap failed, run it again", detail=str(error))  # noqa: TRY400 - expected, needs no trace
+            return 1
+        break
     return 0
 
 
