@@ -14,7 +14,7 @@ from shared.refusals import Unavailable
 
 log = structlog.get_logger()
 
-# A relay that was just taking a shard over may fence the bootstrap of it once. Each try is the whole: it can be repeated.
+# A relay that was just taking a shard over may fence the bootstrap of it once. Each try is the whole and repeatable.
 TRIES = 3
 
 
