@@ -6,16 +6,15 @@ of each item falls. There is no linger timer: measured, timers lost.
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 import structlog
 from prometheus_client import Counter, Gauge, Histogram
 
 from shared.refusals import Unavailable
+from shared.turns import Turns
 
 log = structlog.get_logger()
 
@@ -24,13 +23,6 @@ Result = TypeVar("Result")
 
 Work = Callable[[Sequence[Item]], Awaitable[Sequence[Result | BaseException]]]
 Deliver = Callable[[Result | BaseException], None]
-
-# Longer than a large batch takes when nothing is wrong; what takes longer waits, and waiting needs no core.
-TURN_SECONDS = 0.05
-# Beside another batch: at 64 clients a quarter of what there is to do. Half as many cost a sixth more CPU a checkout,
-# twice as many left a core idle (make bench-profile).
-WORTH_A_TURN = 16
-PASSED_MAX = 2  # then a batch leaves however small it is: nobody waits for company that doesn't come
 
 SIZE = Histogram("batch_size", "Items in a batch", ["batcher"], buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256, 512))
 WAITING = Gauge("batch_waiting", "Items waiting for their batch", ["batcher"])
@@ -78,8 +70,9 @@ class Batcher(Generic[Item, Result]):
         *,
         batch_max: int,
         queue_max: int,
-        turns: "Turns | None" = None,
+        turns: Turns | None = None,
     ) -> None:
+        self.name = name
         self._work = work
         self._turns = turns
         self._batch_max = batch_max
@@ -139,8 +132,8 @@ class Batcher(Generic[Item, Result]):
 
     def _queued(self) -> None:
         self._arrived.set()
-        if self._turns is not None and self.waiting == WORTH_A_TURN:
-            self._turns.reconsider()
+        if self._turns is not None:
+            self._turns.grown(self.waiting)
 
     async def _run(self) -> None:
         while True:
@@ -170,85 +163,6 @@ class Batcher(Generic[Item, Result]):
             results = [error] * len(batch)
         for (_, deliver), result in zip(batch, results, strict=True):
             deliver(result)
-
-
-@dataclass(slots=True)
-class _Waiter:
-    """A batcher that waits for its turn; `passed` counts the others that came later and went before it."""
-
-    turn: "asyncio.Future[None]"
-    batcher: Batcher[Any, Any]
-    passed: int = 0
-
-    @property
-    def worth(self) -> bool:
-        return self.batcher.waiting >= WORTH_A_TURN or self.passed >= PASSED_MAX
-
-
-class Turns:
-    """Limits how many batches of several batchers are under way at once, so that they are larger.
-
-    Every batch has a price beside its items'. Where callers and callees share a host, more batches under way than it
-    has cores do not end earlier, they are only smaller; and one more beside others is worth its price only if it has
-    some items. With nothing under way a lone item leaves at once. A turn is for pacing and guards nothing: a batch
-    that takes long (its callee is away) gives its turn back before it ends, so it never holds the others up.
-    """
-
-    def __init__(self, count: int) -> None:
-        self._count = count
-        self._free = count
-        self._waiting: list[_Waiter] = []
-
-    @asynccontextmanager
-    async def turn(self, batcher: Batcher[Any, Any]) -> AsyncIterator[None]:
-        """Wait for a turn, and have it while the body runs, or for TURN_SECONDS."""
-        loop = asyncio.get_running_loop()
-        turn: asyncio.Future[None] = loop.create_future()
-        self._waiting.append(_Waiter(turn, batcher))
-        self.reconsider()
-        try:
-            await turn
-        except asyncio.CancelledError:
-            self._waiting = [waiter for waiter in self._waiting if waiter.turn is not turn]
-            if turn.done() and not turn.cancelled():
-                self._give_back()  # it was given in the same moment
-            raise
-        given_back: list[None] = []
-
-        def give_back() -> None:
-            if not given_back:
-                given_back.append(None)
-                self._give_back()
-
-        late = loop.call_later(TURN_SECONDS, give_back)
-        try:
-            yield
-        finally:
-            late.cancel()
-            give_back()
-
-    def reconsider(self) -> None:
-        """Give free turns to who waits longest: the first to anybody, further ones to batches that are worth one.
-
-        Who was passed over for such a batch often enough is worth one too.
-        """
-        # Those that are cancelled in this very moment have not taken themselves out yet.
-        self._waiting = [waiter for waiter in self._waiting if not waiter.turn.done()]
-        while self._free > 0 and (waiter := self._next()) is not None:
-            for passed in self._waiting[: self._waiting.index(waiter)]:
-                passed.passed += 1
-            self._waiting.remove(waiter)
-            self._free -= 1
-            waiter.turn.set_result(None)
-
-    def _next(self) -> "_Waiter | None":
-        if self._free == self._count:
-            return self._waiting[0] if self._waiting else None
-        return next((waiter for waiter in self._waiting if waiter.worth), None)
-
-    def _give_back(self) -> None:
-        self._free += 1
-        self.reconsider()
 
 
 def _settle(future: "asyncio.Future[Result]", result: Result | BaseException) -> None:

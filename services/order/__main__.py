@@ -21,14 +21,16 @@ from services.order.runner import Runner
 from services.order.settings import Settings
 from services.order.starts import Starts
 from services.order.transitions import Change, Changed, Transitions
-from shared.batcher import Batcher, Item, Result, Turns, Work, one_by_one_when
+from shared.batcher import Batcher, Item, Result, Work, one_by_one_when
 from shared.http.server import HttpServer
 from shared.ids import uuid7
 from shared.postgres import DatabaseClock, Pool, Session, is_about_the_batch
 from shared.process import Service, background, main
 from shared.pruning import Pruner
+from shared.turns import Turns
 
-BATCHERS = 5  # starts, transitions, and one a participant: as many at once is no limit
+# The batchers in the order in which a checkout passes them; as many batches at once as these is no limit.
+STEPS = ("starts", "product", "coupon", "balance", "transitions")
 COMMIT_BATCH_MAX = 256  # past this the latency of a batch grows faster than throughput
 # Of the time a stop may take: how long clients still wait for their sagas, and then sagas for their end.
 HURRY_AFTER_SECONDS = 2.0
@@ -50,7 +52,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             settings.payment_timeout_seconds,
         )
         transitions = Transitions(await enter(Session(settings, "order transitions")), clock, process_id)
-        turns = Turns(settings.batches_at_once) if settings.batches_at_once < BATCHERS else None
+        turns = Turns(settings.batches_at_once, STEPS) if settings.batches_at_once < len(STEPS) else None
         start_batcher: Batcher[Start, Started] = await enter(_batcher("starts", starts.commit, settings, turns))
         transition_batcher: Batcher[Change, Changed | None] = await enter(
             _batcher("transitions", transitions.commit, settings, turns)

@@ -12,10 +12,11 @@ from prometheus_client import Counter, Histogram
 
 from services.order.saga import Command, Participant
 from shared import trace
-from shared.batcher import Batcher, Turns
+from shared.batcher import Batcher
 from shared.contracts.commands import COMMANDS_MAX, COMMANDS_PATH
 from shared.participant import Outcome
 from shared.refusals import Unavailable
+from shared.turns import Turns
 
 log = structlog.get_logger()
 

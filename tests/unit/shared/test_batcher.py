@@ -2,12 +2,10 @@
 
 import asyncio
 from collections.abc import Sequence
-from contextlib import AsyncExitStack
 
 import pytest
 
-from shared import batcher as module
-from shared.batcher import Batcher, Turns, one_by_one_when
+from shared.batcher import Batcher, one_by_one_when
 from shared.refusals import Unavailable
 
 
@@ -183,114 +181,3 @@ async def test_a_waiter_for_several_items_that_is_cancelled_cancels_no_batch() -
         work.through.set()
         assert await other == [30]
     assert work.batches == [[1], [2], [3]]
-
-
-async def test_batchers_that_share_turns_have_no_more_batches_under_way_than_turns(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(module, "WORTH_A_TURN", 1)
-    works = [Work() for _ in range(3)]
-    turns = Turns(2)
-    async with AsyncExitStack() as stack:
-        batchers: list[Batcher[int, int]] = [
-            await stack.enter_async_context(Batcher("test", work, batch_max=4, queue_max=8, turns=turns))
-            for work in works
-        ]
-        results = [each.submit(number) for number, each in enumerate(batchers)]
-        await asyncio.gather(*(work.started.wait() for work in works[:2]))
-        more = batchers[2].submit(7)  # joins the batch that waits for its turn
-        assert works[2].batches == []
-        works[0].through.set()
-        await works[2].started.wait()
-        assert works[2].batches == [[2, 7]]
-        works[1].through.set()
-        works[2].through.set()
-        assert await asyncio.gather(*results, more) == [0, 10, 20, 70]
-
-
-async def test_a_batch_leaves_beside_another_as_soon_as_it_is_worth_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "WORTH_A_TURN", 3)
-    busy, work = Work(), Work()
-    turns = Turns(2)
-    async with (
-        Batcher("test", busy, batch_max=4, queue_max=8, turns=turns) as first,
-        Batcher("test", work, batch_max=4, queue_max=8, turns=turns) as second,
-    ):
-        alone = first.submit(1)
-        await busy.started.wait()
-        results = [second.submit(2), second.submit(3)]
-        for _ in range(5):  # everything that could run has run
-            await asyncio.sleep(0)
-        assert work.batches == []
-        results.append(second.submit(4))
-        await work.started.wait()
-        assert work.batches == [[2, 3, 4]]
-        busy.through.set()
-        work.through.set()
-        assert await asyncio.gather(alone, *results) == [10, 20, 30, 40]
-
-
-async def test_a_small_batch_is_passed_over_for_large_ones_so_often_and_no_more(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(module, "WORTH_A_TURN", 2)
-    turns = Turns(2)
-    async with AsyncExitStack() as stack:
-
-        async def sharing(work: Work) -> Batcher[int, int]:
-            return await stack.enter_async_context(Batcher("test", work, batch_max=2, queue_max=8, turns=turns))
-
-        busy, small = Work(), Work()
-        others = [Work() for _ in range(module.PASSED_MAX + 1)]
-        results = [(await sharing(busy)).submit(1)]
-        await busy.started.wait()  # and stays under way: never is nothing
-        results.append((await sharing(small)).submit(2))
-        for work in others:
-            batches = await sharing(work)
-            results += [batches.submit(3), batches.submit(4)]
-        for passing in others[: module.PASSED_MAX]:
-            await passing.started.wait()
-            assert small.batches == []
-            passing.through.set()
-        await small.started.wait()
-        assert others[-1].batches == []
-        for work in (busy, small, others[-1]):
-            work.through.set()
-        await asyncio.gather(*results)
-
-
-async def test_a_batch_that_takes_long_does_not_keep_its_turn(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "TURN_SECONDS", 0.0)
-    hanging, work = Work(), Work()
-    work.through.set()
-    turns = Turns(1)
-    async with (
-        Batcher("test", hanging, batch_max=4, queue_max=8, turns=turns) as first,
-        Batcher("test", work, batch_max=4, queue_max=8, turns=turns) as second,
-    ):
-        late = first.submit(1)
-        await hanging.started.wait()
-        assert await second.submit(2) == 20
-        hanging.through.set()
-        assert await late == 10
-        assert (await first.submit(3), await second.submit(4)) == (30, 40)
-
-
-async def test_a_turn_that_is_given_to_who_was_cancelled_meanwhile_is_passed_on() -> None:
-    turns = Turns(1)
-    entered = asyncio.Event()
-
-    idle = batcher(Work())
-
-    async def have() -> None:
-        async with turns.turn(idle):
-            entered.set()
-
-    async with turns.turn(idle):
-        gone, next_one = asyncio.create_task(have()), asyncio.create_task(have())
-        await asyncio.sleep(0)
-    gone.cancel()
-    await asyncio.gather(gone, next_one, return_exceptions=True)
-    assert entered.is_set()
-    async with turns.turn(idle):
-        pass

@@ -1,0 +1,181 @@
+"""Turns: batches under way are few and large, nobody waits for ever, and nobody holds up who could go."""
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+
+import pytest
+
+from shared import turns as module
+from shared.batcher import Batcher
+from shared.turns import Turns
+
+STEPS = [str(step) for step in range(20)]
+
+
+class Work:
+    """Work that waits to be let through, and keeps the batches it got."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[int]] = []
+        self.started = asyncio.Event()
+        self.through = asyncio.Event()
+
+    async def __call__(self, items: Sequence[int]) -> Sequence[int | BaseException]:
+        self.batches.append(list(items))
+        self.started.set()
+        await self.through.wait()
+        return [item * 10 for item in items]
+
+
+def batcher(step: int, work: Work, turns: Turns) -> Batcher[int, int]:
+    return Batcher(STEPS[step], work, batch_max=8, queue_max=8, turns=turns)
+
+
+async def all_that_can_run() -> None:
+    for _ in range(3 * module.ROUNDS_TO_THE_NEXT):
+        await asyncio.sleep(0)
+
+
+async def test_batchers_that_share_turns_have_no_more_batches_under_way_than_turns(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "WORTH_A_TURN", 1)
+    works = [Work() for _ in range(3)]
+    turns = Turns(2, STEPS)
+    async with AsyncExitStack() as stack:
+        batchers = [await stack.enter_async_context(batcher(step, work, turns)) for step, work in enumerate(works)]
+        results = [each.submit(number) for number, each in enumerate(batchers)]
+        await asyncio.gather(*(work.started.wait() for work in works[:2]))
+        more = batchers[2].submit(7)  # joins the batch that waits for its turn
+        assert works[2].batches == []
+        works[0].through.set()
+        await works[2].started.wait()
+        assert works[2].batches == [[2, 7]]
+        works[1].through.set()
+        works[2].through.set()
+        assert await asyncio.gather(*results, more) == [0, 10, 20, 70]
+
+
+async def test_a_batch_leaves_beside_another_as_soon_as_it_is_worth_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "WORTH_A_TURN", 3)
+    monkeypatch.setattr(module, "TURN_SECONDS", 60)
+    busy, work = Work(), Work()
+    turns = Turns(2, STEPS)
+    async with (
+        batcher(0, busy, turns) as first,
+        batcher(1, work, turns) as second,
+    ):
+        alone = first.submit(1)
+        await busy.started.wait()
+        results = [second.submit(2), second.submit(3)]
+        await all_that_can_run()
+        assert work.batches == []
+        results.append(second.submit(4))
+        await work.started.wait()
+        assert work.batches == [[2, 3, 4]]
+        busy.through.set()
+        work.through.set()
+        assert await asyncio.gather(alone, *results) == [10, 20, 30, 40]
+
+
+async def test_a_small_batch_is_passed_over_so_often_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "PASSED_MAX", 2)
+    turns = Turns(1, STEPS)
+    async with AsyncExitStack() as stack:
+        works = [Work() for _ in range(5)]
+        first, *others, small = [
+            await stack.enter_async_context(batcher(step, work, turns)) for step, work in enumerate(works)
+        ]
+        results = [first.submit(1)]
+        await works[0].started.wait()
+        results.append(small.submit(2))
+        await all_that_can_run()
+        for each in others:
+            results += [each.submit(3), each.submit(4), each.submit(5)]
+        for passing in works[:3]:
+            await passing.started.wait()
+            assert works[4].batches == []
+            passing.through.set()
+        await works[4].started.wait()
+        assert works[3].batches == []
+        for work in works:
+            work.through.set()
+        await asyncio.gather(*results)
+
+
+@pytest.mark.parametrize(("ahead", "behind", "first"), [(4, 2, "behind"), (5, 2, "ahead")])
+async def test_those_behind_catch_up_with_those_ahead_unless_they_are_few(ahead: int, behind: int, first: str) -> None:
+    turns = Turns(1, STEPS)
+    busy, earlier, later = Work(), Work(), Work()
+    async with batcher(0, busy, turns) as zero, batcher(1, earlier, turns) as one, batcher(2, later, turns) as two:
+        results = [zero.submit(0)]
+        await busy.started.wait()
+        results += [two.submit(number) for number in range(ahead)]
+        await all_that_can_run()
+        results += [one.submit(number) for number in range(behind)]
+        await all_that_can_run()
+        busy.through.set()
+        await asyncio.wait(
+            [asyncio.create_task(work.started.wait()) for work in (earlier, later)], return_when=asyncio.FIRST_COMPLETED
+        )
+        assert (earlier if first == "behind" else later).started.is_set()
+        assert not (later if first == "behind" else earlier).started.is_set()
+        earlier.through.set()
+        later.through.set()
+        await asyncio.gather(*results)
+
+
+async def test_what_a_batch_brought_goes_on_together_with_who_waits_there() -> None:
+    turns = Turns(1, STEPS)
+    first, second = Work(), Work()
+    second.through.set()
+    async with batcher(0, first, turns) as zero, batcher(1, second, turns) as one:
+
+        async def both_steps(number: int) -> int:
+            return await one.submit(await zero.submit(number))
+
+        trips = [asyncio.create_task(both_steps(number)) for number in (1, 2)]
+        await first.started.wait()
+        waits = one.submit(7)
+        await all_that_can_run()
+        first.through.set()
+        assert await asyncio.gather(*trips, waits) == [100, 200, 70]
+    assert second.batches == [[7, 10, 20]]
+
+
+async def test_a_batch_that_takes_long_does_not_keep_its_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "TURN_SECONDS", 0.0)
+    hanging, work = Work(), Work()
+    work.through.set()
+    turns = Turns(1, STEPS)
+    async with (
+        batcher(0, hanging, turns) as first,
+        batcher(1, work, turns) as second,
+    ):
+        late = first.submit(1)
+        await hanging.started.wait()
+        assert await second.submit(2) == 20
+        hanging.through.set()
+        assert await late == 10
+        assert (await first.submit(3), await second.submit(4)) == (30, 40)
+
+
+async def test_a_turn_that_is_given_to_who_was_cancelled_meanwhile_is_passed_on() -> None:
+    turns = Turns(1, STEPS)
+    entered = asyncio.Event()
+
+    idle = batcher(0, Work(), turns)
+
+    async def have() -> None:
+        async with turns.turn(idle):
+            entered.set()
+
+    async with turns.turn(idle):
+        gone, next_one = asyncio.create_task(have()), asyncio.create_task(have())
+        await asyncio.sleep(0)
+    gone.cancel()
+    await asyncio.gather(gone, next_one, return_exceptions=True)
+    assert entered.is_set()
+    async with turns.turn(idle):
+        pass
