@@ -70,7 +70,7 @@ class Wakeup:
         One look for all idle shards costs less than a cycle of each. A busy one may have looked already when the
         event was committed, so it is told to look once more.
         """
-        await waited(self._notified, self._settings.poll_interval_seconds)
+        notified = await waited(self._notified, self._settings.poll_interval_seconds)
         self._notified.clear()
         idle = {}
         for drain in self._drains():
@@ -78,6 +78,7 @@ class Wakeup:
                 idle[drain.shard] = drain
             else:
                 drain.wake()
-        # Also without idle shards: an answer tells that the connection still stands.
-        for shard in await store.shards_with_pending(connection, list(idle)):
-            idle[shard].wake()
+        # Without idle shards only now and then: an answer tells that the connection still stands.
+        if idle or not notified:
+            for shard in await store.shards_with_pending(connection, list(idle)):
+                idle[shard].wake()

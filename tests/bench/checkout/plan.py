@@ -26,10 +26,10 @@ class Plan:
 FULL: Final = Plan(
     warm_seconds=40,
     rounds=3,
-    seconds=10,
-    sweep_seconds=4,
+    seconds=6,
+    sweep_seconds=3,
     profile_seconds=10,
-    pgbench_clients=(1, 4, 8, 16, 64),
+    pgbench_clients=(4, 8, 16, 64),
     peer_settings=tuple((style, threads) for style in ("step", "transaction") for threads in (2, 4, 8, 16)),
     all_in_every_round=True,
 )

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import median
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,20 +53,28 @@ def missed(measured: Mapping[str, float]) -> list[str]:
     return lines
 
 
-def table(measured: Mapping[str, float], beside: Mapping[str, float]) -> str:
-    """Return the figures beside those of the plain loop, as a table."""
+def table(measured: Mapping[str, Sequence[float]], beside: Mapping[str, Sequence[float]]) -> str:
+    """Return the medians with their ranges beside those of the plain loop, as a table. Takes every round's figures."""
     lines = [
         "| figure | at least | moonshot | measured | a plain loop |",
         "|---|---|---|---|---|",
     ]
     for figure in FIGURES:
-        value, loop = measured.get(figure.name), beside.get(figure.name)
+        rounds, loop = measured.get(figure.name), beside.get(figure.name)
+        is_missed = rounds is not None and not figure.kept(median(rounds))
         cells = [
             figure.label,
             f"{figure.at_least:,.0f} {figure.unit}",
             f"{figure.moonshot:,.0f} {figure.unit}",
-            "-" if value is None else f"{value:,.1f} {figure.unit}" + ("" if figure.kept(value) else " (missed)"),
-            "-" if loop is None else f"{loop:,.1f} {figure.unit}",
+            _cell(rounds, figure.unit) + (" (missed)" if is_missed else ""),
+            _cell(loop, figure.unit),
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def _cell(rounds: Sequence[float] | None, unit: str) -> str:
+    if rounds is None:
+        return "-"
+    digits = 0 if unit == "/s" else 1
+    return f"{median(rounds):,.{digits}f} {unit}, {min(rounds):,.{digits}f} to {max(rounds):,.{digits}f}"
