@@ -9,12 +9,14 @@ from typing import Any
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import (
+    BrokerResponseError,
     CorruptRecordException,
     InvalidTimestampError,
     MessageSizeTooLargeError,
     PolicyViolationError,
     ProducerClosed,
     RecordListTooLargeError,
+    kafka_errors,
 )
 from aiokafka.producer import sender
 from aiokafka.producer.message_accumulator import MessageAccumulator
@@ -28,8 +30,20 @@ from services.relay.settings import RelaySettings
 CHUNK_BYTES = 900_000
 CHUNK_BYTES_MIN = 65_536
 TOO_LARGE = (MessageSizeTooLargeError, RecordListTooLargeError)
+
+
+class InvalidRecordError(BrokerResponseError):  # type: ignore[misc]
+    """A broker that validates records, by schemas for example, says so of one. The client knows no such number."""
+
+    errno = 87
+    message = "INVALID_RECORD"
+    description = "The broker's validation refuses the record."
+
+
+kafka_errors[InvalidRecordError.errno] = InvalidRecordError
+
 # What a broker answers because of the records themselves; it would answer it again tomorrow.
-REFUSALS = (*TOO_LARGE, CorruptRecordException, InvalidTimestampError, PolicyViolationError)
+REFUSALS = (*TOO_LARGE, CorruptRecordException, InvalidRecordError, InvalidTimestampError, PolicyViolationError)
 STOP_SECONDS = 1.0
 # Between a take-over's tries to open the producer, while the broker settles the transaction of the one before.
 RETRY_BACKOFF_MILLISECONDS = 20

@@ -114,8 +114,11 @@ async def _frame(reader: asyncio.StreamReader) -> bytes:
     return await reader.readexactly(size)
 
 
-def all_refused(request: bytes, code: int) -> bytes:
-    """The answer to a Produce request (version 3 to 8) of which the broker takes nothing."""
+def all_refused(request: bytes, code: int, but: bytes = b"\x00") -> bytes:
+    """The answer to a Produce request (version 3 to 8) of which the broker takes nothing.
+
+    `but`: how the names of the topics end whose records it says to have taken.
+    """
     fields = _Fields(request)
     fields.text()  # client id
     fields.text()  # transactional id
@@ -125,13 +128,15 @@ def all_refused(request: bytes, code: int) -> bytes:
     count = fields.number()
     answer += SIZE.pack(count)
     for _ in range(count):
-        answer += fields.text()
+        topic = fields.text()
+        answer += topic
+        told = 0 if topic.endswith(but) else code
         partitions = fields.number()
         answer += SIZE.pack(partitions)
         for _ in range(partitions):
             answer += SIZE.pack(fields.number())
             fields.skip(fields.number())
-            answer += struct.pack(">hqq", code, -1, -1)
+            answer += struct.pack(">hqq", told, -1, -1)
             answer += struct.pack(">q", -1) if version >= 5 else b""
             answer += struct.pack(">ih", 0, -1) if version >= 8 else b""
     return answer + SIZE.pack(0)

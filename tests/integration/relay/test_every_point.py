@@ -14,7 +14,7 @@ from tests.infrastructure.reaper import Reaper
 from tests.infrastructure.waiting import eventually, free_port
 from tests.integration.relay.own_broker import OwnBroker
 from tests.integration.relay.test_competition import assert_in_sequence, progress, replicas, writing
-from tests.integration.relay.world import Event, World
+from tests.integration.relay.world import Event, World, order_in, write
 
 POINTS = [(api, moment) for api in Api for moment in Moment]
 POINT_NAMES = [f"{moment.name.lower()}-{api.name.lower()}" for api, moment in POINTS]
@@ -22,7 +22,7 @@ POINT_NAMES = [f"{moment.name.lower()}-{api.name.lower()}" for api, moment in PO
 # the topic, something unknown to the server, and a number that no client knows.
 CODES = [45, 59, 47, 49, 6, 20, 29, -1, 999]
 # An event's fault, if it is said again.
-REFUSALS = [2, 10, 18, 32, 44]
+REFUSALS = [2, 10, 18, 32, 44, 87]
 Strike = Callable[[bytes], Awaitable[bytes | None]]
 
 
@@ -40,11 +40,13 @@ class Trapped:
     strike_at: tuple[int, Moment] | None = None
     struck: asyncio.Event = field(default_factory=asyncio.Event)
     strike: Strike = cut
+    once: bool = True
 
     async def pass_by(self, api: int, moment: Moment, frame: bytes) -> bytes | None:
         """Let requests pass, but for one at which this test strikes."""
         if (api, moment) == self.strike_at:
-            self.strike_at = None
+            if self.once:
+                self.strike_at = None
             self.struck.set()
             return await self.strike(frame)
         return None
@@ -171,6 +173,33 @@ async def test_an_error_of_one_send_while_others_pass_parks_nothing_and_loses_no
         return first_refused(answer, code)
 
     await publish_through(trapped, migrated, (Api.PRODUCE, Moment.DONE), refuse)
+
+
+@pytest.mark.parametrize("code", REFUSALS)
+async def test_an_event_that_is_refused_whenever_it_is_sent_parks_its_order_and_no_other(
+    trapped: Trapped, code: int
+) -> None:
+    async def refuse(request: bytes) -> bytes | None:
+        return all_refused(request, code, but=b".positions") if b"poison" in request else None
+
+    trapped.strike, trapped.strike_at, trapped.once = refuse, (Api.PRODUCE, Moment.ASKED), False
+    poisoned = order_in(0)
+    others = [Event(order_in(shard), 1) for shard in (0, 0, 1, 2, 3)]
+    own = [Event(poisoned, 1, payload=b"poison"), Event(poisoned, 2)]
+    async with trapped.world.relay(kafka_timeout_seconds=2):
+        await trapped.direct.until_held()
+        await write(trapped.direct.connection, [*others[:1], *own, *others[1:]])
+        await trapped.direct.until_sent(len(others), seconds=60)
+        await eventually(lambda: all_told(trapped.direct, len(others) + len(own)), 60, "two parked events")
+        assert await trapped.direct.statuses() == {"SENT": len(others), "PARKED": len(own)}
+        async with trapped.direct.reader() as reader:
+            assert_in_sequence(trapped.direct, await reader.to_the_end(), others)
+
+
+async def all_told(world: World, count: int) -> bool:
+    """Whether no event waits any more."""
+    statuses = await world.statuses()
+    return "PENDING" not in statuses and sum(statuses.values()) == count
 
 
 @pytest.mark.parametrize("code", [45, 59, 6, 999])
