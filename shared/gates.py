@@ -1,10 +1,67 @@
-"""The participant protocol's gates as they were locked: which are closed, and which are past."""
+"""The participant protocol's state in the database: gates and stored outcomes, the same for every participant."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from uuid import UUID
 
-from shared.postgres import Row
+from shared.participant import Outcome, OutcomeKey, Verdict
+from shared.postgres import Connection, Row
 from shared.refusals import Unavailable
+
+
+class Gates:
+    """A participant's gates with their outcomes, by its own queries `sql`; `forgotten_too` names those that delete what
+    else is forgotten with a gate. As in a store, who lends a connection owns the transaction."""
+
+    def __init__(self, sql: Mapping[str, str], forgotten_too: Sequence[str] = ()) -> None:
+        self._sql = sql
+        self._forgotten_too = forgotten_too
+
+    async def open_gates(self, db: Connection, gates: Sequence[UUID]) -> None:
+        """Make sure that each gate is there."""
+        await db.execute(self._sql["open_gates"], gates)
+
+    async def lock_gates(self, db: Connection, gates: Sequence[UUID]) -> tuple[set[UUID], set[UUID]]:
+        """Lock the gates in order of id; return those closed, and those past. Raises Unavailable."""
+        return sort_gates(await db.fetch(self._sql["lock_gates"], gates), gates)
+
+    async def read_outcomes(self, db: Connection, gates: Sequence[UUID]) -> dict[OutcomeKey, Outcome]:
+        """Return the stored outcomes of the gates."""
+        rows = await db.fetch(self._sql["read_outcomes"], gates)
+        return {(row["order_id"], row["type"], row["attempt"]): Outcome(row["applied"], row["body"]) for row in rows}
+
+    async def write_verdict(self, db: Connection, verdict: Verdict) -> None:
+        """Write what a batch's verdict changes: at most two statements, however large the batch."""
+        if verdict.new_outcomes:
+            await self.write_outcomes(db, verdict.new_outcomes)
+        if verdict.newly_closed:
+            await self.close_gates(db, list(verdict.newly_closed))
+
+    async def write_outcomes(self, db: Connection, outcomes: Mapping[OutcomeKey, Outcome]) -> None:
+        """Store outcomes that are new."""
+        gates, types, attempts = zip(*outcomes, strict=True)
+        applied = [outcome.applied for outcome in outcomes.values()]
+        bodies = [outcome.body for outcome in outcomes.values()]
+        await db.execute(self._sql["write_outcomes"], gates, types, attempts, applied, bodies)
+
+    async def close_gates(self, db: Connection, gates: Sequence[UUID]) -> None:
+        """Close gates for good."""
+        await db.execute(self._sql["close_gates"], gates)
+
+    async def raise_horizon(self, db: Connection, days: int) -> None:
+        """Declare the gates past that are older than `days`: dos on them are refused from now on."""
+        await db.execute(self._sql["raise_horizon"], days)
+
+    async def prune_gates(self, db: Connection, after: UUID, limit: int) -> Sequence[UUID]:
+        """Forget up to `limit` gates past the horizon, after an id, in the caller's transaction; return which.
+
+        Only a late do could ask for what is forgotten; what an undo needs is kept for ever. Only gates that nobody uses
+        are taken, and everything else is deleted under them: no batch is waited for.
+        """
+        gates = [row["order_id"] for row in await db.fetch(self._sql["lock_gates_to_prune"], after, limit)]
+        if gates:
+            for query in ("delete_outcomes", *self._forgotten_too, "delete_gates"):
+                await db.execute(self._sql[query], gates)
+        return gates
 
 
 def sort_gates(rows: Sequence[Row], gates: Sequence[UUID]) -> tuple[set[UUID], set[UUID]]:

@@ -9,7 +9,6 @@ from uuid import UUID
 from services.balance import store
 from services.balance.api import BalanceApi
 from services.balance.batch import apply_at_once, execute, understand
-from services.balance.retention import prune_gates
 from services.balance.settings import Settings
 from shared.command_desk import CommandDesk
 from shared.contracts.commands import BalanceCommands
@@ -42,8 +41,8 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         description = "Prepaid accounts and their ledger."
         pruner = Pruner(
             pool,
-            [Pruning("gates", UUID(int=0), prune_gates)],
-            partial(store.raise_horizon, days=settings.retention_days),
+            [Pruning("gates", UUID(int=0), store.GATES.prune_gates)],
+            partial(store.GATES.raise_horizon, days=settings.retention_days),
         )
         async with background("pruner", pruner.run):
             await HttpServer("balance", description, settings, routes, {"database": database}).run(stop)

@@ -27,14 +27,14 @@ async def execute(db: Connection, commands: Sequence[Command]) -> Sequence[Outco
     whoever waited for a lock sees what its holder wrote.
     """
     orders = sorted({command.order_id for command in commands})
-    await store.open_gates(db, orders)
-    closed, past = await store.lock_gates(db, orders)
+    await store.GATES.open_gates(db, orders)
+    closed, past = await store.GATES.lock_gates(db, orders)
     undone = [command.order_id for command in commands if command.undo and command.order_id not in closed]
     paid = await store.read_paid(db, undone) if undone else {}
     users = {user for amounts in paid.values() for user in amounts}
     users.update(command.user_id for command in commands if isinstance(command, Debit))
     accounts = await store.lock_accounts(db, sorted(users)) if users else {}
-    stored = await store.read_outcomes(db, orders)
+    stored = await store.GATES.read_outcomes(db, orders)
     decision = decide(commands, closed, stored, accounts, paid, past)
     await store.write_decision(db, decision)
     return decision.verdict.outcomes

@@ -9,7 +9,6 @@ from uuid import UUID
 from services.coupon import store
 from services.coupon.api import CouponApi
 from services.coupon.batch import apply_at_once, execute, understand
-from services.coupon.retention import prune_gates
 from services.coupon.settings import Settings
 from shared.command_desk import CommandDesk
 from shared.contracts.commands import CouponCommands
@@ -42,8 +41,8 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         description = "Coupons, and the orders that reserve and redeem them."
         pruner = Pruner(
             pool,
-            [Pruning("gates", UUID(int=0), prune_gates)],
-            partial(store.raise_horizon, days=settings.retention_days),
+            [Pruning("gates", UUID(int=0), store.GATES.prune_gates)],
+            partial(store.GATES.raise_horizon, days=settings.retention_days),
         )
         async with background("pruner", pruner.run):
             await HttpServer("coupon", description, settings, routes, {"database": database}).run(stop)

@@ -38,11 +38,11 @@ async def execute(db: Connection, commands: Sequence[Command]) -> Sequence[Outco
     so the coupons that the batch's orders have are found and locked together with those it names.
     """
     orders = sorted({command.order_id for command in commands})
-    await store.open_gates(db, orders)
+    await store.GATES.open_gates(db, orders)
     closed, past, moment = await store.lock_gates(db, orders)
     named = {command.coupon_id for command in commands if not isinstance(command, ReleaseCoupon)}
     coupons = await store.lock_coupons(db, sorted(named), orders)
-    stored = await store.read_outcomes(db, orders)
+    stored = await store.GATES.read_outcomes(db, orders)
     decision = decide(commands, closed, stored, coupons, moment, past)
     await store.write_decision(db, decision)
     return decision.verdict.outcomes

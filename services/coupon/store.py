@@ -9,12 +9,13 @@ from uuid import UUID
 import asyncpg
 
 from services.coupon.domain import Coupon, CouponExists, CouponId, Decision, RedeemCoupon, ReserveCoupon, Status
-from shared.gates import sort_gates
+from shared.gates import Gates, sort_gates
 from shared.http.books import book_check
-from shared.participant import Outcome, OutcomeKey
+from shared.participant import Outcome
 from shared.postgres import Connection, Row, load_queries
 
 SQL = load_queries(Path(__file__).parent / "queries.sql")
+GATES = Gates(SQL)
 
 
 async def ready(db: Connection) -> None:
@@ -68,11 +69,6 @@ async def list_coupons_of_user_by_status(
     return await db.fetch(SQL["list_coupons_of_user_by_status"], after, limit, user_id, status)
 
 
-async def open_gates(db: Connection, orders: Sequence[UUID]) -> None:
-    """Make sure that each order has its gate."""
-    await db.execute(SQL["open_gates"], orders)
-
-
 async def lock_gates(db: Connection, orders: Sequence[UUID]) -> tuple[set[UUID], set[UUID], datetime]:
     """Lock the gates in order of id; return those closed, those past, and the time. Raises Unavailable."""
     rows = await db.fetch(SQL["lock_gates"], orders)
@@ -83,25 +79,6 @@ async def lock_coupons(db: Connection, coupons: Sequence[CouponId], orders: Sequ
     """Lock in order of id, and return, the coupons that exist of those named and those that the orders have."""
     rows = await db.fetch(SQL["lock_coupons"], coupons, orders)
     return {row["coupon_id"]: Coupon(*row.values()) for row in rows}
-
-
-async def read_outcomes(db: Connection, orders: Sequence[UUID]) -> dict[OutcomeKey, Outcome]:
-    """Return the stored outcomes of the orders."""
-    rows = await db.fetch(SQL["read_outcomes"], orders)
-    return {(row["order_id"], row["type"], row["attempt"]): Outcome(row["applied"], row["body"]) for row in rows}
-
-
-async def write_outcomes(db: Connection, outcomes: dict[OutcomeKey, Outcome]) -> None:
-    """Store outcomes that are new."""
-    orders, types, attempts = zip(*outcomes, strict=True)
-    applied = [outcome.applied for outcome in outcomes.values()]
-    bodies = [outcome.body for outcome in outcomes.values()]
-    await db.execute(SQL["write_outcomes"], orders, types, attempts, applied, bodies)
-
-
-async def close_gates(db: Connection, orders: Sequence[UUID]) -> None:
-    """Close gates for good."""
-    await db.execute(SQL["close_gates"], orders)
 
 
 async def write_coupons(db: Connection, coupons: Sequence[Coupon]) -> None:
@@ -150,31 +127,8 @@ async def read_order_outcomes(db: Connection, order_id: UUID) -> list[Row]:
     return await db.fetch(SQL["read_order_outcomes"], order_id)
 
 
-async def raise_horizon(db: Connection, days: int) -> None:
-    """Declare the orders past that were placed more than `days` ago: their dos are refused from now on."""
-    await db.execute(SQL["raise_horizon"], days)
-
-
-async def lock_gates_to_prune(db: Connection, after: UUID, limit: int) -> list[UUID]:
-    """Lock, and return in order of id, up to `limit` gates past the horizon, after an id; leave out those in use."""
-    return [row["order_id"] for row in await db.fetch(SQL["lock_gates_to_prune"], after, limit)]
-
-
-async def delete_outcomes(db: Connection, orders: Sequence[UUID]) -> None:
-    """Forget the outcomes of the orders."""
-    await db.execute(SQL["delete_outcomes"], orders)
-
-
-async def delete_gates(db: Connection, orders: Sequence[UUID]) -> None:
-    """Forget the gates of the orders."""
-    await db.execute(SQL["delete_gates"], orders)
-
-
 async def write_decision(db: Connection, decision: Decision) -> None:
     """Write a batch's decision: at most three statements, however large the batch."""
-    if decision.verdict.new_outcomes:
-        await write_outcomes(db, decision.verdict.new_outcomes)
-    if decision.verdict.newly_closed:
-        await close_gates(db, list(decision.verdict.newly_closed))
+    await GATES.write_verdict(db, decision.verdict)
     if decision.coupons:
         await write_coupons(db, decision.coupons)

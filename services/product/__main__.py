@@ -9,7 +9,6 @@ from uuid import UUID
 from services.product import store
 from services.product.api import ProductApi
 from services.product.batch import apply_at_once, execute, understand
-from services.product.retention import prune_gates
 from services.product.settings import Settings
 from shared.command_desk import CommandDesk
 from shared.contracts.commands import ProductCommands
@@ -42,8 +41,8 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         description = "Products, their prices and their stock."
         pruner = Pruner(
             pool,
-            [Pruning("gates", UUID(int=0), prune_gates)],
-            partial(store.raise_horizon, days=settings.retention_days),
+            [Pruning("gates", UUID(int=0), store.GATES.prune_gates)],
+            partial(store.GATES.raise_horizon, days=settings.retention_days),
         )
         async with background("pruner", pruner.run):
             await HttpServer("product", description, settings, routes, {"database": database}).run(stop)

@@ -26,14 +26,14 @@ async def execute(db: Connection, commands: Sequence[Command]) -> Sequence[Outco
     whoever waited for a lock sees what its holder wrote.
     """
     orders = sorted({command.order_id for command in commands})
-    await store.open_gates(db, orders)
-    closed, past = await store.lock_gates(db, orders)
+    await store.GATES.open_gates(db, orders)
+    closed, past = await store.GATES.lock_gates(db, orders)
     undone = [command.order_id for command in commands if command.undo and command.order_id not in closed]
     held = await store.read_holds(db, undone) if undone else {}
     products = {product for units in held.values() for product in units}
     products.update(product for command in commands if isinstance(command, HoldStock) for product, _ in command.lines)
     stock = await store.lock_stock(db, sorted(products)) if products else {}
-    stored = await store.read_outcomes(db, orders)
+    stored = await store.GATES.read_outcomes(db, orders)
     decision = decide(commands, closed, stored, stock, held, past)
     await store.write_decision(db, decision)
     return decision.verdict.outcomes

@@ -9,12 +9,14 @@ from uuid import UUID
 import asyncpg
 
 from services.product.domain import Decision, Hold, HoldStock, OrderId, ProductExists, ProductId, Stock, Units
-from shared.gates import sort_gates
+from shared.gates import Gates
 from shared.http.books import book_check
-from shared.participant import Outcome, OutcomeKey
+from shared.participant import Outcome
 from shared.postgres import Connection, Row, load_queries
 
 SQL = load_queries(Path(__file__).parent / "queries.sql")
+# Holds that were given back are forgotten with their gate; an undo needs those that are HELD.
+GATES = Gates(SQL, forgotten_too=["delete_restored"])
 
 
 async def ready(db: Connection) -> None:
@@ -59,16 +61,6 @@ async def move_stock(db: Connection, product_id: str, delta: int) -> Row:
     return row
 
 
-async def open_gates(db: Connection, orders: Sequence[UUID]) -> None:
-    """Make sure that each order has its gate."""
-    await db.execute(SQL["open_gates"], orders)
-
-
-async def lock_gates(db: Connection, orders: Sequence[UUID]) -> tuple[set[UUID], set[UUID]]:
-    """Lock the gates in order of id; return those closed, and those past. Raises Unavailable."""
-    return sort_gates(await db.fetch(SQL["lock_gates"], orders), orders)
-
-
 async def read_holds(db: Connection, orders: Sequence[UUID]) -> dict[OrderId, Units]:
     """Return the units that each order holds, by product."""
     held: dict[OrderId, dict[ProductId, int]] = {}
@@ -81,25 +73,6 @@ async def lock_stock(db: Connection, products: Sequence[ProductId]) -> dict[Prod
     """Lock the products in order of id and return those that exist."""
     rows = await db.fetch(SQL["lock_stock"], products)
     return {row["product_id"]: Stock(row["name"], row["price"], row["stock"]) for row in rows}
-
-
-async def read_outcomes(db: Connection, orders: Sequence[UUID]) -> dict[OutcomeKey, Outcome]:
-    """Return the stored outcomes of the orders."""
-    rows = await db.fetch(SQL["read_outcomes"], orders)
-    return {(row["order_id"], row["type"], row["attempt"]): Outcome(row["applied"], row["body"]) for row in rows}
-
-
-async def write_outcomes(db: Connection, outcomes: dict[OutcomeKey, Outcome]) -> None:
-    """Store outcomes that are new."""
-    orders, types, attempts = zip(*outcomes, strict=True)
-    applied = [outcome.applied for outcome in outcomes.values()]
-    bodies = [outcome.body for outcome in outcomes.values()]
-    await db.execute(SQL["write_outcomes"], orders, types, attempts, applied, bodies)
-
-
-async def close_gates(db: Connection, orders: Sequence[UUID]) -> None:
-    """Close gates for good."""
-    await db.execute(SQL["close_gates"], orders)
 
 
 async def write_holds(db: Connection, holds: Sequence[Hold]) -> None:
@@ -162,37 +135,9 @@ async def read_order_outcomes(db: Connection, order_id: UUID) -> list[Row]:
     return await db.fetch(SQL["read_order_outcomes"], order_id)
 
 
-async def raise_horizon(db: Connection, days: int) -> None:
-    """Declare the orders past that were placed more than `days` ago: their dos are refused from now on."""
-    await db.execute(SQL["raise_horizon"], days)
-
-
-async def lock_gates_to_prune(db: Connection, after: UUID, limit: int) -> list[UUID]:
-    """Lock, and return in order of id, up to `limit` gates past the horizon, after an id; leave out those in use."""
-    return [row["order_id"] for row in await db.fetch(SQL["lock_gates_to_prune"], after, limit)]
-
-
-async def delete_outcomes(db: Connection, orders: Sequence[UUID]) -> None:
-    """Forget the outcomes of the orders."""
-    await db.execute(SQL["delete_outcomes"], orders)
-
-
-async def delete_restored(db: Connection, orders: Sequence[UUID]) -> None:
-    """Forget what the orders held and gave back."""
-    await db.execute(SQL["delete_restored"], orders)
-
-
-async def delete_gates(db: Connection, orders: Sequence[UUID]) -> None:
-    """Forget the gates of the orders."""
-    await db.execute(SQL["delete_gates"], orders)
-
-
 async def write_decision(db: Connection, decision: Decision) -> None:
     """Write a batch's decision: at most five statements, however large the batch."""
-    if decision.verdict.new_outcomes:
-        await write_outcomes(db, decision.verdict.new_outcomes)
-    if decision.verdict.newly_closed:
-        await close_gates(db, list(decision.verdict.newly_closed))
+    await GATES.write_verdict(db, decision.verdict)
     if decision.restored:
         await write_restored(db, decision.restored)
     if decision.holds:

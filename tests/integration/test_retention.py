@@ -74,10 +74,9 @@ class Participant:
 
     async def pruned(self) -> None:
         """Forget what is past."""
-        retention = import_module(f"services.{self.name}.retention")
-        store = import_module(f"services.{self.name}.store")
-        raising = partial(store.raise_horizon, days=DAYS)
-        await Pruner(self.pool, [Pruning("gates", UUID(int=0), retention.prune_gates)], raising).prune_all()
+        gates = import_module(f"services.{self.name}.store").GATES
+        raising = partial(gates.raise_horizon, days=DAYS)
+        await Pruner(self.pool, [Pruning("gates", UUID(int=0), gates.prune_gates)], raising).prune_all()
 
     async def remembers(self, order: str) -> list[int]:
         """How many gates and outcomes there are of an order."""

@@ -6,10 +6,10 @@ Orders are cut off in the middle of their sagas by it. That costs them their suc
 import asyncio
 from uuid import UUID
 
-from services.balance import retention as balance_retention
-from services.coupon import retention as coupon_retention
+from services.balance import store as balance_store
+from services.coupon import store as coupon_store
 from services.order.saga import Participant
-from services.product import retention as product_retention
+from services.product import store as product_store
 from shared.refusals import Unavailable
 from tests.simulation.links import LinkedPool
 from tests.simulation.memory.participants import ParticipantDatabase
@@ -17,9 +17,9 @@ from tests.simulation.world import World
 
 LAST = UUID(int=2**128 - 1)
 PRUNE = {
-    Participant.PRODUCT: product_retention.prune_gates,
-    Participant.COUPON: coupon_retention.prune_gates,
-    Participant.BALANCE: balance_retention.prune_gates,
+    Participant.PRODUCT: product_store.GATES.prune_gates,
+    Participant.COUPON: coupon_store.GATES.prune_gates,
+    Participant.BALANCE: balance_store.GATES.prune_gates,
 }
 
 

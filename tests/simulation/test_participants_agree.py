@@ -9,17 +9,15 @@ import pytest
 import pytest_asyncio
 
 from services.balance import batch as balance_batch
-from services.balance import retention as balance_retention
+from services.balance import store as balance_store
 from services.balance.api import _charge
 from services.balance.domain import Debit, Refund, UserId
 from services.coupon import batch as coupon_batch
-from services.coupon import retention as coupon_retention
 from services.coupon import store as coupon_store
 from services.coupon.domain import Coupon, CouponId, RedeemCoupon, ReleaseCoupon, ReserveCoupon
 from services.coupon.domain import UserId as CouponUser
 from services.order.settings import Settings
 from services.product import batch as product_batch
-from services.product import retention as product_retention
 from services.product import store as product_store
 from services.product.domain import HoldStock, ProductId, RestoreStock
 from shared.participant import alone
@@ -35,9 +33,9 @@ DATABASES = {"product": ProductsDatabase, "coupon": CouponsDatabase, "balance": 
 BATCH: dict[str, Any] = {"product": product_batch, "coupon": coupon_batch, "balance": balance_batch}
 
 PRUNE: dict[str, Callable[..., Any]] = {
-    "product": product_retention.prune_gates,
-    "coupon": coupon_retention.prune_gates,
-    "balance": balance_retention.prune_gates,
+    "product": product_store.GATES.prune_gates,
+    "coupon": coupon_store.GATES.prune_gates,
+    "balance": balance_store.GATES.prune_gates,
 }
 
 
