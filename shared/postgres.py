@@ -171,18 +171,8 @@ class Session:
         Raises Unavailable when the server can't be reached or fails: then it is unknown whether the
         transaction was committed, and the caller must read again before it acts on either.
         """
-        async with self._turn:
-            with translated():
-                connection = await self._open()
-                try:
-                    await self._replan(connection)
-                    async with connection.transaction():
-                        yield connection
-                except (asyncio.CancelledError, *TRANSIENT):
-                    # In doubt about the connection's state: a new one costs a millisecond.
-                    connection.terminate()
-                    self._connection = None
-                    raise
+        async with self.statement() as connection, connection.transaction():
+            yield connection
 
     @asynccontextmanager
     async def statement(self) -> AsyncIterator[Connection]:
@@ -195,6 +185,7 @@ class Session:
                     await self._replan(connection)
                     yield connection
                 except (asyncio.CancelledError, *TRANSIENT):
+                    # In doubt about the connection's state: a new one costs a millisecond.
                     connection.terminate()
                     self._connection = None
                     raise
