@@ -9,6 +9,7 @@ import structlog
 from deploy.consumer import store
 from shared.postgres import Pool
 from shared.refusals import Unavailable
+from shared.waiting import waited
 
 log = structlog.get_logger()
 
@@ -33,9 +34,7 @@ async def repeat(
                     await work()
             except Unavailable as error:
                 log.warning("duty interrupted", duty=name, detail=str(error))
-            with suppress(TimeoutError):
-                async with asyncio.timeout(interval_seconds):
-                    await stop.wait()
+            await waited(stop, interval_seconds)
     finally:
         with suppress(Unavailable):
             async with pool.connection() as db:

@@ -19,6 +19,7 @@ from deploy.consumer.settings import ConsumerSettings
 from deploy.consumer.store import DeadLetter
 from shared.postgres import Pool
 from shared.refusals import Unavailable
+from shared.waiting import waited
 
 log = structlog.get_logger()
 
@@ -61,9 +62,7 @@ class Reader(ConsumerRebalanceListener):  # type: ignore[misc] # the library pub
             except (KafkaError, OSError, Unavailable, TimeoutError) as error:
                 self._trouble = f"{type(error).__name__}: {error}"
                 log.warning("reading interrupted", detail=self._trouble)
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(BACKOFF_SECONDS):
-                        await stop.wait()
+                await waited(stop, BACKOFF_SECONDS)
 
     async def _read(self, stop: asyncio.Event) -> None:
         settings = self._settings

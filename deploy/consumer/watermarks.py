@@ -15,6 +15,7 @@ from deploy.consumer import store
 from deploy.consumer.settings import ConsumerSettings
 from shared.postgres import Pool
 from shared.refusals import Unavailable
+from shared.waiting import waited
 
 log = structlog.get_logger()
 
@@ -31,9 +32,7 @@ async def read(settings: ConsumerSettings, pool: Pool, stop: asyncio.Event) -> N
             await _read(settings, pool, stop)
         except (KafkaError, OSError, Unavailable, TimeoutError) as error:
             log.warning("watermarks not read", detail=f"{type(error).__name__}: {error}")
-        with suppress(TimeoutError):
-            async with asyncio.timeout(BACKOFF_SECONDS):
-                await stop.wait()
+        await waited(stop, BACKOFF_SECONDS)
 
 
 async def _read(settings: ConsumerSettings, pool: Pool, stop: asyncio.Event) -> None:

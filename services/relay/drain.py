@@ -15,10 +15,10 @@ from services.relay.records import OutboxEvent
 from services.relay.settings import RelaySettings
 from services.relay.store import Lease, LeaseLost
 from services.relay.takeover import TakeOverRefused
-from services.relay.waiting import waited
 from shared import postgres
 from shared.postgres import Connection, translated
 from shared.refusals import Unavailable
+from shared.waiting import waited
 
 log = structlog.get_logger()
 

@@ -12,9 +12,9 @@ from services.relay.broker import Broker, BrokerFailed
 from services.relay.drain import Drain
 from services.relay.settings import RelaySettings
 from services.relay.store import ShardHolder
-from services.relay.waiting import waited
 from shared.postgres import Pool
 from shared.refusals import Unavailable
+from shared.waiting import waited
 
 log = structlog.get_logger()
 

@@ -14,9 +14,9 @@ from services.relay.broker import Broker, BrokerFailed
 from services.relay.publisher import CHUNK_BYTES, EventsRefused, ShardProducer
 from services.relay.replay_store import Replay, Window
 from services.relay.settings import RelaySettings
-from services.relay.waiting import waited
 from shared.postgres import Pool
 from shared.refusals import Unavailable
+from shared.waiting import waited
 
 log = structlog.get_logger()
 

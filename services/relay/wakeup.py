@@ -10,10 +10,10 @@ import structlog
 from services.relay import metrics, store
 from services.relay.drain import Drain
 from services.relay.settings import RelaySettings
-from services.relay.waiting import waited
 from shared import postgres
 from shared.postgres import Connection, translated
 from shared.refusals import Unavailable
+from shared.waiting import waited
 
 log = structlog.get_logger()
 

@@ -18,11 +18,11 @@ from services.relay.broker import Broker, BrokerFailed, bounded
 from services.relay.records import Header
 from services.relay.settings import RelaySettings
 from services.relay.store import Reached
-from services.relay.waiting import waited
 from shared.http.server import encode
 from shared.ids import uuid7
 from shared.postgres import Pool
 from shared.refusals import Unavailable
+from shared.waiting import waited
 
 log = structlog.get_logger()
 

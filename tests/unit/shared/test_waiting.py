@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from services.relay.waiting import waited
+from shared.waiting import waited
 
 
 async def test_a_wait_ends_with_its_event() -> None:
