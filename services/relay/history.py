@@ -12,6 +12,7 @@ from aiohttp import web
 from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
 from services.relay import store
+from services.relay.records import rfc3339
 from shared.http.problems import ValidationFailed
 from shared.http.routes import Route
 from shared.http.server import reply
@@ -185,7 +186,7 @@ async def _check_kept(connection: Any, start: datetime) -> None:
     removed = await store.removed_up_to(connection)
     if removed is not None and start <= removed:
         oldest = removed.replace(second=0, microsecond=0) + BUCKET
-        told = oldest.isoformat().replace("+00:00", "Z")
+        told = rfc3339(oldest)
         raise BucketGone(f"The oldest bucket that there still is begins at {told}.", oldest=told)
 
 

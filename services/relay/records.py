@@ -61,12 +61,12 @@ def _sequence(sequence: int) -> Header:
 
 @lru_cache(64)
 def _time(moment: datetime) -> Header:
-    return ("ce_time", rfc3339(moment))
+    return ("ce_time", rfc3339(moment).encode())
 
 
-def rfc3339(moment: datetime) -> bytes:
+def rfc3339(moment: datetime) -> str:
     """Return a moment of UTC as CloudEvents writes it."""
-    return moment.isoformat().replace("+00:00", "Z").encode()
+    return moment.isoformat().replace("+00:00", "Z")
 
 
 def partitions(keys: Sequence[bytes], count: int) -> list[int]:

@@ -15,7 +15,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from services.relay import metrics, store
 from services.relay.announcements import SOURCE, WATERMARK, OrderWatermark
 from services.relay.broker import Broker, BrokerFailed, bounded
-from services.relay.records import Header
+from services.relay.records import Header, rfc3339
 from services.relay.settings import RelaySettings
 from services.relay.store import Reached
 from shared.http.server import encode
@@ -181,6 +181,6 @@ def headers(topic: str, up_to: datetime) -> list[Header]:
         ("content-type", b"application/json"),
         ("ce_id", str(uuid7()).encode()),
         ("ce_type", WATERMARK.encode()),
-        ("ce_time", up_to.isoformat().replace("+00:00", "Z").encode()),
+        ("ce_time", rfc3339(up_to).encode()),
         ("ce_subject", topic.encode()),
     ]
