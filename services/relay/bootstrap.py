@@ -28,19 +28,22 @@ async def bootstrap(settings: RelaySettings) -> int:
     for tries_left in reversed(range(TRIES)):
         try:
             with translated():
-                connection = await postgres.connect(settings, "relay bootstrap")
-                try:
-                    await _all_shards(connection, settings)
-                finally:
-                    await connection.close(timeout=1)
+                await _try(settings)
+            break
         except (BrokerFailed, LeaseLost, Unavailable) as error:
-            if tries_left and not isinstance(error, Unavailable):
-                log.info("bootstrap begins again", detail=str(error))
-                continue
-            log.error("bootstrap failed, run it again", detail=str(error))  # noqa: TRY400 - expected, needs no trace
-            return 1
-        break
+            if not tries_left or isinstance(error, Unavailable):
+                log.error("bootstrap failed, run it again", detail=str(error))  # noqa: TRY400 - expected, needs no trace
+                return 1
+            log.info("bootstrap begins again", detail=str(error))
     return 0
+
+
+async def _try(settings: RelaySettings) -> None:
+    connection = await postgres.connect(settings, "relay bootstrap")
+    try:
+        await _all_shards(connection, settings)
+    finally:
+        await connection.close(timeout=1)
 
 
 async def _all_shards(connection: Connection, settings: RelaySettings) -> None:
