@@ -224,19 +224,21 @@ class _Room:
     taken = 0
 
 
+_TOO_MANY = problems.encode(503, Unavailable.slug, problems.UNAVAILABLE, "Too many connections are open.", "")
+_TOO_MANY_HEAD = (
+    "HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nConnection: close\r\n"
+    f"Content-Type: {problems.CONTENT_TYPE}\r\nContent-Length: {len(_TOO_MANY)}\r\n\r\n"
+)
+_TOO_MANY_ANSWER = _TOO_MANY_HEAD.encode() + _TOO_MANY
+
+
 class _TurnedAway(asyncio.Protocol):
     """A connection too many: told so, and closed, before anything is read from it."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         TURNED_AWAY.inc()
         writing = cast("asyncio.WriteTransport", transport)  # uvloop's is none by its class
-        detail = "Too many connections are open."
-        body = problems.encode(503, Unavailable.slug, problems.UNAVAILABLE, detail, "")
-        head = (
-            "HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nConnection: close\r\n"
-            f"Content-Type: {problems.CONTENT_TYPE}\r\nContent-Length: {len(body)}\r\n\r\n"
-        )
-        writing.write(head.encode() + body)
+        writing.write(_TOO_MANY_ANSWER)
         writing.close()
 
 
