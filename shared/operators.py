@@ -18,16 +18,21 @@ class Who:
     reason: str
 
 
-class Act(Wire):
-    """Who acts, and why; `dry_run` only says what would be done."""
+class By(Wire):
+    """Who acts, and why."""
 
     actor: Id
     reason: Name
-    dry_run: bool = False
 
     def who(self) -> Who:
         """Return who is to be recorded."""
         return Who(self.actor, self.reason)
+
+
+class Act(By):
+    """Who acts, and why; `dry_run` only says what would be done."""
+
+    dry_run: bool = False
 
 
 def login() -> str:

@@ -20,20 +20,9 @@ from services.relay.replay_store import Selection
 from services.relay.settings import RelaySettings
 from shared.http.routes import Route
 from shared.http.server import reply
-from shared.http.wire import Id, Moment, Name, Wire, path_uuid, read_body
-from shared.operators import Who
+from shared.http.wire import Moment, Name, Wire, path_uuid, read_body
+from shared.operators import By
 from shared.postgres import Pool
-
-
-class By(Wire):
-    """Who acts, and why."""
-
-    actor: Id
-    reason: Name
-
-    def who(self) -> Who:
-        """Return who is to be recorded."""
-        return Who(self.actor, self.reason)
 
 
 class NewReplay(By):
