@@ -1,16 +1,13 @@
 """Sagas that are held up somewhere, and the operators' command line as a call."""
 
-import asyncio
-import json
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any
-from unittest.mock import patch
 
 from services.order.admin import __main__ as command_line
 from tests.infrastructure.checkout import World
+from tests.infrastructure.command_line import Said, said
 from tests.infrastructure.proxy import Mode
 from tests.infrastructure.services import Client
 from tests.infrastructure.waiting import eventually
@@ -19,44 +16,11 @@ from tests.system.shopping import a_coupon, a_product, a_user, an_order, new_id
 MONEY, STOCK, PRICE = 10_000, 10, 1000
 
 
-@dataclass(frozen=True, slots=True)
-class Said:
-    """What the command line printed, and its exit status."""
-
-    status: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        """The JSON that it printed."""
-        return json.loads(self.out)
-
-
 async def command(world: World, *arguments: str) -> Said:
-    """Run the command line beside the services, in a thread, as it brings its own event loop."""
+    """Run the command line beside the services."""
     environment = {"ORDER_DATABASE_URL": world.database.as_role("order_service"), "ORDER_AUDIT_GRACE_SECONDS": "0.2"}
     environment |= {f"ORDER_{name.upper()}": url for name, url in world.urls.items()}
-    out: list[str] = []
-    err: list[str] = []
-
-    def take(text: str, file: object = None) -> None:
-        (err if file is sys.stderr else out).append(text)
-
-    def run() -> int:
-        try:
-            command_line.main()
-        except SystemExit as end:
-            return int(end.code or 0)
-        return 0
-
-    with (
-        patch.object(sys, "argv", ["admin", *arguments]),
-        patch.dict("os.environ", environment),
-        patch.object(command_line, "print", take, create=True),
-    ):
-        status = await asyncio.to_thread(run)
-    return Said(status, "\n".join(out), "\n".join(err))
+    return await said(command_line, environment, *arguments)
 
 
 async def act(world: World, path: str, **fields: Any) -> Any:

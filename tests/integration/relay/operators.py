@@ -1,15 +1,11 @@
 """Parked events to act on, and the operators' command line as a call."""
 
-import asyncio
 import json
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 from uuid import UUID
 
 import asyncpg
@@ -18,6 +14,7 @@ from services.relay.admin import __main__ as command_line
 from services.relay.admin import acts
 from shared.operators import Who
 from shared.postgres import Pool
+from tests.infrastructure.command_line import Said, said
 from tests.integration.relay.world import Event, World, order_in, write
 
 GOLDEN = Path(__file__).parents[2] / "contract" / "golden" / "v1" / "events" / "order.paid.v1.json"
@@ -90,41 +87,7 @@ async def removed(world: World, up_to: datetime) -> AsyncIterator[None]:
         await world.connection.execute("DELETE FROM orders.outbox_partitions WHERE partition = $1", NO_PARTITION)
 
 
-@dataclass(frozen=True, slots=True)
-class Said:
-    """What the command line printed, and its exit status."""
-
-    status: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        """The JSON that it printed."""
-        return json.loads(self.out)
-
-
 async def command(world: World, *arguments: str) -> Said:
-    """Run the command line in a thread, as it brings its own event loop."""
+    """Run the command line with the settings that relays have here."""
     environment = {"RELAY_DATABASE_URL": world.url, "KAFKA_BOOTSTRAP_SERVERS": world.kafka}
-    out: list[str] = []
-    err: list[str] = []
-
-    def take(text: str, file: object = None) -> None:
-        (err if file is sys.stderr else out).append(text)
-
-    def run() -> int:
-        try:
-            command_line.main()
-        except SystemExit as end:
-            return int(end.code or 0)
-        return 0
-
-    with (
-        patch.object(sys, "argv", ["admin", *arguments]),
-        patch.dict("os.environ", environment),
-        patch.object(command_line, "print", take, create=True),
-        patch("shared.logs.configure"),
-    ):
-        status = await asyncio.to_thread(run)
-    return Said(status, "\n".join(out), "\n".join(err))
+    return await said(command_line, environment, *arguments)
