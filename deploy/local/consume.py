@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from deploy.local.configuration import ROOT, local_folder
-from deploy.local.folder import Folder, NotRunningError
-from deploy.local.supervisor import EXIT_MISCONFIGURED
+from deploy.local.folder import Folder
+from deploy.local.terminal import read_run_or_exit
 
 
 def settings_of(run: Mapping[str, Any]) -> dict[str, str]:
@@ -23,11 +23,7 @@ def settings_of(run: Mapping[str, Any]) -> dict[str, str]:
 
 def main() -> None:
     """Make the tables, then become the consumer."""
-    try:
-        settings = settings_of(Folder(local_folder(os.environ)).read_run())
-    except NotRunningError:
-        print("Nothing runs here: start it with `make run` and wait until it says so", file=sys.stderr)
-        sys.exit(EXIT_MISCONFIGURED)
+    settings = settings_of(read_run_or_exit(Folder(local_folder(os.environ))))
     os.chdir(ROOT)
     environment = {"CONSUMER_LOG_FORMAT": "console", **os.environ, **settings}
     command = [sys.executable, "-m", "deploy.consumer"]

@@ -4,9 +4,13 @@ import json
 import os
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from deploy.local.configuration import SERVICES, Configuration
+from deploy.local.folder import Folder, NotRunningError
+from deploy.local.supervisor import EXIT_MISCONFIGURED
 
 ORDER_ID = """python3 -c 'import json,sys;print(json.load(sys.stdin)["order_id"])'"""
 
@@ -28,6 +32,15 @@ def complain(lines: list[str]) -> None:
     """Print errors, one line each."""
     for line in lines:
         print(line, file=sys.stderr, flush=True)
+
+
+def read_run_or_exit(folder: Folder) -> Mapping[str, Any]:
+    """Return what runs where; if nothing does, say so and end."""
+    try:
+        return folder.read_run()
+    except NotRunningError:
+        complain(["Nothing runs here: start it with `make run` and wait until it says so"])
+        sys.exit(EXIT_MISCONFIGURED)
 
 
 def ready_page(configuration: Configuration, kafka: str, run_json: Path, demo: bool) -> str:

@@ -18,6 +18,7 @@ from aiokafka.errors import KafkaError
 
 from deploy.local.configuration import local_folder
 from deploy.local.folder import Folder, NotRunningError
+from deploy.local.terminal import read_run_or_exit
 
 TOPIC = "orders.v1"
 FETCH_WAIT_MS = 100  # the embedded broker lets a reader at the end wait this long even when an event arrives
@@ -111,11 +112,7 @@ def main() -> None:
     # A broker that is away for a moment is tried again; a page of the client's warnings tells nobody more.
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
     folder = Folder(local_folder(os.environ))
-    try:
-        kafka = str(folder.read_run()["kafka"])
-    except NotRunningError:
-        print("Nothing runs here: start it with `make run` and wait until it says so", file=sys.stderr)
-        sys.exit(2)
+    kafka = str(read_run_or_exit(folder)["kafka"])
     try:
         asyncio.run(_watch_until_the_end(folder, kafka, arguments))
     except KafkaError as error:
