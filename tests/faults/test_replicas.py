@@ -37,7 +37,6 @@ LONG = RACES > 1000
 REAL_BROKER = LONG and why_no_maven() is None
 TIMEOUT_SECONDS = 2.0
 HOURS = 3600.0
-REQUEST = b"POST /v1/orders HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
 SESSIONS = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND usename <> 'postgres' AND "
 HELD = re.compile(r"^(http_requests_in_flight|sagas_running|batch_waiting\S*) (\S+)$", re.MULTILINE)
 CLOCKS = {"order-1": 2 * HOURS, "order-2": -2 * HOURS, "product": -2 * HOURS, "coupon": 2 * HOURS, "balance": 1 * HOURS}

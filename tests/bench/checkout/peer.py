@@ -15,7 +15,6 @@ from tests.infrastructure.databases import Database
 PROGRAM = Path(__file__).parent / "peer_program" / "checkout.py"
 PYTHON = REPOSITORY / ".venv-dbos" / "bin" / "python"
 PROCESSES = 2  # one a core; pinned, as two that wander cost each other half
-STYLES = ("transaction", "step")
 THREADS = (4, 8, 16)  # in each process
 COUPONS_APART = 20_000  # more than one measurement can use
 

@@ -6,7 +6,6 @@ from contextlib import asynccontextmanager
 
 from services.order import store
 from services.order.checkout import Checkout
-from services.order.domain import SagaId
 from services.order.operations import Start, Started
 from services.order.ownership import Ownership
 from services.order.participants import Participants
@@ -81,12 +80,6 @@ class OrderProcess:
         """Let what is left of the lease run out. What it was doing it never ends."""
         async with self._pool.connection() as db:
             await store.renew_lease(db, self.process_id, LEASE_LEFT_SECONDS)
-
-    async def has_saga(self, saga_id: SagaId) -> None:
-        """Be given a saga, as if the sweep had taken it over, and go on with it."""
-        async with self._pool.connection() as db:
-            await db.execute("UPDATE orders.sagas SET owner = $1 WHERE saga_id = $2", self.process_id, saga_id)
-        await self.runner.resume(saga_id)
 
     async def _commit(self, changes: Sequence[Change]) -> Sequence[Changed | BaseException | None]:
         traps = [self._network.traps.get(change.saga.order.order_id) for change in changes]
