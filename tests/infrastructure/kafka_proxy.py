@@ -114,10 +114,10 @@ async def _frame(reader: asyncio.StreamReader) -> bytes:
     return await reader.readexactly(size)
 
 
-def all_refused(request: bytes, code: int, but: bytes = b"\x00") -> bytes:
+def all_refused(request: bytes, code: int, holding: bytes = b"") -> bytes:
     """The answer to a Produce request (version 3 to 8) of which the broker takes nothing.
 
-    `but`: how the names of the topics end whose records it says to have taken.
+    It says so of those partitions' records that hold these bytes, and of the others that it has taken them.
     """
     fields = _Fields(request)
     fields.text()  # client id
@@ -128,15 +128,12 @@ def all_refused(request: bytes, code: int, but: bytes = b"\x00") -> bytes:
     count = fields.number()
     answer += SIZE.pack(count)
     for _ in range(count):
-        topic = fields.text()
-        answer += topic
-        told = 0 if topic.endswith(but) else code
+        answer += fields.text()
         partitions = fields.number()
         answer += SIZE.pack(partitions)
         for _ in range(partitions):
             answer += SIZE.pack(fields.number())
-            fields.skip(fields.number())
-            answer += struct.pack(">hqq", told, -1, -1)
+            answer += struct.pack(">hqq", code if holding in fields.records() else 0, -1, -1)
             answer += struct.pack(">q", -1) if version >= 5 else b""
             answer += struct.pack(">ih", 0, -1) if version >= 8 else b""
     return answer + SIZE.pack(0)
@@ -162,6 +159,12 @@ class _Fields:
         (length,) = struct.unpack_from(">h", self._request, self._at)
         start, self._at = self._at, self._at + 2 + max(0, length)
         return self._request[start : self._at]
+
+    def records(self) -> bytes:
+        """The next records."""
+        size = self.number()
+        self.skip(size)
+        return self._request[self._at - size : self._at]
 
     def number(self) -> int:
         """The next number of four bytes."""
