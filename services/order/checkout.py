@@ -51,9 +51,14 @@ class Checkout:
         self._deadline_seconds = deadline_seconds
         self._sagas_max = sagas_max
 
+    @property
+    def room(self) -> int:
+        """Return how many further sagas this process has room for; payments and cancellations may go beyond it."""
+        return max(0, self._sagas_max - self._runner.count)
+
     def make_sure_of_room(self) -> None:
         """Raise Unavailable when no further order can be placed: to be asked before any work is done for one."""
-        if self._runner.count >= self._sagas_max:
+        if not self.room:
             TURNED_AWAY.inc()
             raise Unavailable("Too many orders are being worked on.")
 

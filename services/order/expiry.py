@@ -34,10 +34,11 @@ class Expiry:
             await asyncio.sleep(self._interval_seconds)
 
     async def _expire(self) -> None:
-        while True:
+        # No more than there is room for: after an outage, or while a participant is away, all that is due would be.
+        while (limit := min(BATCH_MAX, self._checkout.room)) > 0:
             async with self._pool.connection() as db:
-                due = await store.list_expired(db, BATCH_MAX)
+                due = await store.list_expired(db, limit)
             begun = await self._checkout.expire(due)
             EXPIRED.inc(begun)
-            if len(due) < BATCH_MAX or begun == 0:
+            if len(due) < limit or begun == 0:
                 return

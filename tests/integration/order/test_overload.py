@@ -8,8 +8,10 @@ from contextlib import asynccontextmanager
 import pytest
 from prometheus_client import REGISTRY
 
+from services.order.saga import Participant
 from tests.infrastructure.services import Answer, Client, serving
-from tests.integration.order.world import World
+from tests.infrastructure.waiting import eventually
+from tests.integration.order.world import PATIENCE_SECONDS, World, beside, problem_of
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -54,6 +56,10 @@ async def ended(world: World) -> None:
         await world.settled()
 
 
+DUE = "UPDATE orders.orders SET expires_at = clock_timestamp() WHERE order_id = ANY ($1::uuid[])"
+CLOSING = "SELECT count(*) FROM orders.orders WHERE order_id = ANY ($1::uuid[]) AND closing IS NOT NULL"
+
+
 async def an_order(client: Client) -> Answer:
     body = {"user_id": "ann", "lines": [{"product_id": "pen", "quantity": 1}]}
     return await client.call("POST", "/v1/orders", body)
@@ -88,4 +94,30 @@ async def test_payments_cancellations_and_reads_of_what_there_is_go_on(world: Wo
         assert (beyond.status, beyond.problem, beyond.headers["Retry-After"]) == (503, "unavailable", "1")
     await ended(world)
     assert await world.status(paid) == "REFUNDED"
+    await world.check()
+
+
+async def test_expiry_begins_no_more_than_there_is_room_for_and_payments_go_on(world: World) -> None:
+    customers = [await world.customer() for _ in range(6)]
+    async with world.replica() as replica:
+        to_pay, *due = [await customer.unpaid(replica) for customer in customers]
+    await world.db.execute(DUE, due)
+    async with silence() as product, world.replica(sagas_max=2, urls={Participant.PRODUCT: product}) as replica:
+
+        async def some_are_closing() -> bool:
+            return bool(await world.db.fetchval(CLOSING, due))
+
+        async with beside(replica.expiry.run()):
+            await eventually(some_are_closing, PATIENCE_SECONDS, "the first closings")
+            assert problem_of(await replica.checkout.pay(to_pay, None)) is None
+        await replica.expiry._expire()
+        assert await world.db.fetchval(CLOSING, due) == 2
+        assert replica.runner.count == 2
+    async with world.replica() as replica, replica.sweeping(), beside(replica.expiry.run()):
+
+        async def all_are_expired() -> bool:
+            return {await world.status(order_id) for order_id in due} == {"EXPIRED"}
+
+        await eventually(all_are_expired, PATIENCE_SECONDS, "the expiry of them all")
+        await world.settled()
     await world.check()
