@@ -97,18 +97,22 @@ async def _prepare(connection: asyncpg.Connection) -> None:
 
 class Pool:
     """A small pool for everything that is not a hot path. It connects when first used, so a service can
-    start, and say that it isn't ready, while its database is away."""
+    start, and say that it isn't ready, while its database is away.
 
-    def __init__(self, settings: ServiceSettings, application: str) -> None:
+    `size`: connections at most, if not as many as the settings say.
+    """
+
+    def __init__(self, settings: ServiceSettings, application: str, *, size: int | None = None) -> None:
         self._settings = settings
         self._application = application
+        self._size = settings.pool_size if size is None else size
         self._pool: asyncpg.Pool | None = None
 
     async def __aenter__(self) -> "Pool":
         self._pool = await asyncpg.create_pool(
             self._settings.database_url,
             min_size=0,
-            max_size=self._settings.pool_size,
+            max_size=self._size,
             max_inactive_connection_lifetime=300,
             timeout=CONNECT_TIMEOUT_SECONDS,
             command_timeout=COMMAND_TIMEOUT_SECONDS,

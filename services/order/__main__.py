@@ -70,6 +70,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             process_id,
             pool,
             runner,
+            lease_pool=await enter(Pool(settings, "order lease", size=1)),
             lease_seconds=settings.lease_seconds,
             sweep_seconds=settings.sweep_interval_seconds,
             sagas_max=settings.sagas_max,

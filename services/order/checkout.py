@@ -24,8 +24,10 @@ from shared.values import value
 
 log = structlog.get_logger()
 
-# How often the end of a saga that runs in another process is looked for; a client waits for it.
+# How soon the end of a saga that runs in another process is looked for again, for a client waits for it. Each pause is
+# twice the one before, up to the longest: where many wait for long, their looks would fill the pool.
 LOOK_INTERVAL_SECONDS = 0.1
+LOOK_INTERVAL_MAX_SECONDS = 1.0
 # Orders are turned away while payments and cancellations of those that there are still get as much room again: what was
 # begun is worth more than what would be.
 ROOM_TO_GO_ON = 2
@@ -165,6 +167,7 @@ class Checkout:
     async def _look_for_end(self, saga_id: SagaId, key: KeyClaim | None, deadline: float) -> Answer | None:
         """Return the answer of a saga that did not end here. A key's was stored when it ended: the order may have
         gone on since, and every repeat of the key has to be told the same."""
+        pause = LOOK_INTERVAL_SECONDS
         while True:
             try:
                 async with self._pool.connection() as db:
@@ -173,9 +176,11 @@ class Checkout:
                         return (await read_answer(db, key) if key else None) or ended_answer(found[0])
             except Unavailable:
                 return None
-            if time.monotonic() + LOOK_INTERVAL_SECONDS >= deadline or self._runner.hurrying:
+            left = deadline - time.monotonic()
+            if left <= 0 or self._runner.hurrying:
                 return None
-            await asyncio.sleep(LOOK_INTERVAL_SECONDS)
+            await asyncio.sleep(min(pause, left))
+            pause = min(pause * 2, LOOK_INTERVAL_MAX_SECONDS)
 
 
 def _traceparent() -> str | None:

@@ -26,7 +26,11 @@ TAKE_OVER_MAX = 200
 
 
 class Ownership:
-    """This process' lease, and its sweep over sagas without an owner or without a runner."""
+    """This process' lease, and its sweep over sagas without an owner or without a runner.
+
+    `lease_pool` is the lease's own: a burst of reads that takes all connections of `pool` must not cost the lease, or
+    others take the sagas, whose clients then read all the more.
+    """
 
     def __init__(
         self,
@@ -34,12 +38,14 @@ class Ownership:
         pool: Pool,
         runner: Runner,
         *,
+        lease_pool: Pool,
         lease_seconds: float,
         sweep_seconds: float,
         sagas_max: int,
     ) -> None:
         self._process_id = process_id
         self._pool = pool
+        self._lease_pool = lease_pool
         self._runner = runner
         self._lease_seconds = lease_seconds
         self._sweep_seconds = sweep_seconds
@@ -50,7 +56,7 @@ class Ownership:
         """Renew the lease if the database answers. Done once before serving: a saga that started without a lease
         would be taken by others at once."""
         try:
-            async with self._pool.connection() as db:
+            async with self._lease_pool.connection() as db:
                 await store.renew_lease(db, self._process_id, self._lease_seconds)
             self._renewed_at = asyncio.get_running_loop().time()
         except Unavailable as error:
@@ -79,7 +85,7 @@ class Ownership:
     async def give_up(self) -> None:
         """End the lease, so that other replicas go on with what is left at once."""
         try:
-            async with self._pool.connection() as db:
+            async with self._lease_pool.connection() as db:
                 await store.give_lease_up(db, self._process_id)
         except Unavailable as error:
             log.warning("lease not given up; it will run out", error=str(error))

@@ -94,6 +94,7 @@ class OrderReplica:
             process_id,
             pool,
             runner,
+            lease_pool=pool,
             lease_seconds=LEASE_SECONDS,
             sweep_seconds=SWEEP_SECONDS,
             sagas_max=SAGAS_MAX,

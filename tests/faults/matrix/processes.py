@@ -63,6 +63,7 @@ class OrderProcess:
             self.process_id,
             pool,
             self.runner,
+            lease_pool=pool,
             lease_seconds=LEASE_SECONDS,
             sweep_seconds=LEASE_LEFT_SECONDS,
             sagas_max=SAGAS_MAX,

@@ -67,6 +67,15 @@ async def test_a_lease_that_is_kept_keeps_the_sagas(world: World) -> None:
     await world.check()
 
 
+async def test_reads_that_take_all_connections_do_not_cost_the_lease(world: World) -> None:
+    async with world.replica(pool_size=1) as replica, replica.pool.connection():
+        await asyncio.wait_for(replica.ownership.renew(), LEASE_SECONDS)
+        await replica.ownership.check_lease()
+        await asyncio.wait_for(replica.ownership.give_up(), LEASE_SECONDS)
+    known = "SELECT count(*) FROM orders.processes WHERE process_id = $1"
+    assert await world.db.fetchval(known, replica.process_id) == 0
+
+
 async def test_who_gives_its_lease_up_is_followed_at_once(world: World) -> None:
     customer = await world.customer()
     async with world.replica(lease_seconds=3600) as leaving, world.replica() as other:

@@ -2,6 +2,8 @@
 
 import asyncio
 from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
@@ -11,6 +13,7 @@ from services.order.checkout import Pending
 from services.order.operations import Attached, Begun, KeyClaim, Start, fingerprint, new_order
 from services.order.saga import Kind
 from shared.http.idempotency import IdempotencyInProgress, IdempotencyKeyReused
+from shared.postgres import Connection, Pool
 from tests.infrastructure.waiting import eventually
 from tests.integration.order.moments import Moments
 from tests.integration.order.world import PATIENCE_SECONDS, Customer, World, order_id_of, problem_of
@@ -25,6 +28,20 @@ LIVE_OF = "SELECT count(*) FROM orders.sagas WHERE order_id = $1 AND status IN (
 def buying(customer: Customer, key: KeyClaim | None = None) -> Start:
     order = new_order(customer.user, [(customer.product, 1)], None, pay_now=True)
     return Start(Kind.PLACE_NOW, order.order_id, order, key)
+
+
+class Counted(Pool):
+    """A pool that counts how often it has lent a connection."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._lending = pool
+        self.lent = 0
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[Connection]:
+        self.lent += 1
+        async with self._lending.connection() as db:
+            yield db
 
 
 async def cleared(world: World) -> None:
@@ -97,6 +114,28 @@ async def test_an_expiry_and_a_payment_are_decided_by_the_database_s_clock(world
         assert problem_of(late) == "order-expired"
         assert isinstance(expired, Begun)
     await cleared(world)
+
+
+async def test_who_waits_for_a_saga_of_another_process_looks_ever_more_seldom(world: World) -> None:
+    customer = await world.customer()
+    go_on, started = asyncio.Event(), asyncio.Event()
+
+    async def wait() -> None:
+        started.set()
+        await go_on.wait()
+
+    async with world.replica(moments := Moments()) as owner, world.replica(request_deadline_seconds=2) as other:
+        order_id = await customer.unpaid(owner)
+        moments.at, moments.happens = moments.passed + 2, wait  # after its start
+        payment = asyncio.create_task(owner.checkout.pay(order_id, None))
+        await started.wait()
+        # At the beginning, after 0.1, 0.2, 0.4 and 0.8 seconds, and at the deadline.
+        pool = other.checkout._pool = Counted(other.pool)
+        assert isinstance(await other.checkout.pay(order_id, None), Pending)
+        assert pool.lent <= 6
+        go_on.set()
+        assert problem_of(await payment) is None
+    await world.check()
 
 
 async def test_races_run_to_their_end_and_one_wins(world: World) -> None:

@@ -153,6 +153,7 @@ class World:
                 process_id,
                 pool,
                 runner,
+                lease_pool=await enter(Pool(chosen, "replica lease", size=1)),
                 lease_seconds=chosen.lease_seconds,
                 sweep_seconds=chosen.sweep_interval_seconds,
                 sagas_max=chosen.sagas_max,
