@@ -222,10 +222,14 @@ ORDER BY expires_at LIMIT $1;
 -- name: prune_keys
 -- now(), not clock_timestamp(): an index is only searched for what stays the same during the statement.
 DELETE FROM orders.idempotency_keys WHERE ctid = ANY (ARRAY(
-    SELECT ctid FROM orders.idempotency_keys
-    WHERE created_at >= $1 AND created_at < now() - make_interval(hours => $3) AND status IS NOT NULL
-    ORDER BY created_at LIMIT $2
-    FOR UPDATE SKIP LOCKED))
+    SELECT k.ctid FROM orders.idempotency_keys AS k
+    WHERE k.created_at >= $1 AND k.created_at < now() - make_interval(hours => $3) AND k.status IS NOT NULL
+      -- The answer of a saga that was stuck is as old as its end. Without NOT EXISTS: it would be planned as a join that
+      -- may read all sagas, this is looked up by key. A saga that was pruned ended long enough ago.
+      AND coalesce((SELECT s.ended_at FROM orders.sagas AS s WHERE s.saga_id = k.saga_id)
+                   < now() - make_interval(hours => $3), true)
+    ORDER BY k.created_at LIMIT $2
+    FOR UPDATE OF k SKIP LOCKED))
 RETURNING created_at;
 
 -- name: prune_sagas

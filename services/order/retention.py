@@ -13,7 +13,7 @@ FIRST_MOMENT = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def prunings(*, key_hours: int, saga_days: int) -> Sequence[Pruning]:
-    """Return what is deleted: keys older than `key_hours` that have their answer, sagas that ended `saga_days` ago.
+    """Return what is deleted: keys that got their answer `key_hours` ago, sagas that ended `saga_days` ago.
 
     An ended saga's row is the order's timeline and nothing else: no decision rests on it, and whoever wakes up with
     it in hand finds that it has nothing to go on with.

@@ -49,6 +49,15 @@ class Settings(ServiceSettings):
             raise ValueError(f"must not exceed half of RETENTION_DAYS, which is {days}")
         return seconds
 
+    @field_validator("idempotency_hours")
+    @classmethod
+    def _kept_while_the_saga_is(cls, hours: int, known: ValidationInfo) -> int:
+        """A key's hours count from the end of its saga, which only the saga's row tells."""
+        days = known.data.get("retention_days", RETENTION_DAYS)
+        if hours > days * 24:
+            raise ValueError(f"must not exceed RETENTION_DAYS, which is {days}")
+        return hours
+
     @property
     def participant_urls(self) -> dict[Participant, str]:
         """Return where each participant is."""

@@ -271,7 +271,8 @@ async def oldest_unpublished_seconds(db: Connection) -> float:
 
 
 async def prune_keys(db: Connection, after: datetime, limit: int, *, hours: int) -> list[datetime]:
-    """Delete up to `limit` answered keys older than `hours`, from `after` on; return their times, ascending."""
+    """Delete up to `limit` keys claimed and answered more than `hours` ago, from `after` on; return when they were
+    claimed, ascending."""
     return sorted(row["created_at"] for row in await db.fetch(SQL["prune_keys"], after, limit, hours))
 
 

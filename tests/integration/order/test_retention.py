@@ -49,6 +49,25 @@ async def test_keys_are_kept_for_their_hours_and_as_long_as_they_have_no_answer(
     await world.db.execute("DELETE FROM orders.idempotency_keys WHERE user_id = $1", user)
 
 
+async def test_a_key_s_hours_count_from_the_end_of_its_saga_however_long_that_took(world: World) -> None:
+    customer = await world.customer()
+    key = customer.key("place", "k")
+    claimed = "UPDATE orders.idempotency_keys SET created_at = now() - interval '30 days' WHERE user_id = $1"
+    ended = """UPDATE orders.sagas SET ended_at = now() - $2::interval
+               WHERE saga_id = (SELECT saga_id FROM orders.idempotency_keys WHERE user_id = $1)"""
+    async with world.replica() as replica:
+        first = await customer.place(replica, key=key)
+        await world.db.execute(claimed, customer.user)
+        for hours, left in ((0, ["k"]), (23, ["k"]), (25, None)):
+            await world.db.execute(ended, customer.user, timedelta(hours=hours))
+            await pruner(replica.pool).prune_all()
+            assert await world.db.fetchval(KEYS_LEFT, customer.user) == left
+            if left:
+                assert await customer.place(replica, key=key) == first
+    assert len(await customer.orders()) == 1
+    await world.check()
+
+
 async def test_ended_sagas_are_kept_for_their_days_and_their_orders_for_ever(world: World) -> None:
     async with world.replica() as replica:
         old = [await (await world.customer()).paid(replica) for _ in range(5)]

@@ -263,10 +263,15 @@ class OrdersDatabase(Database):
     def prune_keys(self, after: datetime, limit: int, hours: int) -> list[Row]:
         before = self.clock() - timedelta(hours=hours)
         due = (key for key in self.keys if after <= key["created_at"] < before and key["status"] is not None)
-        old = sorted(due, key=_age)[:limit]
+        old = sorted((key for key in due if self._ended(key["saga_id"], before)), key=_age)[:limit]
         for row in old:
             self.keys.delete((row["user_id"], row["operation"], row["key"]))
         return old
+
+    def _ended(self, saga_id: UUID | None, before: datetime) -> bool:
+        """Whether a saga ended before that, or is not there any more."""
+        saga = self.sagas.get(saga_id) if saga_id else None
+        return saga is None or saga["ended_at"] is None or saga["ended_at"] < before
 
     def prune_sagas(self, after: UUID, limit: int, days: int) -> list[Row]:
         before = self.clock() - timedelta(days=days)

@@ -22,6 +22,13 @@ def test_a_payment_that_is_due_later_is_refused_for_participants_would_refuse_it
         Settings(database_url=URL, payment_timeout_seconds=10 * DAY + 1)
 
 
+def test_keys_may_be_kept_as_long_as_sagas_and_no_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RETENTION_DAYS", "7")
+    assert Settings(database_url=URL, idempotency_hours=7 * 24).idempotency_hours == 7 * 24
+    with pytest.raises(ValidationError, match="must not exceed RETENTION_DAYS, which is 7"):
+        Settings(database_url=URL, idempotency_hours=7 * 24 + 1)
+
+
 def test_a_week_is_the_least_retention(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RETENTION_DAYS", "6")
     with pytest.raises(ValidationError, match="RETENTION_DAYS"):
