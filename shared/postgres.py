@@ -40,6 +40,7 @@ TRANSIENT = (
     asyncpg.InvalidCatalogNameError,  # the database is not there yet
     asyncpg.UndefinedTableError,  # not migrated yet
     asyncpg.InvalidSchemaNameError,
+    asyncpg.InvalidCachedStatementError,  # a migration has added a column to what a transaction reads
     asyncpg.InvalidAuthorizationSpecificationError,
     asyncpg.InterfaceError,
     asyncpg.InternalClientError,

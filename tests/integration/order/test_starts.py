@@ -116,6 +116,21 @@ async def test_an_expiry_and_a_payment_are_decided_by_the_database_s_clock(world
     await cleared(world)
 
 
+async def test_a_column_that_is_added_while_the_service_runs_fails_nobody_s_payment(world: World) -> None:
+    async with world.replica() as replica:
+        orders = [await (await world.customer()).unpaid(replica) for _ in range(3)]
+        assert problem_of(await replica.checkout.pay(orders[0], None)) is None
+        await world.db.execute("ALTER TABLE orders.orders ADD COLUMN added integer")
+        try:
+            assert problem_of(await replica.checkout.pay(orders[1], None)) is None
+            assert problem_of(await replica.checkout.cancel(orders[2], None)) is None
+        finally:
+            await world.db.execute("ALTER TABLE orders.orders DROP COLUMN added")
+        assert problem_of(await replica.checkout.cancel(orders[0], None)) is None
+    assert [await world.status(order_id) for order_id in orders] == ["REFUNDED", "PAID", "CANCELLED"]
+    await world.check()
+
+
 async def test_who_waits_for_a_saga_of_another_process_looks_ever_more_seldom(world: World) -> None:
     customer = await world.customer()
     go_on, started = asyncio.Event(), asyncio.Event()
