@@ -76,6 +76,7 @@ class Starts:
         orders = await store.lock_orders(db, ids)
         live = await store.read_live_sagas(db, ids)
         now = await store.read_clock(db)
+        self._clock.heard(now)
         results: dict[SagaId, Started | Refusal] = {}
         begun: list[tuple[Start, OrderStatus | None]] = []
         for start in starts:

@@ -4,6 +4,7 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -113,6 +114,17 @@ async def test_an_expiry_and_a_payment_are_decided_by_the_database_s_clock(world
         )
         assert problem_of(late) == "order-expired"
         assert isinstance(expired, Begun)
+    await cleared(world)
+
+
+async def test_a_payment_tells_what_the_database_s_clock_said(world: World) -> None:
+    customer = await world.customer()
+    async with world.replica() as other:
+        order_id = await customer.unpaid(other)
+    async with world.replica() as replica:
+        await replica.starts.commit([Start(Kind.PAY, order_id)])
+        now = await world.db.fetchval("SELECT clock_timestamp()")
+        assert abs(replica.starts._clock.now() - now) < timedelta(seconds=5)
     await cleared(world)
 
 
