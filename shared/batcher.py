@@ -114,7 +114,7 @@ class Batcher(Generic[Item, Result]):
             raise Unavailable("The queue is full.")
         future: asyncio.Future[Result] = self._loop.create_future()
         self._queue.append((item, partial(_settle, future)))
-        self._queued()
+        self._queued(1)
         return future
 
     def submit_all(self, items: Sequence[Item]) -> "asyncio.Future[list[Result | BaseException]]":
@@ -127,13 +127,13 @@ class Batcher(Generic[Item, Result]):
             raise Unavailable("The queue is full.")
         gathered: _Gathered[Result] = _Gathered(len(items))
         self._queue.extend((item, partial(gathered.take, place)) for place, item in enumerate(items))
-        self._queued()
+        self._queued(len(items))
         return gathered.future
 
-    def _queued(self) -> None:
+    def _queued(self, count: int) -> None:
         self._arrived.set()
         if self._turns is not None:
-            self._turns.grown(self.waiting)
+            self._turns.grown(self.waiting - count, self.waiting)
 
     async def _run(self) -> None:
         while True:

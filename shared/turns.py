@@ -94,9 +94,9 @@ class Turns:
             late.cancel()
             give_back()
 
-    def grown(self, waiting: int) -> None:
-        """Take note that a batcher has this many items waiting now."""
-        if waiting == WORTH_A_TURN:
+    def grown(self, before: int, now: int) -> None:
+        """Take note of how many items waited in a batcher, and how many wait now."""
+        if before < WORTH_A_TURN <= now:
             self._reconsider()
 
     def _reconsider(self) -> None:

@@ -79,6 +79,32 @@ async def test_a_batch_leaves_beside_another_as_soon_as_it_is_worth_it(monkeypat
         assert await asyncio.gather(alone, *results) == [10, 20, 30, 40]
 
 
+async def test_items_that_come_together_and_are_more_than_are_worth_it_leave_as_well(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "WORTH_A_TURN", 3)
+    monkeypatch.setattr(module, "TURN_SECONDS", 60)
+    busy, work = Work(), Work()
+    turns = Turns(2, STEPS)
+    async with (
+        batcher(0, busy, turns) as first,
+        batcher(1, work, turns) as second,
+    ):
+        alone = first.submit(1)
+        await busy.started.wait()
+        waits = second.submit(2)
+        await all_that_can_run()
+        assert work.batches == []
+        together = second.submit_all([3, 4, 5])
+        await all_that_can_run()
+        beside = list(work.batches)
+        busy.through.set()
+        work.through.set()
+        assert (await alone, await waits) == (10, 20)
+        assert await together == [30, 40, 50]
+    assert beside == [[2, 3, 4, 5]]
+
+
 async def test_a_small_batch_is_passed_over_so_often_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "PASSED_MAX", 2)
     turns = Turns(1, STEPS)
