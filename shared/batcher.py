@@ -8,7 +8,7 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import structlog
 from prometheus_client import Counter, Gauge, Histogram
@@ -23,6 +23,8 @@ Result = TypeVar("Result")
 
 Work = Callable[[Sequence[Item]], Awaitable[Sequence[Result | BaseException]]]
 Deliver = Callable[[Result | BaseException], None]
+# The item, the future that its waiter has, and what gives it the result.
+_Queued = tuple[Item, "asyncio.Future[Any]", Deliver[Result]]
 
 SIZE = Histogram("batch_size", "Items in a batch", ["batcher"], buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256, 512))
 WAITING = Gauge("batch_waiting", "Items waiting for their batch", ["batcher"])
@@ -60,7 +62,8 @@ class Batcher(Generic[Item, Result]):
 
     `work` gets 1..batch_max items and returns one result or exception an item, in the same order. When it
     raises, every item of that batch fails with that exception. Batches run in the batcher's own task, so a
-    waiter that is cancelled (a client that hung up) never cancels the batch it is part of.
+    waiter that is cancelled (a client that hung up) never cancels the batch it is part of. An item that nobody waits
+    for any more before its batch begins is left out.
     """
 
     def __init__(
@@ -77,7 +80,7 @@ class Batcher(Generic[Item, Result]):
         self._turns = turns
         self._batch_max = batch_max
         self._queue_max = queue_max
-        self._queue: deque[tuple[Item, Deliver[Result]]] = deque()
+        self._queue: deque[_Queued[Item, Result]] = deque()
         self._arrived = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._closing = False
@@ -91,7 +94,7 @@ class Batcher(Generic[Item, Result]):
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """Finish what is queued, then stop."""
+        """Finish what is queued and waited for, then stop."""
         self._closing = True
         self._arrived.set()
         if self._task is not None:
@@ -113,7 +116,7 @@ class Batcher(Generic[Item, Result]):
             self._full.inc()
             raise Unavailable("The queue is full.")
         future: asyncio.Future[Result] = self._loop.create_future()
-        self._queue.append((item, partial(_settle, future)))
+        self._queue.append((item, future, partial(_settle, future)))
         self._queued(1)
         return future
 
@@ -126,9 +129,10 @@ class Batcher(Generic[Item, Result]):
             self._full.inc(len(items))
             raise Unavailable("The queue is full.")
         gathered: _Gathered[Result] = _Gathered(len(items))
-        self._queue.extend((item, partial(gathered.take, place)) for place, item in enumerate(items))
+        future = gathered.future
+        self._queue.extend((item, future, partial(gathered.take, place)) for place, item in enumerate(items))
         self._queued(len(items))
-        return gathered.future
+        return future
 
     def _queued(self, count: int) -> None:
         self._arrived.set()
@@ -149,19 +153,26 @@ class Batcher(Generic[Item, Result]):
             async with self._turns.turn(self):
                 await self._run_batch(self._next_batch())
 
-    def _next_batch(self) -> list[tuple[Item, Deliver[Result]]]:
-        return [self._queue.popleft() for _ in range(min(len(self._queue), self._batch_max))]
+    def _next_batch(self) -> list[_Queued[Item, Result]]:
+        batch: list[_Queued[Item, Result]] = []
+        while self._queue and len(batch) < self._batch_max:
+            queued = self._queue.popleft()
+            if not queued[1].done():  # else its waiter was cancelled
+                batch.append(queued)
+        return batch
 
-    async def _run_batch(self, batch: list[tuple[Item, Deliver[Result]]]) -> None:
+    async def _run_batch(self, batch: list[_Queued[Item, Result]]) -> None:
+        if not batch:
+            return
         self._size.observe(len(batch))
         results: Sequence[Result | BaseException]
         try:
-            results = await self._work([item for item, _ in batch])
+            results = await self._work([item for item, _, _ in batch])
             if len(results) != len(batch):
                 raise RuntimeError(f"a batch of {len(batch)} returned {len(results)} results")
         except Exception as error:  # noqa: BLE001 - every waiter gets it
             results = [error] * len(batch)
-        for (_, deliver), result in zip(batch, results, strict=True):
+        for (_, _, deliver), result in zip(batch, results, strict=True):
             deliver(result)
 
 

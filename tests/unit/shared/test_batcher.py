@@ -88,7 +88,7 @@ async def test_a_waiter_that_gives_up_cancels_nobody_else_s_batch() -> None:
         first.cancel()
         work.through.set()
         assert await patient == 20
-    assert work.batches == [[0], [1, 2]]
+    assert work.batches == [[0], [2]]
 
 
 async def test_a_full_queue_refuses_and_recovers() -> None:
@@ -115,6 +115,19 @@ async def test_closing_finishes_what_is_queued_and_takes_nothing_more() -> None:
     assert (first.result(), queued.result()) == (0, 10)
     with pytest.raises(Unavailable):
         await batches.submit(2)
+
+
+async def test_closing_does_not_begin_what_nobody_waits_for_any_more() -> None:
+    work = Work()
+    async with batcher(work) as batches:
+        first = batches.submit(0)
+        await work.started.wait()
+        queued = batches.submit(1)
+        together = batches.submit_all([2, 3])
+        for waiter in (first, queued, together):
+            waiter.cancel()
+        work.through.set()
+    assert work.batches == [[0]]
 
 
 async def test_a_batch_that_fails_for_some_of_its_items_is_tried_one_by_one() -> None:
@@ -180,4 +193,4 @@ async def test_a_waiter_for_several_items_that_is_cancelled_cancels_no_batch() -
         cancelled.cancel()
         work.through.set()
         assert await other == [30]
-    assert work.batches == [[1], [2], [3]]
+    assert work.batches == [[1], [3]]
