@@ -122,8 +122,9 @@ class _Client:
         return self
 
     async def __aexit__(self, *exc: object) -> None:
-        await self.batcher.__aexit__(*exc)
+        # In this order: nobody waits for an outcome any more, and a participant that hangs must not hold up the stop.
         await self._channel.__aexit__(*exc)
+        await self.batcher.__aexit__(*exc)
 
     async def _call_all(self, sent: Sequence[_Sent]) -> Sequence[Outcome | BaseException]:
         """Call once; when the participant refuses the batch as a whole, once per command, so that a command it

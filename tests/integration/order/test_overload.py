@@ -8,6 +8,8 @@ from contextlib import asynccontextmanager
 import pytest
 from prometheus_client import REGISTRY
 
+from services.order.checkout import Pending
+from services.order.participants import CALL_TIMEOUT_SECONDS
 from services.order.saga import Participant
 from tests.infrastructure.services import Answer, Client, serving
 from tests.infrastructure.waiting import eventually
@@ -94,6 +96,18 @@ async def test_payments_cancellations_and_reads_of_what_there_is_go_on(world: Wo
         assert (beyond.status, beyond.problem, beyond.headers["Retry-After"]) == (503, "unavailable", "1")
     await ended(world)
     assert await world.status(paid) == "REFUNDED"
+    await world.check()
+
+
+async def test_a_stop_does_not_wait_for_a_participant_that_hangs(world: World) -> None:
+    customer = await world.customer()
+    async with silence() as product:
+        urls = {Participant.PRODUCT: product}
+        async with world.replica(urls=urls, request_deadline_seconds=0.05) as replica:
+            assert isinstance(await customer.place(replica), Pending)
+            began = time.monotonic()
+        assert time.monotonic() - began < CALL_TIMEOUT_SECONDS / 2
+    await ended(world)
     await world.check()
 
 
