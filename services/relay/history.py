@@ -176,7 +176,7 @@ async def digests(pool: Pool, query: DigestsQuery) -> dict[str, Any]:
             closed = up_to is not None and bucket + BUCKET <= up_to
             for digest in await store.digest(connection, bucket, bucket + BUCKET, query.shard):
                 own = {"shard": digest.shard, "count": digest.count, "hash": digest.hash}
-                items += [{"bucket": bucket, **own, "closed": closed and not digest.any_parked}]
+                items += [{"bucket": bucket, **own, "closed": closed and not digest.any_waiting}]
             bucket, count = bucket + BUCKET, count + 1
         await _check_kept(connection, query.start)  # what was removed meanwhile was counted as nothing
     return {"items": items, "up_to": up_to, "next_from": bucket if bucket < end else None}

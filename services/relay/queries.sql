@@ -120,13 +120,14 @@ SELECT up_to, extract(epoch FROM clock_timestamp() - up_to)::float8 AS lag_secon
 FROM relay.watermark;
 
 -- name: digest
--- Of what was sent in one bucket, by shard. Parked events may still come, so they keep it open.
+-- Of what was sent in one bucket, by shard. What is parked, or waits although the watermark has passed it, will still
+-- come: an operator has given it back, or the clock has gone back.
 SELECT
     shards.shard,
     count(outbox.event_id) FILTER (WHERE outbox.status = 'SENT') AS count,
     encode(sha256(coalesce(string_agg(uuid_send(outbox.event_id) || sha256(outbox.payload), ''::bytea ORDER BY outbox.event_id)
         FILTER (WHERE outbox.status = 'SENT'), ''::bytea)), 'hex') AS hash,
-    coalesce(bool_or(outbox.status = 'PARKED'), false) AS any_parked
+    coalesce(bool_or(outbox.status IN ('PARKED', 'PENDING')), false) AS any_waiting
 FROM relay.shards LEFT JOIN orders.outbox
     ON outbox.shard = shards.shard AND outbox.occurred_at >= $1::timestamptz AND outbox.occurred_at < $2::timestamptz
 WHERE $3::smallint IS NULL OR shards.shard = $3::smallint

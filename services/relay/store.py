@@ -77,12 +77,12 @@ class HowFar:
 
 @dataclass(frozen=True, slots=True)
 class Digest:
-    """What was sent of one bucket in one shard."""
+    """What was sent of one bucket in one shard, and whether anything of it may still come."""
 
     shard: int
     count: int
     hash: str
-    any_parked: bool
+    any_waiting: bool
 
 
 async def cycle(

@@ -113,6 +113,20 @@ async def test_only_what_was_sent_counts_and_what_is_parked_keeps_its_bucket_ope
     assert found[3]["count"] == 0
 
 
+async def test_what_waits_although_the_watermark_has_passed_it_keeps_its_bucket_open(
+    world: World, relay: Client
+) -> None:
+    """As after an operator's retry, or once the clock has gone back."""
+    await write(world, [Event(order_in(0), 1)])
+    await write(world, [Event(order_in(2), 1)], status="PENDING")
+    await watermark_at(world, NOW)
+    assert [one["closed"] for one in await digests(relay)] == [True, True, False, True]
+    await world.connection.execute(f"{SENT} WHERE status = 'PENDING'")
+    found = await digests(relay)
+    assert all(one["closed"] for one in found)
+    assert found[2]["count"] == 1
+
+
 async def test_a_bucket_is_closed_once_the_watermark_is_at_its_end(world: World, relay: Client) -> None:
     await watermark_at(world, MINUTE + timedelta(minutes=1) - timedelta(microseconds=1))
     assert not any(one["closed"] for one in await digests(relay))
