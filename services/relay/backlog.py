@@ -6,6 +6,7 @@ import time
 import structlog
 
 from services.relay import metrics, store
+from services.relay.patience import Patience
 from shared.postgres import Pool
 from shared.refusals import Unavailable
 
@@ -20,11 +21,14 @@ COUNT_MAX = 100_000  # counting more takes the database longer than it is worth
 
 async def measure(pool: Pool) -> None:
     """Set the gauges, for all shards whoever holds them, for ever."""
+    patience = Patience()
     while True:
         began = time.monotonic()
         try:
             async with pool.connection() as connection:
-                for waiting in await store.backlog(connection, COUNT_MAX):
+                with patience.limit() as seconds:
+                    found = await store.backlog(connection, COUNT_MAX, timeout_seconds=seconds)
+                for waiting in found:
                     metrics.PENDING.labels(waiting.shard).set(waiting.pending)
                     metrics.PARKED.labels(waiting.shard).set(waiting.parked)
                     metrics.OLDEST.labels(waiting.shard).set(waiting.oldest_seconds)

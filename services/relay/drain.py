@@ -10,6 +10,7 @@ import structlog
 from services.relay import metrics, store, takeover
 from services.relay.broker import Broker, BrokerFailed
 from services.relay.gathering import PAUSE_MAX_SECONDS, Gathering
+from services.relay.patience import Patience
 from services.relay.publisher import CHUNK_BYTES, CHUNK_BYTES_MIN, EventsRefused, ShardProducer
 from services.relay.records import OutboxEvent
 from services.relay.settings import RelaySettings
@@ -45,6 +46,7 @@ class Drain:
             settings.batch_pause_milliseconds / 1000, most_seconds=PAUSE_MAX_SECONDS if settings.transactions else 0.0
         )
         self._failures = 0
+        self._patience = Patience()
         self._chunk_bytes = CHUNK_BYTES
         self._one_by_one = False
         self._split_for_size = False
@@ -199,15 +201,17 @@ class Drain:
     async def _cycle(self, connection: Connection, lease: Lease, number: int) -> list[OutboxEvent]:
         settings = self._settings
         events_max = min(settings.batch_events, ONE_BY_ONE_EVENTS) if self._one_by_one else settings.batch_events
-        return await store.cycle(
-            connection,
-            lease,
-            number,
-            lease_seconds=settings.lease_seconds,
-            events_max=events_max,
-            bytes_max=settings.batch_bytes,
-            in_transaction=settings.transactions,
-        )
+        with self._patience.limit() as seconds:
+            return await store.cycle(
+                connection,
+                lease,
+                number,
+                lease_seconds=settings.lease_seconds,
+                events_max=events_max,
+                bytes_max=settings.batch_bytes,
+                in_transaction=settings.transactions,
+                timeout_seconds=seconds,
+            )
 
     async def _bring_out(
         self, producer: ShardProducer, number: int, events: list[OutboxEvent], deadline: float

@@ -10,6 +10,7 @@ from uuid import UUID
 import asyncpg
 
 from services.relay.admin.refusals import EventNotFirst, EventNotParked, NothingToRedact
+from services.relay.patience import WALK_SECONDS
 from services.relay.records import OutboxEvent
 from shared.operators import Who
 from shared.postgres import Connection, Row, load_queries
@@ -94,12 +95,16 @@ async def cycle(
     events_max: int,
     bytes_max: int,
     in_transaction: bool,
+    timeout_seconds: float | None = None,
 ) -> list[OutboxEvent]:
-    """Mark batch `number` SENT, claim the next one and renew the lease. Raises LeaseLost."""
+    """Mark batch `number` SENT, claim the next one and renew the lease. Raises LeaseLost.
+
+    The lease is renewed at the end, so a cycle may last longer than it: who would take the shard over meanwhile waits
+    for its row, and finds it held again. `timeout_seconds` stands for the connection's own limit.
+    """
+    bounds = (lease_seconds, events_max, bytes_max, in_transaction)
     try:
-        rows = await connection.fetch(
-            SQL["cycle"], lease.shard, lease.epoch, number, lease_seconds, events_max, bytes_max, in_transaction
-        )
+        rows = await connection.fetch(SQL["cycle"], lease.shard, lease.epoch, number, *bounds, timeout=timeout_seconds)
     except asyncpg.PostgresError as error:
         if error.sqlstate == _LEASE_LOST:
             raise LeaseLost(str(error)) from None
@@ -163,9 +168,9 @@ async def shards(connection: Connection) -> list[ShardHolder]:
     return [ShardHolder(row["shard"], None if row["expired"] else row["holder"]) for row in rows]
 
 
-async def backlog(connection: Connection, count_max: int) -> list[Backlog]:
+async def backlog(connection: Connection, count_max: int, *, timeout_seconds: float | None = None) -> list[Backlog]:
     """Return what waits in every shard, counted up to `count_max`."""
-    return [Backlog(**row) for row in await connection.fetch(SQL["backlog"], count_max)]
+    return [Backlog(**row) for row in await connection.fetch(SQL["backlog"], count_max, timeout=timeout_seconds)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,7 +210,7 @@ async def rotate_outbox(connection: Connection, interval_seconds: float) -> str 
 async def note_published(connection: Connection) -> None:
     """Find closed partitions that are published for good: claims pass over them, and they are dropped in time."""
     # Once for each partition it may have to pass all that was published, as dead entries; nobody waits for it.
-    await connection.execute(SQL["note_published"], timeout=300)
+    await connection.execute(SQL["note_published"], timeout=WALK_SECONDS)
 
 
 async def drop_published(connection: Connection, retention_seconds: float) -> int | None:
@@ -246,10 +251,17 @@ async def list_acts(connection: Connection, limit: int) -> list[Row]:
 
 
 async def advance_watermark(
-    connection: Connection, replica: str, lease_seconds: float, missing_max: int
+    connection: Connection,
+    replica: str,
+    lease_seconds: float,
+    missing_max: int,
+    *,
+    timeout_seconds: float | None = None,
 ) -> Reached | None:
     """Take or keep the duty and close the marked moment, if it can be closed; None if another replica has the duty."""
-    row = await connection.fetchrow(SQL["advance_watermark"], replica, lease_seconds, missing_max)
+    row = await connection.fetchrow(
+        SQL["advance_watermark"], replica, lease_seconds, missing_max, timeout=timeout_seconds
+    )
     return None if row is None else Reached(**row)
 
 

@@ -15,6 +15,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from services.relay import metrics, store
 from services.relay.announcements import SOURCE, WATERMARK, OrderWatermark
 from services.relay.broker import Broker, BrokerFailed, bounded
+from services.relay.patience import Patience
 from services.relay.records import Header, rfc3339
 from services.relay.settings import RelaySettings
 from services.relay.store import Reached
@@ -59,7 +60,8 @@ class Watermark:
         self._kafka: tuple[AIOKafkaProducer, AIOKafkaConsumer] | None = None
         self._told: Told | None = None
         self._ended = asyncio.Event()
-        self._call_seconds = 0.0  # what the last call of the database took
+        self._patience = Patience()
+        self._call_seconds = 0.0  # what the last call of the database took, though it may have failed
 
     async def run(self, stop: asyncio.Event) -> None:
         """Advance and announce until `stop` is set; then leave the duty to others at once."""
@@ -85,10 +87,16 @@ class Watermark:
 
     async def _once(self) -> None:
         started = asyncio.get_running_loop().time()
-        lease_seconds = self._lease_seconds + IDLE_RATIO * self._call_seconds
+        # With the next call, at the end of which the lease is renewed.
+        lease_seconds = self._lease_seconds + (IDLE_RATIO + 1) * self._call_seconds
         async with self._pool.connection() as connection:
-            reached = await store.advance_watermark(connection, self._settings.replica, lease_seconds, MISSING_MAX)
-            self._call_seconds = asyncio.get_running_loop().time() - started
+            try:
+                with self._patience.limit() as seconds:
+                    reached = await store.advance_watermark(
+                        connection, self._settings.replica, lease_seconds, MISSING_MAX, timeout_seconds=seconds
+                    )
+            finally:
+                self._call_seconds = asyncio.get_running_loop().time() - started
             how_far = await store.watermark(connection)
         metrics.WATERMARK_LAG.set(0 if how_far.lag_seconds is None else how_far.lag_seconds)
         if reached is None:

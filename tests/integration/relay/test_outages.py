@@ -3,7 +3,7 @@
 import asyncio
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from services.relay import api
 from services.relay.broker import BrokerFailed
 from services.relay.publisher import CHUNK_BYTES, STOP_SECONDS, ShardProducer
 from services.relay.relay import Relay
+from shared import postgres
 from shared.refusals import Unavailable
 from tests.infrastructure.broker import wait_for
 from tests.infrastructure.databases import Database
@@ -162,6 +163,31 @@ async def test_database_connections_that_are_cut_are_opened_again(
         await eventually(lambda: passing(relay, "database"), 5, "a ready database")
     async with world.reader() as reader:
         assert_in_sequence(world, await reader.to_the_end(), events, once=world.real_broker)
+
+
+@pytest.fixture
+async def slow_claims(world: World) -> AsyncIterator[None]:
+    """Each claim takes 0.8 s, as while it walks over dead entries that an old snapshot keeps."""
+    await world.connection.execute("""
+        CREATE FUNCTION relay.slowly() RETURNS trigger LANGUAGE plpgsql
+        AS $$ BEGIN PERFORM pg_sleep(0.8); RETURN new; END $$;
+        CREATE TRIGGER slowly BEFORE UPDATE ON relay.shards FOR EACH ROW
+        WHEN (old.outbox_ids = '{}' AND new.outbox_ids <> '{}') EXECUTE FUNCTION relay.slowly();
+    """)
+    yield
+    await world.connection.execute("DROP FUNCTION relay.slowly CASCADE")
+
+
+@pytest.mark.usefixtures("slow_claims")
+async def test_claims_that_take_longer_than_a_call_may_are_not_cut_off_for_ever(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postgres, "COMMAND_TIMEOUT_SECONDS", 0.5)
+    event = Event(order_in(0), 1)
+    async with world.relay(), world.reader() as reader:
+        await write(world.connection, [event])
+        await world.until_sent(1)
+        assert [identity(record) for record in await reader.to_the_end()] == expected([event])
 
 
 async def test_notifications_arrive_again_after_the_listening_connection_was_cut(world: World) -> None:

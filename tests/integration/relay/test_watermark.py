@@ -11,10 +11,15 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from services.relay import store
+from services.relay.broker import Broker
 from services.relay.schemas import schema_of
 from services.relay.settings import RelaySettings
 from services.relay.store import Reached
+from services.relay.watermark import Watermark
+from shared import postgres
 from shared.ids import uuid7
+from shared.postgres import Pool
+from shared.refusals import Unavailable
 from tests.infrastructure.databases import Database
 from tests.infrastructure.waiting import eventually
 from tests.integration.relay.world import Event, World, header, identity, order_in, write
@@ -234,6 +239,22 @@ async def test_of_two_replicas_one_tells_and_the_other_goes_on_when_it_stops(wor
             assert holder in ("a", "b")
         await moved(world, 3)
         assert await world.connection.fetchval(query) == "b"
+
+
+async def test_a_call_that_is_cut_off_gets_more_time_after_a_rest_in_proportion(
+    world: World, writer: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when it walks over dead entries that an old snapshot keeps."""
+    monkeypatch.setattr(postgres, "COMMAND_TIMEOUT_SECONDS", 0.3)
+    settings = world.settings(kafka_bootstrap_servers="127.0.0.1:1")
+    async with Pool(settings, "watermark") as pool:
+        watermark = Watermark(settings, pool, Broker(settings, 4))
+        for seconds in (0.3, 0.9):
+            async with writer.transaction():
+                await writer.execute("LOCK TABLE relay.watermark IN ACCESS EXCLUSIVE MODE")
+                with pytest.raises(Unavailable):
+                    await watermark._once()
+            assert seconds <= watermark._call_seconds < 2 * seconds
 
 
 def test_an_interval_that_is_none_is_refused() -> None:
