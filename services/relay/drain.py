@@ -88,7 +88,8 @@ class Drain:
         """Say what went wrong; whatever it was, the next take-over finds out how things stand."""
         self._failures += 1
         if isinstance(error, EventsRefused):
-            self._consider(error)
+            if self._consider(error):
+                self._failures = 0  # the broker answers, and the shard comes further
             cause = "refused-events"
         elif isinstance(error, TakeOverRefused):
             cause = "take-over-refused"
@@ -234,13 +235,17 @@ class Drain:
         await waited(self._wake, self._settings.lease_seconds / 3)
         self.idle = False
 
-    def _consider(self, error: EventsRefused) -> None:
-        """Find the event at fault: send the batch again one by one, then park what is refused alone."""
+    def _consider(self, error: EventsRefused) -> bool:
+        """Find the event at fault: send the batch again one by one, then park what is refused alone.
+
+        Return whether there is something to park now.
+        """
         if self._one_by_one:
             self._to_park = [(chunk.events[0].outbox_id, str(error)) for chunk in error.refused]
-        else:
-            self._split_for_size = error.too_large
+            return True
+        self._split_for_size = error.too_large
         self._one_by_one = True
+        return False
 
     async def _park(self, connection: Connection, lease: Lease, outbox_id: int, reason: str) -> None:
         parked = await store.park(connection, lease, outbox_id, reason)

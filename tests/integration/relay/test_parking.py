@@ -79,6 +79,18 @@ async def test_two_refused_events_are_both_found(real_world: World) -> None:
         await eventually(lambda: both(real_world), 20, "two parked events")
 
 
+async def test_a_shard_with_many_refused_events_is_not_in_trouble_while_it_parks_them(real_world: World) -> None:
+    poison = [Event(order_in(0), 1, payload=TOO_LARGE) for _ in range(30)]
+    async with narrow_topic(real_world), real_world.relay() as relay:
+        await write(real_world.connection, poison)
+
+        async def all_parked() -> bool:
+            assert not any(drain.in_trouble for drain in relay.drains())
+            return len(await parked(real_world)) == len(poison)
+
+        await eventually(all_parked, 30, "30 parked events")
+
+
 async def both(world: World) -> bool:
     return len(await parked(world)) == 2
 
