@@ -150,16 +150,17 @@ class Watermark:
 
     async def _open(self) -> tuple[AIOKafkaProducer, AIOKafkaConsumer]:
         if self._kafka is None:
-            common: dict[str, Any] = {
-                **self._settings.kafka_options(),
-                "client_id": f"{self._settings.replica}-watermark",
-                "request_timeout_ms": int(self._settings.kafka_timeout_seconds * 1000),
-            }
-            self._kafka = (
-                AIOKafkaProducer(enable_idempotence=True, **common),
-                AIOKafkaConsumer(group_id=None, isolation_level="read_uncommitted", **common),
-            )
+            # The options as well: a file that they are read from may be away for a moment.
             async with bounded(self._settings.kafka_timeout_seconds):
+                common: dict[str, Any] = {
+                    **self._settings.kafka_options(),
+                    "client_id": f"{self._settings.replica}-watermark",
+                    "request_timeout_ms": int(self._settings.kafka_timeout_seconds * 1000),
+                }
+                self._kafka = (
+                    AIOKafkaProducer(enable_idempotence=True, **common),
+                    AIOKafkaConsumer(group_id=None, isolation_level="read_uncommitted", **common),
+                )
                 for client in self._kafka:
                     await client.start()
         return self._kafka

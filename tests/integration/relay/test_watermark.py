@@ -1,9 +1,12 @@
 """The watermark: a moment up to which everything that was committed is on the topic, and where on the topic that is."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import datetime
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import asyncpg
@@ -239,6 +242,36 @@ async def test_of_two_replicas_one_tells_and_the_other_goes_on_when_it_stops(wor
             assert holder in ("a", "b")
         await moved(world, 3)
         assert await world.connection.fetchval(query) == "b"
+
+
+@asynccontextmanager
+async def watching(world: World, broker: Broker, **changes: Any) -> AsyncIterator[asyncio.Task[None]]:
+    """Run the duty alone."""
+    settings, stop = world.settings(**SOON, **changes), asyncio.Event()
+    async with Pool(settings, "watermark") as pool:
+        running = asyncio.create_task(Watermark(settings, pool, broker).run(stop))
+        try:
+            yield running
+        finally:
+            stop.set()
+            await running
+
+
+async def test_it_goes_on_while_a_file_that_the_client_of_kafka_needs_is_away(world: World, tmp_path: Path) -> None:
+    password = tmp_path / "password"
+    password.write_text("secret")
+    access: dict[str, Any] = {
+        "kafka_security_protocol": "SASL_PLAINTEXT",
+        "kafka_sasl_mechanism": "PLAIN",
+        "kafka_sasl_username": "relay",
+        "kafka_sasl_password_file": password,
+    }
+    broker = Broker(world.settings(), 4)
+    async with watching(world, broker, **access) as running:
+        password.unlink()
+        await moved(world, 3)
+        assert not running.done()
+    await broker.close()
 
 
 async def test_a_call_that_is_cut_off_gets_more_time_after_a_rest_in_proportion(
