@@ -50,11 +50,11 @@ class Completeness:
         while start is not None and start < end:
             try:
                 items, following = await self._relay.digests(start, end)
+                await self._compare(items)
             except BucketGone as gone:
                 log.warning("minutes can't be compared any more", since=start, until=gone.oldest)
                 start = gone.oldest
                 continue
-            await self._compare(items)
             start = following
             async with self._pool.connection() as db:
                 await store.set_checked(db, self._topic, following or end)
@@ -66,9 +66,11 @@ class Completeness:
         for row in unproven:
             try:
                 items, _ = await self._relay.digests(row["bucket"], row["bucket"] + BUCKET, row["shard"])
+                await self._compare(items, row["findings"])
             except BucketGone:
-                continue  # it stays named until it is as old as what is pruned
-            await self._compare(items, row["findings"])
+                # It stays named until it is as old as what is pruned, but those that can be compared come first.
+                async with self._pool.connection() as db:
+                    await store.put_bucket(db, row["bucket"], row["shard"], row["state"], row["findings"])
 
     async def _compare(self, items: Sequence[BucketDigest], findings: Sequence[Mapping[str, Any]] = ()) -> None:
         for bucket, of_bucket in groupby(items, key=lambda item: item.bucket):

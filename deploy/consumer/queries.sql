@@ -132,10 +132,11 @@ SELECT bucket, shard, state, findings, compared_at FROM platform.buckets WHERE s
 ORDER BY bucket, shard LIMIT $1::int;
 
 -- name: buckets_to_compare
+-- Whichever were looked at longest ago, so that those which can't be compared keep no other from its turn.
 SELECT bucket, shard, state, findings, compared_at FROM platform.buckets
 WHERE state = 'STALE'
     OR state <> 'EQUAL' AND compared_at < clock_timestamp() - make_interval(secs => $1::float8)
-ORDER BY bucket, shard LIMIT $2::int;
+ORDER BY compared_at, bucket, shard LIMIT $2::int;
 
 -- name: repaired_buckets
 SELECT bucket, shard, state, findings, compared_at FROM platform.buckets WHERE state = 'EQUAL' AND findings <> '[]'

@@ -2,14 +2,18 @@
 
 import hashlib
 import random
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from aiohttp import ClientConnectionError
 
+from deploy.consumer.completeness import AGAIN_MAX, Completeness
+from deploy.consumer.relay import Relay
+from shared.postgres import Pool
 from tests.infrastructure.waiting import eventually
 from tests.integration.consumer.platform import Platform, an_order, mark_sent, publish
+from tests.integration.relay.operators import removed
 from tests.integration.relay.world import World, producing
 
 SEED = 20260105
@@ -246,6 +250,40 @@ async def test_a_minute_that_gets_an_event_after_it_was_found_equal_is_compared_
     )
     assert await consuming.connection.fetchval(query, bucket, late.order_id.int & 3) == "EQUAL"
     assert (await consuming.until_proven())["unproven"] == []
+
+
+@pytest.mark.parametrize("state", ["OPEN", "DIFFERS", "STALE"])
+async def test_minutes_that_the_relay_has_removed_keep_no_other_from_being_compared_again(
+    consuming: Platform, world: World, state: str
+) -> None:
+    minute = datetime.now(UTC).replace(second=0, microsecond=0) - timedelta(minutes=20)
+    gone = [minute - timedelta(days=1, minutes=number) for number in range(AGAIN_MAX)]
+    put = "INSERT INTO platform.buckets VALUES ($1, 0, $2, $3, now() - interval '1 hour')"
+    findings = '[{"kind": "missing"}]'
+    await consuming.connection.executemany(put, [(bucket, state, findings) for bucket in gone])
+    await consuming.connection.execute(put, minute, "OPEN", "[]")
+    await consuming.connection.execute(
+        "INSERT INTO platform.watermarks (topic, up_to, partitions, missing, missing_count, checked_up_to)"
+        " VALUES ($1, $2, '{}', '[]', 0, $2)",
+        world.topic,
+        minute + timedelta(minutes=1),
+    )
+    settings = consuming.settings()
+    async with removed(world, gone[0]), Pool(settings, "completeness") as pool, Relay(settings) as relay:
+        completeness, query = (
+            Completeness(settings, pool, relay),
+            "SELECT state FROM platform.buckets WHERE bucket = $1",
+        )
+
+        async def equal() -> bool:
+            await completeness.check()
+            return bool(await consuming.connection.fetchval(query, minute) == "EQUAL")
+
+        await eventually(equal, 15, "the minute that there still is")
+    kept = await consuming.connection.fetch(
+        "SELECT DISTINCT state, findings FROM platform.buckets WHERE bucket < $1", minute
+    )
+    assert [tuple(row) for row in kept] == [(state, findings)], "they stay named"
 
 
 async def test_a_type_that_it_does_not_know_is_kept_and_counts_in_the_digest(
