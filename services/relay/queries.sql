@@ -99,7 +99,8 @@ SELECT event_id::text, order_id::text, sequence, type, shard, octet_length(paylo
 FROM orders.outbox WHERE status = 'PARKED' ORDER BY order_id, sequence LIMIT $1::int;
 
 -- name: list_parked_orders
-SELECT DISTINCT order_id FROM orders.outbox WHERE status = 'PARKED' ORDER BY order_id LIMIT $1::int;
+SELECT DISTINCT order_id FROM orders.outbox WHERE status = 'PARKED' AND order_id > $1::uuid
+ORDER BY order_id LIMIT $2::int;
 
 -- name: act_on_parked
 SELECT event_id::text, order_id::text, sequence, type

@@ -227,9 +227,9 @@ async def list_parked(connection: Connection, limit: int) -> list[Row]:
     return list(await connection.fetch(SQL["list_parked"], limit))
 
 
-async def list_parked_orders(connection: Connection, limit: int) -> list[UUID]:
-    """Return the orders that have parked events."""
-    return [row["order_id"] for row in await connection.fetch(SQL["list_parked_orders"], limit)]
+async def list_parked_orders(connection: Connection, after: UUID, limit: int) -> list[UUID]:
+    """Return the first orders after that one that have parked events."""
+    return [row["order_id"] for row in await connection.fetch(SQL["list_parked_orders"], after, limit)]
 
 
 async def act_on_parked(connection: Connection, act: str, id_: UUID, who: Who, *, dry_run: bool) -> list[Row]:

@@ -19,6 +19,8 @@ from shared.postgres import Pool
 log = structlog.get_logger()
 
 LIST_MAX = 1000
+PAGE_ORDERS = 1000
+NO_ID = UUID(int=0)
 
 Name = Literal["retry", "skip", "redact"]
 
@@ -42,16 +44,23 @@ async def act(pool: Pool, name: Name, id_: UUID, who: Who, *, dry_run: bool = Fa
 
 
 async def retry_all(pool: Pool, who: Who, *, dry_run: bool = False) -> list[dict[str, Any]]:
-    """Retry every order that has parked events, one after the other."""
-    async with pool.connection() as db:
-        orders = await store.list_parked_orders(db, LIST_MAX)
-    found = []
-    for order_id in orders:
+    """Retry every order that has parked events, one after the other and each once: it may be parked again at once."""
+    found: list[dict[str, Any]] = []
+    for order_id in await _parked_orders(pool):
         try:
             found += await act(pool, "retry", order_id, who, dry_run=dry_run)
         except EventNotParked:  # somebody was faster
             continue
     return found
+
+
+async def _parked_orders(pool: Pool) -> list[UUID]:
+    """Return all orders that have parked events."""
+    orders: list[UUID] = []
+    async with pool.connection() as db:
+        while page := await store.list_parked_orders(db, orders[-1] if orders else NO_ID, PAGE_ORDERS):
+            orders += page
+    return orders
 
 
 async def list_acts(pool: Pool, limit: int) -> list[dict[str, Any]]:

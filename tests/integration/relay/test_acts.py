@@ -65,6 +65,18 @@ async def test_retry_of_all_gives_back_every_order_and_records_each(world: World
     assert len(await recorded(world)) == len(orders)
 
 
+@pytest.mark.parametrize("dry_run", [True, False])
+async def test_all_are_retried_however_many_there_are(
+    world: World, monkeypatch: pytest.MonkeyPatch, *, dry_run: bool
+) -> None:
+    monkeypatch.setattr(acts, "PAGE_ORDERS", 2)
+    orders = [await parked_order(world, 1, shard=number % 4) for number in range(5)]
+    async with operating(world) as pool:
+        found = await acts.retry_all(pool, SUE, dry_run=dry_run)
+    assert [event["order_id"] for event in found] == sorted(str(event.order_id) for (event,) in orders)
+    assert await world.statuses() == {"PARKED" if dry_run else "PENDING": 5}
+
+
 async def test_retried_events_are_published_in_sequence_at_once(world: World) -> None:
     events = await parked_order(world, 3)
     async with world.relay(poll_interval_seconds=30) as _, world.reader() as reader:
