@@ -157,6 +157,14 @@ ORDER BY event_id LIMIT $5::int;
 -- to be published.
 SELECT max(published_at) FROM orders.outbox_partitions WHERE dropped_at IS NOT NULL;
 
+-- name: lost_to_replay
+-- Up to when events have been removed that a replay was to come to. Those that were gone when it was asked for don't
+-- count: it then began later than they were written, or was to take what there still is. A partition has 2^40 ids.
+SELECT max(removed.published_at) FROM relay.replays
+JOIN orders.outbox_partitions AS removed ON position < (removed.partition + 1) << 40
+    AND CASE WHEN from_at IS NULL THEN removed.dropped_at > created_at ELSE removed.published_at >= from_at END
+WHERE replay_id = $1::uuid AND state <> 'DONE' AND removed.dropped_at IS NOT NULL;
+
 -- name: create_replay
 INSERT INTO relay.replays (replay_id, topic, order_id, type, from_at, to_at, actor, reason, up_to)
 VALUES ($1::uuid, $2::text, $3::uuid, $4::text, $5::timestamptz, $6::timestamptz, $7::text, $8::text, coalesce(

@@ -10,6 +10,7 @@ from contextlib import suppress
 import structlog
 
 from services.relay import metrics, replay_store, store
+from services.relay.admin.refusals import EventsRemoved
 from services.relay.broker import Broker, BrokerFailed
 from services.relay.publisher import CHUNK_BYTES, EventsRefused, ShardProducer
 from services.relay.replay_store import Replay, Window
@@ -75,6 +76,11 @@ class Replayer:
             read = replay_store.replay_window_of_order if of_order else replay_store.replay_window
             window = await read(connection, replay, events_max=STEP_EVENTS, bytes_max=STEP_BYTES)
             waits = window.position is None and await replay_store.replay_waits(connection, replay)
+            # Asked last: what is removed later than that was in the window.
+            lost = await replay_store.lost_to_replay(connection, replay.replay_id)
+        if lost is not None:
+            await self._fail(replay, str(EventsRemoved.up_to(lost)))
+            return 0
         if waits:
             return IDLE_SECONDS  # for live publishing, which is not there yet
         if window.wanted and not await self._publish(replay, window, started + lease_seconds):

@@ -103,6 +103,12 @@ async def replay_waits(connection: Connection, replay: Replay) -> bool:
     return bool(await connection.fetchval(SQL["replay_waits"], *bounds))
 
 
+async def lost_to_replay(connection: Connection, replay_id: UUID) -> datetime | None:
+    """Return up to when events have been removed that the replay was still to come to, None if none have."""
+    moment: datetime | None = await connection.fetchval(SQL["lost_to_replay"], replay_id)
+    return moment
+
+
 async def advance_replay(connection: Connection, replay: Replay, position: int, events: int, *, done: bool) -> bool:
     """Note that `events` more are out, up to `position`; False if it was cancelled or is another replica's."""
     arguments = (replay.replay_id, replay.position, position, events, done)

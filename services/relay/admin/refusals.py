@@ -1,5 +1,7 @@
 """Why an act on a parked event, or a replay, is refused."""
 
+from datetime import datetime
+
 from shared.refusals import Refusal
 
 
@@ -43,6 +45,11 @@ class EventsRemoved(Refusal):
 
     slug = "events-removed"
     status = 410
+
+    @classmethod
+    def up_to(cls, moment: datetime) -> "EventsRemoved":
+        """Return the refusal that names the moment."""
+        return cls(f"Events up to {moment.isoformat()} have been removed.")
 
 
 class ReplayNotFound(Refusal):

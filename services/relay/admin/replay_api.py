@@ -75,7 +75,7 @@ class ReplayApi:
         every = "/admin/v1/replays"
         one = f"{every}/{{id}}"
         starting = (ReplayTopicNotAllowed, ReplayOfNothing, EventsRemoved)
-        cancelling, resuming = (ReplayNotFound, ReplayNotRunning), (ReplayNotFound, ReplayNotStopped)
+        cancelling, resuming = (ReplayNotFound, ReplayNotRunning), (ReplayNotFound, ReplayNotStopped, EventsRemoved)
         return [
             Route("POST", every, self.start, "Publish events again", {201: Replay}, starting, NewReplay),
             Route("GET", every, self.list, "List replays", {200: Replays}),

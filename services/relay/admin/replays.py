@@ -40,7 +40,7 @@ async def start(settings: RelaySettings, pool: Pool, topic: str, selection: Sele
     async with pool.connection() as db:
         removed_up_to = await store.removed_up_to(db)
         if selection.from_at is not None and removed_up_to is not None and selection.from_at <= removed_up_to:
-            raise EventsRemoved(f"Events up to {removed_up_to.isoformat()} have been removed.")
+            raise EventsRemoved.up_to(removed_up_to)
         row = await replay_store.create_replay(db, uuid7(), topic, selection, who)
     log.info("replay asked for", replay_id=str(row["replay_id"]), topic=topic, actor=who.actor, reason=who.reason)
     return dict(row)
@@ -85,8 +85,14 @@ async def cancel(pool: Pool, replay_id: UUID, who: Who) -> dict[str, Any]:
 
 
 async def resume(pool: Pool, replay_id: UUID, who: Who) -> dict[str, Any]:
-    """Let a stopped or failed replay go on from where it was. Raises ReplayNotFound or ReplayNotStopped."""
+    """Let a stopped or failed replay go on from where it was.
+
+    Raises ReplayNotFound, ReplayNotStopped or EventsRemoved.
+    """
     async with pool.connection() as db:
+        lost = await replay_store.lost_to_replay(db, replay_id)
+        if lost is not None:
+            raise EventsRemoved.up_to(lost)
         row = await replay_store.resume_replay(db, replay_id, who)
     if row is None:
         raise ReplayNotStopped(f"The replay is {(await get(pool, replay_id))['state']}.")

@@ -25,7 +25,7 @@ from services.relay.replay_store import Selection
 from shared.ids import uuid7
 from tests.infrastructure.reaper import Reaper
 from tests.infrastructure.waiting import eventually
-from tests.integration.relay.operators import SUE, command, operating, removed
+from tests.integration.relay.operators import NO_PARTITION, SUE, command, operating, removed
 from tests.integration.relay.test_competition import replicas
 from tests.integration.relay.world import Event, World, expected, header, identity, order_in, write
 
@@ -252,6 +252,33 @@ async def test_a_replay_of_nothing_or_of_what_has_been_removed_is_refused(world:
         with pytest.raises(EventsRemoved):
             await start(world, from_at=LONG_AGO)
         await start(world, from_at=LONG_AGO + timedelta(seconds=1))
+
+
+async def test_a_replay_that_had_still_to_come_to_what_is_removed_fails_and_can_not_go_on(world: World) -> None:
+    replay_id = await start(world, from_at=LONG_AGO)
+    async with removed(world, LONG_AGO), operating(world) as pool, world.relay():
+        failed = await until(world, replay_id, "FAILED")
+        assert failed["failure"] == f"Events up to {LONG_AGO.isoformat()} have been removed."
+        with pytest.raises(EventsRemoved):
+            await replays.resume(pool, replay_id, SUE)
+        # Had it come further than that, nothing would be lost.
+        await world.connection.execute(
+            "UPDATE relay.replays SET position = ($1::bigint + 1) << 40, up_to = ($1 + 2) << 40", NO_PARTITION
+        )
+        await replays.resume(pool, replay_id, SUE)
+        await until(world, replay_id, "DONE")
+
+
+async def test_a_replay_without_a_beginning_is_of_what_there_was_when_it_was_asked_for(world: World) -> None:
+    async with removed(world, LONG_AGO):
+        async with world.relay():
+            await until(world, await start(world, type="order.paid.v1"), "DONE")
+        replay_id = await start(world, type="order.paid.v1")
+        await world.connection.execute(
+            "UPDATE orders.outbox_partitions SET dropped_at = clock_timestamp() WHERE partition = $1", NO_PARTITION
+        )
+        async with world.relay():
+            await until(world, replay_id, "FAILED")
 
 
 async def test_only_what_runs_is_cancelled_and_only_what_stopped_resumed(world: World) -> None:
