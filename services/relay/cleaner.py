@@ -38,6 +38,8 @@ class Cleaner:
                 async with self._pool.connection() as connection:
                     if await store.hold_duty(connection, DUTY, self._replica, LEASE_SECONDS):
                         await clean(connection, self._rotation_seconds, self._retention_seconds)
+                    else:
+                        metrics.PARTITIONS_KEPT.set(0)  # an alert on it must not outlive the duty
             except Unavailable as error:
                 log.warning("outbox not cleaned", detail=str(error))
             except asyncpg.UndefinedFunctionError as error:

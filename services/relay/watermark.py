@@ -57,6 +57,7 @@ class Watermark:
         self._settings = settings
         self._pool = pool
         self._broker = broker
+        self._began = 0.0
         self._kafka: tuple[AIOKafkaProducer, AIOKafkaConsumer] | None = None
         self._told: Told | None = None
         self._ended = asyncio.Event()
@@ -65,6 +66,7 @@ class Watermark:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Advance and announce until `stop` is set; then leave the duty to others at once."""
+        self._began = asyncio.get_running_loop().time()
         try:
             while not stop.is_set():
                 try:
@@ -98,7 +100,9 @@ class Watermark:
             finally:
                 self._call_seconds = asyncio.get_running_loop().time() - started
             how_far = await store.watermark(connection)
-        metrics.WATERMARK_LAG.set(0 if how_far.lag_seconds is None else how_far.lag_seconds)
+        # While none was ever reached it grows too, for the alert on it.
+        waiting_seconds = asyncio.get_running_loop().time() - self._began
+        metrics.WATERMARK_LAG.set(waiting_seconds if how_far.lag_seconds is None else how_far.lag_seconds)
         if reached is None:
             self._told = None
             await self._close()

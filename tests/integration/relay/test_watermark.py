@@ -13,7 +13,7 @@ import asyncpg
 import pytest
 from jsonschema import Draft202012Validator
 
-from services.relay import store
+from services.relay import metrics, store
 from services.relay.broker import Broker
 from services.relay.schemas import schema_of
 from services.relay.settings import RelaySettings
@@ -272,6 +272,20 @@ async def test_it_goes_on_while_a_file_that_the_client_of_kafka_needs_is_away(wo
         await moved(world, 3)
         assert not running.done()
     await broker.close()
+
+
+async def test_while_none_was_reached_the_lag_grows(world: World, writer: asyncpg.Connection) -> None:
+    metrics.WATERMARK_LAG.set(0)
+    broker = Broker(world.settings(), 4)
+    async with writer.transaction():
+        await Event(uuid7(), 1).insert(writer)
+        async with watching(world, broker):
+
+            async def late() -> bool:
+                return bool(metrics.WATERMARK_LAG._value.get() > 0.2)
+
+            await eventually(late, 20, "a lag")
+    assert await world.connection.fetchval("SELECT up_to FROM relay.watermark") is None
 
 
 async def test_a_call_that_is_cut_off_gets_more_time_after_a_rest_in_proportion(

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager, suppress
 
 from structlog.testing import capture_logs
 
+from services.relay import metrics
 from services.relay.cleaner import Cleaner
 from services.relay.settings import RelaySettings
 from shared.postgres import Pool
@@ -55,10 +56,16 @@ async def test_a_replica_that_does_not_have_the_duty_leaves_the_outbox_alone(out
     await outbox.root.execute(
         "INSERT INTO relay.duties VALUES ('clean the outbox', 'other', now() + interval '1 hour')"
     )
+    metrics.PARTITIONS_KEPT.set(1)  # as it was found to be while the duty was this one's
     async with cleaning(relay_url):
         # What a pool sends when it gets a connection back: the question has been asked.
         asked = "SELECT 1 FROM pg_stat_activity WHERE application_name = 'cleaner' AND query LIKE '%RESET ALL%'"
         await eventually(lambda: outbox.root.fetch(asked), SECONDS, "the question for the duty")
+
+        async def told() -> bool:
+            return bool(metrics.PARTITIONS_KEPT._value.get() == 0)
+
+        await eventually(told, SECONDS, "the gauge")
     assert await outbox.root.fetchval("SELECT writers FROM orders.outbox_partitions WHERE partition = 1") is None
 
 
