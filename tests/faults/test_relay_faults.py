@@ -175,6 +175,8 @@ async def test_each_committed_event_is_read_once_and_in_sequence_whatever_dies(
             writers.struck.set()
             await writing
         await world.until_sent(len(writers.committed), seconds=60 + EVENTS / 1000)
+        for replica in running:  # one may have been started just now, for one that was killed
+            await eventually(replica.serves, 30, "a relay that heeds signals")
         assert [await replica.end(signal.SIGTERM) for replica in running] == [0] * REPLICAS
     events = writers.committed
     async with world.reader() as reader:

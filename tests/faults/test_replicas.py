@@ -260,5 +260,5 @@ async def at_the_floor(made: Plant, db: asyncpg.Pool) -> bool:
         found["http_requests_in_flight"] -= 1  # this one
         if any(found.values()):
             return False
-    # A pool of four and two sessions a replica, a pool and a session a participant, the relay's few.
-    return bool(in_transaction == 0 and sessions <= 2 * 6 + 3 * 5 + 8)
+    # A pool of four, two sessions and the lease's own a replica, a pool and a session a participant, the relay's few.
+    return bool(in_transaction == 0 and sessions <= 2 * 7 + 3 * 5 + 8)
