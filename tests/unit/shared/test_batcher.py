@@ -7,21 +7,7 @@ import pytest
 
 from shared.batcher import Batcher, one_by_one_when
 from shared.refusals import Unavailable
-
-
-class Work:
-    """Work that waits to be let through, and keeps the batches it got."""
-
-    def __init__(self) -> None:
-        self.batches: list[list[int]] = []
-        self.started = asyncio.Event()
-        self.through = asyncio.Event()
-
-    async def __call__(self, items: Sequence[int]) -> Sequence[int | BaseException]:
-        self.batches.append(list(items))
-        self.started.set()
-        await self.through.wait()
-        return [ValueError(item) if item < 0 else item * 10 for item in items]
+from tests.unit.shared.work import Work
 
 
 def batcher(work: object, *, batch_max: int = 4, queue_max: int = 8) -> Batcher[int, int]:

@@ -1,31 +1,17 @@
 """Turns: batches under way are few and large, nobody waits for ever, and nobody holds up who could go."""
 
 import asyncio
-from collections.abc import Sequence
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
 
 from shared import turns as module
 from shared.batcher import Batcher
 from shared.turns import Turns
+from tests.unit.shared.work import Work
 
 STEPS = [str(step) for step in range(20)]
-
-
-class Work:
-    """Work that waits to be let through, and keeps the batches it got."""
-
-    def __init__(self) -> None:
-        self.batches: list[list[int]] = []
-        self.started = asyncio.Event()
-        self.through = asyncio.Event()
-
-    async def __call__(self, items: Sequence[int]) -> Sequence[int | BaseException]:
-        self.batches.append(list(items))
-        self.started.set()
-        await self.through.wait()
-        return [item * 10 for item in items]
 
 
 def batcher(step: int, work: Work, turns: Turns) -> Batcher[int, int]:
@@ -35,6 +21,24 @@ def batcher(step: int, work: Work, turns: Turns) -> Batcher[int, int]:
 async def all_that_can_run() -> None:
     for _ in range(3 * module.ROUNDS_TO_THE_NEXT):
         await asyncio.sleep(0)
+
+
+@asynccontextmanager
+async def beside_a_batch(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[Batcher[int, int], Work]]:
+    """A batcher and its work, while a batch of another has one of two turns; three items are worth the second."""
+    monkeypatch.setattr(module, "WORTH_A_TURN", 3)
+    monkeypatch.setattr(module, "TURN_SECONDS", 60)
+    busy, work = Work(), Work()
+    turns = Turns(2, STEPS)
+    async with batcher(0, busy, turns) as first, batcher(1, work, turns) as second:
+        alone = first.submit(1)
+        await busy.started.wait()
+        try:
+            yield second, work
+        finally:
+            busy.through.set()
+            work.through.set()
+        assert await alone == 10
 
 
 async def test_batchers_that_share_turns_have_no_more_batches_under_way_than_turns(
@@ -58,51 +62,30 @@ async def test_batchers_that_share_turns_have_no_more_batches_under_way_than_tur
 
 
 async def test_a_batch_leaves_beside_another_as_soon_as_it_is_worth_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "WORTH_A_TURN", 3)
-    monkeypatch.setattr(module, "TURN_SECONDS", 60)
-    busy, work = Work(), Work()
-    turns = Turns(2, STEPS)
-    async with (
-        batcher(0, busy, turns) as first,
-        batcher(1, work, turns) as second,
-    ):
-        alone = first.submit(1)
-        await busy.started.wait()
-        results = [second.submit(2), second.submit(3)]
+    async with beside_a_batch(monkeypatch) as (batches, work):
+        results = [batches.submit(2), batches.submit(3)]
         await all_that_can_run()
         assert work.batches == []
-        results.append(second.submit(4))
+        results.append(batches.submit(4))
         await work.started.wait()
         assert work.batches == [[2, 3, 4]]
-        busy.through.set()
         work.through.set()
-        assert await asyncio.gather(alone, *results) == [10, 20, 30, 40]
+        assert await asyncio.gather(*results) == [20, 30, 40]
 
 
 async def test_items_that_come_together_and_are_more_than_are_worth_it_leave_as_well(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(module, "WORTH_A_TURN", 3)
-    monkeypatch.setattr(module, "TURN_SECONDS", 60)
-    busy, work = Work(), Work()
-    turns = Turns(2, STEPS)
-    async with (
-        batcher(0, busy, turns) as first,
-        batcher(1, work, turns) as second,
-    ):
-        alone = first.submit(1)
-        await busy.started.wait()
-        waits = second.submit(2)
+    async with beside_a_batch(monkeypatch) as (batches, work):
+        waits = batches.submit(2)
         await all_that_can_run()
         assert work.batches == []
-        together = second.submit_all([3, 4, 5])
+        together = batches.submit_all([3, 4, 5])
         await all_that_can_run()
-        beside = list(work.batches)
-        busy.through.set()
+        assert work.batches == [[2, 3, 4, 5]]
         work.through.set()
-        assert (await alone, await waits) == (10, 20)
+        assert await waits == 20
         assert await together == [30, 40, 50]
-    assert beside == [[2, 3, 4, 5]]
 
 
 async def test_a_small_batch_is_passed_over_so_often_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
