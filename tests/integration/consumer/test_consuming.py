@@ -270,10 +270,8 @@ async def test_minutes_that_the_relay_has_removed_keep_no_other_from_being_compa
     )
     settings = consuming.settings()
     async with removed(world, gone[0]), Pool(settings, "completeness") as pool, Relay(settings) as relay:
-        completeness, query = (
-            Completeness(settings, pool, relay),
-            "SELECT state FROM platform.buckets WHERE bucket = $1",
-        )
+        completeness = Completeness(settings, pool, relay)
+        query = "SELECT state FROM platform.buckets WHERE bucket = $1"
 
         async def equal() -> bool:
             await completeness.check()
