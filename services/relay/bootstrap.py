@@ -4,7 +4,7 @@ import structlog
 
 from services.relay import positions, store, takeover
 from services.relay.broker import Broker, BrokerFailed
-from services.relay.publisher import CHUNK_BYTES, ShardProducer
+from services.relay.publisher import Publisher
 from services.relay.settings import RelaySettings
 from services.relay.store import Lease, LeaseLost
 from services.relay.takeover import Verdict
@@ -62,15 +62,18 @@ async def _all_shards(connection: Connection, settings: RelaySettings) -> None:
 
 
 async def _one_shard(connection: Connection, settings: RelaySettings, lease: Lease) -> None:
-    producer = ShardProducer(settings, lease.shard, transactional=True, chunk_bytes=CHUNK_BYTES)
+    publisher = Publisher(settings, settings.shard_name(lease.shard))
     try:
-        await producer.open()
+        await publisher.open()
+        others = takeover.to_fence(settings, lease)
+        if others is not None:
+            await takeover.fence(settings, others)
         committed = await positions.last_committed(settings, lease.shard)
         if takeover.reconcile(lease, committed) is Verdict.REFUSED:
-            await takeover.begin(connection, lease, producer)
+            await takeover.begin(connection, lease, publisher)
             log.warning("shard begins anew", shard=lease.shard, database=lease.number, kafka=committed)
         else:
-            number = await takeover.settle(connection, settings, lease, producer)
+            number = await takeover.settle(connection, settings, lease, publisher)
             log.info("shard in line", shard=lease.shard, number=number)
     finally:
-        await producer.drop()
+        await publisher.drop()

@@ -9,9 +9,11 @@ import structlog
 
 from services.relay import metrics, store, takeover
 from services.relay.broker import Broker, BrokerFailed
+from services.relay.company import SLOW_SECONDS, Company
 from services.relay.gathering import PAUSE_MAX_SECONDS, Gathering
+from services.relay.group_commit import GroupCommit, RefusedTogether
 from services.relay.patience import Patience
-from services.relay.publisher import CHUNK_BYTES, CHUNK_BYTES_MIN, EventsRefused, ShardProducer
+from services.relay.publisher import CHUNK_BYTES, CHUNK_BYTES_MIN, Batch, EventsRefused, Publisher
 from services.relay.records import OutboxEvent
 from services.relay.settings import RelaySettings
 from services.relay.store import Lease, LeaseLost
@@ -33,9 +35,11 @@ ONE_BY_ONE_EVENTS = 500
 class Drain:
     """One shard, as long as this replica wants it. `state` is for people."""
 
-    def __init__(self, settings: RelaySettings, broker: Broker, shard: int) -> None:
+    def __init__(self, settings: RelaySettings, broker: Broker, group: GroupCommit, shard: int) -> None:
         self._settings = settings
         self._broker = broker
+        self._group = group
+        self._company = Company()
         self.shard = shard
         self.state = "starting"
         self.refused = False
@@ -48,6 +52,7 @@ class Drain:
         self._failures = 0
         self._patience = Patience()
         self._chunk_bytes = CHUNK_BYTES
+        self._noted: str | None = None
         self._one_by_one = False
         self._split_for_size = False
         self._to_park: list[tuple[int, str]] = []
@@ -87,7 +92,11 @@ class Drain:
     def _failed(self, error: Exception) -> None:
         """Say what went wrong; whatever it was, the next take-over finds out how things stand."""
         self._failures += 1
-        if isinstance(error, EventsRefused):
+        if isinstance(error, RefusedTogether):
+            self._failures = 0  # the broker answers
+            cause = "refused-events"
+        elif isinstance(error, EventsRefused):
+            self._company.troubled(asyncio.get_running_loop().time())
             if self._consider(error):
                 self._failures = 0  # the broker answers, and the shard comes further
             cause = "refused-events"
@@ -148,28 +157,31 @@ class Drain:
         """Bring the shard in line with Kafka and publish it until stopped."""
         self.state = "taking over"
         await self._broker.ensure_topics()
-        async with self._producer(transactional=self._settings.transactions or lease.claimed > 0) as producer:
-            number = await self._settle(connection, lease, producer)
+        async with self._publisher(transactional=self._settings.transactions or lease.claimed > 0) as publisher:
+            number = await self._settle(connection, lease, publisher)
             if self._settings.transactions or lease.claimed == 0:
-                await self._publish(connection, lease, number, producer)
+                await self._publish(connection, lease, number, publisher)
                 return
         # The last relay used transactions and left one to settle; this one goes on without.
-        async with self._producer(transactional=False) as producer:
-            await self._publish(connection, lease, number, producer)
+        async with self._publisher(transactional=False) as publisher:
+            await self._publish(connection, lease, number, publisher)
 
     @asynccontextmanager
-    async def _producer(self, *, transactional: bool) -> AsyncIterator[ShardProducer]:
-        producer = ShardProducer(self._settings, self.shard, transactional=transactional, chunk_bytes=self._chunk_bytes)
+    async def _publisher(self, *, transactional: bool) -> AsyncIterator[Publisher]:
+        name = self._settings.shard_name(self.shard)
+        publisher = Publisher(self._settings, name if transactional else None, chunk_bytes=self._chunk_bytes)
         try:
-            await producer.open()
-            yield producer
+            await publisher.open()
+            yield publisher
         finally:
-            await asyncio.shield(producer.drop())
+            await asyncio.shield(publisher.drop())
 
-    async def _settle(self, connection: Connection, lease: Lease, producer: ShardProducer) -> int:
+    async def _settle(self, connection: Connection, lease: Lease, publisher: Publisher) -> int:
         number = lease.number
         if self._settings.transactions or lease.claimed:
-            number = await takeover.settle(connection, self._settings, lease, producer)
+            await self._fence(lease)
+            number = await takeover.settle(connection, self._settings, lease, publisher)
+        self._noted = lease.transactional_id
         self._not_refused()
         log.info("shard taken", shard=self.shard, epoch=lease.epoch, number=number, failures=self._failures)
         while self._to_park:
@@ -177,56 +189,105 @@ class Drain:
             self._to_park.pop()
         return number
 
-    async def _publish(self, connection: Connection, lease: Lease, number: int, producer: ShardProducer) -> None:
+    async def _fence(self, lease: Lease) -> None:
+        """Keep the batch under way from being committed by those that it went out with, if it did not go alone."""
+        others = takeover.to_fence(self._settings, lease)
+        if others == self._group.transactional_id:
+            await self._group.settle(self.shard)
+        elif others is not None:
+            await takeover.fence(self._settings, others)
+
+    async def _publish(self, connection: Connection, lease: Lease, number: int, publisher: Publisher) -> None:
         """Cycle until told to stop, then leave the shard marked and free."""
         while not self._stopping.is_set():
             self.state = "publishing"
             self._wake.clear()
-            began = asyncio.get_running_loop().time()
-            events = await self._cycle(connection, lease, number)
-            pause = self._gathering.after(len(events), began)
+            events = None
+            if self._settings.transactions and self._company.wanted(asyncio.get_running_loop().time()):
+                events = await self._together(connection, lease, number)
+            if events is None:
+                events = await self._alone(connection, lease, number, publisher)
             if not events:
                 await self._rest()
-                continue
-            deadline = asyncio.get_running_loop().time() + self._settings.lease_seconds
-            if self._settings.transactions:
+            elif self._settings.transactions:
                 number += 1
-            await self._bring_out(producer, number, events, deadline)
-            if (left := began + pause - asyncio.get_running_loop().time()) > 0:
-                await waited(self._stopping, left)
         await takeover.mark(connection, self._settings, lease, number)
         await store.release_lease(connection, lease)
         metrics.LEASE_CHANGES.labels(self.shard, "released").inc()
         self.state = "released"
 
-    async def _cycle(self, connection: Connection, lease: Lease, number: int) -> list[OutboxEvent]:
-        settings = self._settings
-        events_max = min(settings.batch_events, ONE_BY_ONE_EVENTS) if self._one_by_one else settings.batch_events
-        with self._patience.limit() as seconds:
-            return await store.cycle(
-                connection,
-                lease,
-                number,
-                lease_seconds=settings.lease_seconds,
-                events_max=events_max,
-                bytes_max=settings.batch_bytes,
-                in_transaction=settings.transactions,
-                timeout_seconds=seconds,
-            )
+    async def _together(self, connection: Connection, lease: Lease, number: int) -> int | None:
+        """Bring the next batch out with other shards, and return its size; None if it has to go alone."""
+        await self._note(connection, lease, self._group.transactional_id)
+        try:
+            events = await self._group.round(lease, number)
+        except Exception:
+            self._company.disturbed()
+            raise
+        if events is not None:
+            self._out(events)
+        if self._group.claim_seconds > SLOW_SECONDS:
+            self._company.disturbed()
+        return events
 
-    async def _bring_out(
-        self, producer: ShardProducer, number: int, events: list[OutboxEvent], deadline: float
-    ) -> None:
+    async def _alone(self, connection: Connection, lease: Lease, number: int, publisher: Publisher) -> int:
+        """Bring the next batch out in a transaction of its own, or without one, and return its size."""
+        clock = asyncio.get_running_loop().time
+        if self._settings.transactions:
+            await self._note(connection, lease, self._settings.shard_name(self.shard))
+        began = clock()
+        events = await self._cycle(connection, lease, number)
+        pause = self._gathering.after(len(events), began)
+        if events:
+            deadline = clock() + self._settings.lease_seconds
+            await self._bring_out(publisher, Batch(self.shard, number + 1, events), deadline)
+        self._out(len(events))
+        if events and (left := began + pause - clock()) > 0:
+            await waited(self._stopping, left)
+        return len(events)
+
+    async def _note(self, connection: Connection, lease: Lease, transactional_id: str) -> None:
+        """See to it that who takes the shard over next knows what its next batch goes out with."""
+        if self._noted != transactional_id:
+            await store.note_transactional_id(connection, lease, transactional_id)
+            self._noted = transactional_id
+
+    async def _cycle(self, connection: Connection, lease: Lease, number: int) -> list[OutboxEvent]:
+        settings, clock = self._settings, asyncio.get_running_loop().time
+        events_max = min(settings.batch_events, ONE_BY_ONE_EVENTS) if self._one_by_one else settings.batch_events
+        began = clock()
+        try:
+            with self._patience.limit() as seconds:
+                return await store.cycle(
+                    connection,
+                    lease,
+                    number,
+                    lease_seconds=settings.lease_seconds,
+                    events_max=events_max,
+                    bytes_max=settings.batch_bytes,
+                    in_transaction=settings.transactions,
+                    timeout_seconds=seconds,
+                )
+        finally:
+            if clock() - began > SLOW_SECONDS:
+                self._company.troubled(clock())
+
+    async def _bring_out(self, publisher: Publisher, batch: Batch, deadline: float) -> None:
         if asyncio.get_running_loop().time() > deadline:
             raise LeaseLost("this process was paused for longer than its lease")
-        await producer.publish(number, events, one_by_one=self._one_by_one)
-        self._failures = 0
-        metrics.PUBLISHED.labels(self.shard).inc(len(events))
-        metrics.BATCH_EVENTS.observe(len(events))
+        await publisher.publish(batch, one_by_one=self._one_by_one)
+        metrics.PUBLISHED.labels(self.shard).inc(len(batch.events))
+        metrics.BATCH_EVENTS.observe(len(batch.events))
         if self._one_by_one:
             if self._split_for_size:
                 self._chunk_bytes = max(CHUNK_BYTES_MIN, self._chunk_bytes // 2)
             self._one_by_one = self._split_for_size = False
+
+    def _out(self, events: int) -> None:
+        """Note that a batch of so many events is out."""
+        self._company.went(events)
+        if events:
+            self._failures = 0
 
     async def _rest(self) -> None:
         """Wait until woken or until the lease wants to be renewed."""

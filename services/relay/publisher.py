@@ -1,4 +1,4 @@
-"""Brings one shard's batches to the topic: a producer of its own, a Kafka transaction a batch."""
+"""Brings batches to the topic, of one shard or several at once: a Kafka transaction for all that go together."""
 
 import asyncio
 import time
@@ -70,60 +70,67 @@ class Chunk:
     events: list[OutboxEvent] = field(default_factory=list)
 
 
-class ShardProducer:
-    """The producer of one shard for as long as nothing goes wrong with it; then drop it and open the next.
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What one shard brings out at once, and the number that it has there."""
 
-    With transactions its transactional id is the shard's name, so that opening one fences whoever published the
-    shard before, in this process or another.
+    shard: int
+    number: int
+    events: Sequence[OutboxEvent]
+
+
+class Publisher:
+    """A producer for as long as nothing goes wrong with it; then drop it and open the next.
+
+    With a transactional id it brings out everything in Kafka transactions, and opening it fences whoever had that id
+    before, in this process or another. Without one it sends at least once.
     """
 
     def __init__(
         self,
         settings: RelaySettings,
-        shard: int,
+        transactional_id: str | None,
         *,
-        transactional: bool,
-        chunk_bytes: int,
+        chunk_bytes: int = CHUNK_BYTES,
         further_headers: Sequence[Header] = (),
     ) -> None:
         self._settings = settings
         self._further_headers = further_headers
-        self._shard = shard
-        self._transactional = transactional
+        self._transactional = transactional_id is not None
         self._partitions = 0
         milliseconds = int(settings.kafka_timeout_seconds * 1000)
-        transaction = {"transactional_id": settings.shard_name(shard), "transaction_timeout_ms": milliseconds}
+        transaction = {"transactional_id": transactional_id, "transaction_timeout_ms": milliseconds}
         self._producer = AIOKafkaProducer(
             **settings.kafka_options(),
-            client_id=f"{settings.replica}-{shard}",
+            client_id=settings.replica,
             enable_idempotence=True,
             request_timeout_ms=milliseconds,
             retry_backoff_ms=RETRY_BACKOFF_MILLISECONDS,
             max_batch_size=chunk_bytes,
-            **(transaction if transactional else {}),
+            **(transaction if self._transactional else {}),
         )
 
     async def open(self) -> None:
-        """Connect; with transactions also fence the shard's earlier producers. Raises BrokerFailed."""
+        """Connect; with a transactional id also settle what it had open, and fence it. Raises BrokerFailed."""
         async with bounded(self._settings.kafka_timeout_seconds):
             await self._producer.start()
             self._partitions = len(await self._producer.partitions_for(self._settings.topic))
 
-    async def publish(self, number: int, events: Sequence[OutboxEvent], *, one_by_one: bool = False) -> None:
-        """Bring a batch out and, with transactions, its number in the same transaction.
+    async def publish(self, *batches: Batch, one_by_one: bool = False) -> None:
+        """Bring batches of different shards out and, with transactions, all their numbers in one with them.
 
         `one_by_one` gives each event a record batch of its own, so that a refusal names it.
-        Raises EventsRefused or BrokerFailed; after either this producer must be dropped, and whether the batch is
-        out is unknown.
+        Raises EventsRefused or BrokerFailed; after either this producer must be dropped, and whether the batches are
+        out is unknown: with transactions all of them, or none.
         """
-        by_partition = self._chunks(events, one_by_one=one_by_one)
+        by_partition = self._chunks([event for batch in batches for event in batch.events], one_by_one=one_by_one)
         started = time.perf_counter()
         async with bounded(self._settings.kafka_timeout_seconds):
             if self._transactional:
                 await self._producer.begin_transaction()
             sends = [self._send(index, chunks) for index, chunks in enumerate(by_partition) if chunks]
             if self._transactional:
-                sends.append(self._send_position(number))
+                sends.extend(map(self._send_position, batches))
             # All of them: the client commits a transaction although one of its sends has failed.
             results = await asyncio.gather(*sends, return_exceptions=True)
         _check(results)
@@ -160,12 +167,12 @@ class ShardProducer:
                 return EventsRefused([chunk], error)
         return None
 
-    async def _send_position(self, number: int) -> None:
+    async def _send_position(self, batch: Batch) -> None:
         await self._producer.send_and_wait(
             self._settings.position_topic,
-            key=self._settings.shard_name(self._shard).encode(),
-            value=str(number).encode(),
-            partition=self._shard,
+            key=self._settings.shard_name(batch.shard).encode(),
+            value=str(batch.number).encode(),
+            partition=batch.shard,
         )
 
     async def drop(self) -> None:

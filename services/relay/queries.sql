@@ -1,6 +1,16 @@
 -- name: cycle
 SELECT * FROM relay.cycle($1::smallint, $2::bigint, $3::bigint, $4::float8, $5::int, $6::bigint, $7::boolean);
 
+-- name: cycle_together
+-- The cycles of several shards in one commit. If one of them is not held any more, nothing has happened to any.
+SELECT claimed.*, held.shard
+FROM unnest($1::smallint[], $2::bigint[], $3::bigint[]) AS held (shard, epoch, number),
+    relay.cycle(held.shard, held.epoch, held.number, $4::float8, $5::int, $6::bigint, true) AS claimed;
+
+-- name: note_transactional_id
+UPDATE relay.shards SET transactional_id = $3::text WHERE shard = $1::smallint AND epoch = $2::bigint
+RETURNING batch_number;
+
 -- name: take_lease
 -- What was sent without a transaction is sent again: nobody can tell whether it arrived.
 UPDATE relay.shards SET
@@ -12,7 +22,7 @@ UPDATE relay.shards SET
     scan_from = scan_floor,
     scan_next = scan_floor
 WHERE shard = $1::smallint AND (holder IS NULL OR holder = $2::text OR lease_expires_at < now() OR $4::boolean)
-RETURNING epoch, batch_number, cardinality(outbox_ids) AS claimed, declared;
+RETURNING epoch, batch_number, cardinality(outbox_ids) AS claimed, declared, transactional_id;
 
 -- name: release_lease
 UPDATE relay.shards SET holder = NULL, lease_expires_at = '-infinity' WHERE shard = $1::smallint AND epoch = $2::bigint;

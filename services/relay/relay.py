@@ -1,12 +1,14 @@
 """The relay without its HTTP face: one replica that takes its share of the shards and publishes them."""
 
 import asyncio
+import functools
 from collections.abc import Sequence
 
 from services.relay import backlog
 from services.relay.broker import Broker
 from services.relay.cleaner import Cleaner
 from services.relay.drain import Drain
+from services.relay.group_commit import GroupCommit
 from services.relay.leases import Keeper
 from services.relay.replay import Replayer
 from services.relay.settings import RelaySettings
@@ -24,7 +26,9 @@ class Relay:
     def __init__(self, settings: RelaySettings, pool: Pool) -> None:
         self._pool = pool
         self.broker = Broker(settings, SHARDS)
-        self._keeper = Keeper(settings, pool, self.broker, lambda shard: Drain(settings, self.broker, shard))
+        self._group = GroupCommit(settings, SHARDS)
+        new_drain = functools.partial(Drain, settings, self.broker, self._group)
+        self._keeper = Keeper(settings, pool, self.broker, new_drain)
         self._cleaner = Cleaner(settings, pool)
         self._watermark = Watermark(settings, pool, self.broker)
         self._replayer = Replayer(settings, pool, self.broker)
@@ -47,4 +51,4 @@ class Relay:
                 await self._keeper.run(stop)
                 await self._watermark.ended()
         finally:
-            await self.broker.close()
+            await asyncio.gather(self._group.close(), self.broker.close())

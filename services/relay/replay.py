@@ -12,7 +12,7 @@ import structlog
 from services.relay import metrics, replay_store, store
 from services.relay.admin.refusals import EventsRemoved
 from services.relay.broker import Broker, BrokerFailed
-from services.relay.publisher import CHUNK_BYTES, EventsRefused, ShardProducer
+from services.relay.publisher import Batch, EventsRefused, Publisher
 from services.relay.replay_store import Replay, Window
 from services.relay.settings import RelaySettings
 from shared.postgres import Pool
@@ -37,7 +37,7 @@ class Replayer:
         self._settings = settings
         self._pool = pool
         self._broker = broker
-        self._producer: tuple[Replay, ShardProducer] | None = None
+        self._producer: tuple[Replay, Publisher] | None = None
         self._one_by_one = False
         self._holds = False
 
@@ -94,7 +94,7 @@ class Replayer:
         if asyncio.get_running_loop().time() > deadline:
             return False  # this process was paused: another replica may have come further
         try:
-            await producer.publish(0, window.wanted, one_by_one=self._one_by_one)
+            await producer.publish(Batch(0, 0, window.wanted), one_by_one=self._one_by_one)
         except EventsRefused as error:
             await self._drop()
             if self._one_by_one:
@@ -119,14 +119,14 @@ class Replayer:
         if done and noted:
             log.info("replay done", replay_id=str(replay.replay_id), topic=replay.topic)
 
-    async def _open(self, replay: Replay) -> ShardProducer:
+    async def _open(self, replay: Replay) -> Publisher:
         if self._producer is not None and self._producer[0].replay_id == replay.replay_id:
             return self._producer[1]
         await self._drop()
         await self._broker.declare(replay.topic)
         settings = self._settings.model_copy(update={"topic": replay.topic})
         further = [(HEADER, str(replay.replay_id).encode())]
-        producer = ShardProducer(settings, 0, transactional=False, chunk_bytes=CHUNK_BYTES, further_headers=further)
+        producer = Publisher(settings, None, further_headers=further)
         self._producer = (replay, producer)
         await producer.open()
         return producer

@@ -1,6 +1,7 @@
 """One function per query; each is one statement, so that no transaction is ever open while the relay thinks."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -28,8 +29,8 @@ class LeaseLost(Exception):  # noqa: N818 - expected: another replica has taken 
 class Lease:
     """What a shard's row said when it was taken over.
 
-    `claimed` counts the events of batch `number` that are not marked yet; `declared` tells whether number 0
-    has been committed to Kafka.
+    `claimed` counts the events of batch `number` that are not marked yet, which goes out with `transactional_id`;
+    `declared` tells whether number 0 has been committed to Kafka.
     """
 
     shard: int
@@ -37,6 +38,7 @@ class Lease:
     number: int
     claimed: int
     declared: bool
+    transactional_id: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,13 +105,39 @@ async def cycle(
     for its row, and finds it held again. `timeout_seconds` stands for the connection's own limit.
     """
     bounds = (lease_seconds, events_max, bytes_max, in_transaction)
-    try:
+    with _lease_lost():
         rows = await connection.fetch(SQL["cycle"], lease.shard, lease.epoch, number, *bounds, timeout=timeout_seconds)
-    except asyncpg.PostgresError as error:
-        if error.sqlstate == _LEASE_LOST:
-            raise LeaseLost(str(error)) from None
-        raise
     return list(map(OutboxEvent._make, rows))
+
+
+async def cycle_together(
+    connection: Connection, held: Mapping[Lease, int], *, lease_seconds: float, events_max: int, bytes_max: int
+) -> Mapping[int, list[OutboxEvent]]:
+    """Make the cycles of several shards, each with its batch number, in one commit; return the claimed by shard.
+
+    All batches are for a Kafka transaction, and `events_max` and `bytes_max` bound each.
+    Raises LeaseLost if one of the shards is not held any more; then nothing has happened to any of them.
+    """
+    leases = sorted(held, key=lambda lease: lease.shard)  # one order for all who lock several
+    shards = [lease.shard for lease in leases]
+    epochs = [lease.epoch for lease in leases]
+    numbers = [held[lease] for lease in leases]
+    with _lease_lost():
+        rows = await connection.fetch(
+            SQL["cycle_together"], shards, epochs, numbers, lease_seconds, events_max, bytes_max
+        )
+    claimed: dict[int, list[OutboxEvent]] = {shard: [] for shard in shards}
+    for *event, shard in rows:
+        claimed[shard].append(OutboxEvent._make(event))
+    return claimed
+
+
+async def note_transactional_id(connection: Connection, lease: Lease, transactional_id: str) -> None:
+    """Note with which transactional id the shard's next batches go out. Raises LeaseLost.
+
+    To be called while no batch of the shard is on its way.
+    """
+    _fenced(await connection.fetchval(SQL["note_transactional_id"], lease.shard, lease.epoch, transactional_id))
 
 
 async def take_lease(
@@ -119,7 +147,7 @@ async def take_lease(
     row = await connection.fetchrow(SQL["take_lease"], shard, replica, lease_seconds, by_force)
     if row is None:
         return None
-    return Lease(shard, row["epoch"], row["batch_number"], row["claimed"], row["declared"])
+    return Lease(shard, row["epoch"], row["batch_number"], row["claimed"], row["declared"], row["transactional_id"])
 
 
 async def release_lease(connection: Connection, lease: Lease) -> None:
@@ -300,6 +328,17 @@ async def removed_up_to(connection: Connection) -> datetime | None:
     """Return the newest moment of which events may have been removed, None if none have."""
     moment: datetime | None = await connection.fetchval(SQL["removed_up_to"])
     return moment
+
+
+@contextmanager
+def _lease_lost() -> Iterator[None]:
+    """Turn what a cycle raises under an older epoch into LeaseLost."""
+    try:
+        yield
+    except asyncpg.PostgresError as error:
+        if error.sqlstate == _LEASE_LOST:
+            raise LeaseLost(str(error)) from None
+        raise
 
 
 def _fenced(number: int | None) -> int:

@@ -1,11 +1,12 @@
 """Takes a shard over without losing or repeating what the one before had under way."""
 
+import asyncio
 from enum import Enum
 
 import structlog
 
 from services.relay import metrics, positions, store
-from services.relay.publisher import ShardProducer
+from services.relay.publisher import Batch, Publisher
 from services.relay.settings import RelaySettings
 from services.relay.store import Lease
 from shared.postgres import Connection
@@ -41,11 +42,29 @@ def reconcile(lease: Lease, committed: int | None) -> Verdict:
     return Verdict.REFUSED
 
 
-async def settle(connection: Connection, settings: RelaySettings, lease: Lease, producer: ShardProducer) -> int:
+def to_fence(settings: RelaySettings, lease: Lease) -> str | None:
+    """Return the transactional id that has to be fenced besides the shard's own, None if there is nothing to fence."""
+    own = settings.shard_name(lease.shard)
+    return lease.transactional_id if lease.claimed and lease.transactional_id != own else None
+
+
+async def fence(settings: RelaySettings, transactional_id: str) -> None:
+    """Settle what was open under that id, and keep whoever has it from committing anything more. Raises BrokerFailed.
+
+    A replica that lives takes over again whatever of its shards went out together.
+    """
+    publisher = Publisher(settings, transactional_id)
+    try:
+        await publisher.open()
+    finally:
+        await asyncio.shield(publisher.drop())
+
+
+async def settle(connection: Connection, settings: RelaySettings, lease: Lease, publisher: Publisher) -> int:
     """Bring the shard's row in line with Kafka and return the batch number to go on from.
 
-    To be called with the lease taken and the producer open, in this order: the lease keeps other replicas' cycles
-    out, the open producer keeps their transactions out, so what Kafka says now stays true.
+    To be called with the lease taken, then the shard's own publisher open and `to_fence` fenced, in this order: the
+    lease keeps other replicas' cycles out, the rest keeps their transactions out, so what Kafka says now stays true.
     Raises LeaseLost, BrokerFailed, Unavailable or TakeOverRefused.
     """
     committed = await positions.last_committed(settings, lease.shard)
@@ -57,7 +76,7 @@ async def settle(connection: Connection, settings: RelaySettings, lease: Lease, 
             "run python -m services.relay bootstrap"
         )
     if verdict is Verdict.NEW:
-        return await begin(connection, lease, producer)
+        return await begin(connection, lease, publisher)
     if verdict is Verdict.UNPUBLISHED:
         return await store.unclaim(connection, lease)
     if lease.claimed:
@@ -67,9 +86,9 @@ async def settle(connection: Connection, settings: RelaySettings, lease: Lease, 
     return lease.number
 
 
-async def begin(connection: Connection, lease: Lease, producer: ShardProducer) -> int:
+async def begin(connection: Connection, lease: Lease, publisher: Publisher) -> int:
     """Commit number 0 to Kafka and begin there; whatever was claimed will be published, perhaps again."""
-    await producer.publish(0, [])
+    await publisher.publish(Batch(lease.shard, 0, []))
     return await store.declare(connection, lease)
 
 

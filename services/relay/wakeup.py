@@ -74,7 +74,7 @@ class Wakeup:
         self._notified.clear()
         idle = {}
         for drain in self._drains():
-            if drain.idle:
+            if drain.idle and not notified:
                 idle[drain.shard] = drain
             else:
                 drain.wake()

@@ -16,7 +16,7 @@ from typing import Any
 import uvloop
 from confluent_kafka import KafkaError, Producer
 
-from services.relay.publisher import CHUNK_BYTES, ShardProducer
+from services.relay.publisher import Batch, Publisher
 from services.relay.records import OutboxEvent, headers, partitions
 from services.relay.settings import RelaySettings
 from shared.ids import uuid7
@@ -73,13 +73,13 @@ def with_aiokafka(kafka: str, topic: str, events: list[OutboxEvent], clock: Cloc
     settings = RelaySettings(database_url="postgresql://none", kafka_bootstrap_servers=kafka, topic=topic)
 
     async def shard(number: int) -> None:
-        producer = ShardProducer(settings, number, transactional=True, chunk_bytes=CHUNK_BYTES)
+        producer = Publisher(settings, settings.shard_name(number))
         await producer.open()
         batch_number = 0
         while not clock.over():
             started = time.monotonic()
             batch_number += 1
-            await producer.publish(batch_number, events)
+            await producer.publish(Batch(number, batch_number, events))
             clock.note(started)
         await producer.drop()
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from services.relay.publisher import CHUNK_BYTES, ShardProducer
+from services.relay.publisher import Batch, Publisher
 from services.relay.records import OutboxEvent
 from tests.infrastructure.kafka_proxy import Api, KafkaProxy, Moment, all_refused
 from tests.infrastructure.reaper import Reaper
@@ -57,14 +57,15 @@ async def test_a_dropped_producer_leaves_no_failure_that_nobody_saw(
 
 async def publish_in_vain(world: World, refused: asyncio.Event, *, transactional: bool) -> None:
     """Send until the client tries again, then drop its producer."""
-    producer = ShardProducer(world.settings(), 0, transactional=transactional, chunk_bytes=CHUNK_BYTES)
+    settings = world.settings()
+    producer = Publisher(settings, settings.shard_name(0) if transactional else None)
     await producer.open()
     now = await world.connection.fetchval("SELECT now()")
     events = [
         OutboxEvent(number, str(order_in(0)), str(order_in(0)), 1, "order.paid.v1", b"{}", None, now)
         for number in range(20)
     ]
-    publishing = asyncio.create_task(producer.publish(1, events))
+    publishing = asyncio.create_task(producer.publish(Batch(0, 1, events)))
     for _ in range(3):
         refused.clear()
         await asyncio.wait_for(refused.wait(), 20)

@@ -11,7 +11,7 @@ import pytest
 
 from services.relay import api
 from services.relay.broker import BrokerFailed
-from services.relay.publisher import CHUNK_BYTES, STOP_SECONDS, ShardProducer
+from services.relay.publisher import STOP_SECONDS, Publisher
 from services.relay.relay import Relay
 from shared import postgres
 from shared.refusals import Unavailable
@@ -113,7 +113,7 @@ async def test_a_producer_is_dropped_within_seconds_although_its_broker_hangs(
     hanging = replace(world, kafka=own_broker.address)
     async with hanging.relay():
         await hanging.until_held()
-    producer = ShardProducer(hanging.settings(), 0, transactional=False, chunk_bytes=CHUNK_BYTES)
+    producer = Publisher(hanging.settings(), None)
     await producer.open()
     await producer._producer.send_and_wait(hanging.topic, b"first")  # or the next one still waits for a producer id
     before = asyncio.all_tasks()

@@ -10,7 +10,7 @@ import pytest
 from services.relay import api, positions, store
 from services.relay.bootstrap import bootstrap
 from services.relay.broker import Broker, BrokerFailed
-from services.relay.publisher import CHUNK_BYTES, ShardProducer
+from services.relay.publisher import Batch, Publisher
 from services.relay.records import OutboxEvent
 from services.relay.store import Lease, LeaseLost
 from shared.postgres import Connection
@@ -21,18 +21,18 @@ SHARD = 1
 
 
 @asynccontextmanager
-async def predecessor(world: World) -> AsyncIterator[tuple[Connection, Lease, ShardProducer]]:
+async def predecessor(world: World) -> AsyncIterator[tuple[Connection, Lease, Publisher]]:
     """A relay that is led by hand: shard 1 taken over, number 0 committed, its producer open."""
     settings = world.settings()
     broker = Broker(settings, 4)
     await broker.ensure_topics()
     await broker.close()
     connection = await asyncpg.connect(world.url)
-    producer = ShardProducer(settings, SHARD, transactional=True, chunk_bytes=CHUNK_BYTES)
+    producer = Publisher(settings, settings.shard_name(SHARD))
     try:
         lease = await take(connection, "predecessor")
         await producer.open()
-        await producer.publish(0, [])
+        await producer.publish(Batch(SHARD, 0, []))
         await store.declare(connection, lease)
         yield connection, lease, producer
     finally:
@@ -57,7 +57,7 @@ async def test_a_batch_that_was_committed_but_not_marked_is_not_sent_again(world
     events = [Event(order_in(SHARD), 1) for _ in range(3)]
     await write(world.connection, events)
     async with predecessor(world) as (connection, lease, producer):
-        await producer.publish(1, await claim(connection, lease, 0))
+        await producer.publish(Batch(SHARD, 1, await claim(connection, lease, 0)))
     assert await world.statuses() == {"PENDING": 3}
     later = Event(order_in(SHARD), 1)
     async with world.relay(), world.reader() as reader:
@@ -169,13 +169,13 @@ async def test_a_producer_of_an_older_tenure_is_fenced(real_world: World) -> Non
     await write(real_world.connection, [event])
     async with predecessor(real_world) as (connection, lease, producer):
         batch = await claim(connection, lease, 0)
-        successor = ShardProducer(real_world.settings(), SHARD, transactional=True, chunk_bytes=CHUNK_BYTES)
+        successor = Publisher(real_world.settings(), real_world.settings().shard_name(SHARD))
         try:
             await successor.open()
             with pytest.raises(BrokerFailed):
-                await producer.publish(1, batch)
+                await producer.publish(Batch(SHARD, 1, batch))
             assert await positions.last_committed(real_world.settings(), SHARD) == 0
-            await successor.publish(1, batch)
+            await successor.publish(Batch(SHARD, 1, batch))
         finally:
             await successor.drop()
     async with real_world.reader() as reader:
@@ -187,7 +187,7 @@ async def test_the_last_number_is_found_behind_many_aborted_ones(real_world: Wor
         client = producer._producer
         for number in range(1, 31):
             await client.begin_transaction()
-            await producer._send_position(number)
+            await producer._send_position(Batch(SHARD, number, []))
             await client.abort_transaction()
         assert await positions.last_committed(real_world.settings(), SHARD) == 0
 
@@ -219,7 +219,7 @@ async def test_a_relay_without_transactions_settles_what_one_with_them_left(worl
     event, later = Event(order_in(SHARD), 1), Event(order_in(SHARD), 1)
     await write(world.connection, [event])
     async with predecessor(world) as (connection, lease, producer):
-        await producer.publish(1, await claim(connection, lease, 0))
+        await producer.publish(Batch(SHARD, 1, await claim(connection, lease, 0)))
     async with world.relay(transactions=False), world.reader() as reader:
         await write(world.connection, [later])
         await world.until_sent(2)

@@ -30,6 +30,12 @@ def test_batches_stay_apart_as_long_as_an_operator_says_at_any_rate() -> None:
     assert {gathering.after(1, number * seconds) for number, seconds in enumerate([1.0, 0.001, 0.001])} == {0.02}
 
 
+def test_what_goes_out_together_may_be_as_many_times_as_much() -> None:
+    together, alone = Gathering(shards=4), Gathering()
+    for number in range(1000):
+        assert together.after(12, number * 0.01) == alone.after(3, number * 0.01)
+
+
 def test_a_backlog_does_not_wait() -> None:
     gathering = Gathering(0.02)
     assert {gathering.after(BACKLOG_EVENTS, number * 0.01) for number in range(100)} == {0.0}

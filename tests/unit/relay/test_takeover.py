@@ -12,7 +12,7 @@ COUNTS = st.integers(0, 5)
 
 def lease(number: int, claimed: int = 0, *, declared: bool = True) -> Lease:
     """A shard as it was found at its take-over."""
-    return Lease(shard=0, epoch=1, number=number, claimed=claimed, declared=declared)
+    return Lease(shard=0, epoch=1, number=number, claimed=claimed, declared=declared, transactional_id=None)
 
 
 def test_a_batch_whose_number_was_committed_is_published() -> None:

@@ -1,0 +1,37 @@
+"""When a shard of the relay goes out with the others of its replica, and when alone."""
+
+from services.relay.gathering import BACKLOG_EVENTS
+
+SLOW_SECONDS = 0.25  # a claim that walks over dead entries; beside others it would hold them all up
+ALONE_SECONDS = 10.0
+
+
+class Company:
+    """One shard's rule.
+
+    Alone while it has a backlog: batches of many events are worth a transaction each, and several at once use more of
+    the broker. Alone for a while after trouble, so that it is this shard's trouble only. And alone once after trouble
+    in company, which may have been another's.
+    """
+
+    def __init__(self) -> None:
+        self._once = False
+        self._backlog = False
+        self._until = float("-inf")
+
+    def wanted(self, now: float) -> bool:
+        """Return whether the next batch goes out with others."""
+        return not (self._once or self._backlog) and now >= self._until
+
+    def went(self, events: int) -> None:
+        """Note that a batch of so many events is out."""
+        self._backlog = events >= BACKLOG_EVENTS
+        self._once = False
+
+    def disturbed(self) -> None:
+        """Note trouble in company."""
+        self._once = True
+
+    def troubled(self, now: float) -> None:
+        """Note trouble of this shard alone."""
+        self._until = now + ALONE_SECONDS

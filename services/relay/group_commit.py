@@ -1,0 +1,197 @@
+"""Group commit: the shards of a replica go out together, with one claim for all of them and one Kafka transaction.
+
+A transaction costs the broker the same whatever is in it, and readers get no further in a partition than to the first
+transaction that is open there. So few transactions, none beside another, are what makes a quiet shop's events fast.
+
+Shards that came while a round was under way share the next one. Each note their group's transactional id first, so that
+whoever takes one of them over knows whom to fence (takeover.fence).
+"""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+from services.relay import metrics, store
+from services.relay.gathering import PAUSE_MAX_SECONDS, Gathering
+from services.relay.publisher import CHUNK_BYTES, CHUNK_BYTES_MIN, Batch, EventsRefused, Publisher
+from services.relay.records import OutboxEvent
+from services.relay.settings import RelaySettings
+from services.relay.store import Lease, LeaseLost
+from shared import postgres
+from shared.postgres import Connection, translated
+
+CLOSE_SECONDS = 1.0
+
+
+class RefusedTogether(Exception):  # noqa: N818 - expected: each shard goes alone, and one finds the event at fault
+    """The broker refuses an event of one of the shards that went out together."""
+
+
+@dataclass(slots=True)
+class Seat:
+    """A shard's place in the next round. The outcome is how many events went out; None says to go alone."""
+
+    lease: Lease
+    number: int
+    outcome: "asyncio.Future[int | None]" = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+
+    def answer(self, events: int | None) -> None:
+        """Let the shard go on."""
+        if not self.outcome.done():
+            self.outcome.set_result(events)
+
+    def fail(self, error: Exception) -> None:
+        """Let the shard be taken over again."""
+        if not self.outcome.done():
+            self.outcome.set_exception(error)
+
+
+class GroupCommit:
+    """The rounds of one replica."""
+
+    def __init__(self, settings: RelaySettings, shards: int) -> None:
+        self._settings = settings
+        self._gathering = Gathering(
+            settings.batch_pause_milliseconds / 1000, most_seconds=PAUSE_MAX_SECONDS, shards=shards
+        )
+        self._waiting: list[Seat] = []
+        self._aboard: set[int] = set()
+        self._rounds: asyncio.Task[None] | None = None
+        self._opening = asyncio.Lock()
+        self._publisher: Publisher | None = None
+        self._connection: Connection | None = None
+        self._chunk_bytes = CHUNK_BYTES
+        self.claim_seconds = 0.0  # of the last round, for all that were in it
+
+    @property
+    def transactional_id(self) -> str:
+        """Return what a shard has to note before its first round."""
+        return self._settings.group_name
+
+    async def round(self, lease: Lease, number: int) -> int | None:
+        """Mark batch `number` of a shard, claim its next one and bring it out, with the others; return its size.
+
+        None: the shard has to go alone this time, and nothing has happened.
+        Raises LeaseLost, Unavailable, BrokerFailed or RefusedTogether; then the shard has to be taken over again.
+        """
+        seat = Seat(lease, number)
+        self._waiting.append(seat)
+        if self._rounds is None:
+            self._rounds = asyncio.create_task(self._run(), name="group commit")
+        return await seat.outcome
+
+    async def settle(self, shard: int) -> None:
+        """Return once nothing of a shard that was here, and failed, can be committed any more. Raises BrokerFailed."""
+        if shard in self._aboard:  # it doesn't wait for its outcome any more
+            await self._drop()
+        await self._opened()
+
+    async def close(self) -> None:
+        """End what is under way, whatever becomes of it."""
+        if self._rounds is not None:
+            self._rounds.cancel()
+            await asyncio.wait([self._rounds])
+        await self._disconnect()
+        await self._drop()
+
+    async def _run(self) -> None:
+        """Make rounds as long as somebody wants one."""
+        try:
+            while self._waiting:
+                await asyncio.sleep(0)  # whoever was answered in this step of the loop comes again in the next one
+                seats, self._waiting = self._waiting, []
+                pause_ends = await self._round(seats)
+                await asyncio.sleep(pause_ends - asyncio.get_running_loop().time())
+        finally:
+            self._rounds = None
+
+    async def _round(self, seats: Sequence[Seat]) -> float:
+        """Make one round, tell everyone how it went, and return when the next one may begin."""
+        clock = asyncio.get_running_loop().time
+        began = clock()
+        self._aboard = {seat.lease.shard for seat in seats}
+        try:
+            # Before the claim: what is fenced by the time of the claim must not go out with a producer opened after it.
+            publisher = await self._opened()
+            began = clock()
+            claimed = await self._claim(seats)
+            self.claim_seconds = clock() - began
+            for seat in seats:
+                if not claimed.get(seat.lease.shard):
+                    seat.answer(0 if claimed else None)
+            full = [
+                Batch(seat.lease.shard, seat.number + 1, claimed[seat.lease.shard])
+                for seat in seats
+                if claimed.get(seat.lease.shard)
+            ]
+            if not full:
+                return began
+            await self._bring_out(publisher, full)
+            for seat in seats:
+                seat.answer(len(claimed[seat.lease.shard]))
+            return began + self._gathering.after(sum(len(batch.events) for batch in full), began)
+        except Exception as error:  # noqa: BLE001 - it is each shard's to judge
+            for seat in seats:
+                seat.fail(error)
+            return began
+        finally:
+            self._aboard = set()
+
+    async def _claim(self, seats: Sequence[Seat]) -> Mapping[int, list[OutboxEvent]]:
+        """Return the claimed events by shard; nothing at all if the shards have to go alone."""
+        settings = self._settings
+        try:
+            with translated():
+                if self._connection is None:
+                    self._connection = await postgres.connect(settings, "relay group commit")
+                return await store.cycle_together(
+                    self._connection,
+                    {seat.lease: seat.number for seat in seats},
+                    lease_seconds=settings.lease_seconds,
+                    events_max=settings.batch_events,
+                    bytes_max=settings.batch_bytes,
+                )
+        except LeaseLost:
+            return {}  # one of them, and alone it learns so
+        except BaseException:
+            await self._disconnect()
+            raise
+
+    async def _bring_out(self, publisher: Publisher, batches: Sequence[Batch]) -> None:
+        try:
+            await publisher.publish(*batches)
+        except EventsRefused as refused:
+            await self._drop()
+            if refused.too_large and len(refused.refused[0].events) > 1:
+                self._chunk_bytes = max(CHUNK_BYTES_MIN, self._chunk_bytes // 2)
+            raise RefusedTogether(str(refused)) from refused
+        except BaseException:
+            await self._drop()
+            raise
+        for batch in batches:
+            metrics.PUBLISHED.labels(batch.shard).inc(len(batch.events))
+            metrics.BATCH_EVENTS.observe(len(batch.events))
+
+    async def _opened(self) -> Publisher:
+        async with self._opening:
+            if self._publisher is None:
+                publisher = Publisher(self._settings, self.transactional_id, chunk_bytes=self._chunk_bytes)
+                try:
+                    await publisher.open()
+                except BaseException:
+                    await asyncio.shield(publisher.drop())
+                    raise
+                self._publisher = publisher
+            return self._publisher
+
+    async def _drop(self) -> None:
+        publisher, self._publisher = self._publisher, None
+        if publisher is not None:
+            await asyncio.shield(publisher.drop())
+
+    async def _disconnect(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with suppress(*postgres.TRANSIENT):
+                await connection.close(timeout=CLOSE_SECONDS)

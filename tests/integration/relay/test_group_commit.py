@@ -1,0 +1,230 @@
+"""Shards of one replica go out in one transaction; a take-over of any of them settles that, and fences its producer."""
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import asyncpg
+import pytest
+
+from services.relay import metrics, positions, store
+from services.relay.bootstrap import bootstrap
+from services.relay.broker import Broker, BrokerFailed
+from services.relay.gathering import BACKLOG_EVENTS
+from services.relay.publisher import Batch, Publisher
+from services.relay.records import OutboxEvent
+from services.relay.settings import RelaySettings
+from services.relay.store import Lease, LeaseLost
+from shared.postgres import Connection
+from tests.infrastructure.waiting import eventually
+from tests.integration.relay.test_parking import TOO_LARGE, narrow_topic, parked
+from tests.integration.relay.world import Event, World, expected, identity, order_in, write
+
+SHARDS = (1, 2)
+PREDECESSOR = "predecessor"
+
+
+@dataclass
+class Predecessor:
+    """A replica that is led by hand: two shards held, number 0 committed for both, their group's producer open."""
+
+    settings: RelaySettings
+    connection: Connection
+    publisher: Publisher
+    leases: list[Lease]
+
+    async def claim(self) -> Mapping[int, list[OutboxEvent]]:
+        """Claim the first batches of both."""
+        held = dict.fromkeys(self.leases, 0)
+        return await store.cycle_together(self.connection, held, lease_seconds=0.1, events_max=100, bytes_max=1_000_000)
+
+    async def publish(self, claimed: Mapping[int, list[OutboxEvent]]) -> None:
+        """Bring out what was claimed, as batch 1 of each."""
+        await self.publisher.publish(*(Batch(shard, 1, events) for shard, events in claimed.items()))
+
+
+@asynccontextmanager
+async def predecessor(world: World) -> AsyncIterator[Predecessor]:
+    """Lead one, and drop its producer at the end."""
+    settings = world.settings(replica=PREDECESSOR)
+    broker = Broker(settings, 4)
+    await broker.ensure_topics()
+    await broker.close()
+    connection = await asyncpg.connect(world.url)
+    publisher = Publisher(settings, settings.group_name)
+    try:
+        await publisher.open()
+        await publisher.publish(*(Batch(shard, 0, []) for shard in SHARDS))
+        leases = []
+        for shard in SHARDS:
+            lease = await store.take_lease(connection, shard, PREDECESSOR, 0.1)
+            assert lease is not None
+            await store.declare(connection, lease)
+            await store.note_transactional_id(connection, lease, settings.group_name)
+            leases.append(lease)
+        yield Predecessor(settings, connection, publisher, leases)
+    finally:
+        await publisher.drop()
+        await connection.close()
+
+
+def events_of_both() -> list[Event]:
+    """Three events for each of the predecessor's shards."""
+    return [Event(order_in(shard), 1) for shard in SHARDS for _ in range(3)]
+
+
+async def noted(world: World) -> set[str]:
+    """What the shards say that their batches go out with."""
+    rows = await world.connection.fetch("SELECT DISTINCT transactional_id FROM relay.shards")
+    return {row["transactional_id"] for row in rows}
+
+
+def committed() -> float:
+    """How many transactions this process has committed."""
+    (family,) = metrics.TRANSACTION_SECONDS.collect()
+    return next(sample.value for sample in family.samples if sample.name.endswith("_count"))
+
+
+async def test_what_is_committed_for_all_shards_goes_out_in_one_transaction(world: World) -> None:
+    events = [Event(order_in(shard), 1) for shard in range(4)]
+    async with world.relay(replica="one") as relay:
+        await world.until_held()
+        await eventually(lambda: all_idle(relay), 10, "shards that wait")
+        before = committed()
+        await write(world.connection, events)
+        await world.until_sent(4)
+        assert committed() - before == 1
+        assert await noted(world) == {world.settings(replica="one").group_name}
+    assert await world.positions() == dict.fromkeys(range(4), 1)
+
+
+async def all_idle(relay: Any) -> bool:
+    return all(drain.idle for drain in relay.drains())
+
+
+async def test_batches_of_a_group_that_were_committed_but_not_marked_are_not_sent_again(world: World) -> None:
+    events = events_of_both()
+    await write(world.connection, events)
+    async with predecessor(world) as before:
+        await before.publish(await before.claim())
+    assert await world.statuses() == {"PENDING": 6}
+    async with world.relay(), world.reader() as reader:
+        await world.until_sent(6)
+        assert sorted(map(identity, await reader.to_the_end())) == sorted(expected(events))
+
+
+async def test_batches_of_a_group_that_were_only_claimed_are_sent(world: World) -> None:
+    events = events_of_both()
+    await write(world.connection, events)
+    async with predecessor(world) as before:
+        await before.claim()
+    async with world.relay(), world.reader() as reader:
+        await world.until_sent(6)
+        assert sorted(map(identity, await reader.to_the_end())) == sorted(expected(events))
+
+
+async def test_a_groups_open_transaction_is_aborted_and_its_batches_are_sent_once(real_world: World) -> None:
+    events = events_of_both()
+    await write(real_world.connection, events)
+    async with predecessor(real_world) as before:
+        await before.claim()
+        await before.publisher._producer.begin_transaction()
+        await before.publisher._producer.send_and_wait(real_world.topic, key=b"left", value=b"open")
+        async with real_world.relay(), real_world.reader() as reader:
+            await real_world.until_sent(6)
+            assert sorted(map(identity, await reader.to_the_end())) == sorted(expected(events))
+
+
+async def test_a_group_that_sleeps_past_one_shards_lease_can_commit_nothing_of_any(real_world: World) -> None:
+    events = events_of_both()
+    await write(real_world.connection, events)
+    async with predecessor(real_world) as before:
+        claimed = await before.claim()
+        async with real_world.relay(), real_world.reader() as reader:
+            await real_world.until_sent(6)
+            with pytest.raises(BrokerFailed):
+                await before.publish(claimed)
+            assert sorted(map(identity, await reader.to_the_end())) == sorted(expected(events))
+
+
+async def test_bootstrap_fences_the_group_as_well(real_world: World) -> None:
+    events = events_of_both()
+    await write(real_world.connection, events)
+    async with predecessor(real_world) as before:
+        claimed = await before.claim()
+        assert await bootstrap(real_world.settings()) == 0
+        with pytest.raises(BrokerFailed):
+            await before.publish(claimed)
+        assert await positions.last_committed(real_world.settings(), SHARDS[0]) == 0
+    async with real_world.relay(), real_world.reader() as reader:
+        await real_world.until_sent(6)
+        assert sorted(map(identity, await reader.to_the_end())) == sorted(expected(events))
+
+
+async def test_a_shard_that_is_handed_over_marked_does_not_disturb_the_group_it_leaves(real_world: World) -> None:
+    failed = sum(metrics.FAILURES.labels(shard, "broker")._value.get() for shard in range(4))
+    events = [Event(order_in(number % 4), 1) for number in range(40)]
+    async with real_world.relay(replica="one"):
+        await real_world.until_held("one")
+        await write(real_world.connection, events[:20])
+        async with real_world.relay(replica="two"):
+            shared = "SELECT count(DISTINCT holder) = 2 FROM relay.shards"
+            await eventually(lambda: real_world.connection.fetchval(shared), 20, "two holders")
+            await write(real_world.connection, events[20:])
+            await real_world.until_sent(40)
+    async with real_world.reader() as reader:
+        assert sorted(map(identity, await reader.to_the_end())) == sorted(expected(events))
+    assert sum(metrics.FAILURES.labels(shard, "broker")._value.get() for shard in range(4)) == failed
+
+
+async def test_a_lost_shard_keeps_the_others_cycle_from_happening_and_they_go_alone(world: World) -> None:
+    await write(world.connection, events_of_both())
+    async with predecessor(world) as before:
+        await world.connection.execute("UPDATE relay.shards SET epoch = epoch + 1 WHERE shard = $1", SHARDS[1])
+        with pytest.raises(LeaseLost):
+            await before.claim()
+        rows = await world.connection.fetch("SELECT batch_number, outbox_ids FROM relay.shards")
+        assert {(row["batch_number"], len(row["outbox_ids"])) for row in rows} == {(0, 0)}
+        bounds: dict[str, Any] = {"lease_seconds": 0.1, "events_max": 100, "bytes_max": 1_000_000}
+        assert len(await store.cycle(before.connection, before.leases[0], 0, **bounds, in_transaction=True)) == 3
+
+
+async def test_a_replica_that_loses_one_shard_publishes_the_others(world: World) -> None:
+    async with world.relay(replica="one"):
+        await world.until_held("one")
+        lost = "UPDATE relay.shards SET epoch = epoch + 1, holder = 'other', lease_expires_at = 'infinity'"
+        await world.connection.execute(f"{lost} WHERE shard = 3")
+        await write(world.connection, [Event(order_in(shard), 1) for shard in range(4)])
+        await world.until_sent(3)
+        assert await world.statuses() == {"SENT": 3, "PENDING": 1}
+
+
+async def test_a_backlog_goes_alone_and_what_comes_after_it_in_company_again(world: World) -> None:
+    backlog = [Event(order_in(0), 1) for _ in range(2 * BACKLOG_EVENTS)]
+    await write(world.connection, backlog)
+    settings = world.settings(replica="one")
+    async with world.relay(replica="one", batch_events=BACKLOG_EVENTS):
+        await world.until_sent(len(backlog))
+        query = "SELECT transactional_id FROM relay.shards WHERE shard = 0"
+        assert await world.connection.fetchval(query) == settings.shard_name(0)
+        await write(world.connection, [Event(order_in(0), 1)])
+        await world.until_sent(len(backlog) + 1)
+        await write(world.connection, [Event(order_in(0), 1)])
+        await world.until_sent(len(backlog) + 2)
+        assert await world.connection.fetchval(query) == settings.group_name
+
+
+async def test_a_refused_event_disturbs_the_shards_that_went_with_it_once(real_world: World) -> None:
+    poison = Event(order_in(0), 1, payload=TOO_LARGE)
+    others = [Event(order_in(shard), 1) for shard in range(1, 4)]
+    async with narrow_topic(real_world), real_world.relay() as relay, real_world.reader() as reader:
+        await real_world.until_held()
+        await eventually(lambda: all_idle(relay), 10, "shards that wait")
+        refusals = [metrics.FAILURES.labels(shard, "refused-events") for shard in range(1, 4)]
+        before = [counter._value.get() for counter in refusals]
+        await write(real_world.connection, [poison, *others])
+        await real_world.until_sent(3)
+        await eventually(lambda: parked(real_world), 20, "a parked event")
+        assert sorted(map(identity, await reader.to_the_end())) == sorted(expected(others))
+        assert [counter._value.get() - was for counter, was in zip(refusals, before, strict=True)] == [1, 1, 1]
