@@ -8,6 +8,8 @@ rate, and a backlog, which has gathered already, doesn't wait at all.
 RATE_MIN, RATE_FULL = 200.0, 350.0
 # Leaves the median from commit to consumer below the 50 ms that 2,000 events a second are promised (make bench-relay).
 PAUSE_MAX_SECONDS = 0.05
+# Of shards that share a transaction, so that half as many of those go out as shards alone would make.
+PAUSE_TOGETHER_SECONDS = 0.025
 BACKLOG_EVENTS = 100  # of one shard in one batch; more in that time would be 8,000 a second
 MEMORY_SECONDS = 1.0  # over which the rate is a mean: longer than a burst, shorter than a sale
 

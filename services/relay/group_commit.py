@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from services.relay import metrics, store
-from services.relay.gathering import PAUSE_MAX_SECONDS, Gathering
+from services.relay.gathering import PAUSE_TOGETHER_SECONDS, Gathering
 from services.relay.publisher import CHUNK_BYTES, CHUNK_BYTES_MIN, Batch, EventsRefused, Publisher
 from services.relay.records import OutboxEvent
 from services.relay.settings import RelaySettings
@@ -53,7 +53,7 @@ class GroupCommit:
     def __init__(self, settings: RelaySettings, shards: int) -> None:
         self._settings = settings
         self._gathering = Gathering(
-            settings.batch_pause_milliseconds / 1000, most_seconds=PAUSE_MAX_SECONDS, shards=shards
+            settings.batch_pause_milliseconds / 1000, most_seconds=PAUSE_TOGETHER_SECONDS, shards=shards
         )
         self._waiting: list[Seat] = []
         self._aboard: set[int] = set()

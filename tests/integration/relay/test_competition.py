@@ -168,20 +168,21 @@ async def test_killed_replicas_lose_and_repeat_nothing(real_world: World, migrat
     seed = random.randrange(1_000_000)
     print("seed", seed)
     chance = random.Random(seed)
-    replicas = [Replica.start(real_world, reaper) for _ in range(2)]
-    await real_world.until_held()
-    async with writing(migrated, seed) as events:
-        for _ in range(KILLS):
-            victim = chance.randrange(2)
-            await progress(real_world, chance.randint(1, 60))
-            await replicas[victim].end(signal.SIGKILL)
-            replicas[victim] = Replica.start(real_world, reaper)
-    await real_world.until_sent(len(events), seconds=40)
-    async with real_world.reader() as reader:
-        assert_in_sequence(real_world, await reader.to_the_end(), events)
-    for replica in replicas:
-        await eventually(replica.serves, 30, "a replica that was started last")
-    assert [await replica.end(signal.SIGTERM) for replica in replicas] == [0, 0]
+    with replicas(real_world, reaper) as start:
+        living = [start(), start()]
+        await real_world.until_held()
+        async with writing(migrated, seed) as events:
+            for _ in range(KILLS):
+                victim = chance.randrange(2)
+                await progress(real_world, chance.randint(1, 60))
+                await living[victim].end(signal.SIGKILL)
+                living[victim] = start()
+        await real_world.until_sent(len(events), seconds=40)
+        async with real_world.reader() as reader:
+            assert_in_sequence(real_world, await reader.to_the_end(), events)
+        for replica in living:
+            await eventually(replica.serves, 30, "a replica that was started last")
+        assert [await replica.end(signal.SIGTERM) for replica in living] == [0, 0]
 
 
 async def progress(world: World, count: int, seconds: float = 20) -> None:
@@ -200,19 +201,20 @@ async def test_a_replica_that_was_paused_past_its_lease_does_no_harm(
 ) -> None:
     seed = random.randrange(1_000_000)
     print("seed", seed)
-    replicas = [Replica.start(real_world, reaper) for _ in range(2)]
-    await real_world.until_held()
-    async with writing(migrated, seed) as events:
-        for replica in [*replicas, *replicas]:
-            await progress(real_world, 10)
-            before = await epochs(real_world)
-            replica.pause()
-            await until_epochs(real_world, before + 2)  # the other one has taken its two shards over
-            replica.wake()
-    await real_world.until_sent(len(events), seconds=40)
-    async with real_world.reader() as reader:
-        assert_in_sequence(real_world, await reader.to_the_end(), events)
-    assert [await replica.end(signal.SIGTERM) for replica in replicas] == [0, 0]
+    with replicas(real_world, reaper) as start:
+        both = [start(), start()]
+        await real_world.until_held()
+        async with writing(migrated, seed) as events:
+            for replica in [*both, *both]:
+                await progress(real_world, 10)
+                before = await epochs(real_world)
+                replica.pause()
+                await until_epochs(real_world, before + 2)  # the other one has taken its two shards over
+                replica.wake()
+        await real_world.until_sent(len(events), seconds=40)
+        async with real_world.reader() as reader:
+            assert_in_sequence(real_world, await reader.to_the_end(), events)
+        assert [await replica.end(signal.SIGTERM) for replica in both] == [0, 0]
 
 
 async def epochs(world: World) -> int:

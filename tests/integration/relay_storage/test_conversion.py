@@ -110,7 +110,7 @@ async def test_processes_of_the_version_before_go_on_at_each_step(deployment: De
 
 
 async def test_a_relay_that_is_newer_than_the_order_service_publishes(deployment: Deployment) -> None:
-    deployment.migrate("relay", "0003")
+    deployment.migrate("relay")
     told = Event(order_in(SHARD), 1)
     async with deployment.connected() as outbox:
         await outbox.write(told)
