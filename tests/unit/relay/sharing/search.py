@@ -55,9 +55,13 @@ def search(rules: Rules, *, events: int, faults: int) -> Found:
     reached = _Reached(rules, [canonical(beginning(rules.idle, events, faults), rules.replicas)], [-1])
     places = {reached.states[0]: 0}
     before: list[list[int]] = [[]]
+    aliases: dict[State, State] = {}  # to find a state's one name takes longer than all else
     for place, state in enumerate(reached.states):  # which grows meanwhile
         for _, world in moves(state, rules):
-            following = canonical(world.state(), rules.replicas)
+            alias = world.state()
+            following = aliases.get(alias)
+            if following is None:
+                following = aliases[alias] = canonical(alias, rules.replicas)
             found = places.setdefault(following, len(places))
             if found == len(reached.states):
                 reached.states.append(following)

@@ -41,7 +41,7 @@ def test_nothing_is_repeated_lost_reordered_or_stuck() -> None:
 
 
 def test_one_replica_alone_always_gets_on() -> None:
-    found = search(Rules(replicas=1), events=2, faults=1)
+    found = search(Rules(replicas=1), events=1, faults=1)
     assert not found.wrong, "\n".join(found.trace)
 
 
