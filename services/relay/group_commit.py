@@ -8,6 +8,7 @@ whoever takes one of them over knows whom to fence (takeover.fence).
 """
 
 import asyncio
+import secrets
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -52,6 +53,9 @@ class GroupCommit:
 
     def __init__(self, settings: RelaySettings, shards: int) -> None:
         self._settings = settings
+        # What a shard has to note before its first round. Random, also where replicas are named by hand: a process that
+        # is started again must not take what the one before it left open for its own.
+        self.transactional_id = f"{settings.topic}.relay-{settings.replica}-{secrets.token_hex(4)}"
         self._gathering = Gathering(
             settings.batch_pause_milliseconds / 1000, most_seconds=PAUSE_TOGETHER_SECONDS, shards=shards
         )
@@ -63,11 +67,6 @@ class GroupCommit:
         self._connection: Connection | None = None
         self._chunk_bytes = CHUNK_BYTES
         self.claim_seconds = 0.0  # of the last round, for all that were in it
-
-    @property
-    def transactional_id(self) -> str:
-        """Return what a shard has to note before its first round."""
-        return self._settings.group_name
 
     async def round(self, lease: Lease, number: int) -> int | None:
         """Mark batch `number` of a shard, claim its next one and bring it out, with the others; return its size.
@@ -83,8 +82,8 @@ class GroupCommit:
 
     async def settle(self, shard: int) -> None:
         """Return once nothing of a shard that was here, and failed, can be committed any more. Raises BrokerFailed."""
-        if shard in self._aboard:  # it doesn't wait for its outcome any more
-            await self._drop()
+        if self._publisher is not None and shard in self._aboard:  # it doesn't wait for its outcome any more
+            await self._drop(self._publisher)
         await self._opened()
 
     async def close(self) -> None:
@@ -93,7 +92,8 @@ class GroupCommit:
             self._rounds.cancel()
             await asyncio.wait([self._rounds])
         await self._disconnect()
-        await self._drop()
+        if self._publisher is not None:
+            await self._drop(self._publisher)
 
     async def _run(self) -> None:
         """Make rounds as long as somebody wants one."""
@@ -162,12 +162,12 @@ class GroupCommit:
         try:
             await publisher.publish(*batches)
         except EventsRefused as refused:
-            await self._drop()
+            await self._drop(publisher)
             if refused.too_large and len(refused.refused[0].events) > 1:
                 self._chunk_bytes = max(CHUNK_BYTES_MIN, self._chunk_bytes // 2)
             raise RefusedTogether(str(refused)) from refused
         except BaseException:
-            await self._drop()
+            await self._drop(publisher)
             raise
         for batch in batches:
             metrics.PUBLISHED.labels(batch.shard).inc(len(batch.events))
@@ -185,10 +185,10 @@ class GroupCommit:
                 self._publisher = publisher
             return self._publisher
 
-    async def _drop(self) -> None:
-        publisher, self._publisher = self._publisher, None
-        if publisher is not None:
-            await asyncio.shield(publisher.drop())
+    async def _drop(self, publisher: Publisher) -> None:
+        if self._publisher is publisher:
+            self._publisher = None
+        await asyncio.shield(publisher.drop())
 
     async def _disconnect(self) -> None:
         connection, self._connection = self._connection, None

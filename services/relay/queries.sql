@@ -27,6 +27,9 @@ RETURNING epoch, batch_number, cardinality(outbox_ids) AS claimed, declared, tra
 -- name: release_lease
 UPDATE relay.shards SET holder = NULL, lease_expires_at = '-infinity' WHERE shard = $1::smallint AND epoch = $2::bigint;
 
+-- name: check_lease
+SELECT batch_number FROM relay.shards WHERE shard = $1::smallint AND epoch = $2::bigint;
+
 -- name: unclaim
 UPDATE relay.shards SET batch_number = batch_number - 1, outbox_ids = '{}'
 WHERE shard = $1::smallint AND epoch = $2::bigint AND batch_number = $3::bigint AND in_transaction AND outbox_ids <> '{}'

@@ -62,11 +62,6 @@ class RelaySettings(KafkaAccess, ServiceSettings):
         """Return the topic that tells how far the other one is complete."""
         return f"{self.topic}.watermarks"
 
-    @property
-    def group_name(self) -> str:
-        """Return the transactional id with which the shards of this replica go out together."""
-        return f"{self.topic}.relay-{self.replica}"
-
     def shard_name(self, shard: int) -> str:
         """Return the name of a shard in Kafka: the key of its positions, its transactional id when it goes alone."""
         return f"{self.topic}.shard-{shard}"

@@ -155,6 +155,11 @@ async def release_lease(connection: Connection, lease: Lease) -> None:
     await connection.execute(SQL["release_lease"], lease.shard, lease.epoch)
 
 
+async def check_lease(connection: Connection, lease: Lease) -> None:
+    """Raise LeaseLost if the shard is held under another epoch by now."""
+    _fenced(await connection.fetchval(SQL["check_lease"], lease.shard, lease.epoch))
+
+
 async def unclaim(connection: Connection, lease: Lease) -> int:
     """Give up the claim on the lease's batch, which never got out; return the number before it."""
     return _fenced(await connection.fetchval(SQL["unclaim"], lease.shard, lease.epoch, lease.number))

@@ -70,6 +70,8 @@ async def settle(connection: Connection, settings: RelaySettings, lease: Lease, 
     committed = await positions.last_committed(settings, lease.shard)
     verdict = reconcile(lease, committed)
     if verdict is Verdict.REFUSED:
+        # Whoever was paused here compares its old row with what another replica has published since.
+        await store.check_lease(connection, lease)
         raise TakeOverRefused(
             f"shard {lease.shard}: Kafka's last batch is {'none' if committed is None else committed}, the "
             f"database's is {lease.number} with {lease.claimed} events claimed; if this Kafka is new or was emptied, "

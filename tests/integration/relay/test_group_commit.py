@@ -14,7 +14,6 @@ from services.relay.broker import Broker, BrokerFailed
 from services.relay.gathering import BACKLOG_EVENTS
 from services.relay.publisher import Batch, Publisher
 from services.relay.records import OutboxEvent
-from services.relay.settings import RelaySettings
 from services.relay.store import Lease, LeaseLost
 from shared.postgres import Connection
 from tests.infrastructure.waiting import eventually
@@ -23,13 +22,13 @@ from tests.integration.relay.world import Event, World, expected, identity, orde
 
 SHARDS = (1, 2)
 PREDECESSOR = "predecessor"
+THEIR_GROUP = "the-predecessors-group"
 
 
 @dataclass
 class Predecessor:
     """A replica that is led by hand: two shards held, number 0 committed for both, their group's producer open."""
 
-    settings: RelaySettings
     connection: Connection
     publisher: Publisher
     leases: list[Lease]
@@ -52,7 +51,7 @@ async def predecessor(world: World) -> AsyncIterator[Predecessor]:
     await broker.ensure_topics()
     await broker.close()
     connection = await asyncpg.connect(world.url)
-    publisher = Publisher(settings, settings.group_name)
+    publisher = Publisher(settings, THEIR_GROUP)
     try:
         await publisher.open()
         await publisher.publish(*(Batch(shard, 0, []) for shard in SHARDS))
@@ -61,9 +60,9 @@ async def predecessor(world: World) -> AsyncIterator[Predecessor]:
             lease = await store.take_lease(connection, shard, PREDECESSOR, 0.1)
             assert lease is not None
             await store.declare(connection, lease)
-            await store.note_transactional_id(connection, lease, settings.group_name)
+            await store.note_transactional_id(connection, lease, THEIR_GROUP)
             leases.append(lease)
-        yield Predecessor(settings, connection, publisher, leases)
+        yield Predecessor(connection, publisher, leases)
     finally:
         await publisher.drop()
         await connection.close()
@@ -95,7 +94,7 @@ async def test_what_is_committed_for_all_shards_goes_out_in_one_transaction(worl
         await write(world.connection, events)
         await world.until_sent(4)
         assert committed() - before == 1
-        assert await noted(world) == {world.settings(replica="one").group_name}
+        assert await noted(world) == {relay._group.transactional_id}
     assert await world.positions() == dict.fromkeys(range(4), 1)
 
 
@@ -203,16 +202,15 @@ async def test_a_replica_that_loses_one_shard_publishes_the_others(world: World)
 async def test_a_backlog_goes_alone_and_what_comes_after_it_in_company_again(world: World) -> None:
     backlog = [Event(order_in(0), 1) for _ in range(2 * BACKLOG_EVENTS)]
     await write(world.connection, backlog)
-    settings = world.settings(replica="one")
-    async with world.relay(replica="one", batch_events=BACKLOG_EVENTS):
+    async with world.relay(batch_events=BACKLOG_EVENTS) as relay:
         await world.until_sent(len(backlog))
         query = "SELECT transactional_id FROM relay.shards WHERE shard = 0"
-        assert await world.connection.fetchval(query) == settings.shard_name(0)
+        assert await world.connection.fetchval(query) == world.settings().shard_name(0)
         await write(world.connection, [Event(order_in(0), 1)])
         await world.until_sent(len(backlog) + 1)
         await write(world.connection, [Event(order_in(0), 1)])
         await world.until_sent(len(backlog) + 2)
-        assert await world.connection.fetchval(query) == settings.group_name
+        assert await world.connection.fetchval(query) == relay._group.transactional_id
 
 
 async def test_a_refused_event_disturbs_the_shards_that_went_with_it_once(real_world: World) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from services.relay import api, positions, store
+from services.relay import api, positions, store, takeover
 from services.relay.bootstrap import bootstrap
 from services.relay.broker import Broker, BrokerFailed
 from services.relay.publisher import Batch, Publisher
@@ -119,6 +119,15 @@ async def test_any_other_number_refuses_the_shard_until_an_operator_declares_the
         assert await bootstrap(world.settings()) == 0
         await world.until_sent(2)
         await check()
+
+
+async def test_a_take_over_that_was_paused_and_overtaken_is_lost_and_refuses_nothing(world: World) -> None:
+    async with predecessor(world) as (connection, old, producer):
+        await take(connection, "successor")
+        await producer.publish(Batch(SHARD, 1, []))
+        await producer.publish(Batch(SHARD, 2, []))
+        with pytest.raises(LeaseLost):
+            await takeover.settle(connection, world.settings(), old, producer)
 
 
 async def refused(drains: Any) -> bool:
