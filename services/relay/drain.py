@@ -193,7 +193,7 @@ class Drain:
         """Keep the batch under way from being committed by those that it went out with, if it did not go alone."""
         others = takeover.to_fence(self._settings, lease)
         if others == self._group.transactional_id:
-            await self._group.settle(self.shard)
+            await self._group.settle()
         elif others is not None:
             await takeover.fence(self._settings, others)
 

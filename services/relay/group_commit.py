@@ -60,7 +60,6 @@ class GroupCommit:
             settings.batch_pause_milliseconds / 1000, most_seconds=PAUSE_TOGETHER_SECONDS, shards=shards
         )
         self._waiting: list[Seat] = []
-        self._aboard: set[int] = set()
         self._rounds: asyncio.Task[None] | None = None
         self._opening = asyncio.Lock()
         self._publisher: Publisher | None = None
@@ -80,10 +79,12 @@ class GroupCommit:
             self._rounds = asyncio.create_task(self._run(), name="group commit")
         return await seat.outcome
 
-    async def settle(self, shard: int) -> None:
-        """Return once nothing of a shard that was here, and failed, can be committed any more. Raises BrokerFailed."""
-        if self._publisher is not None and shard in self._aboard:  # it doesn't wait for its outcome any more
-            await self._drop(self._publisher)
+    async def settle(self) -> None:
+        """Return once nothing of a shard that failed here can be committed any more. Raises BrokerFailed.
+
+        To open the next producer settles what the failed one left. One that lives carries nothing of that shard: a
+        shard waits for the outcome of each of its rounds.
+        """
         await self._opened()
 
     async def close(self) -> None:
@@ -110,7 +111,6 @@ class GroupCommit:
         """Make one round, tell everyone how it went, and return when the next one may begin."""
         clock = asyncio.get_running_loop().time
         began = clock()
-        self._aboard = {seat.lease.shard for seat in seats}
         try:
             # Before the claim: what is fenced by the time of the claim must not go out with a producer opened after it.
             publisher = await self._opened()
@@ -135,8 +135,6 @@ class GroupCommit:
             for seat in seats:
                 seat.fail(error)
             return began
-        finally:
-            self._aboard = set()
 
     async def _claim(self, seats: Sequence[Seat]) -> Mapping[int, list[OutboxEvent]]:
         """Return the claimed events by shard; nothing at all if the shards have to go alone."""
