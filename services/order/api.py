@@ -144,7 +144,17 @@ class OrderApi:
         ended, started = {200: OrderView, 202: OrderView}, {201: OrderView, 202: OrderView}
         one = "/v1/orders/{order_id}"
         return [
-            Route("POST", "/v1/orders", self.place, "Place an order", started, (*placing, *keys), NewOrder, **keyed),
+            Route(
+                "POST",
+                "/v1/orders",
+                self.place,
+                "Place an order",
+                started,
+                (*placing, *keys),
+                NewOrder,
+                make_sure_of_room=self._checkout.make_sure_of_room,
+                **keyed,
+            ),
             Route("GET", "/v1/orders", self.list, "List orders, newest first", {200: Orders}, query=OrdersQuery),
             Route("GET", one, self.get, "Get an order", {200: OrderView}, (OrderNotFound,)),
             Route("POST", f"{one}/payment", self.pay, "Pay an order", ended, (*paying, *keys), NoBody, **keyed),
@@ -163,7 +173,7 @@ class OrderApi:
 
     async def place(self, request: web.Request) -> web.Response:
         """POST /v1/orders."""
-        self._checkout.make_sure_of_room()  # the body is not even read: a refusal has to cost next to nothing
+        self._checkout.make_sure_of_room()  # the server has not asked it of a request that comes in pieces
         key = parse_key(request)
         new = await read_body(request, NewOrder, timeout_seconds=self._timeout)
         claim = KeyClaim(new.user_id, "place", key, fingerprint(new.model_dump())) if key else None

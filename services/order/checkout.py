@@ -58,9 +58,12 @@ class Checkout:
         """Return how many further sagas this process has room for; payments and cancellations may go beyond it."""
         return max(0, self._sagas_max - self._runner.count)
 
-    def make_sure_of_room(self) -> None:
-        """Raise Unavailable when no further order can be placed: to be asked before any work is done for one."""
-        if not self.room:
+    def make_sure_of_room(self, on_the_way: int = 0) -> None:
+        """Raise Unavailable when no further order can be placed: to be asked before any work is done for one.
+
+        `on_the_way`: how many others will be, of which nothing is known here yet.
+        """
+        if self.room <= on_the_way:
             TURNED_AWAY.inc()
             raise Unavailable("Too many orders are being worked on.")
 

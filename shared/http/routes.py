@@ -25,3 +25,7 @@ class Route:
     query: type[BaseModel] | None = None
     tags: Sequence[str] = ()
     headers: Mapping[str, str] = field(default_factory=dict)  # request header → what it is for
+    # Raises Unavailable while there is no room for such a call beside so many others, of which nobody knows yet. For a
+    # path without parameters: the server asks it of a request that has come in one piece, before anything is begun for
+    # it; the handler asks it of the others.
+    make_sure_of_room: Callable[[int], None] | None = None

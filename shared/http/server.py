@@ -2,21 +2,20 @@
 
 import asyncio
 import errno
-import resource
-import socket
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from functools import cache
-from typing import Any, cast
+from functools import cache, partial
+from typing import Any
 
 import orjson
 import structlog
 from aiohttp import web
-from aiohttp.web_protocol import RequestHandler
+from aiohttp.http import RawRequestMessage
 from prometheus_client import CONTENT_TYPE_LATEST, Counter, Gauge, Histogram, generate_latest
 
 from shared import trace
 from shared.http import openapi, problems
+from shared.http.connection import Connection, Door, Room, TurnedAway, unavailable
 from shared.http.routes import Route
 from shared.refusals import Unavailable
 from shared.settings import ServiceSettings, fail
@@ -25,9 +24,6 @@ log = structlog.get_logger()
 
 VERSION = "0.1.0"
 BACKLOG = 1024  # connections that may wait to be accepted while a burst arrives
-# Connections that are served at a time; each holds some 30 KB, and a file, of which the system gives so many. Some are
-# left for the database, for participants and logs.
-CONNECTIONS_MAX = max(64, min(4096, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - 128))
 # A refusal for overload is logged once in so long, or the log would be the next thing to overflow.
 OVERLOAD_LOG_SECONDS = 1.0
 READY_TIMEOUT_SECONDS = 2.0
@@ -38,7 +34,6 @@ SECONDS = Histogram(
     buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10),
 )
 RESPONSES = Counter("http_responses_total", "Responses by status", ["method", "route", "status"])
-TURNED_AWAY = Counter("http_connections_refused_total", "Connections refused because there were too many")
 IN_FLIGHT = Gauge("http_requests_in_flight", "Requests being handled")
 
 Check = Callable[[], Awaitable[None]]
@@ -105,20 +100,20 @@ class HttpServer:
         server.request_handler = handle
         loop = asyncio.get_running_loop()
         user_timeout = self._settings.client_timeout_seconds
-        room = _Room()
+        room = Room()
+        doors = {
+            place: Door(partial(self._turn_away, route))
+            for place, route in self._direct.items()
+            if route.make_sure_of_room
+        }
 
         def accept() -> asyncio.Protocol:
-            if room.taken >= CONNECTIONS_MAX:
-                return _TurnedAway()
-            return _Connection(server, user_timeout, room, loop=loop, **options)
+            if room.full:
+                return TurnedAway()
+            return Connection(server, user_timeout, room, doors, loop=loop, **options)
 
         try:
-            listener = await loop.create_server(
-                accept,
-                self._settings.host,
-                self._settings.port,
-                backlog=BACKLOG,
-            )
+            listener = await loop.create_server(accept, self._settings.host, self._settings.port, backlog=BACKLOG)
         except OSError as error:
             if error.errno not in (errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.EACCES):
                 raise
@@ -148,18 +143,32 @@ class HttpServer:
             response.force_close()
         route = _route_of(request) if direct is None else direct.path
         method = request.method if route != "unknown" else "other"  # a label must not be the client's to choose
-        seconds = time.perf_counter() - started
-        _seconds(method, route).observe(seconds)
-        _responses(method, route, response.status).inc()
-        if self._is_logged(response.status):
-            log.info(
-                "answered",
-                method=method,
-                path=request.path,
-                status=response.status,
-                seconds=round(seconds, 4),
-            )
+        self._take_note(mark, method, route, request.path, response.status, time.perf_counter() - started)
         return response
+
+    def _turn_away(self, route: Route, message: RawRequestMessage, on_the_way: int) -> bytes | None:
+        """Return what a request is answered for which there is no room; None if it is to be handled."""
+        if self._stopping or "Expect" in message.headers:
+            return None
+        started = time.perf_counter()
+        try:
+            assert route.make_sure_of_room is not None
+            route.make_sure_of_room(on_the_way)
+        except Unavailable as error:
+            mark = trace.take_over(message.headers)
+            answer = unavailable(error, route.path, mark.headers())
+            self._take_note(mark, route.method, route.path, route.path, 503, time.perf_counter() - started)
+            return answer
+        return None
+
+    def _take_note(self, mark: trace.Trace, method: str, route: str, path: str, status: int, seconds: float) -> None:
+        """Measure an answer, and log it if it is to be."""
+        _seconds(method, route).observe(seconds)
+        _responses(method, route, status).inc()
+        if self._is_logged(status):
+            # Its trace is named here: what is turned away has no task, and so no context, of its own.
+            known = {"request_id": mark.request_id, "trace_id": mark.trace_id}
+            log.info("answered", method=method, path=path, status=status, seconds=round(seconds, 4), **known)
 
     def _is_logged(self, status: int) -> bool:
         if self._settings.access_log == "errors" and status == 503:
@@ -216,63 +225,6 @@ def _seconds(method: str, route: str) -> Histogram:
 @cache
 def _responses(method: str, route: str, status: int) -> Counter:
     return RESPONSES.labels(method, route, str(status))
-
-
-class _Room:
-    """How many connections are open."""
-
-    taken = 0
-
-
-_TOO_MANY = problems.encode(503, Unavailable.slug, problems.UNAVAILABLE, "Too many connections are open.", "")
-_TOO_MANY_HEAD = (
-    "HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nConnection: close\r\n"
-    f"Content-Type: {problems.CONTENT_TYPE}\r\nContent-Length: {len(_TOO_MANY)}\r\n\r\n"
-)
-_TOO_MANY_ANSWER = _TOO_MANY_HEAD.encode() + _TOO_MANY
-
-
-class _TurnedAway(asyncio.Protocol):
-    """A connection too many: told so, and closed, before anything is read from it."""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        TURNED_AWAY.inc()
-        writing = cast("asyncio.WriteTransport", transport)  # uvloop's is none by its class
-        writing.write(_TOO_MANY_ANSWER)
-        writing.close()
-
-
-class _Connection(RequestHandler):
-    """A client's connection: answers bytes that aren't HTTP with a problem and cuts off who doesn't read.
-
-    Who doesn't send is cut off by the keep-alive timer (headers) and by read_body (bodies).
-    """
-
-    __slots__ = ("_room", "_user_timeout_seconds")
-
-    def __init__(self, manager: web.Server, user_timeout_seconds: float, room: _Room, **options: Any) -> None:
-        super().__init__(manager, **options)
-        self._user_timeout_seconds = user_timeout_seconds
-        self._room = room
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        super().connection_made(transport)
-        self._room.taken += 1
-        raw = transport.get_extra_info("socket")
-        if raw is not None and hasattr(socket, "TCP_USER_TIMEOUT"):
-            raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(self._user_timeout_seconds * 1000))
-
-    def connection_lost(self, exc: BaseException | None) -> None:
-        self._room.taken -= 1
-        super().connection_lost(exc)
-
-    def handle_error(
-        self, request: Any, status: int = 500, exc: BaseException | None = None, _message: str | None = None
-    ) -> web.StreamResponse:
-        if status >= 500:
-            log.error("bug", path=request.path, error=repr(exc))
-            return problems.bug(request.path)
-        return problems.bad_http(status)
 
 
 def reply(body: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:

@@ -7,7 +7,7 @@ import pytest
 import uvloop
 from prometheus_client import REGISTRY
 
-from shared.http import server
+from shared.http import connection
 from tests.infrastructure.databases import Database
 from tests.infrastructure.services import migrate_service, serving
 from tests.infrastructure.waiting import eventually
@@ -33,7 +33,7 @@ async def one_too_many(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
                 return await reader.read(65536)
 
         writers: list[asyncio.StreamWriter] = []
-        monkeypatch.setattr(server, "CONNECTIONS_MAX", 2)
+        monkeypatch.setattr(connection, "CONNECTIONS_MAX", 2)
         assert (await ask()).startswith(b"HTTP/1.1 200 ")
         assert (await ask()).startswith(b"HTTP/1.1 200 ")
         before = REGISTRY.get_sample_value("http_connections_refused_total") or 0.0

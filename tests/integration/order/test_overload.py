@@ -11,6 +11,7 @@ from prometheus_client import REGISTRY
 from services.order.checkout import Pending
 from services.order.participants import CALL_TIMEOUT_SECONDS
 from services.order.saga import Participant
+from tests.contract.raw import connected, read_answer
 from tests.infrastructure.services import Answer, Client, serving
 from tests.infrastructure.waiting import eventually
 from tests.integration.order.world import PATIENCE_SECONDS, World, beside, problem_of
@@ -79,6 +80,32 @@ async def test_an_order_beyond_it_is_refused_at_once_and_told_when_to_come_back(
         assert (unread.status, unread.problem) == (503, "unavailable")
     await ended(world)
     assert REGISTRY.get_sample_value("orders_turned_away_total") == before + 2
+
+
+def raw_order(*headers: str) -> bytes:
+    """An order as it goes over the wire, all of it."""
+    body = '{"user_id":"ann","lines":[{"product_id":"pen","quantity":1}]}'
+    lines = ["POST /v1/orders HTTP/1.1", "Host: x", "Content-Type: application/json", f"Content-Length: {len(body)}"]
+    return "\r\n".join([*lines, *headers, "", body]).encode()
+
+
+async def test_who_is_refused_keeps_the_connection_and_the_ids_of_the_request(world: World) -> None:
+    async with full(world) as client, connected(client.url) as (reader, writer):
+        for number in range(3):
+            writer.write(raw_order(f"X-Request-Id: mine-{number}"))
+            refused = await read_answer(reader)
+            assert (refused.status, refused.problem["instance"]) == (503, "/v1/orders")
+            assert (refused.headers["retry-after"], refused.headers["x-request-id"]) == ("1", f"mine-{number}")
+            assert "traceparent" in refused.headers
+            # Nothing was begun for it: the library, which names itself, has not come to answering.
+            assert "server" not in refused.headers
+        writer.write(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert (await read_answer(reader)).status == 200
+        writer.write(raw_order("Connection: close"))
+        refused = await read_answer(reader)
+        assert (refused.status, refused.headers["connection"]) == (503, "close")
+        assert await reader.read() == b""
+    await ended(world)
 
 
 async def test_payments_cancellations_and_reads_of_what_there_is_go_on(world: World) -> None:
