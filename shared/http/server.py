@@ -2,6 +2,8 @@
 
 import asyncio
 import errno
+import os
+import socket
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import cache, partial
@@ -15,7 +17,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, Counter, Gauge, Histogram, ge
 
 from shared import trace
 from shared.http import openapi, problems
-from shared.http.connection import Connection, Door, Room, TurnedAway, unavailable
+from shared.http.connection import CONNECTIONS_MAX, Connection, Door, Room, TurnedAway, unavailable
 from shared.http.routes import Route
 from shared.refusals import Unavailable
 from shared.settings import ServiceSettings, fail
@@ -23,7 +25,12 @@ from shared.settings import ServiceSettings, fail
 log = structlog.get_logger()
 
 VERSION = "0.1.0"
-BACKLOG = 1024  # connections that may wait to be accepted while a burst arrives
+# Connections that may wait to be accepted while a burst arrives: all that are served. Those beyond it would not be told
+# so, but try again after seconds.
+BACKLOG = CONNECTIONS_MAX
+# A listener of uvloop takes one connection each time the loop turns, and beyond capacity a turn takes milliseconds: who
+# comes in a burst would wait for seconds. So the socket has several listeners.
+ACCEPTED_AT_ONCE = 16
 # A refusal for overload is logged once in so long, or the log would be the next thing to overflow.
 OVERLOAD_LOG_SECONDS = 1.0
 READY_TIMEOUT_SECONDS = 2.0
@@ -114,6 +121,8 @@ class HttpServer:
 
         try:
             listener = await loop.create_server(accept, self._settings.host, self._settings.port, backlog=BACKLOG)
+            copies = [socket.socket(fileno=os.dup(one.fileno())) for one in listener.sockets * (ACCEPTED_AT_ONCE - 1)]
+            listeners = [listener, *[await loop.create_server(accept, sock=copy, backlog=BACKLOG) for copy in copies]]
         except OSError as error:
             if error.errno not in (errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.EACCES):
                 raise
@@ -121,7 +130,8 @@ class HttpServer:
         log.info("serving", host=self._settings.host, port=self._settings.port)
         await stop.wait()
         self._stopping = True
-        listener.close()
+        for listener in listeners:
+            listener.close()
         server.pre_shutdown()
         await server.shutdown(self._settings.shutdown_seconds)
         await runner.cleanup()

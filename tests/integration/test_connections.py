@@ -1,6 +1,7 @@
-"""A service takes so many connections and no more: who comes beyond them is told so, at once."""
+"""A service takes so many connections and no more: who comes beyond them is told so, at once, and nobody waits long."""
 
 import asyncio
+import socket
 
 import orjson
 import pytest
@@ -52,3 +53,36 @@ async def one_too_many(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
         await eventually(is_served_again, 5, "a connection's place for another")
         for writer in writers:
             writer.close()
+
+
+def test_connections_of_a_burst_are_accepted_several_at_a_time(database: Database) -> None:
+    # On the event loop that services run on: its listeners accept one at a time.
+    uvloop.run(a_burst(migrate_service("product", database)))
+
+
+async def a_burst(url: str) -> None:
+    async with serving("product", url) as client:
+        port = int(client.url.rpartition(":")[2])
+        # Nothing is accepted meanwhile: the service runs in this loop.
+        burst = [socket.create_connection(("127.0.0.1", port)) for _ in range(128)]
+        turns = 0
+        for one in burst:
+            one.setblocking(False)
+            one.send(ASK)
+        waiting = set(burst)
+        async with asyncio.timeout(5):
+            while waiting:
+                await asyncio.sleep(0)
+                turns += 1
+                waiting = {one for one in waiting if not answered(one)}
+        assert turns < len(burst) / 2
+        for one in burst:
+            one.close()
+
+
+def answered(one: socket.socket) -> bool:
+    """Whether an answer has come."""
+    try:
+        return one.recv(65536).startswith(b"HTTP/1.1 200 ")
+    except BlockingIOError:
+        return False
