@@ -1,12 +1,22 @@
-"""Customers who come whether or not the last ones were served: `… client URL RATE SECONDS SEED`.
+"""Customers, either of two kinds: `… client URL SECONDS SEED wait CLIENTS` or `… client URL SECONDS SEED come RATE`.
 
-An arrival takes a connection that is free, or opens one. Who is refused goes away. Prints what they were answered.
+Those who *wait* are so many; each asks again once it is answered: what is served then is what can be. Those who *come*
+do so at a rate, whether or not the ones before them were served, as people do who don't know of one another. An arrival
+takes a connection that is free, or opens one, as a gateway does. Who is refused goes away, and doesn't come again
+before the time is over: whoever came again would be one more of those that the rate counts.
+
+Both send the same orders, and take the same CPU to send one: the load shares its cores with what it measures. Prints
+what they were answered.
 """
 
 import asyncio
+import itertools
 import json
 import random
+import resource
 import sys
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import cast
 from urllib.parse import urlsplit
@@ -19,18 +29,21 @@ from tests.bench.checkout.catalogue import PRODUCTS, USERS
 CONNECTIONS_MAX = 3500
 TICK_SECONDS = 0.005
 END_SECONDS = 12.0  # how long the last ones are waited for: longer than the service's own deadline
+# Before anything counts: connections are opened, and as many orders as there is room for are under way.
+WARM_SECONDS = 1.0
+ORDERS = 20_000  # made before anybody comes, and then sent again from the first: making one costs as much as sending it
 HEAD = "POST /v1/orders HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{}"
 
 
 @dataclass(slots=True)
 class Tally:
-    """What came of the arrivals: answers by status, and how long those that were served took, in seconds."""
+    """What came of them: answers by status, those served while it counted, and seconds until each was answered."""
 
     arrivals: int = 0
     without_connection: int = 0
     broken: int = 0
-    statuses: dict[int, int] = field(default_factory=dict)
-    served_in_time: int = 0
+    statuses: Counter[int] = field(default_factory=Counter)
+    served: int = 0
     waits: list[float] = field(default_factory=list)
     refusals: list[float] = field(default_factory=list)
 
@@ -76,31 +89,42 @@ class Customer(asyncio.Protocol):
 
 
 class Crowd:
-    """Arrivals at a rate."""
+    """The customers of one kind, and their connections."""
 
-    def __init__(self, url: str, rate: float, seconds: float, seed: int) -> None:
+    def __init__(self, url: str, seconds: float, seed: int) -> None:
         self.loop = asyncio.get_running_loop()
         self.tally = Tally()
         place = urlsplit(url)
         self._host, self._port = place.hostname or "", place.port or 80
-        self._rate = rate
-        self._seconds = seconds
-        self._dice = random.Random(seed)
+        self._orders = itertools.cycle(list(itertools.islice(orders(random.Random(seed)), ORDERS)))
         self._free: list[Customer] = []
         self._open = 0
         self._under_way = 0
-        self._ends = 0.0
+        self._ask_again = False
+        self._began = self.loop.time()
+        self._counts_from = self._began + WARM_SECONDS
+        self._ends = self._counts_from + seconds
         self._connecting: set[asyncio.Task[None]] = set()
 
-    async def come(self) -> Tally:
-        """Let them come for the time, and wait for the last."""
-        began = self.loop.time()
-        self._ends = began + self._seconds
+    async def wait(self, clients: int) -> Tally:
+        """Let so many ask again and again, and wait for the last."""
+        self._ask_again = True
+        for _ in range(clients):
+            self._arrive()
+        await asyncio.sleep(self._ends - self.loop.time())
+        self._ask_again = False
+        return await self._all_answered()
+
+    async def come(self, rate: float) -> Tally:
+        """Let so many come a second, and wait for the last."""
         while (now := self.loop.time()) < self._ends:
-            due = int((now - began) * self._rate) - self.tally.arrivals
+            due = int((now - self._began) * rate) - self.tally.arrivals
             for _ in range(due):
                 self._arrive()
             await asyncio.sleep(TICK_SECONDS)
+        return await self._all_answered()
+
+    async def _all_answered(self) -> Tally:
         deadline = self.loop.time() + END_SECONDS
         while self._under_way and self.loop.time() < deadline:  # noqa: ASYNC110 - thousands, and nobody else to signal
             await asyncio.sleep(TICK_SECONDS)
@@ -109,13 +133,15 @@ class Crowd:
     def answered(self, customer: Customer, status: int, seconds: float) -> None:
         """Count an answer."""
         self._under_way -= 1
-        self.tally.statuses[status] = self.tally.statuses.get(status, 0) + 1
+        self.tally.statuses[status] += 1
         if status == 201:
             self.tally.waits.append(seconds)
-            self.tally.served_in_time += self.loop.time() <= self._ends
+            self.tally.served += self._counts_from <= self.loop.time() <= self._ends
         elif status == 503:
             self.tally.refusals.append(seconds)
         self._free.append(customer)
+        if self._ask_again:
+            self._arrive()
 
     def lost(self, customer: Customer, *, under_way: bool) -> None:
         """Count a connection that was closed."""
@@ -140,7 +166,7 @@ class Crowd:
             self.tally.without_connection += 1
             return
         self._under_way += 1
-        customer.ask(self._order())
+        customer.ask(next(self._orders))
 
     async def _connect(self, customer: Customer) -> None:
         try:
@@ -148,11 +174,14 @@ class Crowd:
         except OSError:
             self.lost(customer, under_way=True)
 
-    def _order(self) -> bytes:
-        first = self._dice.randrange(1, PRODUCTS - 3)
-        lines = [{"product_id": f"p-{first + line}", "quantity": 1} for line in range(self._dice.randint(1, 3))]
-        body = json.dumps({"user_id": f"u-{self._dice.randrange(USERS)}", "lines": lines})
-        return HEAD.format(len(body), body).encode()
+
+def orders(dice: random.Random) -> Iterator[bytes]:
+    """Requests, each for other users and products."""
+    while True:
+        first = dice.randrange(1, PRODUCTS - 3)
+        lines = [{"product_id": f"p-{first + line}", "quantity": 1} for line in range(dice.randint(1, 3))]
+        body = json.dumps({"user_id": f"u-{dice.randrange(USERS)}", "lines": lines})
+        yield HEAD.format(len(body), body).encode()
 
 
 def percentile(values: list[float], share: float) -> float:
@@ -160,21 +189,25 @@ def percentile(values: list[float], share: float) -> float:
     return sorted(values)[int(len(values) * share)] * 1000 if values else 0.0
 
 
-async def main(url: str, rate: float, seconds: float, seed: int) -> None:
+async def main(url: str, seconds: float, seed: int, kind: str, amount: float) -> None:
     """Print the tally as one line of JSON."""
-    tally = await Crowd(url, rate, seconds, seed).come()
+    crowd = Crowd(url, seconds, seed)
+    before = resource.getrusage(resource.RUSAGE_SELF)
+    tally = await (crowd.wait(int(amount)) if kind == "wait" else crowd.come(amount))
+    after = resource.getrusage(resource.RUSAGE_SELF)
     told = {
         "arrivals": tally.arrivals,
         "without_connection": tally.without_connection,
         "broken": tally.broken,
         "statuses": tally.statuses,
-        "goodput": tally.served_in_time / seconds,
+        "goodput": tally.served / seconds,
         "p50_ms": percentile(tally.waits, 0.5),
         "p99_ms": percentile(tally.waits, 0.99),
         "refused_p99_ms": percentile(tally.refusals, 0.99),
+        "cpu_seconds": after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime,
     }
     print(json.dumps(told))
 
 
 if __name__ == "__main__":
-    uvloop.run(main(sys.argv[1], float(sys.argv[2]), float(sys.argv[3]), int(sys.argv[4])))
+    uvloop.run(main(sys.argv[1], float(sys.argv[2]), int(sys.argv[3]), sys.argv[4], float(sys.argv[5])))
