@@ -86,7 +86,7 @@ class Bench:
             for load in loads(self.plan, number):
                 before = table_rows(shop.database)
                 measured = measure(self.servers, shop, load, till)
-                self.results.product(measured, 1, number)
+                self.results.product(measured, number)
                 if name_of(load) == "cold 64":
                     self.rows = self._rows_since(before, shop)
             shop.audit()
@@ -97,10 +97,12 @@ class Bench:
         return {table: (count - before[table]) / orders for table, count in after.items()}
 
     def _replicas(self, number: int) -> None:
-        with running_shop(self.servers, self.catalogue, orders=2) as shop:
-            till = Till(self.wrk, seed=1000 * (number + 1) + 500)
-            self.results.product(measure(self.servers, shop, Load("cold", 64, self.plan.seconds), till), 2, number)
-            shop.audit()
+        for turn, orders in enumerate(self.plan.replica_turns):
+            with running_shop(self.servers, self.catalogue, orders=orders) as shop:
+                till = Till(self.wrk, seed=1000 * (number + 1) + 500 + 10 * turn)
+                measured = measure(self.servers, shop, Load("cold", 64, self.plan.seconds), till)
+                self.results.replicas(measured, orders, number)
+                shop.audit()
 
     def _pgbench(self, number: int) -> None:
         more = MORE_SHAPES if self.plan.all_in_every_round or number == 0 else ()

@@ -19,6 +19,8 @@ class Plan:
     # With how many clients, or threads in which style, pgbench and the peer are tried for their best.
     pgbench_clients: tuple[int, ...]
     peer_settings: tuple[tuple[str, int], ...]
+    # With how many replicas of the order service, one after the other: what is compared lies within a minute.
+    replica_turns: tuple[int, ...]
     # Or in the first only: what no ratio needs, and what takes long to start beside what it shows.
     all_in_every_round: bool
 
@@ -31,6 +33,7 @@ FULL: Final = Plan(
     profile_seconds=10,
     pgbench_clients=(4, 8, 16, 64),
     peer_settings=tuple((style, threads) for style in ("step", "transaction") for threads in (2, 4, 8, 16)),
+    replica_turns=(1, 2, 2, 1),
     all_in_every_round=True,
 )
 QUICK: Final = Plan(
@@ -41,6 +44,7 @@ QUICK: Final = Plan(
     profile_seconds=3,
     pgbench_clients=(8, 16),
     peer_settings=(("step", 4), ("step", 8)),
+    replica_turns=(1, 2),
     all_in_every_round=False,
 )
 # What the ratios need, and what else is worth knowing.

@@ -19,39 +19,41 @@ class Results:
     raw: list[Mapping[str, Any]] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
 
-    def product(self, measured: Measured, orders: int, number: int) -> None:
+    def product(self, measured: Measured, number: int) -> None:
         """Take a measurement of the product."""
-        name = name_of(measured.load)
-        cpu = {who: measured.per_checkout(seconds) * 1e6 for who, seconds in measured.used.cpu.items()}
-        # The load is no part of the product; the broker is what the product publishes to.
-        total = sum(us for who, us in cpu.items() if who != "wrk")
+        row = self._row(measured, 1, number)
+        name = row["name"]
+        self.add(name, row["rate"])
+        for percentile in ("p50", "p99"):
+            self.add(f"{name} {percentile}", measured.answers.latency[percentile])
+        for who, us in row["cpu_us"].items():
+            self.add(f"{name} cpu {who}", us)
+        self.add(f"{name} cpu", product_cpu(row))
+        self.add(f"{name} transactions", row["transactions"])
+        self.add(f"{name} wal", row["wal_bytes"])
+
+    def replicas(self, measured: Measured, orders: int, number: int) -> None:
+        """Take a measurement that compares one replica of the order service with several."""
+        row = self._row(measured, orders, number)
+        self.add(f"cpu {orders} order" + ("s" if orders > 1 else ""), product_cpu(row))
+        if orders > 1:
+            self.add(f"{row['name']} by {orders} orders", row["rate"])
+
+    def _row(self, measured: Measured, orders: int, number: int) -> Mapping[str, Any]:
         row: dict[str, Any] = {
             "round": number,
             "what": "product",
-            "name": name,
+            "name": name_of(measured.load),
             "orders": orders,
             "rate": measured.answers.rate,
             "refused": measured.answers.refused,
             "latency_us": measured.answers.latency,
-            "cpu_us": cpu,
+            "cpu_us": {who: measured.per_checkout(seconds) * 1e6 for who, seconds in measured.used.cpu.items()},
             "transactions": measured.per_checkout(measured.used.transactions),
             "wal_bytes": measured.per_checkout(measured.used.wal_bytes),
         }
         self.raw.append(row)
-        if orders > 1:
-            self.add(f"{name} by {orders} orders", row["rate"])
-            self.add(f"cpu {orders} orders", total)
-            return
-        self.add(name, row["rate"])
-        for percentile in ("p50", "p99"):
-            self.add(f"{name} {percentile}", measured.answers.latency[percentile])
-        for who, us in cpu.items():
-            self.add(f"{name} cpu {who}", us)
-        self.add(f"{name} cpu", total)
-        self.add(f"{name} transactions", row["transactions"])
-        self.add(f"{name} wal", row["wal_bytes"])
-        if name == "cold 64":
-            self.add("cpu 1 order", total)
+        return row
 
     def pgbench(self, written: Written, number: int) -> None:
         """Take a measurement of pgbench."""
@@ -95,3 +97,9 @@ class Results:
     def medians(self) -> dict[str, float]:
         """Medians by name."""
         return {name: spread.median for name, spread in self.spreads().items()}
+
+
+def product_cpu(row: Mapping[str, Any]) -> float:
+    """The CPU of all that is the product's: not the load's, but the broker's, which it publishes to."""
+    cpu: Mapping[str, float] = row["cpu_us"]
+    return sum(us for who, us in cpu.items() if who != "wrk")

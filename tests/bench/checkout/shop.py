@@ -98,6 +98,8 @@ def running_shop(servers: Servers, catalogue: Catalogue, *, orders: int = 1) -> 
     with catalogue.copy() as database:
         ports = {name: free_port() for name in (*replica_names(orders), *PARTICIPANTS, "relay")}
         environment = service_environment(database, ports, servers.kafka)
+        if orders > 1:  # they share what one would have: see the order service's README
+            environment.setdefault("ORDER_BATCHES_AT_ONCE", str(max(1, (os.cpu_count() or 1) // orders)))
         command = [sys.executable, "-m", "services.relay", "bootstrap"]
         subprocess.run(command, env=environment, cwd=REPOSITORY, check=True, stdout=subprocess.DEVNULL)
         with started(ports, environment, servers) as processes:
