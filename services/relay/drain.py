@@ -62,6 +62,11 @@ class Drain:
         """Return whether this shard is not published, and not only for a moment."""
         return self.refused or self._failures >= TROUBLE_FAILURES
 
+    @property
+    def in_company(self) -> bool:
+        """Return whether the next batch goes out with those of other shards."""
+        return self._settings.transactions and self._company.wanted(asyncio.get_running_loop().time())
+
     def wake(self) -> None:
         """Look for events now."""
         self._wake.set()
@@ -203,7 +208,7 @@ class Drain:
             self.state = "publishing"
             self._wake.clear()
             events = None
-            if self._settings.transactions and self._company.wanted(asyncio.get_running_loop().time()):
+            if self.in_company:
                 events = await self._together(connection, lease, number)
             if events is None:
                 events = await self._alone(connection, lease, number, publisher)

@@ -67,14 +67,15 @@ class Wakeup:
     async def _wake_pending(self, connection: Connection) -> None:
         """Wait for a notification or the poll interval, then wake the shards that something waits for.
 
-        One look for all idle shards costs less than a cycle of each. A busy one may have looked already when the
-        event was committed, so it is told to look once more.
+        Shards that go out together are woken together, as all their cycles are one call. For others one look at all
+        that are idle costs less than a cycle of each. A busy one may have looked already when the event was committed,
+        so it is told to look once more.
         """
         notified = await waited(self._notified, self._settings.poll_interval_seconds)
         self._notified.clear()
         idle = {}
         for drain in self._drains():
-            if drain.idle and not notified:
+            if drain.idle and not (notified and drain.in_company):
                 idle[drain.shard] = drain
             else:
                 drain.wake()

@@ -83,6 +83,7 @@ class Bench:
     def _product(self, number: int) -> None:
         with running_shop(self.servers, self.catalogue) as shop:
             till = Till(self.wrk, seed=1000 * (number + 1))
+            buy(shop, Load("cold", 64, self.plan.fresh_seconds), till)
             for load in loads(self.plan, number):
                 before = table_rows(shop.database)
                 measured = measure(self.servers, shop, load, till)
@@ -100,6 +101,7 @@ class Bench:
         for turn, orders in enumerate(self.plan.replica_turns):
             with running_shop(self.servers, self.catalogue, orders=orders) as shop:
                 till = Till(self.wrk, seed=1000 * (number + 1) + 500 + 10 * turn)
+                buy(shop, Load("cold", 64, self.plan.fresh_seconds), till)
                 measured = measure(self.servers, shop, Load("cold", 64, self.plan.seconds), till)
                 self.results.replicas(measured, orders, number)
                 shop.audit()
@@ -107,6 +109,7 @@ class Bench:
     def _pgbench(self, number: int) -> None:
         more = MORE_SHAPES if self.plan.all_in_every_round or number == 0 else ()
         with desk(self.servers, self.catalogue, self.pgbench) as at:
+            at.run("saga", self.plan.pgbench_clients[0], self.plan.fresh_seconds)
             for shape, hot in (*NEEDED_SHAPES, *more):
                 clients = self.best_clients.get((shape, hot)) or self._best_clients(at, shape, hot=hot)
                 before, orders = at.rows(), at.orders

@@ -12,6 +12,8 @@ class Plan:
 
     # Clients that buy before anything counts: a broker that has just started interprets its code for a while.
     warm_seconds: int
+    # The same for services, and for a database whose pages are not in memory yet, that have just started.
+    fresh_seconds: int
     rounds: int
     seconds: int
     sweep_seconds: int
@@ -27,6 +29,7 @@ class Plan:
 
 FULL: Final = Plan(
     warm_seconds=40,
+    fresh_seconds=4,
     rounds=3,
     seconds=6,
     sweep_seconds=3,
@@ -38,6 +41,7 @@ FULL: Final = Plan(
 )
 QUICK: Final = Plan(
     warm_seconds=20,
+    fresh_seconds=1,
     rounds=2,
     seconds=2,
     sweep_seconds=1,

@@ -30,7 +30,7 @@ import sqlalchemy as sa
 from dbos import DBOS, SQLAlchemyDatasource
 
 PRODUCTS, USERS, STEP, PRICE, DISCOUNT = 10_000, 10_000, 1000, 1000, 100  # as in catalogue.py and load.lua
-WARM_SECONDS = 2.0
+WARM_SECONDS = 4.0
 
 Query = Callable[..., Any]
 
