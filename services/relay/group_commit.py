@@ -14,11 +14,12 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from services.relay import metrics, store
+from services.relay.company import SLOW_SECONDS
 from services.relay.gathering import PAUSE_TOGETHER_SECONDS, Gathering
 from services.relay.publisher import CHUNK_BYTES, CHUNK_BYTES_MIN, Batch, EventsRefused, Publisher
 from services.relay.records import OutboxEvent
 from services.relay.settings import RelaySettings
-from services.relay.store import Lease, LeaseLost
+from services.relay.store import Lease, LeaseLost, ShardLocked
 from shared import postgres
 from shared.postgres import Connection, translated
 
@@ -149,8 +150,9 @@ class GroupCommit:
                     lease_seconds=settings.lease_seconds,
                     events_max=settings.batch_events,
                     bytes_max=settings.batch_bytes,
+                    lock_seconds=SLOW_SECONDS,
                 )
-        except LeaseLost:
+        except (LeaseLost, ShardLocked):
             return {}  # one of them, and alone it learns so
         except BaseException:
             await self._disconnect()

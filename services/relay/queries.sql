@@ -3,8 +3,12 @@ SELECT * FROM relay.cycle($1::smallint, $2::bigint, $3::bigint, $4::float8, $5::
 
 -- name: cycle_together
 -- The cycles of several shards in one commit. If one of them is not held any more, nothing has happened to any.
+-- A row that somebody keeps locked must not hold up the others for long; the limit ends with the statement.
 SELECT claimed.*, held.shard
-FROM unnest($1::smallint[], $2::bigint[], $3::bigint[]) AS held (shard, epoch, number),
+FROM (
+        SELECT *, set_config('lock_timeout', $7::text, true)
+        FROM unnest($1::smallint[], $2::bigint[], $3::bigint[]) AS each (shard, epoch, number)
+    ) AS held,
     relay.cycle(held.shard, held.epoch, held.number, $4::float8, $5::int, $6::bigint, true) AS claimed;
 
 -- name: note_transactional_id

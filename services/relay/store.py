@@ -25,6 +25,10 @@ class LeaseLost(Exception):  # noqa: N818 - expected: another replica has taken 
     """The shard is held under a newer epoch."""
 
 
+class ShardLocked(Exception):  # noqa: N818 - expected: an operator's act, or a transaction that somebody forgot
+    """Somebody keeps a shard's row locked."""
+
+
 @dataclass(frozen=True, slots=True)
 class Lease:
     """What a shard's row said when it was taken over.
@@ -111,21 +115,30 @@ async def cycle(
 
 
 async def cycle_together(
-    connection: Connection, held: Mapping[Lease, int], *, lease_seconds: float, events_max: int, bytes_max: int
+    connection: Connection,
+    held: Mapping[Lease, int],
+    *,
+    lease_seconds: float,
+    events_max: int,
+    bytes_max: int,
+    lock_seconds: float,
 ) -> Mapping[int, list[OutboxEvent]]:
     """Make the cycles of several shards, each with its batch number, in one commit; return the claimed by shard.
 
     All batches are for a Kafka transaction, and `events_max` and `bytes_max` bound each.
-    Raises LeaseLost if one of the shards is not held any more; then nothing has happened to any of them.
+    Raises LeaseLost if one of the shards is not held any more, ShardLocked if somebody keeps one's row locked for
+    longer than `lock_seconds`; then nothing has happened to any of them.
     """
     leases = sorted(held, key=lambda lease: lease.shard)  # one order for all who lock several
     shards = [lease.shard for lease in leases]
     epochs = [lease.epoch for lease in leases]
     numbers = [held[lease] for lease in leases]
-    with _lease_lost():
-        rows = await connection.fetch(
-            SQL["cycle_together"], shards, epochs, numbers, lease_seconds, events_max, bytes_max
-        )
+    bounds = (lease_seconds, events_max, bytes_max, f"{int(lock_seconds * 1000)}ms")
+    try:
+        with _lease_lost():
+            rows = await connection.fetch(SQL["cycle_together"], shards, epochs, numbers, *bounds)
+    except asyncpg.LockNotAvailableError as error:
+        raise ShardLocked(str(error)) from None
     claimed: dict[int, list[OutboxEvent]] = {shard: [] for shard in shards}
     for *event, shard in rows:
         claimed[shard].append(OutboxEvent._make(event))

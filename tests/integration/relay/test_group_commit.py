@@ -36,7 +36,8 @@ class Predecessor:
     async def claim(self) -> Mapping[int, list[OutboxEvent]]:
         """Claim the first batches of both."""
         held = dict.fromkeys(self.leases, 0)
-        return await store.cycle_together(self.connection, held, lease_seconds=0.1, events_max=100, bytes_max=1_000_000)
+        bounds: dict[str, Any] = {"lease_seconds": 0.1, "events_max": 100, "bytes_max": 1_000_000}
+        return await store.cycle_together(self.connection, held, **bounds, lock_seconds=1)
 
     async def publish(self, claimed: Mapping[int, list[OutboxEvent]]) -> None:
         """Bring out what was claimed, as batch 1 of each."""
@@ -226,3 +227,29 @@ async def test_a_refused_event_disturbs_the_shards_that_went_with_it_once(real_w
         await eventually(lambda: parked(real_world), 20, "a parked event")
         assert sorted(map(identity, await reader.to_the_end())) == sorted(expected(others))
         assert [counter._value.get() - was for counter, was in zip(refusals, before, strict=True)] == [1, 1, 1]
+
+
+@asynccontextmanager
+async def locked(world: World, shard: int) -> AsyncIterator[None]:
+    """Keep a shard's row locked, as an operator does who forgets a transaction."""
+    operator = await asyncpg.connect(world.url)
+    try:
+        async with operator.transaction():
+            await operator.execute("SELECT FROM relay.shards WHERE shard = $1 FOR UPDATE", shard)
+            yield
+    finally:
+        await operator.close()
+
+
+async def test_a_shard_whose_row_is_locked_holds_up_no_other(world: World) -> None:
+    events = [Event(order_in(shard), 1) for shard in range(4)]
+    async with world.relay() as relay:
+        await world.until_held()
+        await eventually(lambda: all_idle(relay), 10, "shards that wait")
+        async with locked(world, 1):
+            await write(world.connection, events)
+            await world.until_sent(3, seconds=5)
+            assert await world.statuses() == {"SENT": 3, "PENDING": 1}
+        await world.until_sent(4)
+    async with world.reader() as reader:
+        assert sorted(map(identity, await reader.to_the_end())) == sorted(expected(events))
