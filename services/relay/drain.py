@@ -207,6 +207,8 @@ class Drain:
         while not self._stopping.is_set():
             self.state = "publishing"
             self._wake.clear()
+            if connection.is_closed():  # in company nothing else would notice, until the shard wants to be released
+                raise Unavailable("The database has closed the shard's connection.")
             events = None
             if self.in_company:
                 events = await self._together(connection, lease, number)

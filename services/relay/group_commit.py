@@ -142,7 +142,7 @@ class GroupCommit:
         settings = self._settings
         try:
             with translated():
-                if self._connection is None:
+                if self._connection is None or self._connection.is_closed():
                     self._connection = await postgres.connect(settings, "relay group commit")
                 return await store.cycle_together(
                     self._connection,

@@ -253,3 +253,37 @@ async def test_a_shard_whose_row_is_locked_holds_up_no_other(world: World) -> No
         await world.until_sent(4)
     async with world.reader() as reader:
         assert sorted(map(identity, await reader.to_the_end())) == sorted(expected(events))
+
+
+async def test_a_groups_connection_that_is_cut_while_nothing_happens_disturbs_no_shard(world: World) -> None:
+    async with world.relay(lease_seconds=60, poll_interval_seconds=5) as relay:
+        await world.until_held()
+        await eventually(lambda: all_idle(relay), 10, "shards that wait")
+        failed = failures("database")
+        await cut(world, "relay group commit")
+        await write(world.connection, [Event(order_in(shard), 1) for shard in range(4)])
+        await world.until_sent(4)
+        assert failures("database") == failed
+
+
+async def test_a_shards_own_connection_that_is_cut_while_it_goes_with_others_is_opened_again(world: World) -> None:
+    async with world.relay() as relay:
+        await world.until_held()
+        await eventually(lambda: all_idle(relay), 10, "shards that wait")
+        await cut(world, "relay shard 2")
+        there = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'relay shard 2'"
+        await eventually(lambda: world.connection.fetchval(there), 5, "a connection of the shard")
+    assert await world.connection.fetchval("SELECT count(holder) FROM relay.shards") == 0
+
+
+def failures(cause: str) -> float:
+    """How often shards were interrupted for that cause."""
+    return sum(metrics.FAILURES.labels(shard, cause)._value.get() for shard in range(4))
+
+
+async def cut(world: World, application: str) -> None:
+    """End a connection from the server's side, and return when it is gone."""
+    there = "SELECT count(*) = 0 FROM pg_stat_activity WHERE application_name = $1"
+    terminate = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = $1"
+    await world.connection.execute(terminate, application)
+    await eventually(lambda: world.connection.fetchval(there, application), 5, "the end of a connection")
