@@ -11,12 +11,13 @@ class Company:
 
     Alone while it has a backlog: batches of many events are worth a transaction each, and several at once use more of
     the broker. Alone for a while after trouble, so that it is this shard's trouble only. And alone once after trouble
-    in company, which may have been another's.
+    in company, which may have been another's; for a while if nothing got through in company since the last time.
     """
 
     def __init__(self) -> None:
         self._once = False
         self._backlog = False
+        self._disturbed = False
         self._until = float("-inf")
 
     def wanted(self, now: float) -> bool:
@@ -28,9 +29,19 @@ class Company:
         self._backlog = events >= BACKLOG_EVENTS
         self._once = False
 
-    def disturbed(self) -> None:
-        """Note trouble in company."""
+    def got_through(self) -> None:
+        """Note that a round went well in company."""
+        self._disturbed = False
+
+    def slow(self) -> None:
+        """Note a slow claim in company."""
         self._once = True
+
+    def disturbed(self, now: float) -> None:
+        """Note trouble in company."""
+        if self._disturbed:
+            self.troubled(now)
+        self._once = self._disturbed = True
 
     def troubled(self, now: float) -> None:
         """Note trouble of this shard alone."""

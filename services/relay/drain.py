@@ -229,12 +229,13 @@ class Drain:
         try:
             events = await self._group.round(lease, number)
         except Exception:
-            self._company.disturbed()
+            self._company.disturbed(asyncio.get_running_loop().time())
             raise
         if events is not None:
+            self._company.got_through()
             self._out(events)
         if self._group.claim_seconds > SLOW_SECONDS:
-            self._company.disturbed()
+            self._company.slow()
         return events
 
     async def _alone(self, connection: Connection, lease: Lease, number: int, publisher: Publisher) -> int:

@@ -287,3 +287,24 @@ async def cut(world: World, application: str) -> None:
     terminate = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = $1"
     await world.connection.execute(terminate, application)
     await eventually(lambda: world.connection.fetchval(there, application), 5, "the end of a connection")
+
+
+async def test_a_group_that_never_gets_through_does_not_disturb_each_second_batch(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = Publisher.open
+
+    async def refused(publisher: Publisher) -> None:
+        if "relay-" in str(publisher._producer._txn_manager.transactional_id):
+            raise BrokerFailed("TransactionalIdAuthorizationFailed")
+        await opened(publisher)
+
+    monkeypatch.setattr(Publisher, "open", refused)
+    failed = failures("broker")
+    async with world.relay() as relay:
+        await world.until_held()
+        for count in range(1, 11):
+            await eventually(lambda: all_idle(relay), 10, "shards that wait")
+            await write(world.connection, [Event(order_in(0), 1)])
+            await world.until_sent(count)
+    assert failures("broker") - failed <= 8  # each shard's first try and a second one
