@@ -225,7 +225,7 @@ class Drain:
 
     async def _together(self, connection: Connection, lease: Lease, number: int) -> int | None:
         """Bring the next batch out with other shards, and return its size; None if it has to go alone."""
-        await self._note(connection, lease, self._group.transactional_id)
+        await self._note(connection, lease, number, self._group.transactional_id)
         try:
             events = await self._group.round(lease, number)
         except Exception:
@@ -242,7 +242,7 @@ class Drain:
         """Bring the next batch out in a transaction of its own, or without one, and return its size."""
         clock = asyncio.get_running_loop().time
         if self._settings.transactions:
-            await self._note(connection, lease, self._settings.shard_name(self.shard))
+            await self._note(connection, lease, number, self._settings.shard_name(self.shard))
         began = clock()
         events = await self._cycle(connection, lease, number)
         pause = self._gathering.after(len(events), began)
@@ -254,9 +254,11 @@ class Drain:
             await waited(self._stopping, left)
         return len(events)
 
-    async def _note(self, connection: Connection, lease: Lease, transactional_id: str) -> None:
+    async def _note(self, connection: Connection, lease: Lease, number: int, transactional_id: str) -> None:
         """See to it that who takes the shard over next knows what its next batch goes out with."""
         if self._noted != transactional_id:
+            # With no batch under way a take-over has nobody to fence, should the other producer never open.
+            await takeover.mark(connection, self._settings, lease, number)
             await store.note_transactional_id(connection, lease, transactional_id)
             self._noted = transactional_id
 

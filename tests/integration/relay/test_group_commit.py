@@ -278,7 +278,7 @@ async def test_a_shards_own_connection_that_is_cut_while_it_goes_with_others_is_
 
 def failures(cause: str) -> float:
     """How often shards were interrupted for that cause."""
-    return sum(metrics.FAILURES.labels(shard, cause)._value.get() for shard in range(4))
+    return sum(float(metrics.FAILURES.labels(shard, cause)._value.get()) for shard in range(4))
 
 
 async def cut(world: World, application: str) -> None:
@@ -289,9 +289,9 @@ async def cut(world: World, application: str) -> None:
     await eventually(lambda: world.connection.fetchval(there, application), 5, "the end of a connection")
 
 
-async def test_a_group_that_never_gets_through_does_not_disturb_each_second_batch(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def no_group(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kafka lets nobody have a group's transactional id."""
     opened = Publisher.open
 
     async def refused(publisher: Publisher) -> None:
@@ -300,6 +300,23 @@ async def test_a_group_that_never_gets_through_does_not_disturb_each_second_batc
         await opened(publisher)
 
     monkeypatch.setattr(Publisher, "open", refused)
+
+
+@pytest.mark.usefixtures("no_group")
+async def test_a_backlog_before_a_group_that_cannot_be_opened_leaves_nothing_that_only_it_could_settle(
+    world: World,
+) -> None:
+    backlog = [Event(order_in(0), 1) for _ in range(BACKLOG_EVENTS * 3 // 2)]
+    await write(world.connection, backlog)
+    async with world.relay(batch_events=BACKLOG_EVENTS):
+        await world.until_sent(len(backlog))
+        for count in (1, 2):
+            await write(world.connection, [Event(order_in(0), 1)])
+            await world.until_sent(len(backlog) + count)
+
+
+@pytest.mark.usefixtures("no_group")
+async def test_a_group_that_never_gets_through_does_not_disturb_each_second_batch(world: World) -> None:
     failed = failures("broker")
     async with world.relay() as relay:
         await world.until_held()
