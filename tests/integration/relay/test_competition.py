@@ -203,7 +203,8 @@ async def test_a_replica_that_was_paused_past_its_lease_does_no_harm(
     print("seed", seed)
     with replicas(real_world, reaper) as start:
         both = [start(), start()]
-        await real_world.until_held()
+        two = "SELECT count(DISTINCT holder) = 2 AND bool_and(holder IS NOT NULL) FROM relay.shards"
+        await eventually(lambda: real_world.connection.fetchval(two), 30, "shards that both replicas share")
         async with writing(migrated, seed) as events:
             for replica in [*both, *both]:
                 await progress(real_world, 10)
