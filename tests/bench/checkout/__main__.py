@@ -55,9 +55,8 @@ class Bench:
         for number in range(self.plan.rounds):
             self._guarded(f"round {number + 1}, the product", partial(self._product, number))
             self._guarded(f"round {number + 1}, pgbench", partial(self._pgbench, number))
-            if self.plan.all_in_every_round or number == 0:
-                self._guarded(f"round {number + 1}, the peer", partial(self._peer, number))
-                self._guarded(f"round {number + 1}, two replicas", partial(self._replicas, number))
+            self._guarded(f"round {number + 1}, the peer", partial(self._peer, number))
+            self._guarded(f"round {number + 1}, two replicas", partial(self._replicas, number))
 
     def _guarded(self, what: str, work: Callable[[], None]) -> None:
         """Do it; of a failure keep what it was, and nothing that it measured."""
@@ -84,7 +83,7 @@ class Bench:
         with running_shop(self.servers, self.catalogue) as shop:
             till = Till(self.wrk, seed=1000 * (number + 1))
             buy(shop, Load("cold", 64, self.plan.fresh_seconds), till)
-            for load in loads(self.plan, number):
+            for load in loads(self.plan):
                 before = table_rows(shop.database)
                 measured = measure(self.servers, shop, load, till)
                 self.results.product(measured, number)
@@ -107,7 +106,7 @@ class Bench:
                 shop.audit()
 
     def _pgbench(self, number: int) -> None:
-        more = MORE_SHAPES if self.plan.all_in_every_round or number == 0 else ()
+        more = MORE_SHAPES if self.plan.more else ()
         with desk(self.servers, self.catalogue, self.pgbench) as at:
             at.run("saga", self.plan.pgbench_clients[0], self.plan.fresh_seconds)
             for shape, hot in (*NEEDED_SHAPES, *more):

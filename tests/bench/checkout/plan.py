@@ -23,8 +23,8 @@ class Plan:
     peer_settings: tuple[tuple[str, int], ...]
     # With how many replicas of the order service, one after the other: what is compared lies within a minute.
     replica_turns: tuple[int, ...]
-    # Or in the first only: what no ratio needs, and what takes long to start beside what it shows.
-    all_in_every_round: bool
+    # Whether to measure what no ratio needs as well.
+    more: bool
 
 
 FULL: Final = Plan(
@@ -37,19 +37,19 @@ FULL: Final = Plan(
     pgbench_clients=(4, 8, 16, 64),
     peer_settings=tuple((style, threads) for style in ("step", "transaction") for threads in (2, 4, 8, 16)),
     replica_turns=(1, 2, 2, 1),
-    all_in_every_round=True,
+    more=True,
 )
 QUICK: Final = Plan(
-    warm_seconds=20,
+    warm_seconds=8,
     fresh_seconds=1,
-    rounds=2,
+    rounds=1,
     seconds=2,
     sweep_seconds=1,
     profile_seconds=3,
     pgbench_clients=(8, 16),
     peer_settings=(("step", 4), ("step", 8)),
     replica_turns=(1, 2),
-    all_in_every_round=False,
+    more=False,
 )
 # What the ratios need, and what else is worth knowing.
 NEEDED: Final = (("cold", 64), ("cold", 1), ("cold", 256), ("hot", 64))
@@ -57,10 +57,10 @@ MORE: Final = (("cold", 16), ("later", 64), ("refusals", 64))
 KEYED: Final = ("cold", 64)
 
 
-def loads(plan: Plan, number: int) -> list[Load]:
-    """What clients do in a round, in order; rounds are numbered from 0."""
+def loads(plan: Plan) -> list[Load]:
+    """What clients do in a round, in order."""
     found = [Load(scenario, clients, plan.seconds) for scenario, clients in NEEDED]
-    if plan.all_in_every_round or number == 0:
+    if plan.more:
         found += [Load(scenario, clients, plan.seconds) for scenario, clients in MORE]
         found.append(Load(*KEYED, plan.seconds, keyed=True))
     return found
