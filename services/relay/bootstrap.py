@@ -4,7 +4,7 @@ import structlog
 
 from services.relay import positions, store, takeover
 from services.relay.broker import Broker, BrokerFailed
-from services.relay.publisher import Publisher
+from services.relay.publisher import opened
 from services.relay.settings import RelaySettings
 from services.relay.store import Lease, LeaseLost
 from services.relay.takeover import Verdict
@@ -62,9 +62,7 @@ async def _all_shards(connection: Connection, settings: RelaySettings) -> None:
 
 
 async def _one_shard(connection: Connection, settings: RelaySettings, lease: Lease) -> None:
-    publisher = Publisher(settings, settings.shard_name(lease.shard))
-    try:
-        await publisher.open()
+    async with opened(settings, settings.shard_name(lease.shard)) as publisher:
         others = takeover.to_fence(settings, lease)
         if others is not None:
             await takeover.fence(settings, others)
@@ -75,5 +73,3 @@ async def _one_shard(connection: Connection, settings: RelaySettings, lease: Lea
         else:
             number = await takeover.settle(connection, settings, lease, publisher)
             log.info("shard in line", shard=lease.shard, number=number)
-    finally:
-        await publisher.drop()

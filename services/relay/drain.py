@@ -3,7 +3,7 @@
 import asyncio
 import random
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 
 import structlog
 
@@ -13,7 +13,7 @@ from services.relay.company import SLOW_SECONDS, Company
 from services.relay.gathering import PAUSE_MAX_SECONDS, Gathering
 from services.relay.group_commit import GroupCommit, RefusedTogether
 from services.relay.patience import Patience
-from services.relay.publisher import CHUNK_BYTES, CHUNK_BYTES_MIN, Batch, EventsRefused, Publisher
+from services.relay.publisher import CHUNK_BYTES, Batch, EventsRefused, Publisher, opened, smaller
 from services.relay.records import OutboxEvent
 from services.relay.settings import RelaySettings
 from services.relay.store import Lease, LeaseLost
@@ -171,15 +171,9 @@ class Drain:
         async with self._publisher(transactional=False) as publisher:
             await self._publish(connection, lease, number, publisher)
 
-    @asynccontextmanager
-    async def _publisher(self, *, transactional: bool) -> AsyncIterator[Publisher]:
-        name = self._settings.shard_name(self.shard)
-        publisher = Publisher(self._settings, name if transactional else None, chunk_bytes=self._chunk_bytes)
-        try:
-            await publisher.open()
-            yield publisher
-        finally:
-            await asyncio.shield(publisher.drop())
+    def _publisher(self, *, transactional: bool) -> AbstractAsyncContextManager[Publisher]:
+        name = self._settings.shard_name(self.shard) if transactional else None
+        return opened(self._settings, name, chunk_bytes=self._chunk_bytes)
 
     async def _settle(self, connection: Connection, lease: Lease, publisher: Publisher) -> int:
         number = lease.number
@@ -286,11 +280,10 @@ class Drain:
         if asyncio.get_running_loop().time() > deadline:
             raise LeaseLost("this process was paused for longer than its lease")
         await publisher.publish(batch, one_by_one=self._one_by_one)
-        metrics.PUBLISHED.labels(self.shard).inc(len(batch.events))
-        metrics.BATCH_EVENTS.observe(len(batch.events))
+        metrics.batch_is_out(self.shard, len(batch.events))
         if self._one_by_one:
             if self._split_for_size:
-                self._chunk_bytes = max(CHUNK_BYTES_MIN, self._chunk_bytes // 2)
+                self._chunk_bytes = smaller(self._chunk_bytes)
             self._one_by_one = self._split_for_size = False
 
     def _out(self, events: int) -> None:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from services.relay import metrics, store
 from services.relay.company import SLOW_SECONDS
 from services.relay.gathering import PAUSE_TOGETHER_SECONDS, Gathering
-from services.relay.publisher import CHUNK_BYTES, CHUNK_BYTES_MIN, Batch, EventsRefused, Publisher
+from services.relay.publisher import CHUNK_BYTES, Batch, EventsRefused, Publisher, smaller
 from services.relay.records import OutboxEvent
 from services.relay.settings import RelaySettings
 from services.relay.store import Lease, LeaseLost, ShardLocked
@@ -164,14 +164,13 @@ class GroupCommit:
         except EventsRefused as refused:
             await self._drop(publisher)
             if refused.too_large and len(refused.refused[0].events) > 1:
-                self._chunk_bytes = max(CHUNK_BYTES_MIN, self._chunk_bytes // 2)
+                self._chunk_bytes = smaller(self._chunk_bytes)
             raise RefusedTogether(str(refused)) from refused
         except BaseException:
             await self._drop(publisher)
             raise
         for batch in batches:
-            metrics.PUBLISHED.labels(batch.shard).inc(len(batch.events))
-            metrics.BATCH_EVENTS.observe(len(batch.events))
+            metrics.batch_is_out(batch.shard, len(batch.events))
 
     async def _opened(self) -> Publisher:
         async with self._opening:

@@ -33,3 +33,9 @@ OLDEST_PARTITION = Gauge("relay_outbox_oldest_partition_seconds", "Since when th
 LAST_CLEANING = Gauge("relay_outbox_last_cleaning_timestamp_seconds", "When this process last cleaned the outbox")
 LISTENING = Gauge("relay_listening", "1 while notifications arrive; else events wait for the poll")
 REPLAYED = Counter("relay_replayed_events_total", "Events published again, into topics of operators' own")
+
+
+def batch_is_out(shard: int, events: int) -> None:
+    """Count a batch of a shard that has reached the topic."""
+    PUBLISHED.labels(shard).inc(events)
+    BATCH_EVENTS.observe(events)

@@ -2,8 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -189,6 +189,24 @@ class Publisher:
         with suppress(BrokerFailed):
             async with bounded(STOP_SECONDS):
                 await self._producer.stop()
+
+
+@asynccontextmanager
+async def opened(
+    settings: RelaySettings, transactional_id: str | None, *, chunk_bytes: int = CHUNK_BYTES
+) -> AsyncIterator[Publisher]:
+    """Open a publisher for the body, and drop it whatever becomes of either. Raises BrokerFailed."""
+    publisher = Publisher(settings, transactional_id, chunk_bytes=chunk_bytes)
+    try:
+        await publisher.open()
+        yield publisher
+    finally:
+        await asyncio.shield(publisher.drop())
+
+
+def smaller(chunk_bytes: int) -> int:
+    """Return the next size to try where record batches are too large for the topic only as a whole."""
+    return max(CHUNK_BYTES_MIN, chunk_bytes // 2)
 
 
 def _give_up(accumulator: MessageAccumulator) -> None:

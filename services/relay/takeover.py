@@ -1,12 +1,11 @@
 """Takes a shard over without losing or repeating what the one before had under way."""
 
-import asyncio
 from enum import Enum
 
 import structlog
 
 from services.relay import metrics, positions, store
-from services.relay.publisher import Batch, Publisher
+from services.relay.publisher import Batch, Publisher, opened
 from services.relay.settings import RelaySettings
 from services.relay.store import Lease
 from shared.postgres import Connection
@@ -53,11 +52,8 @@ async def fence(settings: RelaySettings, transactional_id: str) -> None:
 
     A replica that lives takes over again whatever of its shards went out together.
     """
-    publisher = Publisher(settings, transactional_id)
-    try:
-        await publisher.open()
-    finally:
-        await asyncio.shield(publisher.drop())
+    async with opened(settings, transactional_id):
+        pass
 
 
 async def settle(connection: Connection, settings: RelaySettings, lease: Lease, publisher: Publisher) -> int:

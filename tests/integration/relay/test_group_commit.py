@@ -18,7 +18,7 @@ from services.relay.store import Lease, LeaseLost
 from shared.postgres import Connection
 from tests.infrastructure.waiting import eventually
 from tests.integration.relay.test_parking import TOO_LARGE, narrow_topic, parked
-from tests.integration.relay.world import Event, World, expected, identity, order_in, write
+from tests.integration.relay.world import Event, World, assert_sent_once, expected, identity, order_in, write
 
 SHARDS = (1, 2)
 PREDECESSOR = "predecessor"
@@ -109,9 +109,7 @@ async def test_batches_of_a_group_that_were_committed_but_not_marked_are_not_sen
     async with predecessor(world) as before:
         await before.publish(await before.claim())
     assert await world.statuses() == {"PENDING": 6}
-    async with world.relay(), world.reader() as reader:
-        await world.until_sent(6)
-        assert sorted(map(identity, await reader.to_the_end())) == sorted(expected(events))
+    await assert_sent_once(world, events)
 
 
 async def test_batches_of_a_group_that_were_only_claimed_are_sent(world: World) -> None:
@@ -119,9 +117,7 @@ async def test_batches_of_a_group_that_were_only_claimed_are_sent(world: World) 
     await write(world.connection, events)
     async with predecessor(world) as before:
         await before.claim()
-    async with world.relay(), world.reader() as reader:
-        await world.until_sent(6)
-        assert sorted(map(identity, await reader.to_the_end())) == sorted(expected(events))
+    await assert_sent_once(world, events)
 
 
 async def test_a_groups_open_transaction_is_aborted_and_its_batches_are_sent_once(real_world: World) -> None:
@@ -131,9 +127,7 @@ async def test_a_groups_open_transaction_is_aborted_and_its_batches_are_sent_onc
         await before.claim()
         await before.publisher._producer.begin_transaction()
         await before.publisher._producer.send_and_wait(real_world.topic, key=b"left", value=b"open")
-        async with real_world.relay(), real_world.reader() as reader:
-            await real_world.until_sent(6)
-            assert sorted(map(identity, await reader.to_the_end())) == sorted(expected(events))
+        await assert_sent_once(real_world, events)
 
 
 async def test_a_group_that_sleeps_past_one_shards_lease_can_commit_nothing_of_any(real_world: World) -> None:
@@ -157,13 +151,11 @@ async def test_bootstrap_fences_the_group_as_well(real_world: World) -> None:
         with pytest.raises(BrokerFailed):
             await before.publish(claimed)
         assert await positions.last_committed(real_world.settings(), SHARDS[0]) == 0
-    async with real_world.relay(), real_world.reader() as reader:
-        await real_world.until_sent(6)
-        assert sorted(map(identity, await reader.to_the_end())) == sorted(expected(events))
+    await assert_sent_once(real_world, events)
 
 
 async def test_a_shard_that_is_handed_over_marked_does_not_disturb_the_group_it_leaves(real_world: World) -> None:
-    failed = sum(metrics.FAILURES.labels(shard, "broker")._value.get() for shard in range(4))
+    failed = failures("broker")
     events = [Event(order_in(number % 4), 1) for number in range(40)]
     async with real_world.relay(replica="one"):
         await real_world.until_held("one")
@@ -175,7 +167,7 @@ async def test_a_shard_that_is_handed_over_marked_does_not_disturb_the_group_it_
             await real_world.until_sent(40)
     async with real_world.reader() as reader:
         assert sorted(map(identity, await reader.to_the_end())) == sorted(expected(events))
-    assert sum(metrics.FAILURES.labels(shard, "broker")._value.get() for shard in range(4)) == failed
+    assert failures("broker") == failed
 
 
 async def test_a_lost_shard_keeps_the_others_cycle_from_happening_and_they_go_alone(world: World) -> None:

@@ -15,7 +15,7 @@ from services.relay.records import OutboxEvent
 from services.relay.store import Lease, LeaseLost
 from shared.postgres import Connection
 from tests.infrastructure.waiting import eventually
-from tests.integration.relay.world import Event, World, expected, identity, order_in, write
+from tests.integration.relay.world import Event, World, assert_sent_once, expected, identity, order_in, write
 
 SHARD = 1
 
@@ -73,10 +73,7 @@ async def test_a_batch_that_was_claimed_but_not_committed_is_sent(world: World) 
     await write(world.connection, events)
     async with predecessor(world) as (connection, lease, _):
         assert len(await claim(connection, lease, 0)) == 3
-    async with world.relay(), world.reader() as reader:
-        await world.until_sent(3)
-        records = await reader.to_the_end()
-    assert sorted(map(identity, records)) == sorted(expected(events))
+    await assert_sent_once(world, events)
 
 
 async def test_a_shard_whose_first_take_over_was_cut_short_is_declared_by_the_next(world: World) -> None:
@@ -93,10 +90,7 @@ async def test_a_transaction_left_open_is_aborted_and_its_batch_sent_once(real_w
         await claim(connection, lease, 0)
         await producer._producer.begin_transaction()
         await producer._producer.send_and_wait(real_world.topic, key=b"left", value=b"open")
-        async with real_world.relay(), real_world.reader() as reader:
-            await real_world.until_sent(3)
-            records = await reader.to_the_end()
-    assert sorted(map(identity, records)) == sorted(expected(events))
+        await assert_sent_once(real_world, events)
 
 
 @pytest.mark.parametrize("number", [2, 7])

@@ -197,6 +197,13 @@ class World:
             return {record.partition: int(record.value) for record in await reader.to_the_end()}
 
 
+async def assert_sent_once(world: World, events: Sequence[Event]) -> None:
+    """A relay that is started now marks them all SENT, and each of them is on the topic once, and nothing else."""
+    async with world.relay(), world.reader() as reader:
+        await world.until_sent(len(events))
+        assert sorted(map(identity, await reader.to_the_end())) == sorted(expected(events))
+
+
 @asynccontextmanager
 async def producing(kafka: str) -> AsyncIterator[AIOKafkaProducer]:
     """A plain producer."""
