@@ -186,6 +186,8 @@ class Publisher:
                 task.cancel()
                 await asyncio.wait([task], timeout=STOP_SECONDS / 4)
         _give_up(self._producer._message_accumulator)  # noqa: SLF001 - stop() would wait for it
+        if self._transactional:
+            _look_at(self._producer._txn_manager.wait_for_transaction_end())  # noqa: SLF001 - fails where it was fenced
         with suppress(BrokerFailed):
             async with bounded(STOP_SECONDS):
                 await self._producer.stop()
@@ -217,9 +219,13 @@ def _give_up(accumulator: MessageAccumulator) -> None:
     batches = [*accumulator._pending_batches]  # noqa: SLF001
     accumulator.fail_all(ProducerClosed())
     for batch in batches:
-        for future in (batch.future, batch._drain_waiter):  # noqa: SLF001
-            if future.done() and not future.cancelled():
-                future.exception()
+        _look_at(batch.future)
+        _look_at(batch._drain_waiter)  # noqa: SLF001
+
+
+def _look_at(future: asyncio.Future[None] | None) -> None:
+    if future is not None and future.done() and not future.cancelled():
+        future.exception()
 
 
 def _check(results: Sequence[EventsRefused | BaseException | None]) -> None:

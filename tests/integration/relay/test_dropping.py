@@ -1,4 +1,4 @@
-"""A producer that is dropped with records under way, or waiting for their next try, leaves nothing behind to report."""
+"""A producer that is dropped leaves nothing behind to report: with records under way, waiting for a try, or fenced."""
 
 import asyncio
 import gc
@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from services.relay.publisher import Batch, Publisher
+from services.relay.broker import BrokerFailed
+from services.relay.publisher import Batch, Publisher, opened
 from services.relay.records import OutboxEvent
 from tests.infrastructure.kafka_proxy import Api, KafkaProxy, Moment, all_refused
 from tests.infrastructure.reaper import Reaper
@@ -39,8 +40,7 @@ async def test_a_dropped_producer_leaves_no_failure_that_nobody_saw(
         return None
 
     refusing = False
-    complaints: list[dict[str, Any]] = []
-    asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
+    complaints = all_complaints()
     try:
         async with KafkaProxy(advertised, bound, refuse):
             here = replace(world, kafka=f"127.0.0.1:{advertised}")
@@ -50,6 +50,29 @@ async def test_a_dropped_producer_leaves_no_failure_that_nobody_saw(
             await publish_in_vain(here, refused, transactional=transactional)
     finally:
         broker.kill()
+    await assert_none(complaints)
+
+
+async def test_a_fenced_producer_leaves_no_failure_that_nobody_saw(real_world: World) -> None:
+    async with real_world.relay():
+        await real_world.until_held()
+    settings = real_world.settings()
+    complaints = all_complaints()
+    async with opened(settings, settings.shard_name(0)) as fenced, opened(settings, settings.shard_name(0)):
+        with pytest.raises(BrokerFailed, match="newer producer"):
+            await fenced.publish(await a_batch(real_world))
+    del fenced
+    await assert_none(complaints)
+
+
+def all_complaints() -> list[dict[str, Any]]:
+    """Return what the event loop complains of from here on."""
+    complaints: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
+    return complaints
+
+
+async def assert_none(complaints: list[dict[str, Any]]) -> None:
     gc.collect()
     await asyncio.sleep(0)
     assert complaints == []
@@ -60,15 +83,19 @@ async def publish_in_vain(world: World, refused: asyncio.Event, *, transactional
     settings = world.settings()
     producer = Publisher(settings, settings.shard_name(0) if transactional else None)
     await producer.open()
-    now = await world.connection.fetchval("SELECT now()")
-    events = [
-        OutboxEvent(number, str(order_in(0)), str(order_in(0)), 1, "order.paid.v1", b"{}", None, now)
-        for number in range(20)
-    ]
-    publishing = asyncio.create_task(producer.publish(Batch(0, 1, events)))
+    publishing = asyncio.create_task(producer.publish(await a_batch(world)))
     for _ in range(3):
         refused.clear()
         await asyncio.wait_for(refused.wait(), 20)
     publishing.cancel()
     await asyncio.gather(publishing, return_exceptions=True)
     await producer.drop()
+
+
+async def a_batch(world: World) -> Batch:
+    now = await world.connection.fetchval("SELECT now()")
+    events = [
+        OutboxEvent(number, str(order_in(0)), str(order_in(0)), 1, "order.paid.v1", b"{}", None, now)
+        for number in range(20)
+    ]
+    return Batch(0, 1, events)

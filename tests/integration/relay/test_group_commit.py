@@ -103,6 +103,12 @@ async def all_idle(relay: Any) -> bool:
     return all(drain.idle for drain in relay.drains())
 
 
+async def has_read_the_end(relay: Any) -> bool:
+    """Whether the group's connection is known to be closed: the server's side is gone a moment before."""
+    connection = relay._group._connection
+    return connection is not None and connection.is_closed()
+
+
 async def test_batches_of_a_group_that_were_committed_but_not_marked_are_not_sent_again(world: World) -> None:
     events = events_of_both()
     await write(world.connection, events)
@@ -253,6 +259,7 @@ async def test_a_groups_connection_that_is_cut_while_nothing_happens_disturbs_no
         await eventually(lambda: all_idle(relay), 10, "shards that wait")
         failed = failures("database")
         await cut(world, "relay group commit")
+        await eventually(lambda: has_read_the_end(relay), 5, "a connection known to be closed")
         await write(world.connection, [Event(order_in(shard), 1) for shard in range(4)])
         await world.until_sent(4)
         assert failures("database") == failed
