@@ -137,7 +137,7 @@ class Batcher(Generic[Item, Result]):
     def _queued(self, count: int) -> None:
         self._arrived.set()
         if self._turns is not None:
-            self._turns.grown(self.waiting - count, self.waiting)
+            self._turns.grown(self, count)
 
     async def _run(self) -> None:
         while True:

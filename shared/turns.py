@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -13,8 +13,15 @@ TURN_SECONDS = 0.05
 WORTH_A_TURN = 16
 # Two trips through all batchers; then a batch leaves however small it is: nobody waits for company that doesn't come.
 PASSED_MAX = 10
+# Of the most that wait anywhere; with as many the earliest step goes first. Three checkouts in ten have a coupon, and
+# those without one would leave them behind at a half. They need a batch of their own then at each step that is left.
+CATCHES_UP_FROM = 1 / 4
 # Of the event loop, until what a batch has brought has reached the batcher of its next step.
 ROUNDS_TO_THE_NEXT = 4
+# Until clients that got their answer have come back, on a busy host.
+COME_BACK_SECONDS = 0.002
+# Of fewer that were answered, those who come meanwhile would wait longer than a larger batch is worth.
+COME_BACK_MIN = 4
 
 
 class Waiting(Protocol):
@@ -48,9 +55,10 @@ class Turns:
     has cores do not end earlier, they are only smaller; and one more beside others is worth its price only if it has
     some items. With nothing under way a lone item leaves at once.
 
-    Of several that wait the earliest step goes first, if it has at least half as many items as any other: so those
-    behind catch up with those ahead, and go on with them as one batch. The other way round they would follow each other
-    in two batches for ever.
+    Of several that wait the earliest step goes first, unless others have far more items: so those behind catch up with
+    those ahead, and go on with them as one batch. The other way round they would follow each other in two batches for
+    ever. So would clients who come back from the last step while the first one has left with who came before them:
+    the turn of a last batch lasts until as many have come as it let go, or for COME_BACK_SECONDS.
 
     A turn is for pacing and guards nothing: a batch that takes long (its callee is away) gives its turn back before it
     ends, so it never holds the others up.
@@ -62,6 +70,10 @@ class Turns:
         self._steps = {name: step for step, name in enumerate(steps)}
         self._free = count
         self._waiting: list[_Waiter] = []
+        self._last = len(steps) - 1
+        self._come = 0  # to the first step, ever
+        self._awaited = 0
+        self._as_many_as_awaited = asyncio.Event()
 
     @asynccontextmanager
     async def turn(self, batcher: Waiting) -> AsyncIterator[None]:
@@ -84,20 +96,40 @@ class Turns:
                 given_back.append(None)
                 self._give_back()
 
+        size = batcher.waiting
         late = loop.call_later(TURN_SECONDS, give_back)
         try:
             yield
-            # Else the turn would go to who waits now, and what this batch has brought would go after that, alone.
-            for _ in range(ROUNDS_TO_THE_NEXT):
-                await asyncio.sleep(0)
+            if not given_back:
+                await self._until_it_went_on(self._steps[batcher.name], size)
         finally:
             late.cancel()
             give_back()
 
-    def grown(self, before: int, now: int) -> None:
-        """Take note of how many items waited in a batcher, and how many wait now."""
-        if before < WORTH_A_TURN <= now:
+    def grown(self, batcher: Waiting, count: int) -> None:
+        """Take note that so many items have come to a batcher."""
+        if batcher.waiting - count < WORTH_A_TURN <= batcher.waiting:
             self._reconsider()
+        if self._steps[batcher.name] == 0:
+            self._come += count
+            if self._come >= self._awaited:
+                self._as_many_as_awaited.set()
+
+    async def _until_it_went_on(self, step: int, size: int) -> None:
+        """Wait until what a batch has brought has reached its next step, and after the last one until clients are back.
+
+        Else the turn would go to who waits now, and they would go after that, alone.
+        """
+        come_back = self._come + size
+        for _ in range(ROUNDS_TO_THE_NEXT):
+            await asyncio.sleep(0)
+        if step < self._last or size < COME_BACK_MIN or self._come >= come_back:
+            return
+        self._awaited = come_back
+        self._as_many_as_awaited.clear()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(COME_BACK_SECONDS):
+                await self._as_many_as_awaited.wait()
 
     def _reconsider(self) -> None:
         """Give the turns that are free to those that are to go next."""
@@ -118,7 +150,7 @@ class Turns:
         most = max(waiter.batcher.waiting for waiter in self._waiting)
         if self._free < self._count and most < WORTH_A_TURN:
             return None
-        least = most / 2 if self._free == self._count else max(most / 2, WORTH_A_TURN)
+        least = most * CATCHES_UP_FROM if self._free == self._count else max(most * CATCHES_UP_FROM, WORTH_A_TURN)
         return min((w for w in self._waiting if w.batcher.waiting >= least), key=lambda waiter: waiter.step)
 
     def _give_back(self) -> None:

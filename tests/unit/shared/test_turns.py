@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
 
 import pytest
 
@@ -113,7 +114,7 @@ async def test_a_small_batch_is_passed_over_so_often_and_no_more(monkeypatch: py
         await asyncio.gather(*results)
 
 
-@pytest.mark.parametrize(("ahead", "behind", "first"), [(4, 2, "behind"), (5, 2, "ahead")])
+@pytest.mark.parametrize(("ahead", "behind", "first"), [(8, 2, "behind"), (8, 1, "ahead")])
 async def test_those_behind_catch_up_with_those_ahead_unless_they_are_few(ahead: int, behind: int, first: str) -> None:
     turns = Turns(1, STEPS)
     busy, earlier, later = Work(), Work(), Work()
@@ -128,11 +129,11 @@ async def test_those_behind_catch_up_with_those_ahead_unless_they_are_few(ahead:
         await asyncio.wait(
             [asyncio.create_task(work.started.wait()) for work in (earlier, later)], return_when=asyncio.FIRST_COMPLETED
         )
-        assert (earlier if first == "behind" else later).started.is_set()
-        assert not (later if first == "behind" else earlier).started.is_set()
+        started = [work.started.is_set() for work in (earlier, later)]
         earlier.through.set()
         later.through.set()
         await asyncio.gather(*results)
+    assert started == [first == "behind", first == "ahead"]
 
 
 async def test_what_a_batch_brought_goes_on_together_with_who_waits_there() -> None:
@@ -151,6 +152,81 @@ async def test_what_a_batch_brought_goes_on_together_with_who_waits_there() -> N
         first.through.set()
         assert await asyncio.gather(*trips, waits) == [100, 200, 70]
     assert second.batches == [[7, 10, 20]]
+
+
+@dataclass
+class Clients:
+    """Three clients on their way through the last of two steps, and one who waits for the first."""
+
+    first: Batcher[int, int]
+    firsts: Work
+    lasts: Work
+    leaving: "list[asyncio.Future[int]]"
+    waits: "asyncio.Future[int]"
+
+    async def are_answered(self) -> None:
+        self.lasts.through.set()
+        await asyncio.gather(*self.leaving)
+
+    async def are_not_waited_for(self) -> None:
+        await self.are_answered()
+        assert await asyncio.wait_for(self.waits, 2) == 40
+
+
+@pytest.fixture
+async def clients(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Clients]:
+    monkeypatch.setattr(module, "TURN_SECONDS", 60)
+    monkeypatch.setattr(module, "COME_BACK_MIN", 3)
+    monkeypatch.setattr(module, "COME_BACK_SECONDS", 5)
+    turns, firsts, lasts = Turns(1, STEPS[:2]), Work(), Work()
+    firsts.through.set()
+    async with batcher(0, firsts, turns) as first, batcher(1, lasts, turns) as last:
+        leaving = [last.submit(number) for number in (1, 2, 3)]
+        await lasts.started.wait()
+        yield Clients(first, firsts, lasts, leaving, first.submit(4))
+
+
+async def test_who_waits_goes_together_with_clients_who_come_back(clients: Clients) -> None:
+    await clients.are_answered()
+    await all_that_can_run()
+    back = [clients.first.submit(number) for number in (1, 2)]
+    await all_that_can_run()
+    assert clients.firsts.batches == []
+    back.append(clients.first.submit(3))
+    assert await asyncio.gather(clients.waits, *back) == [40, 10, 20, 30]
+    assert clients.firsts.batches == [[4, 1, 2, 3]]
+
+
+async def test_clients_who_are_back_at_once_are_not_waited_for_any_more(clients: Clients) -> None:
+    await clients.are_answered()
+    back = [clients.first.submit(number) for number in (1, 2, 3)]
+    assert await asyncio.wait_for(asyncio.gather(clients.waits, *back), 2) == [40, 10, 20, 30]
+
+
+async def test_nobody_waits_long_for_clients_who_do_not_come_back(
+    clients: Clients, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "COME_BACK_SECONDS", 0)
+    await clients.are_not_waited_for()
+
+
+async def test_few_clients_are_not_waited_for(clients: Clients, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "COME_BACK_MIN", 4)
+    await clients.are_not_waited_for()
+
+
+async def test_after_a_batch_that_took_long_clients_are_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "TURN_SECONDS", 0.0)
+    monkeypatch.setattr(module, "COME_BACK_MIN", 1)
+    monkeypatch.setattr(module, "COME_BACK_SECONDS", 5)
+    turns, firsts, lasts = Turns(1, STEPS[:2]), Work(), Work()
+    firsts.through.set()
+    async with asyncio.timeout(2), batcher(0, firsts, turns) as first, batcher(1, lasts, turns) as last:
+        leaving = last.submit(1)
+        await lasts.started.wait()
+        assert await first.submit(2) == 20  # the turn is given back
+        lasts.through.set()
+        assert await leaving == 10
 
 
 async def test_a_batch_that_takes_long_does_not_keep_its_turn(monkeypatch: pytest.MonkeyPatch) -> None:
