@@ -13,10 +13,11 @@ from services.relay.company import SLOW_SECONDS, Company
 from services.relay.gathering import PAUSE_MAX_SECONDS, Gathering
 from services.relay.group_commit import GroupCommit, RefusedTogether
 from services.relay.patience import Patience
-from services.relay.publisher import CHUNK_BYTES, Batch, EventsRefused, Publisher, opened, smaller
+from services.relay.publisher import Batch, EventsRefused, Publisher, opened
 from services.relay.records import OutboxEvent
 from services.relay.settings import RelaySettings
 from services.relay.store import Lease, LeaseLost
+from services.relay.suspicion import Suspicion
 from services.relay.takeover import TakeOverRefused
 from shared import postgres
 from shared.postgres import Connection, translated
@@ -28,8 +29,6 @@ log = structlog.get_logger()
 BACKOFF_FIRST_SECONDS = 0.1
 BACKOFF_MAX_SECONDS = 5.0  # how much later than a broker that comes back the shard may be
 TROUBLE_FAILURES = 3  # a take-over and a restart of the broker may each cost one
-# One record batch each, so a round trip each: this many still end well within the time limit.
-ONE_BY_ONE_EVENTS = 500
 
 
 class Drain:
@@ -51,11 +50,8 @@ class Drain:
         )
         self._failures = 0
         self._patience = Patience()
-        self._chunk_bytes = CHUNK_BYTES
         self._noted: str | None = None
-        self._one_by_one = False
-        self._split_for_size = False
-        self._to_park: list[tuple[int, str]] = []
+        self._suspicion = Suspicion()
 
     @property
     def in_trouble(self) -> bool:
@@ -102,7 +98,7 @@ class Drain:
             cause = "refused-events"
         elif isinstance(error, EventsRefused):
             self._company.troubled(asyncio.get_running_loop().time())
-            if self._consider(error):
+            if self._suspicion.consider(error):
                 self._failures = 0  # the broker answers, and the shard comes further
             cause = "refused-events"
         elif isinstance(error, TakeOverRefused):
@@ -173,7 +169,7 @@ class Drain:
 
     def _publisher(self, *, transactional: bool) -> AbstractAsyncContextManager[Publisher]:
         name = self._settings.shard_name(self.shard) if transactional else None
-        return opened(self._settings, name, chunk_bytes=self._chunk_bytes)
+        return opened(self._settings, name, chunk_bytes=self._suspicion.chunk_bytes)
 
     async def _settle(self, connection: Connection, lease: Lease, publisher: Publisher) -> int:
         number = lease.number
@@ -183,9 +179,9 @@ class Drain:
         self._noted = lease.transactional_id
         self._not_refused()
         log.info("shard taken", shard=self.shard, epoch=lease.epoch, number=number, failures=self._failures)
-        while self._to_park:
-            await self._park(connection, lease, *self._to_park[-1])
-            self._to_park.pop()
+        while self._suspicion.to_park:
+            await self._park(connection, lease, *self._suspicion.to_park[-1])
+            self._suspicion.to_park.pop()
         return number
 
     async def _fence(self, lease: Lease) -> None:
@@ -258,7 +254,6 @@ class Drain:
 
     async def _cycle(self, connection: Connection, lease: Lease, number: int) -> list[OutboxEvent]:
         settings, clock = self._settings, asyncio.get_running_loop().time
-        events_max = min(settings.batch_events, ONE_BY_ONE_EVENTS) if self._one_by_one else settings.batch_events
         began = clock()
         try:
             with self._patience.limit() as seconds:
@@ -267,7 +262,7 @@ class Drain:
                     lease,
                     number,
                     lease_seconds=settings.lease_seconds,
-                    events_max=events_max,
+                    events_max=self._suspicion.events_max(settings.batch_events),
                     bytes_max=settings.batch_bytes,
                     in_transaction=settings.transactions,
                     timeout_seconds=seconds,
@@ -279,12 +274,9 @@ class Drain:
     async def _bring_out(self, publisher: Publisher, batch: Batch, deadline: float) -> None:
         if asyncio.get_running_loop().time() > deadline:
             raise LeaseLost("this process was paused for longer than its lease")
-        await publisher.publish(batch, one_by_one=self._one_by_one)
+        await publisher.publish(batch, one_by_one=self._suspicion.one_by_one)
         metrics.batch_is_out(self.shard, len(batch.events))
-        if self._one_by_one:
-            if self._split_for_size:
-                self._chunk_bytes = smaller(self._chunk_bytes)
-            self._one_by_one = self._split_for_size = False
+        self._suspicion.got_through()
 
     def _out(self, events: int) -> None:
         """Note that a batch of so many events is out."""
@@ -299,21 +291,9 @@ class Drain:
         await waited(self._wake, self._settings.lease_seconds / 3)
         self.idle = False
 
-    def _consider(self, error: EventsRefused) -> bool:
-        """Find the event at fault: send the batch again one by one, then park what is refused alone.
-
-        Return whether there is something to park now.
-        """
-        if self._one_by_one:
-            self._to_park = [(chunk.events[0].outbox_id, str(error)) for chunk in error.refused]
-            return True
-        self._split_for_size = error.too_large
-        self._one_by_one = True
-        return False
-
     async def _park(self, connection: Connection, lease: Lease, outbox_id: int, reason: str) -> None:
         parked = await store.park(connection, lease, outbox_id, reason)
         if parked:  # else another replica has parked it and an operator acted on it since
             metrics.PARKINGS.labels(self.shard).inc(parked)
             log.error("order parked", shard=self.shard, outbox_id=outbox_id, events=parked, reason=reason)
-        self._split_for_size = False
+        self._suspicion.parked()

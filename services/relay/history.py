@@ -11,7 +11,7 @@ import orjson
 from aiohttp import web
 from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
-from services.relay import store
+from services.relay import history_store
 from services.relay.records import rfc3339
 from shared.http.problems import ValidationFailed
 from shared.http.routes import Route
@@ -165,7 +165,7 @@ async def digests(pool: Pool, query: DigestsQuery) -> dict[str, Any]:
     """Return the digests of as many buckets as fit an answer. Raises BucketGone."""
     async with pool.connection() as connection:
         # First how far the topic is complete, then what there is: a bucket that is closed by then has all it will have.
-        how_far = await store.watermark(connection)
+        how_far = await history_store.watermark(connection)
         await _check_kept(connection, query.start)
         up_to = how_far.up_to
         end = query.end or (query.start if up_to is None else up_to.replace(second=0, microsecond=0))
@@ -174,7 +174,7 @@ async def digests(pool: Pool, query: DigestsQuery) -> dict[str, Any]:
         bucket, started, count = query.start, monotonic(), 0
         while bucket < end and count < BUCKETS_MAX and monotonic() - started < DIGESTS_SECONDS:
             closed = up_to is not None and bucket + BUCKET <= up_to
-            for digest in await store.digest(connection, bucket, bucket + BUCKET, query.shard):
+            for digest in await history_store.digest(connection, bucket, bucket + BUCKET, query.shard):
                 own = {"shard": digest.shard, "count": digest.count, "hash": digest.hash}
                 items += [{"bucket": bucket, **own, "closed": closed and not digest.any_waiting}]
             bucket, count = bucket + BUCKET, count + 1
@@ -183,7 +183,7 @@ async def digests(pool: Pool, query: DigestsQuery) -> dict[str, Any]:
 
 
 async def _check_kept(connection: Any, start: datetime) -> None:
-    removed = await store.removed_up_to(connection)
+    removed = await history_store.removed_up_to(connection)
     if removed is not None and start <= removed:
         oldest = removed.replace(second=0, microsecond=0) + BUCKET
         told = rfc3339(oldest)
@@ -195,7 +195,7 @@ async def _of_order(pool: Pool, query: EventsQuery, order_id: UUID) -> dict[str,
     first = max(query.from_sequence or 1, min(after[0] + 1, INT64_MAX) if after else 1)
     last = query.to_sequence or INT64_MAX
     async with pool.connection() as connection:
-        rows = await store.events_of_order(connection, order_id, first, last, query.limit, EVENTS_BYTES)
+        rows = await history_store.events_of_order(connection, order_id, first, last, query.limit, EVENTS_BYTES)
     next_cursor = encode_cursor(rows[-1]["sequence"]) if rows and rows[-1]["further"] else None
     return {"items": [{**_event(row), **_data(row)} for row in rows], "next_cursor": next_cursor}
 
@@ -206,7 +206,7 @@ async def _of_bucket(pool: Pool, query: EventsQuery) -> dict[str, Any]:
     after = decode_cursor(query.cursor, UUID)
     async with pool.connection() as connection:
         await _check_kept(connection, query.bucket)
-        rows = await store.events_of_bucket(
+        rows = await history_store.events_of_bucket(
             connection, query.shard, query.bucket, query.bucket + BUCKET, after[0] if after else NO_ID, query.limit + 1
         )
         await _check_kept(connection, query.bucket)

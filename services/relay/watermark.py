@@ -12,13 +12,13 @@ from typing import Any
 import structlog
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
-from services.relay import metrics, store
+from services.relay import history_store, metrics
 from services.relay.announcements import SOURCE, WATERMARK, OrderWatermark
 from services.relay.broker import Broker, BrokerFailed, bounded
+from services.relay.history_store import Reached
 from services.relay.patience import Patience
 from services.relay.records import Header, rfc3339
 from services.relay.settings import RelaySettings
-from services.relay.store import Reached
 from shared.http.server import encode
 from shared.ids import uuid7
 from shared.postgres import Pool
@@ -94,12 +94,12 @@ class Watermark:
         async with self._pool.connection() as connection:
             try:
                 with self._patience.limit() as seconds:
-                    reached = await store.advance_watermark(
+                    reached = await history_store.advance_watermark(
                         connection, self._settings.replica, lease_seconds, MISSING_MAX, timeout_seconds=seconds
                     )
             finally:
                 self._call_seconds = asyncio.get_running_loop().time() - started
-            how_far = await store.watermark(connection)
+            how_far = await history_store.watermark(connection)
         # While none was ever reached it grows too, for the alert on it.
         waiting_seconds = asyncio.get_running_loop().time() - self._began
         metrics.WATERMARK_LAG.set(waiting_seconds if how_far.lag_seconds is None else how_far.lag_seconds)
@@ -181,7 +181,7 @@ class Watermark:
         await self._close()
         try:
             async with self._pool.connection() as connection:
-                await store.release_watermark(connection, self._settings.replica)
+                await history_store.release_watermark(connection, self._settings.replica)
         except Unavailable:
             pass  # the lease ends by itself
 

@@ -9,7 +9,7 @@ from uuid import UUID
 
 import structlog
 
-from services.relay import replay_store, store
+from services.relay import history_store, replay_store
 from services.relay.admin.refusals import (
     EventsRemoved,
     ReplayNotFound,
@@ -38,7 +38,7 @@ async def start(settings: RelaySettings, pool: Pool, topic: str, selection: Sele
     _check_topic(settings, topic)
     _check_selection(selection)
     async with pool.connection() as db:
-        removed_up_to = await store.removed_up_to(db)
+        removed_up_to = await history_store.removed_up_to(db)
         if selection.from_at is not None and removed_up_to is not None and selection.from_at <= removed_up_to:
             raise EventsRemoved.up_to(removed_up_to)
         row = await replay_store.create_replay(db, uuid7(), topic, selection, who)

@@ -13,11 +13,11 @@ import asyncpg
 import pytest
 from jsonschema import Draft202012Validator
 
-from services.relay import metrics, store
+from services.relay import history_store, metrics
 from services.relay.broker import Broker
+from services.relay.history_store import Reached
 from services.relay.schemas import schema_of
 from services.relay.settings import RelaySettings
-from services.relay.store import Reached
 from services.relay.watermark import Watermark
 from shared import postgres
 from shared.ids import uuid7
@@ -47,7 +47,7 @@ async def writer(migrated: Database) -> AsyncIterator[asyncpg.Connection]:
 
 
 async def step(connection: asyncpg.Connection, holder: str = "one") -> Reached:
-    reached = await store.advance_watermark(connection, holder, LEASE_SECONDS, 3)
+    reached = await history_store.advance_watermark(connection, holder, LEASE_SECONDS, 3)
     assert reached is not None
     return reached
 
@@ -145,10 +145,10 @@ async def test_one_replica_has_the_duty_until_it_leaves_it_or_its_lease_is_over(
     world: World, relay_role: asyncpg.Connection
 ) -> None:
     first = await step(relay_role, "one")
-    assert await store.advance_watermark(relay_role, "two", LEASE_SECONDS, 3) is None
-    await store.release_watermark(relay_role, "two")
-    assert await store.advance_watermark(relay_role, "two", LEASE_SECONDS, 3) is None, "not its own to leave"
-    await store.release_watermark(relay_role, "one")
+    assert await history_store.advance_watermark(relay_role, "two", LEASE_SECONDS, 3) is None
+    await history_store.release_watermark(relay_role, "two")
+    assert await history_store.advance_watermark(relay_role, "two", LEASE_SECONDS, 3) is None, "not its own to leave"
+    await history_store.release_watermark(relay_role, "one")
     second = await step(relay_role, "two")
     await world.connection.execute("UPDATE relay.watermark SET lease_expires_at = now() - interval '1 second'")
     third = await step(relay_role, "one")

@@ -1,0 +1,48 @@
+"""Which event is at fault is found by sending its batch again one by one; what only was too large together is split."""
+
+from datetime import UTC, datetime
+
+from aiokafka.errors import MessageSizeTooLargeError
+
+from services.relay.publisher import CHUNK_BYTES, Chunk, EventsRefused, InvalidRecordError
+from services.relay.records import OutboxEvent
+from services.relay.suspicion import ONE_BY_ONE_EVENTS, Suspicion
+
+TOO_LARGE, WRONG = MessageSizeTooLargeError(), InvalidRecordError()
+
+
+def refused(error: Exception, *outbox_ids: int) -> EventsRefused:
+    """A refusal of events, each in a record batch of its own."""
+    now = datetime(2026, 1, 1, tzinfo=UTC)
+    events = [OutboxEvent(number, "event", "order", 1, "order.paid.v1", b"{}", None, now) for number in outbox_ids]
+    return EventsRefused([Chunk(None, [event]) for event in events], error)
+
+
+def test_after_a_refusal_the_batch_goes_out_one_by_one_until_it_is_through() -> None:
+    suspicion = Suspicion()
+    assert suspicion.events_max(10_000) == 10_000
+    assert not suspicion.consider(refused(WRONG, 1, 2))
+    assert (suspicion.one_by_one, suspicion.to_park) == (True, [])
+    assert suspicion.events_max(10_000) == ONE_BY_ONE_EVENTS
+    assert suspicion.events_max(10) == 10
+    suspicion.got_through()
+    assert (suspicion.one_by_one, suspicion.chunk_bytes) == (False, CHUNK_BYTES), "its size was not in question"
+
+
+def test_what_is_refused_alone_is_to_be_parked() -> None:
+    suspicion = Suspicion()
+    suspicion.consider(refused(TOO_LARGE, 1, 2, 3))
+    assert suspicion.consider(refused(TOO_LARGE, 2, 3))
+    assert [outbox_id for outbox_id, _ in suspicion.to_park] == [2, 3]
+    suspicion.parked()
+    suspicion.got_through()
+    assert suspicion.chunk_bytes == CHUNK_BYTES, "an event was at fault, and not how many went together"
+
+
+def test_record_batches_become_smaller_when_all_events_get_through_alone() -> None:
+    suspicion = Suspicion()
+    suspicion.consider(refused(TOO_LARGE, 1, 2))
+    suspicion.got_through()
+    assert suspicion.chunk_bytes == CHUNK_BYTES // 2
+    suspicion.got_through()
+    assert suspicion.chunk_bytes == CHUNK_BYTES // 2
