@@ -62,7 +62,7 @@ class GroupCommit:
         )
         self._waiting: list[Seat] = []
         self._rounds: asyncio.Task[None] | None = None
-        self._opening = asyncio.Lock()
+        self._opening: asyncio.Task[Publisher] | None = None
         self._publisher: Publisher | None = None
         self._connection: Connection | None = None
         self._chunk_bytes = CHUNK_BYTES
@@ -90,9 +90,10 @@ class GroupCommit:
 
     async def close(self) -> None:
         """End what is under way, whatever becomes of it."""
-        if self._rounds is not None:
-            self._rounds.cancel()
-            await asyncio.wait([self._rounds])
+        for task in (self._rounds, self._opening):
+            if task is not None:
+                task.cancel()
+                await asyncio.wait([task])
         await self._disconnect()
         if self._publisher is not None:
             await self._drop(self._publisher)
@@ -173,16 +174,28 @@ class GroupCommit:
             metrics.batch_is_out(batch.shard, len(batch.events))
 
     async def _opened(self) -> Publisher:
-        async with self._opening:
-            if self._publisher is None:
-                publisher = Publisher(self._settings, self.transactional_id, chunk_bytes=self._chunk_bytes)
-                try:
-                    await publisher.open()
-                except BaseException:
-                    await asyncio.shield(publisher.drop())
-                    raise
-                self._publisher = publisher
+        """Return the producer. All who come while it is being opened wait for the same attempt, and fail with it."""
+        if self._publisher is not None:
             return self._publisher
+        if self._opening is None:
+            self._opening = asyncio.create_task(self._open(), name="group commit opens")
+            self._opening.add_done_callback(self._tried_to_open)
+        return await asyncio.shield(self._opening)
+
+    async def _open(self) -> Publisher:
+        publisher = Publisher(self._settings, self.transactional_id, chunk_bytes=self._chunk_bytes)
+        try:
+            await publisher.open()
+        except BaseException:
+            await asyncio.shield(publisher.drop())
+            raise
+        self._publisher = publisher
+        return publisher
+
+    def _tried_to_open(self, opening: "asyncio.Task[Publisher]") -> None:
+        self._opening = None
+        if not opening.cancelled():
+            opening.exception()  # who waited for it may be gone
 
     async def _drop(self, publisher: Publisher) -> None:
         if self._publisher is publisher:

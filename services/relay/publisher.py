@@ -28,7 +28,7 @@ from services.relay.settings import RelaySettings
 
 # Below the broker's default of 1 MiB a record batch, with the largest event the outbox takes still fitting.
 CHUNK_BYTES = 900_000
-CHUNK_BYTES_MIN = 65_536
+CHUNK_BYTES_MIN = 1024  # events that are larger go alone
 TOO_LARGE = (MessageSizeTooLargeError, RecordListTooLargeError)
 
 

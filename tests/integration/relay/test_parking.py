@@ -105,6 +105,24 @@ async def test_a_batch_that_is_too_large_only_as_a_whole_goes_out_in_parts(real_
     assert await parked(real_world) == []
 
 
+async def test_record_batches_become_small_enough_for_a_narrow_topic(real_world: World) -> None:
+    async with narrow_topic(real_world), real_world.relay():
+        for written in range(30, 12 * 30, 30):
+            before = refusals()
+            await write(real_world.connection, [Event(order_in(1), 1, payload=b"x" * 2_000) for _ in range(30)])
+            await real_world.until_sent(written)
+            if refusals() == before:
+                break
+        else:
+            pytest.fail("batches were refused again and again")
+    assert await parked(real_world) == []
+
+
+def refusals() -> float:
+    """How often batches of shard 1 were refused."""
+    return float(metrics.FAILURES.labels(1, "refused-events")._value.get())
+
+
 async def test_an_event_too_large_for_any_topic_is_refused_when_it_is_written(world: World) -> None:
     with pytest.raises(asyncpg.CheckViolationError):
         await Event(uuid7(), 1, payload=b"x" * 800_000).insert(world.connection)
