@@ -84,6 +84,7 @@ class Batcher(Generic[Item, Result]):
         self._arrived = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._closing = False
+        self.let_go = 0  # in the last batch
         self._size = SIZE.labels(name)
         self._full = FULL.labels(name)
         WAITING.labels(name).set_function(lambda: len(self._queue))
@@ -159,6 +160,7 @@ class Batcher(Generic[Item, Result]):
             queued = self._queue.popleft()
             if not queued[1].done():  # else its waiter was cancelled
                 batch.append(queued)
+        self.let_go = len(batch)
         return batch
 
     async def _run_batch(self, batch: list[_Queued[Item, Result]]) -> None:

@@ -14,8 +14,11 @@ WORTH_A_TURN = 16
 # Two trips through all batchers; then a batch leaves however small it is: nobody waits for company that doesn't come.
 PASSED_MAX = 10
 # Of the most that wait anywhere; with as many the earliest step goes first. Three checkouts in ten have a coupon, and
-# those without one would leave them behind at a half. They need a batch of their own then at each step that is left.
-CATCHES_UP_FROM = 1 / 4
+# at a half those without one would leave them behind: they need a batch of their own then at each step that is left.
+CATCHES_UP_FROM = 1 / 3
+# While fewer wait anywhere, a half: who is nearly done would wait for each newcomer, and batches stay small anyway.
+MANY = 8
+CATCHES_UP_FROM_OF_FEW = 1 / 2
 # Of the event loop, until what a batch has brought has reached the batcher of its next step.
 ROUNDS_TO_THE_NEXT = 4
 # Until clients that got their answer have come back, on a busy host.
@@ -35,6 +38,11 @@ class Waiting(Protocol):
     @property
     def waiting(self) -> int:
         """Return how many items wait in it."""
+        ...
+
+    @property
+    def let_go(self) -> int:
+        """Return how many items its last batch had."""
         ...
 
 
@@ -96,12 +104,11 @@ class Turns:
                 given_back.append(None)
                 self._give_back()
 
-        size = batcher.waiting
         late = loop.call_later(TURN_SECONDS, give_back)
         try:
             yield
             if not given_back:
-                await self._until_it_went_on(self._steps[batcher.name], size)
+                await self._until_it_went_on(self._steps[batcher.name], batcher.let_go)
         finally:
             late.cancel()
             give_back()
@@ -150,7 +157,9 @@ class Turns:
         most = max(waiter.batcher.waiting for waiter in self._waiting)
         if self._free < self._count and most < WORTH_A_TURN:
             return None
-        least = most * CATCHES_UP_FROM if self._free == self._count else max(most * CATCHES_UP_FROM, WORTH_A_TURN)
+        least = most * (CATCHES_UP_FROM if most >= MANY else CATCHES_UP_FROM_OF_FEW)
+        if self._free < self._count:
+            least = max(least, WORTH_A_TURN)
         return min((w for w in self._waiting if w.batcher.waiting >= least), key=lambda waiter: waiter.step)
 
     def _give_back(self) -> None:

@@ -17,20 +17,19 @@ MEMORY_SECONDS = 1.0  # over which the rate is a mean: longer than a burst, shor
 class Gathering:
     """The rate of what goes out together, and how long its batches stay apart."""
 
-    def __init__(self, least_seconds: float = 0.0, *, most_seconds: float = PAUSE_MAX_SECONDS, shards: int = 1) -> None:
-        """`least_seconds` and `most_seconds`: how long batches stay apart at any rate, and at a high one.
-
-        `shards`: how many go out together at the most.
-        """
+    def __init__(self, least_seconds: float = 0.0, *, most_seconds: float = PAUSE_MAX_SECONDS) -> None:
+        """`least_seconds` and `most_seconds`: how long batches stay apart at any rate, and at a high one."""
         self._least_seconds = least_seconds
         self._most_seconds = most_seconds
-        self._shards = shards
         self._rate = 0.0  # of a shard
         self._last: float | None = None
 
-    def after(self, events: int, now: float) -> float:
-        """Return the seconds from a batch that was claimed `now`, by a monotonic clock, to the next one."""
-        each = events / self._shards
+    def after(self, events: int, now: float, *, shards: int = 1) -> float:
+        """Return the seconds from a batch that was claimed `now`, by a monotonic clock, to the next one.
+
+        `shards`: how many go out together.
+        """
+        each = events / shards
         if self._last is not None and now > self._last:
             passed = now - self._last
             self._rate += min(1.0, passed / MEMORY_SECONDS) * (each / passed - self._rate)

@@ -9,7 +9,7 @@ whoever takes one of them over knows whom to fence (takeover.fence).
 
 import asyncio
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -52,18 +52,19 @@ class Seat:
 class GroupCommit:
     """The rounds of one replica."""
 
-    def __init__(self, settings: RelaySettings, shards: int) -> None:
+    def __init__(self, settings: RelaySettings, held: Callable[[], int]) -> None:
+        """`held` tells how many shards the replica has."""
         self._settings = settings
+        self._held = held
         # What a shard has to note before its first round. Random, also where replicas are named by hand: a process that
         # is started again must not take what the one before it left open for its own.
         self.transactional_id = f"{settings.topic}.relay-{settings.replica}-{secrets.token_hex(4)}"
-        self._gathering = Gathering(
-            settings.batch_pause_milliseconds / 1000, most_seconds=PAUSE_TOGETHER_SECONDS, shards=shards
-        )
+        self._gathering = Gathering(settings.batch_pause_milliseconds / 1000, most_seconds=PAUSE_TOGETHER_SECONDS)
         self._waiting: list[Seat] = []
         self._rounds: asyncio.Task[None] | None = None
         self._opening: asyncio.Task[Publisher] | None = None
         self._publisher: Publisher | None = None
+        self._dropping: set[asyncio.Task[None]] = set()
         self._connection: Connection | None = None
         self._chunk_bytes = CHUNK_BYTES
         self.claim_seconds = 0.0  # of the last round, for all that were in it
@@ -97,6 +98,8 @@ class GroupCommit:
         await self._disconnect()
         if self._publisher is not None:
             await self._drop(self._publisher)
+        if self._dropping:
+            await asyncio.wait(self._dropping)
 
     async def _run(self) -> None:
         """Make rounds as long as somebody wants one."""
@@ -132,7 +135,8 @@ class GroupCommit:
             await self._bring_out(publisher, full)
             for seat in seats:
                 seat.answer(len(claimed[seat.lease.shard]))
-            return began + self._gathering.after(sum(len(batch.events) for batch in full), began)
+            events = sum(len(batch.events) for batch in full)
+            return began + self._gathering.after(events, began, shards=max(1, self._held()))
         except Exception as error:  # noqa: BLE001 - it is each shard's to judge
             for seat in seats:
                 seat.fail(error)
@@ -163,9 +167,9 @@ class GroupCommit:
         try:
             await publisher.publish(*batches)
         except EventsRefused as refused:
+            if refused.too_large and any(len(chunk.events) > 1 for chunk in refused.refused):
+                self._chunk_bytes = smaller(self._chunk_bytes)  # before another shard opens the next producer
             await self._drop(publisher)
-            if refused.too_large and len(refused.refused[0].events) > 1:
-                self._chunk_bytes = smaller(self._chunk_bytes)
             raise RefusedTogether(str(refused)) from refused
         except BaseException:
             await self._drop(publisher)
@@ -187,7 +191,7 @@ class GroupCommit:
         try:
             await publisher.open()
         except BaseException:
-            await asyncio.shield(publisher.drop())
+            await self._drop(publisher)
             raise
         self._publisher = publisher
         return publisher
@@ -200,7 +204,10 @@ class GroupCommit:
     async def _drop(self, publisher: Publisher) -> None:
         if self._publisher is publisher:
             self._publisher = None
-        await asyncio.shield(publisher.drop())
+        dropping = asyncio.create_task(publisher.drop(), name="group commit drops")
+        self._dropping.add(dropping)
+        dropping.add_done_callback(self._dropping.discard)
+        await asyncio.shield(dropping)
 
     async def _disconnect(self) -> None:
         connection, self._connection = self._connection, None

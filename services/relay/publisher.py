@@ -28,7 +28,8 @@ from services.relay.settings import RelaySettings
 
 # Below the broker's default of 1 MiB a record batch, with the largest event the outbox takes still fitting.
 CHUNK_BYTES = 900_000
-CHUNK_BYTES_MIN = 1024  # events that are larger go alone
+# A batch of 4 MiB takes as many round trips as it has record batches for a partition: with these it ends in time.
+CHUNK_BYTES_MIN = 16_384
 TOO_LARGE = (MessageSizeTooLargeError, RecordListTooLargeError)
 
 

@@ -26,7 +26,7 @@ class Relay:
     def __init__(self, settings: RelaySettings, pool: Pool) -> None:
         self._pool = pool
         self.broker = Broker(settings, SHARDS)
-        self._group = GroupCommit(settings, SHARDS)
+        self._group = GroupCommit(settings, lambda: len(self.drains()))
         new_drain = functools.partial(Drain, settings, self.broker, self._group)
         self._keeper = Keeper(settings, pool, self.broker, new_drain)
         self._cleaner = Cleaner(settings, pool)

@@ -18,6 +18,8 @@ class Hanging:
 
     def __init__(self, *_: Any, **__: Any) -> None:
         self.outcome: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.may_be_dropped = asyncio.Event()
+        self.may_be_dropped.set()
         self.dropped = False
         self.made.append(self)
 
@@ -25,6 +27,7 @@ class Hanging:
         await self.outcome
 
     async def drop(self) -> None:
+        await self.may_be_dropped.wait()
         self.dropped = True
 
 
@@ -37,7 +40,8 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[Hanging]:
 
 @pytest.fixture
 def group() -> GroupCommit:
-    return GroupCommit(RelaySettings(database_url="postgresql://nowhere", kafka_bootstrap_servers="nowhere:1"), 4)
+    settings = RelaySettings(database_url="postgresql://nowhere", kafka_bootstrap_servers="nowhere:1")
+    return GroupCommit(settings, lambda: 4)
 
 
 async def settling(group: GroupCommit, count: int) -> "list[asyncio.Task[None]]":
@@ -79,3 +83,17 @@ async def test_an_attempt_under_way_ends_with_the_group(group: GroupCommit, made
     assert made[0].dropped
     await asyncio.wait([task])
     assert task.cancelled()
+
+
+async def test_the_group_ends_only_once_a_failed_attempt_is_dropped(group: GroupCommit, made: list[Hanging]) -> None:
+    [task] = await settling(group, 1)
+    made[0].may_be_dropped.clear()
+    made[0].outcome.set_exception(BrokerFailed("it hangs"))
+    await asyncio.sleep(0)
+    closing = asyncio.create_task(group.close())
+    done, _ = await asyncio.wait([closing], timeout=0.05)
+    assert not done
+    made[0].may_be_dropped.set()
+    await closing
+    assert made[0].dropped
+    await asyncio.wait([task])

@@ -13,9 +13,17 @@ TOO_LARGE, WRONG = MessageSizeTooLargeError(), InvalidRecordError()
 
 def refused(error: Exception, *outbox_ids: int) -> EventsRefused:
     """A refusal of events, each in a record batch of its own."""
+    return EventsRefused([Chunk(None, [event]) for event in events(*outbox_ids)], error)
+
+
+def refused_as_a_whole(error: Exception, *outbox_ids: int) -> EventsRefused:
+    """A refusal of events in one record batch."""
+    return EventsRefused([Chunk(None, events(*outbox_ids))], error)
+
+
+def events(*outbox_ids: int) -> list[OutboxEvent]:
     now = datetime(2026, 1, 1, tzinfo=UTC)
-    events = [OutboxEvent(number, "event", "order", 1, "order.paid.v1", b"{}", None, now) for number in outbox_ids]
-    return EventsRefused([Chunk(None, [event]) for event in events], error)
+    return [OutboxEvent(number, "event", "order", 1, "order.paid.v1", b"{}", None, now) for number in outbox_ids]
 
 
 def test_after_a_refusal_the_batch_goes_out_one_by_one_until_it_is_through() -> None:
@@ -31,7 +39,7 @@ def test_after_a_refusal_the_batch_goes_out_one_by_one_until_it_is_through() -> 
 
 def test_what_is_refused_alone_is_to_be_parked() -> None:
     suspicion = Suspicion()
-    suspicion.consider(refused(TOO_LARGE, 1, 2, 3))
+    suspicion.consider(refused_as_a_whole(TOO_LARGE, 1, 2, 3))
     assert suspicion.consider(refused(TOO_LARGE, 2, 3))
     assert [outbox_id for outbox_id, _ in suspicion.to_park] == [2, 3]
     suspicion.parked()
@@ -41,8 +49,15 @@ def test_what_is_refused_alone_is_to_be_parked() -> None:
 
 def test_record_batches_become_smaller_when_all_events_get_through_alone() -> None:
     suspicion = Suspicion()
-    suspicion.consider(refused(TOO_LARGE, 1, 2))
+    suspicion.consider(refused_as_a_whole(TOO_LARGE, 1, 2))
     suspicion.got_through()
     assert suspicion.chunk_bytes == CHUNK_BYTES // 2
     suspicion.got_through()
     assert suspicion.chunk_bytes == CHUNK_BYTES // 2
+
+
+def test_record_batches_stay_as_they_are_for_an_event_that_is_too_large_alone() -> None:
+    suspicion = Suspicion()
+    suspicion.consider(refused(TOO_LARGE, 9))
+    suspicion.got_through()  # what went before it, one by one
+    assert suspicion.chunk_bytes == CHUNK_BYTES

@@ -16,7 +16,7 @@ STEPS = [str(step) for step in range(20)]
 
 
 def batcher(step: int, work: Work, turns: Turns) -> Batcher[int, int]:
-    return Batcher(STEPS[step], work, batch_max=8, queue_max=8, turns=turns)
+    return Batcher(STEPS[step], work, batch_max=8, queue_max=50, turns=turns)
 
 
 async def all_that_can_run() -> None:
@@ -114,7 +114,9 @@ async def test_a_small_batch_is_passed_over_so_often_and_no_more(monkeypatch: py
         await asyncio.gather(*results)
 
 
-@pytest.mark.parametrize(("ahead", "behind", "first"), [(8, 2, "behind"), (8, 1, "ahead")])
+@pytest.mark.parametrize(
+    ("ahead", "behind", "first"), [(8, 3, "behind"), (8, 2, "ahead"), (6, 3, "behind"), (6, 2, "ahead")]
+)
 async def test_those_behind_catch_up_with_those_ahead_unless_they_are_few(ahead: int, behind: int, first: str) -> None:
     turns = Turns(1, STEPS)
     busy, earlier, later = Work(), Work(), Work()
@@ -213,6 +215,33 @@ async def test_nobody_waits_long_for_clients_who_do_not_come_back(
 async def test_few_clients_are_not_waited_for(clients: Clients, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "COME_BACK_MIN", 4)
     await clients.are_not_waited_for()
+
+
+async def test_only_those_who_were_answered_are_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "TURN_SECONDS", 60)
+    monkeypatch.setattr(module, "COME_BACK_SECONDS", 5)
+    turns, firsts, lasts = Turns(1, STEPS[:2]), Work(), Work()
+    firsts.through.set()
+    async with batcher(0, firsts, turns) as first, batcher(1, lasts, turns) as last:
+        leaving = [last.submit(number) for number in range(12)]  # four of them stay for the next batch
+        await lasts.started.wait()
+        lasts.through.set()
+        await asyncio.gather(*leaving[:8])
+        back = [first.submit(number) for number in range(8)]
+        await asyncio.wait_for(asyncio.gather(*back, *leaving), 2)
+    assert [len(batch) for batch in lasts.batches] == [8, 4]
+
+
+async def test_those_who_went_away_are_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "TURN_SECONDS", 60)
+    monkeypatch.setattr(module, "COME_BACK_SECONDS", 5)
+    turns, firsts, lasts = Turns(1, STEPS[:2]), Work(), Work()
+    firsts.through.set()
+    async with batcher(0, firsts, turns) as first, batcher(1, lasts, turns) as last:
+        for gone in [last.submit(number) for number in range(8)]:
+            gone.cancel()
+        assert await asyncio.wait_for(first.submit(9), 2) == 90
+    assert lasts.batches == []
 
 
 async def test_after_a_batch_that_took_long_clients_are_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:

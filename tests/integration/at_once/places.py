@@ -1,0 +1,79 @@
+"""A participant taken apart: its database, and the ways to have commands done there."""
+
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+from services.product.domain import HoldStock, OrderId, ProductId
+from shared.command_desk import CommandDesk
+from shared.ids import uuid7
+from shared.participant import Outcome
+from shared.postgres import Session
+from tests.infrastructure.databases import Database
+from tests.infrastructure.services import migrate_service
+
+NAMES = ("product", "coupon", "balance")
+# Everything but times and the ids that each makes for itself.
+ROWS = {
+    "product": (
+        "SELECT product_id, stock, put_in FROM products.products ORDER BY product_id",
+        "SELECT order_id, product_id, quantity, unit_price, status FROM products.holds ORDER BY order_id, product_id",
+        "SELECT order_id, closed FROM products.gates ORDER BY order_id",
+        "SELECT order_id, type, attempt, applied, body FROM products.outcomes ORDER BY order_id, type, attempt",
+    ),
+    "coupon": (
+        "SELECT coupon_id, status, order_id, discount_amount, held_at IS NULL FROM coupons.coupons ORDER BY coupon_id",
+        "SELECT order_id, closed FROM coupons.gates ORDER BY order_id",
+        "SELECT order_id, type, attempt, applied, body FROM coupons.outcomes ORDER BY order_id, type, attempt",
+    ),
+    "balance": (
+        "SELECT user_id, balance, charged, entry_count FROM balances.accounts ORDER BY user_id",
+        "SELECT user_id, number, kind, amount, counter_account, order_id, attempt, balance_after FROM balances.entries"
+        " ORDER BY user_id, number",
+        "SELECT order_id, closed FROM balances.gates ORDER BY order_id",
+        "SELECT order_id, type, attempt, applied, body FROM balances.outcomes ORDER BY order_id, type, attempt",
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A participant's database, and the ways to have commands done there."""
+
+    name: str
+    session: Session
+    other_session: Session
+    at_once: CommandDesk[Any]
+
+    @property
+    def batch(self) -> Any:
+        """The service's module that executes batches."""
+        return import_module(f"services.{self.name}.batch")
+
+    async def decide(self, commands: Sequence[Any]) -> Sequence[Outcome]:
+        """Run the commands as one batch, the general way."""
+        async with self.session.transaction() as db:
+            outcomes: Sequence[Outcome] = await self.batch.execute(db, commands)
+        return outcomes
+
+    async def rows(self) -> list[list[tuple[Any, ...]]]:
+        """All that is stored, but for times."""
+        async with self.session.transaction() as db:
+            return [[tuple(row.values()) for row in await db.fetch(query)] for query in ROWS[self.name]]
+
+
+async def open_place(stack: AsyncExitStack, name: str, database: Database) -> Place:
+    """A participant on a database of its own, until the stack ends."""
+    url = migrate_service(name, database)
+    settings_ = import_module(f"services.{name}.settings").Settings(database_url=url)
+    session, other = [await stack.enter_async_context(Session(settings_, "at once")) for _ in range(2)]
+    batch = import_module(f"services.{name}.batch")
+    desk = await stack.enter_async_context(CommandDesk[Any](session, batch.execute, batch.apply_at_once))
+    return Place(name, session, other, desk)
+
+
+def hold(product_id: str, quantity: int) -> HoldStock:
+    """A command of an order of its own."""
+    return HoldStock(OrderId(uuid7()), 0, ((ProductId(product_id), quantity),))
