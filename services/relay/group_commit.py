@@ -64,7 +64,6 @@ class GroupCommit:
         self._rounds: asyncio.Task[None] | None = None
         self._opening: asyncio.Task[Publisher] | None = None
         self._publisher: Publisher | None = None
-        self._dropping: set[asyncio.Task[None]] = set()
         self._connection: Connection | None = None
         self._chunk_bytes = CHUNK_BYTES
         self.claim_seconds = 0.0  # of the last round, for all that were in it
@@ -98,8 +97,6 @@ class GroupCommit:
         await self._disconnect()
         if self._publisher is not None:
             await self._drop(self._publisher)
-        if self._dropping:
-            await asyncio.wait(self._dropping)
 
     async def _run(self) -> None:
         """Make rounds as long as somebody wants one."""
@@ -204,10 +201,7 @@ class GroupCommit:
     async def _drop(self, publisher: Publisher) -> None:
         if self._publisher is publisher:
             self._publisher = None
-        dropping = asyncio.create_task(publisher.drop(), name="group commit drops")
-        self._dropping.add(dropping)
-        dropping.add_done_callback(self._dropping.discard)
-        await asyncio.shield(dropping)
+        await publisher.drop()
 
     async def _disconnect(self) -> None:
         connection, self._connection = self._connection, None

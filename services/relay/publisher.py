@@ -25,6 +25,7 @@ from services.relay import metrics
 from services.relay.broker import BrokerFailed, bounded, describe
 from services.relay.records import Header, OutboxEvent, headers, partitions
 from services.relay.settings import RelaySettings
+from shared.waiting import ended
 
 # Below the broker's default of 1 MiB a record batch, with the largest event the outbox takes still fitting.
 CHUNK_BYTES = 900_000
@@ -177,10 +178,13 @@ class Publisher:
         )
 
     async def drop(self) -> None:
-        """Close the producer within seconds and send nothing more, whatever state it is in.
+        """Close the producer within seconds and send nothing more, whatever state it is in, also for who is cancelled.
 
         Its own stop() would first go on trying to deliver what is left, without end.
         """
+        await ended(self._end())
+
+    async def _end(self) -> None:
         task = self._producer._sender.sender_task  # noqa: SLF001 - there is no public way to stop it
         if task is not None:
             for _ in range(2):  # the first one only makes it wait for its requests
@@ -204,7 +208,7 @@ async def opened(
         await publisher.open()
         yield publisher
     finally:
-        await asyncio.shield(publisher.drop())
+        await publisher.drop()
 
 
 def smaller(chunk_bytes: int) -> int:

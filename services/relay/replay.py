@@ -142,4 +142,4 @@ class Replayer:
         if self._producer is not None:
             producer, self._producer = self._producer[1], None
             with suppress(BrokerFailed):
-                await asyncio.shield(producer.drop())
+                await producer.drop()

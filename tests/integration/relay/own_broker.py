@@ -10,7 +10,7 @@ import pytest
 
 from tests.infrastructure.broker import CLUSTER_ID, PROPERTIES, jars, listeners, wait_for, why_no_maven
 from tests.infrastructure.reaper import Reaper
-from tests.infrastructure.waiting import free_port
+from tests.infrastructure.waiting import free_port, wait_until
 
 JAVA = ["java", "-Xmx384m", "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn"]
 
@@ -71,8 +71,14 @@ class OwnBroker:
         self._process.wait()
 
     def pause(self) -> None:
-        """Let it neither answer nor hang up."""
+        """Let it neither answer nor hang up. Returns once all its threads stand still; on a busy machine some lag."""
         self._signal(signal.SIGSTOP)
+        wait_until(self._stands_still, 10, "a broker that stands still")
+
+    def _stands_still(self) -> bool:
+        assert self._process is not None
+        threads = Path(f"/proc/{self._process.pid}/task").glob("*/stat")
+        return all(stat.read_text().rpartition(")")[2].split()[0] == "T" for stat in threads)
 
     def wake(self) -> None:
         """Let it go on."""

@@ -9,6 +9,7 @@ from services.relay import group_commit
 from services.relay.broker import BrokerFailed
 from services.relay.group_commit import GroupCommit
 from services.relay.settings import RelaySettings
+from shared.waiting import ended
 
 
 class Hanging:
@@ -27,6 +28,9 @@ class Hanging:
         await self.outcome
 
     async def drop(self) -> None:
+        await ended(self._end())
+
+    async def _end(self) -> None:
         await self.may_be_dropped.wait()
         self.dropped = True
 
