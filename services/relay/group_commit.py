@@ -164,7 +164,7 @@ class GroupCommit:
         try:
             await publisher.publish(*batches)
         except EventsRefused as refused:
-            if refused.too_large and any(len(chunk.events) > 1 for chunk in refused.refused):
+            if refused.too_large_together:
                 self._chunk_bytes = smaller(self._chunk_bytes)  # before another shard opens the next producer
             await self._drop(publisher)
             raise RefusedTogether(str(refused)) from refused

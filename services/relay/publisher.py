@@ -61,7 +61,12 @@ class EventsRefused(Exception):  # noqa: N818 - expected: parks an order
     def __init__(self, refused: "Sequence[Chunk]", error: Exception) -> None:
         super().__init__(describe(error))
         self.refused = refused
-        self.too_large = isinstance(error, TOO_LARGE)
+        self._too_large = isinstance(error, TOO_LARGE)
+
+    @property
+    def too_large_together(self) -> bool:
+        """Say whether smaller record batches may get through: one of a single event is not too large as a whole."""
+        return self._too_large and any(len(chunk.events) > 1 for chunk in self.refused)
 
 
 @dataclass(slots=True)

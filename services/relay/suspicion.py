@@ -25,8 +25,7 @@ class Suspicion:
         if self.one_by_one:
             self.to_park = [(chunk.events[0].outbox_id, str(error)) for chunk in error.refused]
             return True
-        # A record batch of one event is not too large as a whole.
-        self._for_size = error.too_large and any(len(chunk.events) > 1 for chunk in error.refused)
+        self._for_size = error.too_large_together
         self.one_by_one = True
         return False
 

@@ -156,6 +156,19 @@ async def test_what_a_batch_brought_goes_on_together_with_who_waits_there() -> N
     assert second.batches == [[7, 10, 20]]
 
 
+@asynccontextmanager
+async def first_and_last(
+    monkeypatch: pytest.MonkeyPatch, *, turn_seconds: float = 60
+) -> AsyncIterator[tuple[Batcher[int, int], Batcher[int, int], Work, Work]]:
+    """Two steps with one turn, and their work; the first step's is let through. Clients are waited for long."""
+    monkeypatch.setattr(module, "TURN_SECONDS", turn_seconds)
+    monkeypatch.setattr(module, "COME_BACK_SECONDS", 5)
+    turns, firsts, lasts = Turns(1, STEPS[:2]), Work(), Work()
+    firsts.through.set()
+    async with batcher(0, firsts, turns) as first, batcher(1, lasts, turns) as last:
+        yield first, last, firsts, lasts
+
+
 @dataclass
 class Clients:
     """Three clients on their way through the last of two steps, and one who waits for the first."""
@@ -177,12 +190,8 @@ class Clients:
 
 @pytest.fixture
 async def clients(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Clients]:
-    monkeypatch.setattr(module, "TURN_SECONDS", 60)
     monkeypatch.setattr(module, "COME_BACK_MIN", 3)
-    monkeypatch.setattr(module, "COME_BACK_SECONDS", 5)
-    turns, firsts, lasts = Turns(1, STEPS[:2]), Work(), Work()
-    firsts.through.set()
-    async with batcher(0, firsts, turns) as first, batcher(1, lasts, turns) as last:
+    async with first_and_last(monkeypatch) as (first, last, firsts, lasts):
         leaving = [last.submit(number) for number in (1, 2, 3)]
         await lasts.started.wait()
         yield Clients(first, firsts, lasts, leaving, first.submit(4))
@@ -218,11 +227,7 @@ async def test_few_clients_are_not_waited_for(clients: Clients, monkeypatch: pyt
 
 
 async def test_only_those_who_were_answered_are_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "TURN_SECONDS", 60)
-    monkeypatch.setattr(module, "COME_BACK_SECONDS", 5)
-    turns, firsts, lasts = Turns(1, STEPS[:2]), Work(), Work()
-    firsts.through.set()
-    async with batcher(0, firsts, turns) as first, batcher(1, lasts, turns) as last:
+    async with first_and_last(monkeypatch) as (first, last, _, lasts):
         leaving = [last.submit(number) for number in range(12)]  # four of them stay for the next batch
         await lasts.started.wait()
         lasts.through.set()
@@ -233,11 +238,7 @@ async def test_only_those_who_were_answered_are_waited_for(monkeypatch: pytest.M
 
 
 async def test_those_who_went_away_are_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "TURN_SECONDS", 60)
-    monkeypatch.setattr(module, "COME_BACK_SECONDS", 5)
-    turns, firsts, lasts = Turns(1, STEPS[:2]), Work(), Work()
-    firsts.through.set()
-    async with batcher(0, firsts, turns) as first, batcher(1, lasts, turns) as last:
+    async with first_and_last(monkeypatch) as (first, last, _, lasts):
         for gone in [last.submit(number) for number in range(8)]:
             gone.cancel()
         assert await asyncio.wait_for(first.submit(9), 2) == 90
@@ -245,12 +246,8 @@ async def test_those_who_went_away_are_not_waited_for(monkeypatch: pytest.Monkey
 
 
 async def test_after_a_batch_that_took_long_clients_are_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "TURN_SECONDS", 0.0)
     monkeypatch.setattr(module, "COME_BACK_MIN", 1)
-    monkeypatch.setattr(module, "COME_BACK_SECONDS", 5)
-    turns, firsts, lasts = Turns(1, STEPS[:2]), Work(), Work()
-    firsts.through.set()
-    async with asyncio.timeout(2), batcher(0, firsts, turns) as first, batcher(1, lasts, turns) as last:
+    async with asyncio.timeout(2), first_and_last(monkeypatch, turn_seconds=0.0) as (first, last, _, lasts):
         leaving = last.submit(1)
         await lasts.started.wait()
         assert await first.submit(2) == 20  # the turn is given back
