@@ -3,19 +3,21 @@
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
-from typing import Any
+from typing import Any, Protocol
 
 import structlog
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import NoError, TopicAlreadyExistsError, for_code
 
 from services.relay.settings import RelaySettings
+from shared.waiting import ended
 
 log = structlog.get_logger()
 
 # Short beside a probe's patience; the client's own default of 40 s suits no caller of ours.
 CHECK_SECONDS = 1.5
 CLOSE_SECONDS = 0.5
+STOP_SECONDS = 1.0
 
 
 class BrokerFailed(Exception):  # noqa: N818 - expected, and tried again
@@ -36,6 +38,27 @@ async def bounded(seconds: float) -> AsyncIterator[None]:
         raise
     except Exception as error:
         raise BrokerFailed(describe(error)) from error
+
+
+class Client(Protocol):
+    """A producer or a consumer."""
+
+    async def stop(self) -> None:
+        """Close its connections."""
+
+
+async def stopped(*clients: Client) -> None:
+    """Stop clients within STOP_SECONDS, also for who is cancelled meanwhile.
+
+    What a broker that hangs keeps them from closing closes with the broker or with the process.
+    """
+    await ended(_stop(clients))
+
+
+async def _stop(clients: Sequence[Client]) -> None:
+    with suppress(BrokerFailed):
+        async with bounded(STOP_SECONDS):
+            await asyncio.gather(*(client.stop() for client in clients))
 
 
 def describe(error: BaseException) -> str:

@@ -4,14 +4,13 @@ from typing import Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from services.relay.broker import BrokerFailed, bounded
+from services.relay.broker import BrokerFailed, bounded, stopped
 from services.relay.settings import RelaySettings
 
 # A commit leaves a record and a marker; a few aborted batches fit as well. Further back the steps grow.
 STEP_RECORDS = 16
 STEP_GROWTH = 16
 FETCH_MILLISECONDS = 200
-STOP_SECONDS = 1.0
 
 
 async def last_committed(settings: RelaySettings, shard: int) -> int | None:
@@ -34,7 +33,7 @@ async def last_committed(settings: RelaySettings, shard: int) -> int | None:
             await consumer.start()
             return await _search(consumer, TopicPartition(settings.position_topic, shard))
     finally:
-        await _stop(consumer)
+        await stopped(consumer)
 
 
 async def _search(consumer: AIOKafkaConsumer, partition: TopicPartition) -> int | None:
@@ -67,11 +66,3 @@ def _check_settled(consumer: AIOKafkaConsumer, partition: TopicPartition, stable
     high_water = consumer.highwater(partition)
     if high_water is not None and high_water > stable_end:
         raise BrokerFailed(f"{partition.topic}-{partition.partition} has an unsettled transaction")
-
-
-async def _stop(consumer: AIOKafkaConsumer) -> None:
-    try:
-        async with bounded(STOP_SECONDS):
-            await consumer.stop()
-    except BrokerFailed:
-        pass  # its connections close with the broker or with the process

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,7 +22,7 @@ from aiokafka.producer import sender
 from aiokafka.producer.message_accumulator import MessageAccumulator
 
 from services.relay import metrics
-from services.relay.broker import BrokerFailed, bounded, describe
+from services.relay.broker import BrokerFailed, bounded, describe, stopped
 from services.relay.records import Header, OutboxEvent, headers, partitions
 from services.relay.settings import RelaySettings
 from shared.waiting import ended
@@ -46,7 +46,7 @@ kafka_errors[InvalidRecordError.errno] = InvalidRecordError
 
 # What a broker answers because of the records themselves; it would answer it again tomorrow.
 REFUSALS = (*TOO_LARGE, CorruptRecordException, InvalidRecordError, InvalidTimestampError, PolicyViolationError)
-STOP_SECONDS = 1.0
+CANCEL_SECONDS = 0.25  # for its task that sends, to end
 # Between a take-over's tries to open the producer, while the broker settles the transaction of the one before.
 RETRY_BACKOFF_MILLISECONDS = 20
 # The same between two transactions. The client has no setting for it and waits 20 ms, which is most of what an event
@@ -194,13 +194,11 @@ class Publisher:
         if task is not None:
             for _ in range(2):  # the first one only makes it wait for its requests
                 task.cancel()
-                await asyncio.wait([task], timeout=STOP_SECONDS / 4)
+                await asyncio.wait([task], timeout=CANCEL_SECONDS)
         _give_up(self._producer._message_accumulator)  # noqa: SLF001 - stop() would wait for it
         if self._transactional:
             _look_at(self._producer._txn_manager.wait_for_transaction_end())  # noqa: SLF001 - fails where it was fenced
-        with suppress(BrokerFailed):
-            async with bounded(STOP_SECONDS):
-                await self._producer.stop()
+        await stopped(self._producer)
 
 
 @asynccontextmanager

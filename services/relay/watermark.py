@@ -14,7 +14,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
 from services.relay import history_store, metrics
 from services.relay.announcements import SOURCE, WATERMARK, OrderWatermark
-from services.relay.broker import Broker, BrokerFailed, bounded
+from services.relay.broker import Broker, BrokerFailed, bounded, stopped
 from services.relay.history_store import Reached
 from services.relay.patience import Patience
 from services.relay.records import Header, rfc3339
@@ -35,7 +35,6 @@ MOVES_AFTER_CHANGE = 2
 # While an old snapshot keeps dead entries in the index of what waits, a call walks over all of them: it may take a
 # twentieth of the time, not more.
 IDLE_RATIO = 19
-STOP_SECONDS = 1.0
 END_SECONDS = 1.0  # with what cancelling takes, a process is gone within 8 s even while the broker hangs
 
 
@@ -171,11 +170,7 @@ class Watermark:
 
     async def _close(self) -> None:
         clients, self._kafka = self._kafka, None
-        try:
-            async with bounded(STOP_SECONDS):
-                await asyncio.gather(*(client.stop() for client in clients or ()))
-        except BrokerFailed:
-            pass  # their connections close with the broker or with the process
+        await stopped(*clients or ())
 
     async def _give_up(self) -> None:
         await self._close()

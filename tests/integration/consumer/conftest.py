@@ -1,5 +1,6 @@
 """A relay with its outbox and topic, and a platform with a database of its own that consumes it."""
 
+import random
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from tests.integration.relay.conftest import migrated, world
 from tests.integration.relay.world import World
 
 __all__ = ["migrated", "world"]
+
+SEED = 20260105
 
 
 @pytest.fixture(scope="module")
@@ -31,3 +34,8 @@ async def consuming(
         platform(platform_database, world, relay_url, tmp_path, reaper) as there,
     ):
         yield there
+
+
+@pytest.fixture
+def source() -> random.Random:
+    return random.Random(SEED)

@@ -177,6 +177,13 @@ class Process:
             lines = (await response.text()).splitlines()
         return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith((f"{name} ", f"{name}{{")))
 
+    async def reached(self, metric: str, count: int) -> bool:
+        """Return whether a metric is at least `count` by now."""
+        try:
+            return await self.metric(metric) >= count
+        except aiohttp.ClientConnectionError:  # it doesn't listen yet
+            return False
+
 
 @dataclass
 class Platform:

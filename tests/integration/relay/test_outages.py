@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from services.relay import api
-from services.relay.broker import BrokerFailed
-from services.relay.publisher import STOP_SECONDS, Publisher
+from services.relay.broker import STOP_SECONDS, BrokerFailed
+from services.relay.publisher import Publisher
 from services.relay.relay import Relay
 from shared import postgres
 from shared.refusals import Unavailable
