@@ -58,7 +58,7 @@ async def stopped(*clients: Client) -> None:
 async def _stop(clients: Sequence[Client]) -> None:
     with suppress(BrokerFailed):
         async with bounded(STOP_SECONDS):
-            await asyncio.gather(*(client.stop() for client in clients))
+            await asyncio.gather(*(client.stop() for client in clients), return_exceptions=True)
 
 
 def describe(error: BaseException) -> str:
