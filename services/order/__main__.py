@@ -7,6 +7,7 @@ from pathlib import Path
 from services.order import store
 from services.order.admin.api import AdminApi
 from services.order.admin.audit_api import AuditApi
+from services.order.admission import Admission
 from services.order.api import OrderApi
 from services.order.audit.books import BookReader
 from services.order.audit.passes import Auditor
@@ -59,23 +60,24 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         )
         participants = await enter(Participants(settings.participant_urls, turns=turns))
         runner = await enter(Runner(process_id, pool, participants, transition_batcher))
+        admission = Admission(runner, settings.sagas_max)
         checkout = Checkout(
             pool,
             start_batcher,
             runner,
+            admission,
             deadline_seconds=settings.request_deadline_seconds,
-            sagas_max=settings.sagas_max,
         )
         ownership = Ownership(
             process_id,
             pool,
             runner,
+            admission,
             lease_pool=await enter(Pool(settings, "order lease", size=1)),
             lease_seconds=settings.lease_seconds,
             sweep_seconds=settings.sweep_interval_seconds,
-            sagas_max=settings.sagas_max,
         )
-        expiry = Expiry(pool, checkout, interval_seconds=settings.expiry_interval_seconds)
+        expiry = Expiry(pool, checkout, runner, admission, interval_seconds=settings.expiry_interval_seconds)
         pruner = Pruner(pool, prunings(key_hours=settings.idempotency_hours, saga_days=settings.retention_days))
 
         books = await enter(BookReader(settings.participant_urls))
@@ -95,7 +97,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             "order",
             "Orders: placed and paid now, or paid later, cancelled, expired.",
             settings,
-            OrderApi(pool, checkout, settings.client_timeout_seconds).routes(),
+            OrderApi(pool, checkout, admission, settings.client_timeout_seconds).routes(),
             {"database": database, "lease": ownership.check_lease},
             lambda: {"participants_reachable": participants.reachable()},
         )

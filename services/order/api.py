@@ -8,6 +8,7 @@ from aiohttp import web
 from pydantic import AfterValidator, Field
 
 from services.order import store
+from services.order.admission import Admission
 from services.order.answers import Answer, location
 from services.order.checkout import Checkout, Pending
 from services.order.domain import (
@@ -130,9 +131,10 @@ class OrdersQuery(Page):
 class OrderApi:
     """The handlers and what they need."""
 
-    def __init__(self, pool: Pool, checkout: Checkout, client_timeout_seconds: float) -> None:
+    def __init__(self, pool: Pool, checkout: Checkout, admission: Admission, client_timeout_seconds: float) -> None:
         self._pool = pool
         self._checkout = checkout
+        self._admission = admission
         self._timeout = client_timeout_seconds
 
     def routes(self) -> list[Route]:
@@ -152,7 +154,7 @@ class OrderApi:
                 started,
                 (*placing, *keys),
                 NewOrder,
-                make_sure_of_room=self._checkout.make_sure_of_room,
+                make_sure_of_room=self._admission.make_sure_of_room,
                 **keyed,
             ),
             Route("GET", "/v1/orders", self.list, "List orders, newest first", {200: Orders}, query=OrdersQuery),
@@ -173,7 +175,7 @@ class OrderApi:
 
     async def place(self, request: web.Request) -> web.Response:
         """POST /v1/orders."""
-        self._checkout.make_sure_of_room()  # the server has not asked it of a request that comes in pieces
+        self._admission.make_sure_of_room()  # the server has not asked it of a request that comes in pieces
         key = parse_key(request)
         new = await read_body(request, NewOrder, timeout_seconds=self._timeout)
         claim = KeyClaim(new.user_id, "place", key, fingerprint(new.model_dump())) if key else None

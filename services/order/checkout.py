@@ -7,9 +7,9 @@ from contextlib import suppress
 
 import asyncpg
 import structlog
-from prometheus_client import Counter
 
 from services.order import store
+from services.order.admission import Admission
 from services.order.answers import Answer
 from services.order.domain import Order, OrderId, SagaId
 from services.order.keys import read_answer
@@ -28,10 +28,6 @@ log = structlog.get_logger()
 # twice the one before, up to the longest: where many wait for long, their looks would fill the pool.
 LOOK_INTERVAL_SECONDS = 0.1
 LOOK_INTERVAL_MAX_SECONDS = 1.0
-# Orders are turned away while payments and cancellations of those that there are still get as much room again: what was
-# begun is worth more than what would be.
-ROOM_TO_GO_ON = 2
-TURNED_AWAY = Counter("orders_turned_away_total", "Orders that were refused because this process had too many sagas")
 
 
 @value(frozen=True, slots=True)
@@ -45,27 +41,19 @@ class Checkout:
     """Operations on orders, for the API and the scheduler."""
 
     def __init__(
-        self, pool: Pool, starts: Batcher[Start, Started], runner: Runner, *, deadline_seconds: float, sagas_max: int
+        self,
+        pool: Pool,
+        starts: Batcher[Start, Started],
+        runner: Runner,
+        admission: Admission,
+        *,
+        deadline_seconds: float,
     ) -> None:
         self._pool = pool
         self._starts = starts
         self._runner = runner
+        self._admission = admission
         self._deadline_seconds = deadline_seconds
-        self._sagas_max = sagas_max
-
-    @property
-    def room(self) -> int:
-        """Return how many further sagas this process has room for; payments and cancellations may go beyond it."""
-        return max(0, self._sagas_max - self._runner.count)
-
-    def make_sure_of_room(self, on_the_way: int = 0) -> None:
-        """Raise Unavailable when no further order can be placed: to be asked before any work is done for one.
-
-        `on_the_way`: how many others will be, of which nothing is known here yet.
-        """
-        if self.room <= on_the_way:
-            TURNED_AWAY.inc()
-            raise Unavailable("Too many orders are being worked on.")
 
     async def place(
         self,
@@ -77,9 +65,10 @@ class Checkout:
         key: KeyClaim | None,
     ) -> Answer | Pending:
         """Place an order. `lines` are product ids and quantities. Raises Unavailable when there is no room for it."""
-        self.make_sure_of_room()
-        order = new_order(user_id, lines, coupon_id, pay_now=pay_now)
         kind = Kind.PLACE_NOW if pay_now else Kind.PLACE_LATER
+        self._admission.make_sure_of_room()
+        self._admission.make_sure_it_gets_on(kind, coupon=coupon_id is not None)
+        order = new_order(user_id, lines, coupon_id, pay_now=pay_now)
         return await self._carry_out(Start(kind, order.order_id, order, key, traceparent=_traceparent()))
 
     async def pay(self, order_id: OrderId, key: KeyClaim | None) -> Answer | Pending:
@@ -90,8 +79,8 @@ class Checkout:
         """Cancel an order, with a refund if it was paid."""
         return await self._carry_out(Start(Kind.CLOSE, order_id, key=key, traceparent=_traceparent()))
 
-    async def expire(self, orders: Sequence[OrderId]) -> int:
-        """Begin to close orders that are past their time; return how many were begun.
+    async def expire(self, orders: Sequence[OrderId]) -> list[SagaId]:
+        """Begin to close orders that are past their time; return the sagas that were begun.
 
         An order that was paid, cancelled or taken by another replica meanwhile is passed over.
         """
@@ -100,12 +89,11 @@ class Checkout:
         failures = [r for r in results if isinstance(r, BaseException) and not isinstance(r, Refusal)]
         if failures:
             log.warning("expiry incomplete", failed=len(failures), error=str(failures[0]))
-        return sum(isinstance(result, Begun) for result in results)
+        return [result.saga.saga_id for result in results if isinstance(result, Begun)]
 
     async def _carry_out(self, start: Start) -> Answer | Pending:
         deadline = time.monotonic() + self._deadline_seconds
-        if self._runner.count >= self._sagas_max * ROOM_TO_GO_ON:
-            raise Unavailable("Too many orders are being worked on.")
+        self._admission.make_sure_it_goes_on()
         started = await self._begin(start)
         if isinstance(started, Answer):
             return started

@@ -6,7 +6,10 @@ import structlog
 from prometheus_client import Counter
 
 from services.order import store
+from services.order.admission import Admission
 from services.order.checkout import Checkout
+from services.order.domain import SagaId
+from services.order.runner import Runner
 from shared.postgres import Pool
 from shared.refusals import Unavailable
 
@@ -19,10 +22,15 @@ BATCH_MAX = 200  # orders looked for at a time: a backlog is worked off batch by
 class Expiry:
     """Looks for orders that are due, over and over."""
 
-    def __init__(self, pool: Pool, checkout: Checkout, *, interval_seconds: float) -> None:
+    def __init__(
+        self, pool: Pool, checkout: Checkout, runner: Runner, admission: Admission, *, interval_seconds: float
+    ) -> None:
         self._pool = pool
         self._checkout = checkout
+        self._runner = runner
+        self._admission = admission
         self._interval_seconds = interval_seconds
+        self._under_way: set[SagaId] = set()
 
     async def run(self) -> None:
         """Expire, for ever."""
@@ -34,11 +42,17 @@ class Expiry:
             await asyncio.sleep(self._interval_seconds)
 
     async def _expire(self) -> None:
-        # No more than there is room for: after an outage, or while a participant is away, all that is due would be.
-        while (limit := min(BATCH_MAX, self._checkout.room)) > 0:
+        while (limit := self._room()) > 0:
             async with self._pool.connection() as db:
                 due = await store.list_expired(db, limit)
             begun = await self._checkout.expire(due)
-            EXPIRED.inc(begun)
-            if len(due) < limit or begun == 0:
+            EXPIRED.inc(len(begun))
+            self._under_way.update(begun)
+            if len(due) < limit or not begun:
                 return
+            await self._runner.drain(self._interval_seconds, begun)
+
+    def _room(self) -> int:
+        """Return how many may be begun: after an outage, or while a participant is away, not all that is due."""
+        self._under_way = {saga_id for saga_id in self._under_way if self._runner.has(saga_id)}
+        return min(BATCH_MAX, self._admission.room, self._admission.expiring_max - len(self._under_way))

@@ -11,6 +11,7 @@ import structlog
 from prometheus_client import Counter, Gauge
 
 from services.order import store
+from services.order.admission import Admission
 from services.order.runner import Runner
 from services.order.saga import VERSIONS_KNOWN
 from shared.postgres import Pool
@@ -37,19 +38,19 @@ class Ownership:
         process_id: UUID,
         pool: Pool,
         runner: Runner,
+        admission: Admission,
         *,
         lease_pool: Pool,
         lease_seconds: float,
         sweep_seconds: float,
-        sagas_max: int,
     ) -> None:
         self._process_id = process_id
         self._pool = pool
         self._lease_pool = lease_pool
         self._runner = runner
+        self._admission = admission
         self._lease_seconds = lease_seconds
         self._sweep_seconds = sweep_seconds
-        self._sagas_max = sagas_max
         self._renewed_at = float("-inf")
 
     async def renew(self) -> None:
@@ -91,9 +92,9 @@ class Ownership:
             log.warning("lease not given up; it will run out", error=str(error))
 
     async def _sweep_once(self) -> None:
-        room = self._sagas_max - self._runner.count
+        limit = min(TAKE_OVER_MAX, self._admission.room)
         async with self._pool.connection() as db:
-            taken = await store.take_over(db, self._process_id, VERSIONS_KNOWN, max(0, min(TAKE_OVER_MAX, room)))
+            taken = await store.take_over(db, self._process_id, VERSIONS_KNOWN, limit)
             own = await store.list_own(db, self._process_id, VERSIONS_KNOWN)
             STUCK.set(await store.count_stuck(db))
             unknown = await store.count_unknown_versions(db, VERSIONS_KNOWN)

@@ -7,7 +7,7 @@ another process at any moment; then its next commit finds nothing, and it reads 
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import cache, partial
 from uuid import UUID
 
@@ -19,7 +19,7 @@ from services.order.answers import Answer
 from services.order.domain import OrderStatus, SagaId
 from services.order.journal import Journal
 from services.order.participants import Participants
-from services.order.saga import Command, Kind, Saga, Send, Status, Transition, committed, learn, next_move
+from services.order.saga import Command, Kind, Participant, Saga, Send, Status, Transition, committed, learn, next_move
 from services.order.transitions import Change, Changed
 from shared import trace
 from shared.batcher import Batcher
@@ -38,6 +38,7 @@ TRIES_BEFORE_STUCK = 12  # about half a minute of undos that don't succeed, long
 SAGAS = Counter("sagas_ended_total", "Sagas by how they ended", ["kind", "end"])
 SAGA_SECONDS = Histogram("saga_seconds", "Time from a saga's start in this process to its end", ["kind"])
 RUNNING = Gauge("sagas_running", "Sagas that this process is running")
+HELD_UP = Gauge("sagas_held_up", "Sagas that wait for a participant that does not answer", ["participant"])
 LOST = Counter("saga_transitions_lost_total", "Transitions that lost their guard to somebody else")
 
 
@@ -60,8 +61,11 @@ class Runner:
         self._sleep = sleep
         self._tasks: dict[SagaId, asyncio.Task[Answer | None]] = {}
         self._claimed: set[SagaId] = set()
+        self._asked: dict[SagaId, Sequence[Command]] = {}  # what each was last waiting for
         self._hurry: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         RUNNING.set_function(lambda: len(self._tasks))
+        for participant in Participant:
+            HELD_UP.labels(participant.value).set_function(partial(self.held_up, participant))
 
     async def __aenter__(self) -> "Runner":
         return self
@@ -76,6 +80,12 @@ class Runner:
     def count(self) -> int:
         """Return how many sagas are running here, or about to be started."""
         return len(self._tasks) + len(self._claimed)
+
+    def held_up(self, participant: Participant) -> int:
+        """Return how many sagas here wait for a participant that does not answer; none while it does."""
+        if not self._participants.silent(participant):
+            return 0
+        return sum(any(command.participant is participant for command in asked) for asked in self._asked.values())
 
     def claim(self, saga_id: SagaId) -> None:
         """Announce a saga that is about to be started here, so that no sweep takes it for one without a runner."""
@@ -137,10 +147,11 @@ class Runner:
         """Say whether waiting is over."""
         return self._hurry.done()
 
-    async def drain(self, seconds: float) -> None:
-        """Give the running sagas some time to end by themselves."""
-        if self._tasks:
-            await asyncio.wait(set(self._tasks.values()), timeout=seconds)
+    async def drain(self, seconds: float, saga_ids: Iterable[SagaId] | None = None) -> None:
+        """Give the running sagas, or some of them, some time to end by themselves."""
+        chosen = self._tasks if saga_ids is None else self._tasks.keys() & set(saga_ids)
+        if chosen:
+            await asyncio.wait([self._tasks[saga_id] for saga_id in chosen], timeout=seconds)
 
     async def _run_guarded(self, saga: Saga) -> Answer | None:
         trace.subject.set({"order_id": saga.order.order_id, "saga_id": saga.saga_id})
@@ -162,6 +173,7 @@ class Runner:
             return None
         finally:
             self._tasks.pop(saga.saga_id, None)
+            self._asked.pop(saga.saga_id, None)
 
     async def _run(self, saga: Saga) -> Answer | None:
         journal = Journal()
@@ -198,6 +210,7 @@ class Runner:
         self, saga: Saga, commands: Sequence[Command], journal: Journal
     ) -> tuple[list[tuple[Command, Outcome]], list[Command]]:
         """Send commands at once; return those with a known outcome, and those without."""
+        self._asked[saga.saga_id] = commands
         for command in commands:
             journal.asked(command)
         sent = [self._participants.send(command) for command in commands]

@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 from uuid import UUID
 
 from services.order.__main__ import COMMIT_BATCH_MAX, DRAIN_SECONDS
+from services.order.admission import Admission
 from services.order.checkout import Checkout
 from services.order.expiry import Expiry
 from services.order.operations import Start, Started
@@ -89,17 +90,18 @@ class OrderReplica:
         parts = (start_batcher, transition_batcher, participants, runner)
         for part in parts:
             await part.__aenter__()
-        checkout = Checkout(pool, start_batcher, runner, deadline_seconds=REQUEST_DEADLINE_SECONDS, sagas_max=SAGAS_MAX)
+        admission = Admission(runner, SAGAS_MAX)
+        checkout = Checkout(pool, start_batcher, runner, admission, deadline_seconds=REQUEST_DEADLINE_SECONDS)
         ownership = Ownership(
             process_id,
             pool,
             runner,
+            admission,
             lease_pool=pool,
             lease_seconds=LEASE_SECONDS,
             sweep_seconds=SWEEP_SECONDS,
-            sagas_max=SAGAS_MAX,
         )
-        expiry = Expiry(pool, checkout, interval_seconds=EXPIRY_INTERVAL_SECONDS)
+        expiry = Expiry(pool, checkout, runner, admission, interval_seconds=EXPIRY_INTERVAL_SECONDS)
         await ownership.renew()
         self.checkout = checkout
         lease = self._world.loop.start(self.actor, ownership.keep_lease())

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 from services.order import store
+from services.order.admission import Admission
 from services.order.checkout import Checkout
 from services.order.operations import Start, Started
 from services.order.ownership import Ownership
@@ -58,15 +59,16 @@ class OrderProcess:
             self._transitions,
             sleep=lambda seconds: asyncio.sleep(seconds * BACKOFF_FACTOR),
         )
-        self.checkout = Checkout(pool, self._starts, self.runner, deadline_seconds=30, sagas_max=SAGAS_MAX)
+        admission = Admission(self.runner, SAGAS_MAX)
+        self.checkout = Checkout(pool, self._starts, self.runner, admission, deadline_seconds=30)
         self.ownership = Ownership(
             self.process_id,
             pool,
             self.runner,
+            admission,
             lease_pool=pool,
             lease_seconds=LEASE_SECONDS,
             sweep_seconds=LEASE_LEFT_SECONDS,
-            sagas_max=SAGAS_MAX,
         )
 
     async def start(self) -> "OrderProcess":

@@ -56,7 +56,7 @@ async def test_a_payment_under_way_wins_and_if_it_is_refused_the_order_expires(w
         payment = asyncio.create_task(replica.checkout.pay(order_id, None))
         await paying.wait()
         await world.db.execute(DUE, [order_id])
-        assert await other.checkout.expire([order_id]) == 0
+        assert await other.checkout.expire([order_id]) == []
         assert await world.status(order_id) == "PAYING"
         go_on.set()
         assert problem_of(await payment) == "insufficient-balance"

@@ -11,6 +11,7 @@ from uuid import UUID
 import asyncpg
 import orjson
 
+from services.order.admission import Admission
 from services.order.answers import Answer
 from services.order.checkout import Checkout, Pending
 from services.order.domain import OrderId
@@ -44,6 +45,7 @@ class Replica:
     starts: Starts
     transitions: Transitions
     runner: Runner
+    admission: Admission
     checkout: Checkout
     ownership: Ownership
     expiry: Expiry
@@ -148,18 +150,19 @@ class World:
             participants = await enter(WatchedParticipants({**self.urls, **(urls or {})}, moments))
             runner = await enter(Runner(process_id, pool, participants, change, sleep=_hardly_sleep))
             deadline = chosen.request_deadline_seconds
-            checkout = Checkout(pool, start, runner, deadline_seconds=deadline, sagas_max=chosen.sagas_max)
+            admission = Admission(runner, chosen.sagas_max)
+            checkout = Checkout(pool, start, runner, admission, deadline_seconds=deadline)
             ownership = Ownership(
                 process_id,
                 pool,
                 runner,
+                admission,
                 lease_pool=await enter(Pool(chosen, "replica lease", size=1)),
                 lease_seconds=chosen.lease_seconds,
                 sweep_seconds=chosen.sweep_interval_seconds,
-                sagas_max=chosen.sagas_max,
             )
-            expiry = Expiry(pool, checkout, interval_seconds=chosen.expiry_interval_seconds)
-            yield Replica(process_id, pool, starts, transitions, runner, checkout, ownership, expiry)
+            expiry = Expiry(pool, checkout, runner, admission, interval_seconds=chosen.expiry_interval_seconds)
+            yield Replica(process_id, pool, starts, transitions, runner, admission, checkout, ownership, expiry)
 
 
 async def _hardly_sleep(_seconds: float) -> None:
