@@ -119,6 +119,7 @@ class _Client:
         self._failures = CALL_FAILURES.labels(participant.value)
         self.reachable = True
         self._answered = True
+        self._clock = asyncio.get_running_loop().time  # metrics may ask from elsewhere
         self._called_at = inf  # when the call under way began
         self.batcher: Batcher[_Sent, Outcome] = Batcher(
             participant.value, self._call_all, batch_max=COMMANDS_MAX, queue_max=QUEUE_MAX, turns=turns
@@ -126,7 +127,7 @@ class _Client:
 
     @property
     def silent(self) -> bool:
-        return not self._answered or asyncio.get_running_loop().time() - self._called_at > SILENT_SECONDS
+        return not self._answered or self._clock() - self._called_at > SILENT_SECONDS
 
     async def __aenter__(self) -> "_Client":
         await self._channel.__aenter__()
@@ -159,7 +160,7 @@ class _Client:
         body = orjson.dumps({"commands": [command.wire() for command, _ in sent]})
         # A batch serves many requests; the first one's trace stands for it, every command names its own subject.
         mark = sent[0][1] or trace.take_over({})
-        self._called_at = asyncio.get_running_loop().time()
+        self._called_at = self._clock()
         try:
             with self._seconds.time():
                 status, raw = await self._channel.post(body, mark.headers())
