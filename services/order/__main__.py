@@ -60,7 +60,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         )
         participants = await enter(Participants(settings.participant_urls, turns=turns))
         runner = await enter(Runner(process_id, pool, participants, transition_batcher))
-        admission = Admission(runner, settings.sagas_max)
+        admission = Admission(runner.running, settings.sagas_max)
         checkout = Checkout(
             pool,
             start_batcher,
@@ -77,7 +77,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             lease_seconds=settings.lease_seconds,
             sweep_seconds=settings.sweep_interval_seconds,
         )
-        expiry = Expiry(pool, checkout, runner, admission, interval_seconds=settings.expiry_interval_seconds)
+        expiry = Expiry(pool, checkout, runner.running, admission, interval_seconds=settings.expiry_interval_seconds)
         pruner = Pruner(pool, prunings(key_hours=settings.idempotency_hours, saga_days=settings.retention_days))
 
         books = await enter(BookReader(settings.participant_urls))
@@ -91,7 +91,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         async def hurry() -> None:
             await stop.wait()
             await asyncio.sleep(HURRY_AFTER_SECONDS)
-            runner.hurry()
+            runner.running.hurry()
 
         server = HttpServer(
             "order",
@@ -113,7 +113,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
                 background("pruner", pruner.run),
             ):
                 await asyncio.gather(server.run(stop), _run_admin(settings, pool, participants, stop))
-            await runner.drain(DRAIN_SECONDS)
+            await runner.running.drain(DRAIN_SECONDS)
         await ownership.give_up()
 
 

@@ -12,7 +12,7 @@ from services.order import store
 from services.order.admission import Admission
 from services.order.answers import Answer
 from services.order.domain import Order, OrderId, SagaId
-from services.order.keys import read_answer
+from services.order.keys import is_known, read_answer
 from services.order.operations import Attached, Begun, KeyClaim, Start, Started, new_order
 from services.order.runner import Runner, ended_answer
 from services.order.saga import Kind
@@ -52,6 +52,7 @@ class Checkout:
         self._pool = pool
         self._starts = starts
         self._runner = runner
+        self._running = runner.running
         self._admission = admission
         self._deadline_seconds = deadline_seconds
 
@@ -65,10 +66,11 @@ class Checkout:
         key: KeyClaim | None,
     ) -> Answer | Pending:
         """Place an order. `lines` are product ids and quantities. Raises Unavailable when there is no room for it."""
-        kind = Kind.PLACE_NOW if pay_now else Kind.PLACE_LATER
         self._admission.make_sure_of_room()
-        self._admission.make_sure_it_gets_on(kind, coupon=coupon_id is not None)
+        if coupon_id is not None and not (self._admission.coupons_fit or await self._is_repeated(key)):
+            self._admission.make_sure_that_coupons_fit()
         order = new_order(user_id, lines, coupon_id, pay_now=pay_now)
+        kind = Kind.PLACE_NOW if pay_now else Kind.PLACE_LATER
         return await self._carry_out(Start(kind, order.order_id, order, key, traceparent=_traceparent()))
 
     async def pay(self, order_id: OrderId, key: KeyClaim | None) -> Answer | Pending:
@@ -89,7 +91,14 @@ class Checkout:
         failures = [r for r in results if isinstance(r, BaseException) and not isinstance(r, Refusal)]
         if failures:
             log.warning("expiry incomplete", failed=len(failures), error=str(failures[0]))
-        return [result.saga.saga_id for result in results if isinstance(result, Begun)]
+        return [start.saga_id for start, result in zip(starts, results, strict=True) if _begun(start, result)]
+
+    async def _is_repeated(self, key: KeyClaim | None) -> bool:
+        """Say whether there was a request with this key before, so that this one takes no room of its own."""
+        if key is None:
+            return False
+        async with self._pool.connection() as db:
+            return await is_known(db, key)
 
     async def _carry_out(self, start: Start) -> Answer | Pending:
         deadline = time.monotonic() + self._deadline_seconds
@@ -101,21 +110,21 @@ class Checkout:
             saga_id, order = started.saga.saga_id, started.saga.order
         else:
             saga_id, order = started.saga_id, started.order
-        answer = await self._runner.wait(saga_id, deadline - time.monotonic())
+        answer = await self._running.wait(saga_id, deadline - time.monotonic())
         if answer is None:
             answer = await self._look_for_end(saga_id, start.key, deadline)
         return answer or Pending(order)
 
     async def _begin(self, start: Start) -> Started:
         """Commit the start and begin to run its saga. Raises the Refusal of a key that is in use."""
-        self._runner.claim(start.saga_id)
+        self._running.claim(start.saga_id, coupon=start.order is not None and start.order.coupon_id is not None)
         try:
             started = await self._submit(start)
             if isinstance(started, Begun):
                 self._runner.run(started.saga)
         finally:
-            self._runner.unclaim(start.saga_id)
-        if isinstance(started, Attached) and started.saga_id == start.saga_id:
+            self._running.unclaim(start.saga_id)
+        if isinstance(started, Attached) and _begun(start, started):
             with suppress(Unavailable):  # then the sweep finds it; what has started is not answered 503
                 await self._runner.resume(start.saga_id)
         return started
@@ -136,7 +145,7 @@ class Checkout:
         behind the first if that is still being committed, and then either takes its place or breaks on it.
         """
         deadline = time.monotonic() + self._deadline_seconds
-        while time.monotonic() < deadline and not self._runner.hurrying:
+        while time.monotonic() < deadline and not self._running.hurrying:
             try:
                 if (found := await self._find(start)) is not None:
                     return found
@@ -168,10 +177,15 @@ class Checkout:
             except Unavailable:
                 return None
             left = deadline - time.monotonic()
-            if left <= 0 or self._runner.hurrying:
+            if left <= 0 or self._running.hurrying:
                 return None
             await asyncio.sleep(min(pause, left))
             pause = min(pause * 2, LOOK_INTERVAL_MAX_SECONDS)
+
+
+def _begun(start: Start, result: object) -> bool:
+    """Say whether this very start has begun, be it that this was found out later."""
+    return isinstance(result, Begun) or (isinstance(result, Attached) and result.saga_id == start.saga_id)
 
 
 def _traceparent() -> str | None:

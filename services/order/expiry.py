@@ -9,50 +9,55 @@ from services.order import store
 from services.order.admission import Admission
 from services.order.checkout import Checkout
 from services.order.domain import SagaId
-from services.order.runner import Runner
+from services.order.running import Running
 from shared.postgres import Pool
 from shared.refusals import Unavailable
 
 log = structlog.get_logger()
 
 EXPIRED = Counter("orders_expired_total", "Orders that this process began to expire")
-BATCH_MAX = 200  # orders looked for at a time: a backlog is worked off batch by batch, without a pause between
 
 
 class Expiry:
-    """Looks for orders that are due, over and over."""
+    """Looks for orders that are due, over and over: for those with a coupon and for those without one, each by itself,
+    so that the ones don't wait for coupons that are away."""
 
     def __init__(
-        self, pool: Pool, checkout: Checkout, runner: Runner, admission: Admission, *, interval_seconds: float
+        self, pool: Pool, checkout: Checkout, running: Running, admission: Admission, *, interval_seconds: float
     ) -> None:
         self._pool = pool
         self._checkout = checkout
-        self._runner = runner
+        self._running = running
         self._admission = admission
         self._interval_seconds = interval_seconds
-        self._under_way: set[SagaId] = set()
+        self._under_way: dict[bool, set[SagaId]] = {False: set(), True: set()}
 
     async def run(self) -> None:
         """Expire, for ever."""
+        await asyncio.gather(self._run(coupon=False), self._run(coupon=True))
+
+    async def _run(self, *, coupon: bool) -> None:
         while True:
             try:
-                await self._expire()
+                await self._expire(coupon=coupon)
             except Unavailable as error:
                 log.warning("expiry failed", error=str(error))
             await asyncio.sleep(self._interval_seconds)
 
-    async def _expire(self) -> None:
-        while (limit := self._room()) > 0:
+    async def _expire(self, *, coupon: bool) -> None:
+        while (limit := self._room(coupon=coupon)) > 0:
             async with self._pool.connection() as db:
-                due = await store.list_expired(db, limit)
+                due = await store.list_expired(db, limit, coupon=coupon)
             begun = await self._checkout.expire(due)
             EXPIRED.inc(len(begun))
-            self._under_way.update(begun)
+            self._under_way[coupon].update(begun)
             if len(due) < limit or not begun:
                 return
-            await self._runner.drain(self._interval_seconds, begun)
+            # Half of them: less often would leave the room empty, more often would ask for a few at a time.
+            await self._running.until_ended(begun, (len(begun) + 1) // 2, self._interval_seconds)
 
-    def _room(self) -> int:
+    def _room(self, *, coupon: bool) -> int:
         """Return how many may be begun: after an outage, or while a participant is away, not all that is due."""
-        self._under_way = {saga_id for saga_id in self._under_way if self._runner.has(saga_id)}
-        return min(BATCH_MAX, self._admission.room, self._admission.expiring_max - len(self._under_way))
+        under_way = {saga_id for saga_id in self._under_way[coupon] if self._running.has(saga_id)}
+        self._under_way[coupon] = under_way
+        return min(self._admission.room, self._admission.expiring_max // 2 - len(under_way))

@@ -73,6 +73,11 @@ async def read_answer(db: Connection, claim: KeyClaim) -> Answer | None:
     return found if isinstance(found, Answer) else None
 
 
+async def is_known(db: Connection, claim: KeyClaim) -> bool:
+    """Say whether a key was claimed before, by this request or by another."""
+    return bool(await _read_keys(db, [claim.place]))
+
+
 async def _read_keys(db: Connection, places: Sequence[KeyPlace]) -> dict[KeyPlace, Row]:
     rows = await db.fetch(store.SQL["read_keys"], *map(list, zip(*places, strict=True)))
     return {(row["user_id"], row["operation"], row["key"]): row for row in rows}

@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
-from math import inf
 from typing import Any, Protocol
 
 import aiohttp
@@ -21,7 +20,6 @@ from shared.turns import Turns
 
 log = structlog.get_logger()
 
-SILENT_SECONDS = 1.0  # a call that takes longer is one that may not be answered; the usual one takes some 10 ms
 CALL_TIMEOUT_SECONDS = 5.0  # past it the outcome counts as unknown, and the commands are repeated
 QUEUE_MAX = 8192  # above the number of sagas that may run at once, three undos each
 CALL_SECONDS = Histogram("participant_call_seconds", "Time of a call with a batch of commands", ["participant"])
@@ -99,10 +97,6 @@ class Participants:
             refused.set_exception(full)
             return refused
 
-    def silent(self, participant: Participant) -> bool:
-        """Say whether a participant does not answer: the last call brought nothing, or the one under way takes long."""
-        return self._clients[participant].silent
-
     def reachable(self) -> dict[str, bool]:
         """Say for each participant whether the last call got through."""
         return {participant.value: client.reachable for participant, client in self._clients.items()}
@@ -118,16 +112,9 @@ class _Client:
         self._seconds = CALL_SECONDS.labels(participant.value)
         self._failures = CALL_FAILURES.labels(participant.value)
         self.reachable = True
-        self._answered = True
-        self._clock = asyncio.get_running_loop().time  # metrics may ask from elsewhere
-        self._called_at = inf  # when the call under way began
         self.batcher: Batcher[_Sent, Outcome] = Batcher(
             participant.value, self._call_all, batch_max=COMMANDS_MAX, queue_max=QUEUE_MAX, turns=turns
         )
-
-    @property
-    def silent(self) -> bool:
-        return not self._answered or self._clock() - self._called_at > SILENT_SECONDS
 
     async def __aenter__(self) -> "_Client":
         await self._channel.__aenter__()
@@ -160,25 +147,19 @@ class _Client:
         body = orjson.dumps({"commands": [command.wire() for command, _ in sent]})
         # A batch serves many requests; the first one's trace stands for it, every command names its own subject.
         mark = sent[0][1] or trace.take_over({})
-        self._called_at = self._clock()
         try:
             with self._seconds.time():
                 status, raw = await self._channel.post(body, mark.headers())
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
-            self.reachable = self._answered = False
+            self.reachable = False
             self._failures.inc()
             raise Unavailable(f"The {self._participant} service did not answer: {type(error).__name__}") from error
-        finally:
-            self._called_at = inf
         self.reachable = status < 500
-        self._answered = False
         if status != 200:
             self._failures.inc()
             failure = _Rejected if 400 <= status < 500 else Unavailable
             raise failure(f"The {self._participant} service answered {status}.")
-        outcomes = _outcomes(raw, len(sent))
-        self._answered = any(isinstance(outcome, Outcome) for outcome in outcomes)
-        return outcomes
+        return _outcomes(raw, len(sent))
 
 
 class _Rejected(Unavailable):

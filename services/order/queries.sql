@@ -214,7 +214,7 @@ WHERE status IN ('RUNNING', 'COMPENSATING') AND NOT version = ANY ($1::integer[]
 
 -- name: list_expired
 SELECT order_id FROM orders.orders
-WHERE status = 'PENDING_PAYMENT' AND closing IS NULL AND expires_at <= now()
+WHERE status = 'PENDING_PAYMENT' AND closing IS NULL AND expires_at <= now() AND (coupon_id IS NOT NULL) = $2
 ORDER BY expires_at LIMIT $1;
 
 -- Retention ----------------------------------------------------------------------------------------------------

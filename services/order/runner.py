@@ -7,19 +7,20 @@ another process at any moment; then its next commit finds nothing, and it reads 
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from functools import cache, partial
+from collections.abc import Awaitable, Callable, Sequence
+from functools import cache
 from uuid import UUID
 
 import structlog
-from prometheus_client import Counter, Gauge, Histogram
+from prometheus_client import Counter, Histogram
 
 from services.order import answers, store
 from services.order.answers import Answer
 from services.order.domain import OrderStatus, SagaId
 from services.order.journal import Journal
 from services.order.participants import Participants
-from services.order.saga import Command, Kind, Participant, Saga, Send, Status, Transition, committed, learn, next_move
+from services.order.running import Running
+from services.order.saga import Command, Kind, Saga, Send, Status, Transition, committed, learn, next_move
 from services.order.transitions import Change, Changed
 from shared import trace
 from shared.batcher import Batcher
@@ -37,13 +38,11 @@ TRIES_BEFORE_REREAD = 3
 TRIES_BEFORE_STUCK = 12  # about half a minute of undos that don't succeed, longer where each call hangs
 SAGAS = Counter("sagas_ended_total", "Sagas by how they ended", ["kind", "end"])
 SAGA_SECONDS = Histogram("saga_seconds", "Time from a saga's start in this process to its end", ["kind"])
-RUNNING = Gauge("sagas_running", "Sagas that this process is running")
-HELD_UP = Gauge("sagas_held_up", "Sagas that wait for a participant that does not answer", ["participant"])
 LOST = Counter("saga_transitions_lost_total", "Transitions that lost their guard to somebody else")
 
 
 class Runner:
-    """The sagas that this process runs, each in a task of its own."""
+    """Runs the sagas of this process; `running` says which they are."""
 
     def __init__(
         self,
@@ -59,99 +58,29 @@ class Runner:
         self._participants = participants
         self._transitions = transitions
         self._sleep = sleep
-        self._tasks: dict[SagaId, asyncio.Task[Answer | None]] = {}
-        self._claimed: set[SagaId] = set()
-        self._asked: dict[SagaId, Sequence[Command]] = {}  # what each was last waiting for
-        self._hurry: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        RUNNING.set_function(lambda: len(self._tasks))
-        for participant in Participant:
-            HELD_UP.labels(participant.value).set_function(partial(self.held_up, participant))
+        self.running = Running()
 
     async def __aenter__(self) -> "Runner":
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """Stop running. A saga that is cut off here is taken up again by whoever comes next."""
-        for task in self._tasks.values():
-            task.cancel()
-        await asyncio.gather(*self._tasks.values(), return_exceptions=True)
-
-    @property
-    def count(self) -> int:
-        """Return how many sagas are running here, or about to be started."""
-        return len(self._tasks) + len(self._claimed)
-
-    def held_up(self, participant: Participant) -> int:
-        """Return how many sagas here wait for a participant that does not answer; none while it does."""
-        if not self._participants.silent(participant):
-            return 0
-        return sum(any(command.participant is participant for command in asked) for asked in self._asked.values())
-
-    def claim(self, saga_id: SagaId) -> None:
-        """Announce a saga that is about to be started here, so that no sweep takes it for one without a runner."""
-        self._claimed.add(saga_id)
-
-    def unclaim(self, saga_id: SagaId) -> None:
-        """Withdraw the announcement."""
-        self._claimed.discard(saga_id)
-
-    def has(self, saga_id: SagaId) -> bool:
-        """Say whether a saga is running, or about to run, here."""
-        return saga_id in self._tasks or saga_id in self._claimed
+        await self.running.cut_off()
 
     def run(self, saga: Saga) -> None:
         """Begin to run a saga that this process owns."""
-        task = asyncio.create_task(self._run_guarded(saga), name=f"saga {saga.saga_id}")
-        self._tasks[saga.saga_id] = task
-        self._claimed.discard(saga.saga_id)
+        self.running.begin(saga, self._run_guarded(saga))
 
     async def resume(self, saga_id: SagaId) -> None:
         """Take up a saga of this process that has no runner."""
-        if self.has(saga_id):
+        if self.running.has(saga_id):
             return
-        self.claim(saga_id)
+        self.running.claim(saga_id)
         try:
             found = await self._read(saga_id)
             if found is not None and found[1] == self._process_id and found[0].status.live:
                 self.run(found[0])
         finally:
-            self.unclaim(saga_id)
-
-    async def wait(self, saga_id: SagaId, seconds: float) -> Answer | None:
-        """Wait for the answer of a saga that runs here; None if it takes longer or goes on elsewhere."""
-        task = self._tasks.get(saga_id)
-        if task is None:
-            return None
-        # By hand: asyncio.wait costs four times as much, and every request waits here.
-        loop = asyncio.get_running_loop()
-        waiter: asyncio.Future[None] = loop.create_future()
-        wake = partial(_wake, waiter)
-        timer = loop.call_later(seconds, wake)
-        task.add_done_callback(wake)
-        self._hurry.add_done_callback(wake)
-        try:
-            await waiter
-        finally:
-            timer.cancel()
-            task.remove_done_callback(wake)
-            self._hurry.remove_done_callback(wake)
-        return task.result() if task.done() and not task.cancelled() else None
-
-    def hurry(self) -> None:
-        """Let nobody wait any longer: the process is about to stop."""
-        if not self._hurry.done():
-            self._hurry.set_result(None)
-
-    @property
-    def hurrying(self) -> bool:
-        """Say whether waiting is over."""
-        return self._hurry.done()
-
-    async def drain(self, seconds: float, saga_ids: Iterable[SagaId] | None = None) -> None:
-        """Give the running sagas, or some of them, some time to end by themselves."""
-        chosen = self._tasks if saga_ids is None else self._tasks.keys() & set(saga_ids)
-        if chosen:
-            await asyncio.wait([self._tasks[saga_id] for saga_id in chosen], timeout=seconds)
+            self.running.unclaim(saga_id)
 
     async def _run_guarded(self, saga: Saga) -> Answer | None:
         trace.subject.set({"order_id": saga.order.order_id, "saga_id": saga.saga_id})
@@ -172,8 +101,7 @@ class Runner:
             log.exception("saga runner failed")
             return None
         finally:
-            self._tasks.pop(saga.saga_id, None)
-            self._asked.pop(saga.saga_id, None)
+            self.running.ended(saga.saga_id)
 
     async def _run(self, saga: Saga) -> Answer | None:
         journal = Journal()
@@ -210,7 +138,6 @@ class Runner:
         self, saga: Saga, commands: Sequence[Command], journal: Journal
     ) -> tuple[list[tuple[Command, Outcome]], list[Command]]:
         """Send commands at once; return those with a known outcome, and those without."""
-        self._asked[saga.saga_id] = commands
         for command in commands:
             journal.asked(command)
         sent = [self._participants.send(command) for command in commands]
@@ -294,11 +221,6 @@ async def _result(sent: Awaitable[Outcome]) -> Outcome | Exception:
         return await sent
     except Exception as error:  # noqa: BLE001 - it is told to whoever asked
         return error
-
-
-def _wake(waiter: "asyncio.Future[None]", _: object = None) -> None:
-    if not waiter.done():
-        waiter.set_result(None)
 
 
 # Looking a metric up by its labels takes longer than counting.

@@ -15,7 +15,6 @@ its first step again and gets the same answers.
 from collections.abc import Mapping
 from datetime import datetime
 from enum import StrEnum
-from functools import cache
 from typing import Any, Final
 
 from services.order.domain import AmountTooLarge, Order, OrderStatus, OrderWithdrawn, SagaId, discount, price
@@ -152,12 +151,6 @@ class Transition:
 
 
 Move = Send | Transition
-
-
-@cache
-def needed(kind: Kind, *, coupon: bool) -> frozenset[Participant]:
-    """Return who has to answer before an operation succeeds, unless its order turns out to cost nothing."""
-    return frozenset(step.participant for step in STEPS[kind] if coupon or step.participant is not Participant.COUPON)
 
 
 def next_move(saga: Saga) -> Move:

@@ -259,9 +259,9 @@ async def count_unknown_versions(db: Connection, versions: Collection[int]) -> i
     return count
 
 
-async def list_expired(db: Connection, limit: int) -> list[OrderId]:
-    """Return orders that are unpaid and past `expires_at`, longest first."""
-    return [row["order_id"] for row in await db.fetch(SQL["list_expired"], limit)]
+async def list_expired(db: Connection, limit: int, *, coupon: bool) -> list[OrderId]:
+    """Return orders with or without a coupon that are unpaid and past `expires_at`, longest first."""
+    return [row["order_id"] for row in await db.fetch(SQL["list_expired"], limit, coupon)]
 
 
 async def oldest_unpublished_seconds(db: Connection) -> float:

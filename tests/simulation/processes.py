@@ -90,7 +90,7 @@ class OrderReplica:
         parts = (start_batcher, transition_batcher, participants, runner)
         for part in parts:
             await part.__aenter__()
-        admission = Admission(runner, SAGAS_MAX)
+        admission = Admission(runner.running, SAGAS_MAX)
         checkout = Checkout(pool, start_batcher, runner, admission, deadline_seconds=REQUEST_DEADLINE_SECONDS)
         ownership = Ownership(
             process_id,
@@ -101,7 +101,7 @@ class OrderReplica:
             lease_seconds=LEASE_SECONDS,
             sweep_seconds=SWEEP_SECONDS,
         )
-        expiry = Expiry(pool, checkout, runner, admission, interval_seconds=EXPIRY_INTERVAL_SECONDS)
+        expiry = Expiry(pool, checkout, runner.running, admission, interval_seconds=EXPIRY_INTERVAL_SECONDS)
         await ownership.renew()
         self.checkout = checkout
         lease = self._world.loop.start(self.actor, ownership.keep_lease())
@@ -109,8 +109,8 @@ class OrderReplica:
         await self.actor.stopping.wait()
         for task in loops:
             task.cancel()
-        runner.hurry()
-        await runner.drain(DRAIN_SECONDS)
+        runner.running.hurry()
+        await runner.running.drain(DRAIN_SECONDS)
         lease.cancel()
         await ownership.give_up()
         await runner.__aexit__()

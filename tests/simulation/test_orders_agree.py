@@ -173,8 +173,8 @@ class RandomWork:
     def schedule(self) -> Work:
         async def work(side: Side) -> object:
             async with side.pool.connection() as db:
-                expired = await store.list_expired(db, 1000)
-                return [sorted(expired), len(await store.prune_keys(db, FIRST_MOMENT, 10, hours=1))]
+                expired = [sorted(await store.list_expired(db, 1000, coupon=coupon)) for coupon in (False, True)]
+                return [*expired, len(await store.prune_keys(db, FIRST_MOMENT, 10, hours=1))]
 
         return work
 

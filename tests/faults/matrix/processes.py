@@ -59,7 +59,7 @@ class OrderProcess:
             self._transitions,
             sleep=lambda seconds: asyncio.sleep(seconds * BACKOFF_FACTOR),
         )
-        admission = Admission(self.runner, SAGAS_MAX)
+        admission = Admission(self.runner.running, SAGAS_MAX)
         self.checkout = Checkout(pool, self._starts, self.runner, admission, deadline_seconds=30)
         self.ownership = Ownership(
             self.process_id,

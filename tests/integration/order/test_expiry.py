@@ -4,9 +4,8 @@ import asyncio
 
 import pytest
 
-from services.order import expiry
 from tests.infrastructure.waiting import eventually
-from tests.integration.order.moments import Moments
+from tests.integration.order.moments import Losses, Moments
 from tests.integration.order.world import PATIENCE_SECONDS, World, beside, problem_of
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -22,11 +21,9 @@ async def nothing_is_due(world: World) -> None:
     await eventually(none, PATIENCE_SECONDS, "the expiry of all that is due")
 
 
-async def test_two_replicas_expire_each_order_once_and_leave_the_others_alone(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(expiry, "BATCH_MAX", 7)
-    async with world.replica() as one, world.replica() as other:
+async def test_two_replicas_expire_each_order_once_and_leave_the_others_alone(world: World) -> None:
+    # A quarter of the room is for expiry, half of that for orders with a coupon: 7 at a time.
+    async with world.replica(sagas_max=56) as one, world.replica(sagas_max=56) as other:
         customers = [await world.customer() for _ in range(25)]
         orders = await asyncio.gather(*(customer.unpaid(one) for customer in customers))
         paid, young, due = orders[0], orders[1], orders[2:]
@@ -80,4 +77,16 @@ async def test_a_restarted_service_expires_what_fell_due_meanwhile(world: World)
         await eventually(expired, PATIENCE_SECONDS, "the expiry")
     stock = (await world.product.get(f"/v1/products/{customer.product}"))["stock"]
     assert (stock, (await world.coupon.get(f"/v1/coupons/{customer.coupon}"))["status"]) == (5, "AVAILABLE")
+    await world.check()
+
+
+async def test_a_closing_of_which_nothing_was_heard_at_first_is_one_that_was_begun(world: World) -> None:
+    customer = await world.customer()
+    async with world.replica() as other:
+        order_id = await customer.unpaid(other)
+    await world.db.execute(DUE, [order_id])
+    async with world.replica(Losses(lost=lambda moment: moment == 2)) as replica:  # after the start's commit
+        assert len(await replica.checkout.expire([order_id])) == 1
+        await world.settled()
+    assert await world.status(order_id) == "EXPIRED"
     await world.check()

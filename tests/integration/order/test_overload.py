@@ -4,7 +4,6 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from urllib.parse import urlsplit
 
 import pytest
 from prometheus_client import REGISTRY
@@ -12,12 +11,9 @@ from prometheus_client import REGISTRY
 from services.order.checkout import Pending
 from services.order.participants import CALL_TIMEOUT_SECONDS
 from services.order.saga import Participant
-from shared.refusals import Unavailable
 from tests.contract.raw import connected, read_answer
-from tests.infrastructure.proxy import Mode, Proxy
 from tests.infrastructure.services import Answer, Client, serving
-from tests.infrastructure.waiting import eventually
-from tests.integration.order.world import PATIENCE_SECONDS, World, beside, problem_of
+from tests.integration.order.world import World
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -62,21 +58,13 @@ async def ended(world: World) -> None:
         await world.settled()
 
 
-DUE = "UPDATE orders.orders SET expires_at = clock_timestamp() WHERE order_id = ANY ($1::uuid[])"
-CLOSING = "SELECT count(*) FROM orders.orders WHERE order_id = ANY ($1::uuid[]) AND closing IS NOT NULL"
-
-
-def turned_away() -> float:
-    return REGISTRY.get_sample_value("orders_turned_away_total") or 0.0
-
-
 async def an_order(client: Client) -> Answer:
     body = {"user_id": "ann", "lines": [{"product_id": "pen", "quantity": 1}]}
     return await client.call("POST", "/v1/orders", body)
 
 
 async def test_an_order_beyond_it_is_refused_at_once_and_told_when_to_come_back(world: World) -> None:
-    before = turned_away()
+    before = REGISTRY.get_sample_value("orders_turned_away_total") or 0.0
     async with full(world) as client:
         began = time.monotonic()
         refused = await an_order(client)
@@ -86,7 +74,7 @@ async def test_an_order_beyond_it_is_refused_at_once_and_told_when_to_come_back(
         unread = await client.call("POST", "/v1/orders", data=b"{", headers={"Content-Type": "application/json"})
         assert (unread.status, unread.problem) == (503, "unavailable")
     await ended(world)
-    assert turned_away() == before + 2
+    assert REGISTRY.get_sample_value("orders_turned_away_total") == before + 2
 
 
 def raw_order(*headers: str) -> bytes:
@@ -142,71 +130,4 @@ async def test_a_stop_does_not_wait_for_a_participant_that_hangs(world: World) -
             began = time.monotonic()
         assert time.monotonic() - began < CALL_TIMEOUT_SECONDS / 2
     await ended(world)
-    await world.check()
-
-
-async def test_expiry_takes_no_more_than_a_quarter_of_the_room(world: World) -> None:
-    customers = [await world.customer() for _ in range(6)]
-    async with world.replica() as replica:
-        to_pay, *due = [await customer.unpaid(replica) for customer in customers]
-    await world.db.execute(DUE, due)
-    async with silence() as product, world.replica(sagas_max=8, urls={Participant.PRODUCT: product}) as replica:
-
-        async def some_are_closing() -> bool:
-            return bool(await world.db.fetchval(CLOSING, due))
-
-        async with beside(replica.expiry.run()):
-            await eventually(some_are_closing, PATIENCE_SECONDS, "the first closings")
-            assert problem_of(await replica.checkout.pay(to_pay, None)) is None
-        await replica.expiry._expire()
-        assert await world.db.fetchval(CLOSING, due) == 2
-        assert (replica.runner.count, replica.admission.room) == (2, 6)
-    async with world.replica() as replica, replica.sweeping(), beside(replica.expiry.run()):
-
-        async def all_are_expired() -> bool:
-            return {await world.status(order_id) for order_id in due} == {"EXPIRED"}
-
-        await eventually(all_are_expired, PATIENCE_SECONDS, "the expiry of them all")
-        await world.settled()
-    await world.check()
-
-
-async def test_a_backlog_of_expiry_is_worked_off_as_its_closings_end(world: World) -> None:
-    customers = [await world.customer() for _ in range(5)]
-    async with world.replica(sagas_max=4, expiry_interval_seconds=3600) as replica:
-        due = [await customer.unpaid(replica) for customer in customers]
-        await world.db.execute(DUE, due)
-        await replica.expiry._expire()  # one at a time, and no pause between
-        assert {await world.status(order_id) for order_id in due} == {"EXPIRED"}
-    await world.check()
-
-
-@pytest.mark.parametrize("mode", [Mode.CLOSED, Mode.SILENT, Mode.DEAF], ids=lambda mode: mode.name.lower())
-async def test_while_coupons_are_away_orders_without_one_go_on(world: World, mode: Mode) -> None:
-    customers = [await world.customer() for _ in range(4)]
-    before = turned_away()
-    port = urlsplit(world.coupon.url).port
-    assert port is not None
-    async with (
-        Proxy("127.0.0.1", port) as way,
-        world.replica(sagas_max=4, urls={Participant.COUPON: way.url}, request_deadline_seconds=1) as replica,
-    ):
-        way.set(mode)
-        assert all(isinstance(one, Pending) for one in await asyncio.gather(*(c.place(replica) for c in customers[:2])))
-
-        async def both_are_held_up() -> bool:
-            return replica.runner.held_up(Participant.COUPON) == 2
-
-        await eventually(both_are_held_up, PATIENCE_SECONDS, "two sagas that wait for a coupon")
-        assert REGISTRY.get_sample_value("sagas_held_up", {"participant": "coupon"}) == 2
-        assert replica.runner.held_up(Participant.PRODUCT) == 0
-        for now in (True, False):
-            with pytest.raises(Unavailable, match="wait for the coupon service"):
-                await customers[2].place(replica, now=now)
-            assert problem_of(await customers[3].place(replica, now=now, coupon=None)) is None
-        assert turned_away() == before + 2
-        way.set(Mode.OPEN)
-        await world.settled()
-        assert replica.runner.held_up(Participant.COUPON) == 0
-        assert problem_of(await customers[2].place(replica)) is None
     await world.check()

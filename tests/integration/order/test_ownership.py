@@ -94,9 +94,9 @@ async def test_a_process_takes_up_its_own_sagas_that_have_no_runner(world: World
         await replica.ownership.renew()
         sagas = await left_alone(replica, customer, 5)
         await replica.ownership._sweep_once()
-        assert replica.runner.count == 5
+        assert replica.runner.running.count == 5
         await replica.ownership._sweep_once()  # they have runners now
-        assert replica.runner.count <= 5
+        assert replica.runner.running.count <= 5
         await world.settled()
     assert {await world.status(saga.order.order_id) for saga in sagas} == {"PAID"}
     await world.check()
@@ -107,10 +107,10 @@ async def test_a_saga_that_is_about_to_run_is_not_taken_for_one_without_a_runner
     async with world.replica() as replica:
         await replica.ownership.renew()
         (saga,) = await left_alone(replica, customer)
-        replica.runner.claim(saga.saga_id)
+        replica.runner.running.claim(saga.saga_id)
         await replica.ownership._sweep_once()
-        assert not replica.runner._tasks
-        replica.runner.unclaim(saga.saga_id)
+        assert not replica.runner.running._tasks
+        replica.runner.running.unclaim(saga.saga_id)
         await replica.ownership._sweep_once()
         await world.settled()
     await world.check()
@@ -130,7 +130,7 @@ async def test_sagas_of_a_version_that_is_not_known_are_left_alone_and_told_of(w
         # Nor does it run one that it owns itself.
         await world.db.execute("UPDATE orders.sagas SET owner = $1", other.process_id)
         await other.ownership._sweep_once()
-        assert not other.runner.has(newer.saga_id)
+        assert not other.runner.running.has(newer.saga_id)
         await world.db.execute(change, 1, newer.saga_id)
         async with other.sweeping():
             await world.settled()

@@ -14,7 +14,7 @@ from aiohttp import web
 from services.order.participants import Participants
 from services.order.saga import Command, Participant
 from shared.refusals import Unavailable
-from tests.infrastructure.waiting import eventually, free_port
+from tests.infrastructure.waiting import free_port
 
 Answer = Callable[[list[Any]], web.Response]
 
@@ -83,10 +83,8 @@ async def test_an_answer_that_is_neither_applied_nor_refused_is_a_doubt(name: st
         server.answer = STRANGE[name]
         with pytest.raises(Unavailable):
             await participants.send(command())
-        assert participants.silent(Participant.PRODUCT)
         server.answer = good
         assert (await participants.send(command())).applied
-        assert not participants.silent(Participant.PRODUCT)
 
 
 async def test_a_participant_that_is_not_there_is_a_doubt_and_not_reachable() -> None:
@@ -95,23 +93,6 @@ async def test_a_participant_that_is_not_there_is_a_doubt_and_not_reachable() ->
             await participants.send(command())
         assert participants.reachable()["product"] is False
         assert participants.reachable()["coupon"] is True
-        assert (participants.silent(Participant.PRODUCT), participants.silent(Participant.COUPON)) == (True, False)
-
-
-async def test_a_participant_that_takes_long_is_silent_until_it_answers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("services.order.participants.SILENT_SECONDS", 0.05)
-    async with talking() as (server, participants):
-        server.held = asyncio.Event()
-        sent = asyncio.ensure_future(participants.send(command()))
-        await asyncio.wait_for(server.arrived.wait(), 10)
-
-        async def silent() -> bool:
-            return participants.silent(Participant.PRODUCT)
-
-        await eventually(silent, 10, "that it takes long")
-        server.held.set()
-        assert (await sent).applied
-        assert not await silent()
 
 
 async def test_what_arrives_while_a_batch_is_on_its_way_goes_in_the_next_one() -> None:

@@ -150,7 +150,7 @@ class World:
             participants = await enter(WatchedParticipants({**self.urls, **(urls or {})}, moments))
             runner = await enter(Runner(process_id, pool, participants, change, sleep=_hardly_sleep))
             deadline = chosen.request_deadline_seconds
-            admission = Admission(runner, chosen.sagas_max)
+            admission = Admission(runner.running, chosen.sagas_max)
             checkout = Checkout(pool, start, runner, admission, deadline_seconds=deadline)
             ownership = Ownership(
                 process_id,
@@ -161,7 +161,7 @@ class World:
                 lease_seconds=chosen.lease_seconds,
                 sweep_seconds=chosen.sweep_interval_seconds,
             )
-            expiry = Expiry(pool, checkout, runner, admission, interval_seconds=chosen.expiry_interval_seconds)
+            expiry = Expiry(pool, checkout, runner.running, admission, interval_seconds=chosen.expiry_interval_seconds)
             yield Replica(process_id, pool, starts, transitions, runner, admission, checkout, ownership, expiry)
 
 

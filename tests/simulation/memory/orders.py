@@ -255,9 +255,10 @@ class OrdersDatabase(Database):
     def record_act(self, *values: Any) -> None:
         self.acts.insert(len(self.acts.rows), {"values": values})
 
-    def list_expired(self, limit: int) -> list[Row]:
+    def list_expired(self, limit: int, coupon: bool) -> list[Row]:
         now = self.clock()
-        waiting = [row for row in self.orders if row["status"] == "PENDING_PAYMENT" and row["closing"] is None]
+        unpaid = [row for row in self.orders if row["status"] == "PENDING_PAYMENT" and row["closing"] is None]
+        waiting = [row for row in unpaid if (row["coupon_id"] is not None) == coupon]
         return sorted((row for row in waiting if row["expires_at"] <= now), key=lambda row: row["expires_at"])[:limit]
 
     def prune_keys(self, after: datetime, limit: int, hours: int) -> list[Row]:

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from services.order.domain import AMOUNT_MAX, Line, OrderStatus
-from services.order.saga import STEPS, Kind, Send, Status, Transition, committed, learn, needed, next_move
+from services.order.saga import STEPS, Kind, Send, Status, Transition, committed, learn, next_move
 from shared.participant import Outcome
 from tests.unit.order.samples import (
     FENCED,
@@ -66,12 +66,6 @@ def test_an_order_without_a_coupon_never_calls_the_coupon_service(kind: Kind) ->
     assert not [command for command in run(saga).commands if "coupon" in command.type]
     forced = replace(saga, status=Status.COMPENSATING, target=S.REJECTED)
     assert not [command for command in run(forced).commands if "coupon" in command.type]
-
-
-@pytest.mark.parametrize("coupon", [True, False])
-@pytest.mark.parametrize("kind", [Kind.PLACE_NOW, Kind.PLACE_LATER, Kind.PAY])
-def test_it_is_known_beforehand_who_will_be_asked(kind: Kind, *, coupon: bool) -> None:
-    assert {command.participant for command in run(a_saga(kind, coupon=coupon)).commands} == needed(kind, coupon=coupon)
 
 
 @pytest.mark.parametrize("kind", [Kind.PLACE_NOW, Kind.PAY])

@@ -41,9 +41,12 @@ async def test_clients_are_closed_when_whoever_stops_them_is_cancelled_meanwhile
     assert [client.closed for client in clients] == [True, True]
 
 
-async def test_what_hangs_or_fails_holds_up_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_what_hangs_holds_up_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(broker, "STOP_SECONDS", 0.01)
     await stopped(Hanging())
+
+
+async def test_one_that_fails_leaves_no_other_half_closed() -> None:
     client = Client(steps=20)
     await stopped(Broken(), client)
     assert client.closed

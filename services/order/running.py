@@ -1,0 +1,124 @@
+"""Which sagas this process runs or is about to start, and waiting for their ends."""
+
+import asyncio
+from collections.abc import Coroutine, Sequence
+from functools import partial
+from typing import Any
+
+from prometheus_client import Gauge
+
+from services.order.answers import Answer
+from services.order.domain import SagaId
+from services.order.saga import Saga
+
+RUNNING = Gauge("sagas_running", "Sagas that this process is running")
+WITH_COUPON = Gauge(
+    "sagas_running_with_coupon", "Of those, sagas of orders with a coupon, about to be started or running"
+)
+
+
+class Running:
+    """The sagas of this process, each in a task of its own."""
+
+    def __init__(self) -> None:
+        self._tasks: dict[SagaId, asyncio.Task[Answer | None]] = {}
+        self._claimed: set[SagaId] = set()
+        self._with_coupon: set[SagaId] = set()  # of both
+        self._hurry: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        RUNNING.set_function(lambda: len(self._tasks))
+        WITH_COUPON.set_function(lambda: self.count_with_coupon)
+
+    @property
+    def count(self) -> int:
+        """Return how many sagas are running here, or about to be started."""
+        return len(self._tasks) + len(self._claimed)
+
+    @property
+    def count_with_coupon(self) -> int:
+        """Return how many of them are of orders with a coupon."""
+        return len(self._with_coupon)
+
+    def has(self, saga_id: SagaId) -> bool:
+        """Say whether a saga is running, or about to run, here."""
+        return saga_id in self._tasks or saga_id in self._claimed
+
+    def claim(self, saga_id: SagaId, *, coupon: bool = False) -> None:
+        """Announce a saga that is about to be started here, so that no sweep takes it for one without a runner.
+
+        `coupon`: whether its order is known to have one.
+        """
+        self._claimed.add(saga_id)
+        if coupon:
+            self._with_coupon.add(saga_id)
+
+    def unclaim(self, saga_id: SagaId) -> None:
+        """Withdraw the announcement."""
+        self._claimed.discard(saga_id)
+        if saga_id not in self._tasks:
+            self._with_coupon.discard(saga_id)
+
+    def begin(self, saga: Saga, work: Coroutine[Any, Any, Answer | None]) -> None:
+        """Begin to do a saga's work, which says `ended` at its end."""
+        self._tasks[saga.saga_id] = asyncio.create_task(work, name=f"saga {saga.saga_id}")
+        self._claimed.discard(saga.saga_id)
+        if saga.order.coupon_id is not None:
+            self._with_coupon.add(saga.saga_id)
+
+    def ended(self, saga_id: SagaId) -> None:
+        """Take note that a saga does not run here any longer."""
+        self._tasks.pop(saga_id, None)
+        self._with_coupon.discard(saga_id)
+
+    async def wait(self, saga_id: SagaId, seconds: float) -> Answer | None:
+        """Wait for the answer of a saga that runs here; None if it takes longer or goes on elsewhere."""
+        task = self._tasks.get(saga_id)
+        if task is None:
+            return None
+        # By hand: asyncio.wait costs four times as much, and every request waits here.
+        loop = asyncio.get_running_loop()
+        waiter: asyncio.Future[None] = loop.create_future()
+        wake = partial(_wake, waiter)
+        timer = loop.call_later(seconds, wake)
+        task.add_done_callback(wake)
+        self._hurry.add_done_callback(wake)
+        try:
+            await waiter
+        finally:
+            timer.cancel()
+            task.remove_done_callback(wake)
+            self._hurry.remove_done_callback(wake)
+        return task.result() if task.done() and not task.cancelled() else None
+
+    async def until_ended(self, saga_ids: Sequence[SagaId], count: int, seconds: float) -> None:
+        """Wait until `count` of these sagas have ended, or at least don't run here, or until `seconds` are over."""
+        deadline = asyncio.get_running_loop().time() + seconds
+        running = {self._tasks[saga_id] for saga_id in saga_ids if saga_id in self._tasks}
+        enough = len(saga_ids) - count
+        while len(running) > enough and (left := deadline - asyncio.get_running_loop().time()) > 0:
+            _, running = await asyncio.wait(running, timeout=left, return_when=asyncio.FIRST_COMPLETED)
+
+    def hurry(self) -> None:
+        """Let nobody wait any longer: the process is about to stop."""
+        if not self._hurry.done():
+            self._hurry.set_result(None)
+
+    @property
+    def hurrying(self) -> bool:
+        """Say whether waiting is over."""
+        return self._hurry.done()
+
+    async def drain(self, seconds: float) -> None:
+        """Give the running sagas some time to end by themselves."""
+        if self._tasks:
+            await asyncio.wait(set(self._tasks.values()), timeout=seconds)
+
+    async def cut_off(self) -> None:
+        """Stop running. A saga that is cut off here is taken up again by whoever comes next."""
+        for task in self._tasks.values():
+            task.cancel()
+        await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+
+
+def _wake(waiter: "asyncio.Future[None]", _: object = None) -> None:
+    if not waiter.done():
+        waiter.set_result(None)

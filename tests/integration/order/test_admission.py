@@ -1,0 +1,170 @@
+"""What is away holds up those who need it and leaves room for the others, and so does expiry."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+from prometheus_client import REGISTRY
+
+from services.order.answers import Answer
+from services.order.checkout import Pending
+from services.order.domain import OrderId
+from services.order.saga import Participant
+from shared.http.idempotency import IdempotencyInProgress
+from tests.infrastructure.proxy import Mode, Proxy
+from tests.infrastructure.waiting import eventually
+from tests.integration.order.moments import Moments
+from tests.integration.order.world import (
+    PATIENCE_SECONDS,
+    Customer,
+    Replica,
+    World,
+    beside,
+    order_id_of,
+    problem_of,
+)
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+DUE = "UPDATE orders.orders SET expires_at = clock_timestamp() WHERE order_id = ANY ($1::uuid[])"
+CLOSING = "SELECT count(*) FROM orders.orders WHERE order_id = ANY ($1::uuid[]) AND closing IS NOT NULL"
+
+
+def turned_away() -> float:
+    return REGISTRY.get_sample_value("orders_turned_away_total") or 0.0
+
+
+async def unpaid_orders(world: World, count: int, coupon: str | None) -> list[OrderId]:
+    """Orders that were not paid in time."""
+    customers = [await world.customer() for _ in range(count)]
+    async with world.replica() as replica:
+        orders = [order_id_of(await placed(customer, replica, now=False, coupon=coupon)) for customer in customers]
+    await world.db.execute(DUE, orders)
+    return orders
+
+
+async def placed(customer: Customer, replica: Replica, **options: Any) -> Answer:
+    answer = await customer.place(replica, **options)
+    assert problem_of(answer) is None
+    assert isinstance(answer, Answer)
+    return answer
+
+
+async def until_expired(world: World, orders: Sequence[OrderId], count: int | None = None) -> None:
+    async def as_many_are_expired() -> bool:
+        query = "SELECT count(*) FROM orders.orders WHERE order_id = ANY ($1::uuid[]) AND status = 'EXPIRED'"
+        return bool(await world.db.fetchval(query, orders) == (len(orders) if count is None else count))
+
+    await eventually(as_many_are_expired, PATIENCE_SECONDS, "the expiry of orders")
+
+
+@asynccontextmanager
+async def beyond(
+    world: World, participant: Participant, mode: Mode, **settings: Any
+) -> AsyncIterator[tuple[Replica, Proxy]]:
+    """A replica, and its way to a participant."""
+    port = urlsplit(world.urls[participant]).port
+    assert port is not None
+    async with (
+        Proxy("127.0.0.1", port) as way,
+        world.replica(urls={participant: way.url}, request_deadline_seconds=1, **settings) as replica,
+    ):
+        way.set(mode)
+        yield replica, way
+
+
+async def test_expiry_takes_no_more_than_a_quarter_of_the_room_and_payments_go_on(world: World) -> None:
+    customer = await world.customer()
+    async with world.replica() as replica:
+        to_pay = await customer.unpaid(replica)
+    due = [*await unpaid_orders(world, 3, "own"), *await unpaid_orders(world, 3, None)]
+    async with beyond(world, Participant.PRODUCT, Mode.SILENT, sagas_max=8) as (replica, way):
+
+        async def one_of_each_is_closing() -> bool:
+            return bool(await world.db.fetchval(CLOSING, due) == 2)
+
+        async with beside(replica.expiry.run()):
+            await eventually(one_of_each_is_closing, PATIENCE_SECONDS, "the first closings")
+            assert problem_of(await replica.checkout.pay(to_pay, None)) is None
+        for coupon in (False, True):
+            await replica.expiry._expire(coupon=coupon)
+        assert await world.db.fetchval(CLOSING, due) == 2
+        assert (replica.runner.running.count, replica.admission.room) == (2, 6)
+        way.set(Mode.OPEN)
+        async with beside(replica.expiry.run()):
+            await until_expired(world, due)
+        await world.settled()
+    await world.check()
+
+
+async def test_while_coupons_are_away_orders_without_one_expire(world: World) -> None:
+    with_coupon, others = await unpaid_orders(world, 3, "own"), await unpaid_orders(world, 5, None)
+    async with beyond(world, Participant.COUPON, Mode.CLOSED, sagas_max=8) as (replica, way):
+        async with beside(replica.expiry.run()):
+            await until_expired(world, others)
+            await until_expired(world, with_coupon, 0)
+            way.set(Mode.OPEN)
+            await until_expired(world, with_coupon)
+        await world.settled()
+    await world.check()
+
+
+async def test_one_closing_that_takes_long_does_not_stop_a_backlog_from_being_worked_off(world: World) -> None:
+    due = await unpaid_orders(world, 9, None)
+    go_on = asyncio.Event()
+
+    async def pause() -> None:
+        await go_on.wait()
+
+    # 4 at a time: half of a quarter. Each has a moment before its start's commit and one after it; what comes next is a
+    # command of one of them.
+    async with (
+        world.replica(Moments(at=9, happens=pause), sagas_max=32, expiry_interval_seconds=3600) as replica,
+        beside(replica.expiry.run()),
+    ):
+        await until_expired(world, due, 8)
+        go_on.set()
+        await until_expired(world, due)
+        await world.settled()
+    await world.check()
+
+
+@pytest.mark.parametrize("mode", [Mode.CLOSED, Mode.SILENT, Mode.DEAF], ids=lambda mode: mode.name.lower())
+async def test_while_coupons_are_away_orders_without_one_go_on(world: World, mode: Mode) -> None:
+    customers = [await world.customer() for _ in range(8)]
+    before = turned_away()
+    async with beyond(world, Participant.COUPON, mode, sagas_max=8) as (replica, way):
+        # All at once, so that nobody knows yet who is away.
+        requests = [customer.place(replica, key=customer.key("place", "k")) for customer in customers]
+        results = await asyncio.gather(*requests, return_exceptions=True)
+        assert [isinstance(result, Pending) for result in results] == [True] * 6 + [False] * 2
+        assert all("with a coupon" in str(result) for result in results[6:])
+        assert turned_away() == before + 2
+        for now in (True, False):
+            await placed(customers[7], replica, now=now, coupon=None)
+        # Whoever asks again takes no room, and the key of who was refused is free.
+        again = customers[0].place(replica, key=customers[0].key("place", "k"))
+        with pytest.raises(IdempotencyInProgress):
+            await again
+        way.set(Mode.OPEN)
+        await world.settled()
+        assert replica.runner.running.count_with_coupon == 0
+        await placed(customers[7], replica, key=customers[7].key("place", "k"))
+    await world.check()
+
+
+async def test_a_repeated_request_is_answered_although_no_coupon_fits(world: World) -> None:
+    customer, other = await world.customer(), await world.customer()
+    async with beyond(world, Participant.COUPON, Mode.OPEN, sagas_max=2) as (replica, way):
+        key = customer.key("place", "k")
+        answer = await placed(customer, replica, key=key)
+        way.set(Mode.CLOSED)
+        assert isinstance(await other.place(replica), Pending)
+        assert not replica.admission.coupons_fit
+        assert await customer.place(replica, key=key) == answer
+        way.set(Mode.OPEN)
+        await world.settled()
+    await world.check()
