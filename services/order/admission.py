@@ -12,11 +12,12 @@ from shared.refusals import Unavailable
 # Orders are turned away while payments and cancellations of those that there are still get as much room again: what was
 # begun is worth more than what would be.
 ROOM_TO_GO_ON = 2
-# Of the room. What is left is enough for all that a process can do while nobody keeps it waiting: in a quarter of 512,
+# Of the room. What is left is enough for all that a process can do while nobody keeps it waiting: a quarter of 512 are
 # 128 clients (make bench).
 COUPONS_SHARE = 3 / 4
-# Expiry waits for participants like anybody, and nobody waits for it. Half of its share is for orders with a coupon.
-EXPIRING_SHARE = 1 / 4
+# Of the room, for closings of orders with a coupon, and as much for the others. Expiry waits for participants like
+# anybody, and nobody waits for it.
+EXPIRING_SHARE = 1 / 8
 TURNED_AWAY = Counter("orders_turned_away_total", "Orders that were refused because this process had too many sagas")
 
 
@@ -27,12 +28,17 @@ class Admission:
         self._running = running
         self._sagas_max = sagas_max
         self._coupons_max = max(1, int(sagas_max * COUPONS_SHARE))
-        self.expiring_max = max(2, int(sagas_max * EXPIRING_SHARE))
+        self.expiring_max = max(1, int(sagas_max * EXPIRING_SHARE))
 
     @property
     def room(self) -> int:
-        """Return how many further sagas there is room for; payments and cancellations may go beyond it."""
-        return max(0, self._sagas_max - self._running.count)
+        """Return how many further sagas there is room for; payments and cancellations may go beyond it.
+
+        Of sagas with a coupon, those beyond their share take none: they were not asked whether they fit.
+        """
+        count = self._running.count
+        beyond = max(0, self._running.count_with_coupon - self._coupons_max)
+        return max(0, min(self._sagas_max - count + beyond, self._sagas_max * ROOM_TO_GO_ON - count))
 
     @property
     def coupons_fit(self) -> bool:

@@ -55,6 +55,7 @@ class Checkout:
         self._running = runner.running
         self._admission = admission
         self._deadline_seconds = deadline_seconds
+        self._looking_up = asyncio.Lock()
 
     async def place(
         self,
@@ -67,8 +68,10 @@ class Checkout:
     ) -> Answer | Pending:
         """Place an order. `lines` are product ids and quantities. Raises Unavailable when there is no room for it."""
         self._admission.make_sure_of_room()
-        if coupon_id is not None and not (self._admission.coupons_fit or await self._is_repeated(key)):
-            self._admission.make_sure_that_coupons_fit()
+        if coupon_id is not None and not self._admission.coupons_fit:
+            if not await self._is_repeated(key):
+                self._admission.make_sure_that_coupons_fit()
+            self._admission.make_sure_of_room()
         order = new_order(user_id, lines, coupon_id, pay_now=pay_now)
         kind = Kind.PLACE_NOW if pay_now else Kind.PLACE_LATER
         return await self._carry_out(Start(kind, order.order_id, order, key, traceparent=_traceparent()))
@@ -81,29 +84,32 @@ class Checkout:
         """Cancel an order, with a refund if it was paid."""
         return await self._carry_out(Start(Kind.CLOSE, order_id, key=key, traceparent=_traceparent()))
 
-    async def expire(self, orders: Sequence[OrderId]) -> list[SagaId]:
-        """Begin to close orders that are past their time; return the sagas that were begun.
+    async def expire(self, orders: Sequence[OrderId], *, coupon: bool) -> list[SagaId]:
+        """Begin to close orders that are past their time, all with a coupon or all without; return the sagas begun.
 
         An order that was paid, cancelled or taken by another replica meanwhile is passed over.
         """
         starts = [Start(Kind.CLOSE, order_id, expiring=True) for order_id in orders]
-        results = await asyncio.gather(*(self._begin(start) for start in starts), return_exceptions=True)
+        results = await asyncio.gather(*(self._begin(start, coupon=coupon) for start in starts), return_exceptions=True)
         failures = [r for r in results if isinstance(r, BaseException) and not isinstance(r, Refusal)]
         if failures:
             log.warning("expiry incomplete", failed=len(failures), error=str(failures[0]))
         return [start.saga_id for start, result in zip(starts, results, strict=True) if _begun(start, result)]
 
     async def _is_repeated(self, key: KeyClaim | None) -> bool:
-        """Say whether there was a request with this key before, so that this one takes no room of its own."""
-        if key is None:
+        """Say whether there was a request with this key before, so that this one begins nothing.
+
+        Only one at a time is looked up: those who are refused must not take the connections of those who are not.
+        """
+        if key is None or self._looking_up.locked():
             return False
-        async with self._pool.connection() as db:
+        async with self._looking_up, self._pool.connection() as db:
             return await is_known(db, key)
 
     async def _carry_out(self, start: Start) -> Answer | Pending:
         deadline = time.monotonic() + self._deadline_seconds
         self._admission.make_sure_it_goes_on()
-        started = await self._begin(start)
+        started = await self._begin(start, coupon=start.order is not None and start.order.coupon_id is not None)
         if isinstance(started, Answer):
             return started
         if isinstance(started, Begun):
@@ -115,18 +121,21 @@ class Checkout:
             answer = await self._look_for_end(saga_id, start.key, deadline)
         return answer or Pending(order)
 
-    async def _begin(self, start: Start) -> Started:
-        """Commit the start and begin to run its saga. Raises the Refusal of a key that is in use."""
-        self._running.claim(start.saga_id, coupon=start.order is not None and start.order.coupon_id is not None)
+    async def _begin(self, start: Start, *, coupon: bool) -> Started:
+        """Commit the start and begin to run its saga. Raises the Refusal of a key that is in use.
+
+        `coupon`: whether its order is known to have one.
+        """
+        self._running.claim(start.saga_id, coupon=coupon)
         try:
             started = await self._submit(start)
             if isinstance(started, Begun):
                 self._runner.run(started.saga)
+            elif _begun(start, started):
+                with suppress(Unavailable):  # then the sweep finds it; what has started is not answered 503
+                    await self._runner.take_up(start.saga_id)
         finally:
             self._running.unclaim(start.saga_id)
-        if isinstance(started, Attached) and _begun(start, started):
-            with suppress(Unavailable):  # then the sweep finds it; what has started is not answered 503
-                await self._runner.resume(start.saga_id)
         return started
 
     async def _submit(self, start: Start) -> Started:

@@ -34,7 +34,9 @@ class Expiry:
 
     async def run(self) -> None:
         """Expire, for ever."""
-        await asyncio.gather(self._run(coupon=False), self._run(coupon=True))
+        async with asyncio.TaskGroup() as loops:
+            loops.create_task(self._run(coupon=False))
+            loops.create_task(self._run(coupon=True))
 
     async def _run(self, *, coupon: bool) -> None:
         while True:
@@ -48,16 +50,17 @@ class Expiry:
         while (limit := self._room(coupon=coupon)) > 0:
             async with self._pool.connection() as db:
                 due = await store.list_expired(db, limit, coupon=coupon)
-            begun = await self._checkout.expire(due)
+            begun = await self._checkout.expire(due[: max(0, self._room(coupon=coupon))], coupon=coupon)
             EXPIRED.inc(len(begun))
             self._under_way[coupon].update(begun)
             if len(due) < limit or not begun:
                 return
-            # Half of them: less often would leave the room empty, more often would ask for a few at a time.
-            await self._running.until_ended(begun, (len(begun) + 1) // 2, self._interval_seconds)
+            # As many as half of these: less often would leave the room empty, more often would ask for a few at a time.
+            under_way = list(self._under_way[coupon])
+            await self._running.until_ended(under_way, (len(begun) + 1) // 2, self._interval_seconds)
 
     def _room(self, *, coupon: bool) -> int:
         """Return how many may be begun: after an outage, or while a participant is away, not all that is due."""
         under_way = {saga_id for saga_id in self._under_way[coupon] if self._running.has(saga_id)}
         self._under_way[coupon] = under_way
-        return min(self._admission.room, self._admission.expiring_max // 2 - len(under_way))
+        return min(self._admission.room, self._admission.expiring_max - len(under_way))

@@ -71,16 +71,20 @@ class Runner:
         self.running.begin(saga, self._run_guarded(saga))
 
     async def resume(self, saga_id: SagaId) -> None:
-        """Take up a saga of this process that has no runner."""
+        """Take up a saga of this process that has no runner, if it has none."""
         if self.running.has(saga_id):
             return
         self.running.claim(saga_id)
         try:
-            found = await self._read(saga_id)
-            if found is not None and found[1] == self._process_id and found[0].status.live:
-                self.run(found[0])
+            await self.take_up(saga_id)
         finally:
             self.running.unclaim(saga_id)
+
+    async def take_up(self, saga_id: SagaId) -> None:
+        """Read a saga that is announced, and run it if it is this process' and live."""
+        found = await self._read(saga_id)
+        if found is not None and found[1] == self._process_id and found[0].status.live:
+            self.run(found[0])
 
     async def _run_guarded(self, saga: Saga) -> Answer | None:
         trace.subject.set({"order_id": saga.order.order_id, "saga_id": saga.saga_id})

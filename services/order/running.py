@@ -11,10 +11,8 @@ from services.order.answers import Answer
 from services.order.domain import SagaId
 from services.order.saga import Saga
 
-RUNNING = Gauge("sagas_running", "Sagas that this process is running")
-WITH_COUPON = Gauge(
-    "sagas_running_with_coupon", "Of those, sagas of orders with a coupon, about to be started or running"
-)
+RUNNING = Gauge("sagas_running", "Sagas that this process is running or about to start")
+WITH_COUPON = Gauge("sagas_running_with_coupon", "Of those, the ones whose order is known to have a coupon")
 
 
 class Running:
@@ -25,7 +23,7 @@ class Running:
         self._claimed: set[SagaId] = set()
         self._with_coupon: set[SagaId] = set()  # of both
         self._hurry: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        RUNNING.set_function(lambda: len(self._tasks))
+        RUNNING.set_function(lambda: self.count)
         WITH_COUPON.set_function(lambda: self.count_with_coupon)
 
     @property

@@ -215,7 +215,8 @@ async def test_a_rolling_restart_under_load_is_for_clients_a_clean_retry_at_most
     print(f"{len(customers.purchases)} purchases heard {dict(heard)}")
     # A connection that the system had taken and the process had not is reset when the listener closes: unread.
     unread = heard.pop("ClientOSError", 0) + heard.pop("ServerDisconnectedError", 0)
-    assert unread <= 3
+    # Were what is under way dropped, most of the twelve customers would hear it at each of the two restarts.
+    assert unread <= 6
     assert set(heard) <= {"200", "201", "400", "404", "409", "202", "503", "ClientConnectorError"}
     await nothing_is_wrong(made, customers)
 

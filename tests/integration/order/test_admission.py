@@ -1,7 +1,7 @@
 """What is away holds up those who need it and leaves room for the others, and so does expiry."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Coroutine, Iterable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 from urllib.parse import urlsplit
@@ -10,10 +10,10 @@ import pytest
 from prometheus_client import REGISTRY
 
 from services.order.answers import Answer
-from services.order.checkout import Pending
 from services.order.domain import OrderId
 from services.order.saga import Participant
 from shared.http.idempotency import IdempotencyInProgress
+from shared.refusals import Unavailable
 from tests.infrastructure.proxy import Mode, Proxy
 from tests.infrastructure.waiting import eventually
 from tests.integration.order.moments import Moments
@@ -68,10 +68,7 @@ async def beyond(
     """A replica, and its way to a participant."""
     port = urlsplit(world.urls[participant]).port
     assert port is not None
-    async with (
-        Proxy("127.0.0.1", port) as way,
-        world.replica(urls={participant: way.url}, request_deadline_seconds=1, **settings) as replica,
-    ):
+    async with Proxy("127.0.0.1", port) as way, world.replica(urls={participant: way.url}, **settings) as replica:
         way.set(mode)
         yield replica, way
 
@@ -105,7 +102,7 @@ async def test_while_coupons_are_away_orders_without_one_expire(world: World) ->
     async with beyond(world, Participant.COUPON, Mode.CLOSED, sagas_max=8) as (replica, way):
         async with beside(replica.expiry.run()):
             await until_expired(world, others)
-            await until_expired(world, with_coupon, 0)
+            assert await world.db.fetchval(CLOSING, with_coupon) == 1
             way.set(Mode.OPEN)
             await until_expired(world, with_coupon)
         await world.settled()
@@ -138,21 +135,63 @@ async def test_while_coupons_are_away_orders_without_one_go_on(world: World, mod
     before = turned_away()
     async with beyond(world, Participant.COUPON, mode, sagas_max=8) as (replica, way):
         # All at once, so that nobody knows yet who is away.
-        requests = [customer.place(replica, key=customer.key("place", "k")) for customer in customers]
-        results = await asyncio.gather(*requests, return_exceptions=True)
-        assert [isinstance(result, Pending) for result in results] == [True] * 6 + [False] * 2
-        assert all("with a coupon" in str(result) for result in results[6:])
+        keys = [customer.key("place", "k") for customer in customers]
+        held, refused = await held_up(
+            6, [customer.place(replica, key=key) for customer, key in zip(customers, keys, strict=True)]
+        )
+        assert len(refused) == 2
+        assert all("with a coupon" in str(refusal) for refusal in refused)
         assert turned_away() == before + 2
         for now in (True, False):
             await placed(customers[7], replica, now=now, coupon=None)
-        # Whoever asks again takes no room, and the key of who was refused is free.
-        again = customers[0].place(replica, key=customers[0].key("place", "k"))
+        # Whoever asks again begins nothing, and is told so; the key of who was refused is free.
         with pytest.raises(IdempotencyInProgress):
-            await again
+            await customers[0].place(replica, key=keys[0])
+        assert replica.admission.room == 2
         way.set(Mode.OPEN)
-        await world.settled()
+        for one in held:
+            assert problem_of(await one) is None
+        await placed(customers[7], replica, key=keys[7])
+        await replica.runner.running.drain(PATIENCE_SECONDS)
         assert replica.runner.running.count_with_coupon == 0
-        await placed(customers[7], replica, key=customers[7].key("place", "k"))
+    await world.check()
+
+
+async def held_up(
+    count: int, requests: Iterable[Coroutine[Any, Any, Any]]
+) -> tuple[list[asyncio.Task[Any]], list[BaseException | None]]:
+    """Make requests at once; return `count` that wait, and the refusals of the others."""
+    tasks = [asyncio.create_task(request) for request in requests]
+    await asyncio.sleep(0)  # they begin
+
+    async def no_more_wait() -> bool:
+        return sum(not task.done() for task in tasks) == count
+
+    await eventually(no_more_wait, PATIENCE_SECONDS, f"{count} that wait")
+    return [task for task in tasks if not task.done()], [task.exception() for task in tasks if task.done()]
+
+
+async def test_payments_with_a_coupon_take_no_room_from_orders_without_one(world: World) -> None:
+    customers = [await world.customer() for _ in range(9)]
+    async with world.replica() as replica:
+        unpaid = [await customer.unpaid(replica) for customer in customers]
+    due = await unpaid_orders(world, 2, None)
+    async with beyond(world, Participant.COUPON, Mode.CLOSED, sagas_max=8) as (replica, way):
+        held, _ = await held_up(9, [replica.checkout.pay(order_id, None) for order_id in unpaid])
+
+        async def all_are_known() -> bool:
+            return replica.runner.running.count_with_coupon == 9
+
+        await eventually(all_are_known, PATIENCE_SECONDS, "nine payments")
+        assert replica.admission.room == 2  # of a quarter, though nine of eight are taken
+        await placed(customers[0], replica, coupon=None)
+        with pytest.raises(Unavailable, match="with a coupon"):
+            await customers[0].place(replica)
+        async with beside(replica.expiry.run()):
+            await until_expired(world, due)
+        way.set(Mode.OPEN)
+        for one in held:
+            assert problem_of(await one) is None
     await world.check()
 
 
@@ -162,9 +201,12 @@ async def test_a_repeated_request_is_answered_although_no_coupon_fits(world: Wor
         key = customer.key("place", "k")
         answer = await placed(customer, replica, key=key)
         way.set(Mode.CLOSED)
-        assert isinstance(await other.place(replica), Pending)
+        (held,), _ = await held_up(1, [other.place(replica)])
         assert not replica.admission.coupons_fit
-        assert await customer.place(replica, key=key) == answer
+        repeats = [customer.place(replica, key=key) for _ in range(3)]
+        first, *others = await asyncio.gather(*repeats, return_exceptions=True)
+        assert first == answer
+        assert [type(other) for other in others] == [Unavailable] * 2, "one is looked up at a time"
         way.set(Mode.OPEN)
-        await world.settled()
+        assert problem_of(await held) is None
     await world.check()

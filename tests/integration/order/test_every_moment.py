@@ -73,7 +73,7 @@ async def cancel(_: Customer, replica: Replica, order_id: OrderId | None) -> Any
 async def expire(customer: Customer, replica: Replica, order_id: OrderId | None) -> Any:
     assert order_id is not None
     await customer.world.db.execute(DUE, order_id)
-    return await replica.checkout.expire([order_id])
+    return await replica.checkout.expire([order_id], coupon=True)
 
 
 FLOWS = {

@@ -4,9 +4,10 @@ import asyncio
 
 import pytest
 
+from services.order.answers import Answer
 from tests.infrastructure.waiting import eventually
 from tests.integration.order.moments import Losses, Moments
-from tests.integration.order.world import PATIENCE_SECONDS, World, beside, problem_of
+from tests.integration.order.world import PATIENCE_SECONDS, World, beside, order_id_of, problem_of
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -22,10 +23,14 @@ async def nothing_is_due(world: World) -> None:
 
 
 async def test_two_replicas_expire_each_order_once_and_leave_the_others_alone(world: World) -> None:
-    # A quarter of the room is for expiry, half of that for orders with a coupon: 7 at a time.
+    # An eighth of the room is for the expiry of orders with a coupon, another for that of others: 7 at a time.
     async with world.replica(sagas_max=56) as one, world.replica(sagas_max=56) as other:
         customers = [await world.customer() for _ in range(25)]
-        orders = await asyncio.gather(*(customer.unpaid(one) for customer in customers))
+        coupons = ["own" if number % 2 else None for number in range(len(customers))]
+        answers = await asyncio.gather(
+            *(who.place(one, now=False, coupon=coupon) for who, coupon in zip(customers, coupons, strict=True))
+        )
+        orders = [order_id_of(answer) for answer in answers if isinstance(answer, Answer)]
         paid, young, due = orders[0], orders[1], orders[2:]
         await one.checkout.pay(paid, None)
         await world.db.execute(DUE, [paid, *due])
@@ -53,7 +58,7 @@ async def test_a_payment_under_way_wins_and_if_it_is_refused_the_order_expires(w
         payment = asyncio.create_task(replica.checkout.pay(order_id, None))
         await paying.wait()
         await world.db.execute(DUE, [order_id])
-        assert await other.checkout.expire([order_id]) == []
+        assert await other.checkout.expire([order_id], coupon=True) == []
         assert await world.status(order_id) == "PAYING"
         go_on.set()
         assert problem_of(await payment) == "insufficient-balance"
@@ -86,7 +91,7 @@ async def test_a_closing_of_which_nothing_was_heard_at_first_is_one_that_was_beg
         order_id = await customer.unpaid(other)
     await world.db.execute(DUE, [order_id])
     async with world.replica(Losses(lost=lambda moment: moment == 2)) as replica:  # after the start's commit
-        assert len(await replica.checkout.expire([order_id])) == 1
+        assert len(await replica.checkout.expire([order_id], coupon=True)) == 1
         await world.settled()
     assert await world.status(order_id) == "EXPIRED"
     await world.check()

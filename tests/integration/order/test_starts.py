@@ -178,7 +178,7 @@ async def test_races_run_to_their_end_and_one_wins(world: World) -> None:
                 other.checkout.cancel(order_id, None),
                 other.checkout.pay(order_id, None),
                 one.checkout.cancel(order_id, None),
-                other.checkout.expire([order_id]),
+                other.checkout.expire([order_id], coupon=True),
             )
             await world.settled()
             ends[await world.status(order_id)] += 1

@@ -272,6 +272,7 @@ async def test_a_shards_own_connection_that_is_cut_while_it_goes_with_others_is_
         await cut(world, "relay shard 2")
         there = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'relay shard 2'"
         await eventually(lambda: world.connection.fetchval(there), 5, "a connection of the shard")
+        await eventually(lambda: all_idle(relay), 10, "shards that wait again")  # a stop waits for no take-over
     assert await world.connection.fetchval("SELECT count(holder) FROM relay.shards") == 0
 
 
