@@ -3,7 +3,8 @@
 import structlog
 
 from services.relay import positions, store, takeover
-from services.relay.broker import Broker, BrokerFailed
+from services.relay.broker import Broker
+from services.relay.clients import BrokerFailed
 from services.relay.publisher import opened
 from services.relay.settings import RelaySettings
 from services.relay.store import Lease, LeaseLost

@@ -1,70 +1,22 @@
-"""Kafka as a whole: is it there, are its topics, and one face for the many ways in which its client fails."""
+"""Kafka as a whole: is it there, and are its topics."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
-from typing import Any, Protocol
+from typing import Any
 
 import structlog
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import NoError, TopicAlreadyExistsError, for_code
 
+from services.relay.clients import BrokerFailed, bounded, started
 from services.relay.settings import RelaySettings
-from shared.waiting import ended
 
 log = structlog.get_logger()
 
 # Short beside a probe's patience; the client's own default of 40 s suits no caller of ours.
 CHECK_SECONDS = 1.5
 CLOSE_SECONDS = 0.5
-STOP_SECONDS = 1.0
-
-
-class BrokerFailed(Exception):  # noqa: N818 - expected, and tried again
-    """Kafka did not do what it was asked, or did not say whether it did."""
-
-
-@asynccontextmanager
-async def bounded(seconds: float) -> AsyncIterator[None]:
-    """Give the calls of the body a time limit, since the client tries for ever, and turn failures into BrokerFailed.
-
-    All failures: while brokers come and go the client also raises AssertionError and AttributeError, and no error of
-    it tells more than that the outcome is unknown.
-    """
-    try:
-        async with asyncio.timeout(seconds):
-            yield
-    except BrokerFailed:
-        raise
-    except Exception as error:
-        raise BrokerFailed(describe(error)) from error
-
-
-class Client(Protocol):
-    """A producer or a consumer."""
-
-    async def stop(self) -> None:
-        """Close its connections."""
-
-
-async def stopped(*clients: Client) -> None:
-    """Stop clients within STOP_SECONDS, also for who is cancelled meanwhile.
-
-    What a broker that hangs keeps them from closing closes with the broker or with the process.
-    """
-    await ended(_stop(clients))
-
-
-async def _stop(clients: Sequence[Client]) -> None:
-    with suppress(BrokerFailed):
-        async with bounded(STOP_SECONDS):
-            await asyncio.gather(*(client.stop() for client in clients), return_exceptions=True)
-
-
-def describe(error: BaseException) -> str:
-    """Return an error's name and text; the client's errors put the name into their text themselves."""
-    name, text = type(error).__name__, str(error)
-    return text if name in text else f"{name}: {text}" if text else name
 
 
 class Broker:
@@ -136,7 +88,7 @@ class Broker:
                         client_id=self._settings.replica,
                         request_timeout_ms=int(self._settings.kafka_timeout_seconds * 1000),
                     )
-                    await self._admin.start()
+                    await started(self._admin)
                 yield self._admin
         except BaseException:
             await self.close()

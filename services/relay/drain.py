@@ -8,7 +8,8 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppres
 import structlog
 
 from services.relay import metrics, store, takeover
-from services.relay.broker import Broker, BrokerFailed
+from services.relay.broker import Broker
+from services.relay.clients import BrokerFailed
 from services.relay.company import SLOW_SECONDS, Company
 from services.relay.gathering import PAUSE_MAX_SECONDS, Gathering
 from services.relay.group_commit import GroupCommit, RefusedTogether

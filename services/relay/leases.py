@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import structlog
 
 from services.relay import store
-from services.relay.broker import Broker, BrokerFailed
+from services.relay.broker import Broker
+from services.relay.clients import BrokerFailed
 from services.relay.drain import Drain
 from services.relay.settings import RelaySettings
 from services.relay.store import ShardHolder

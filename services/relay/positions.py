@@ -4,7 +4,7 @@ from typing import Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from services.relay.broker import BrokerFailed, bounded, stopped
+from services.relay.clients import BrokerFailed, bounded, started, stopped
 from services.relay.settings import RelaySettings
 
 # A commit leaves a record and a marker; a few aborted batches fit as well. Further back the steps grow.
@@ -30,7 +30,7 @@ async def last_committed(settings: RelaySettings, shard: int) -> int | None:
     )
     try:
         async with bounded(settings.kafka_timeout_seconds):
-            await consumer.start()
+            await started(consumer)
             return await _search(consumer, TopicPartition(settings.position_topic, shard))
     finally:
         await stopped(consumer)

@@ -22,7 +22,7 @@ from aiokafka.producer import sender
 from aiokafka.producer.message_accumulator import MessageAccumulator
 
 from services.relay import metrics
-from services.relay.broker import BrokerFailed, bounded, describe, stopped
+from services.relay.clients import BrokerFailed, bounded, describe, started, stopped
 from services.relay.records import Header, OutboxEvent, headers, partitions
 from services.relay.settings import RelaySettings
 from shared.waiting import ended
@@ -120,7 +120,7 @@ class Publisher:
     async def open(self) -> None:
         """Connect; with a transactional id also settle what it had open, and fence it. Raises BrokerFailed."""
         async with bounded(self._settings.kafka_timeout_seconds):
-            await self._producer.start()
+            await started(self._producer)
             self._partitions = len(await self._producer.partitions_for(self._settings.topic))
 
     async def publish(self, *batches: Batch, one_by_one: bool = False) -> None:

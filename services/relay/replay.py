@@ -11,7 +11,8 @@ import structlog
 
 from services.relay import metrics, replay_store, store
 from services.relay.admin.refusals import EventsRemoved
-from services.relay.broker import Broker, BrokerFailed
+from services.relay.broker import Broker
+from services.relay.clients import BrokerFailed
 from services.relay.publisher import Batch, EventsRefused, Publisher
 from services.relay.replay_store import Replay, Window
 from services.relay.settings import RelaySettings

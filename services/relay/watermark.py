@@ -14,7 +14,8 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
 from services.relay import history_store, metrics
 from services.relay.announcements import SOURCE, WATERMARK, OrderWatermark
-from services.relay.broker import Broker, BrokerFailed, bounded, stopped
+from services.relay.broker import Broker
+from services.relay.clients import BrokerFailed, bounded, started, stopped
 from services.relay.history_store import Reached
 from services.relay.patience import Patience
 from services.relay.records import Header, rfc3339
@@ -165,7 +166,7 @@ class Watermark:
                     AIOKafkaConsumer(group_id=None, isolation_level="read_uncommitted", **common),
                 )
                 for client in self._kafka:
-                    await client.start()
+                    await started(client)
         return self._kafka
 
     async def _close(self) -> None:

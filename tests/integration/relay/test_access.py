@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from services.relay.broker import Broker, BrokerFailed
+from services.relay.broker import Broker
+from services.relay.clients import BrokerFailed
 from tests.infrastructure.reaper import Reaper
 from tests.infrastructure.waiting import free_port
 from tests.integration.relay.own_broker import OwnBroker

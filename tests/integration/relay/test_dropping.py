@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from services.relay.broker import BrokerFailed
+from services.relay.clients import BrokerFailed
 from services.relay.publisher import Batch, Publisher, opened
 from services.relay.records import OutboxEvent
 from tests.infrastructure.kafka_proxy import Api, KafkaProxy, Moment, all_refused

@@ -10,7 +10,8 @@ import pytest
 
 from services.relay import metrics, positions, store
 from services.relay.bootstrap import bootstrap
-from services.relay.broker import Broker, BrokerFailed
+from services.relay.broker import Broker
+from services.relay.clients import BrokerFailed
 from services.relay.gathering import BACKLOG_EVENTS
 from services.relay.publisher import Batch, Publisher
 from services.relay.records import OutboxEvent

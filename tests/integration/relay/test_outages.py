@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from services.relay import api
-from services.relay.broker import STOP_SECONDS, BrokerFailed
+from services.relay.clients import STOP_SECONDS, BrokerFailed
 from services.relay.publisher import Publisher
 from services.relay.relay import Relay
 from shared import postgres

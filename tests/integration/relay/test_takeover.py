@@ -9,7 +9,8 @@ import pytest
 
 from services.relay import api, positions, store, takeover
 from services.relay.bootstrap import bootstrap
-from services.relay.broker import Broker, BrokerFailed
+from services.relay.broker import Broker
+from services.relay.clients import BrokerFailed
 from services.relay.publisher import Batch, Publisher
 from services.relay.records import OutboxEvent
 from services.relay.store import Lease, LeaseLost

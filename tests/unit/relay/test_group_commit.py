@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from services.relay import group_commit
-from services.relay.broker import BrokerFailed
+from services.relay.clients import BrokerFailed
 from services.relay.group_commit import GroupCommit
 from services.relay.settings import RelaySettings
 from shared.waiting import ended

@@ -1,0 +1,95 @@
+"""Clients of Kafka leave no connection open when a start is cut off, and are stopped within the patience there is."""
+
+import asyncio
+import struct
+
+import pytest
+from aiokafka import AIOKafkaConsumer
+
+from services.relay import clients
+from services.relay.clients import started, stopped
+
+
+class Client:
+    """Takes its time to stop."""
+
+    def __init__(self, steps: int = 3) -> None:
+        self.steps = steps
+        self.closed = False
+
+    async def stop(self) -> None:
+        for _ in range(self.steps):
+            await asyncio.sleep(0)
+        self.closed = True
+
+
+class Hanging:
+    async def stop(self) -> None:
+        await asyncio.Event().wait()
+
+
+class Broken:
+    async def stop(self) -> None:
+        raise AssertionError
+
+
+async def test_clients_are_closed_when_whoever_stops_them_is_cancelled_meanwhile() -> None:
+    clients = Client(), Client(steps=5)
+    task = asyncio.create_task(stopped(*clients))
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert [client.closed for client in clients] == [True, True]
+
+
+async def test_what_hangs_holds_up_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(clients, "STOP_SECONDS", 0.01)
+    await stopped(Hanging())
+
+
+async def test_one_that_fails_leaves_no_other_half_closed() -> None:
+    client = Client(steps=20)
+    await stopped(Broken(), client)
+    assert client.closed
+    await stopped()
+
+
+class HalfABroker:
+    """Tells which versions it speaks, and answers nothing else."""
+
+    def __init__(self) -> None:
+        self.asked = asyncio.Event()
+        self.left = asyncio.Event()
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        correlation = (await self._request(reader))[4:8]
+        metadata, versions = 3, 18
+        known = b"".join(struct.pack(">hhh", key, 0, 1) for key in (metadata, versions))
+        answer = correlation + struct.pack(">hi", 0, 2) + known
+        writer.write(struct.pack(">i", len(answer)) + answer)
+        await self._request(reader)
+        self.asked.set()
+        await reader.read(-1)
+        self.left.set()
+        writer.close()
+
+    @staticmethod
+    async def _request(reader: asyncio.StreamReader) -> bytes:
+        (length,) = struct.unpack(">i", await reader.readexactly(4))
+        return await reader.readexactly(length)
+
+
+async def test_a_start_that_is_cut_off_closes_what_it_has_opened() -> None:
+    half = HalfABroker()
+    server = await asyncio.start_server(half.serve, "127.0.0.1", 0)
+    host, port = server.sockets[0].getsockname()
+    consumer = AIOKafkaConsumer(bootstrap_servers=f"{host}:{port}")
+    starting = asyncio.create_task(started(consumer))
+    await asyncio.wait_for(half.asked.wait(), 10)
+    starting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await starting
+    await asyncio.wait_for(half.left.wait(), 10)
+    await stopped(consumer)
+    server.close()
