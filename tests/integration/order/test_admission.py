@@ -29,7 +29,6 @@ from tests.integration.order.world import (
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-DUE = "UPDATE orders.orders SET expires_at = clock_timestamp() WHERE order_id = ANY ($1::uuid[])"
 CLOSING = "SELECT count(*) FROM orders.orders WHERE order_id = ANY ($1::uuid[]) AND closing IS NOT NULL"
 
 
@@ -42,7 +41,7 @@ async def unpaid_orders(world: World, count: int, coupon: str | None) -> list[Or
     customers = [await world.customer() for _ in range(count)]
     async with world.replica() as replica:
         orders = [order_id_of(await placed(customer, replica, now=False, coupon=coupon)) for customer in customers]
-    await world.db.execute(DUE, orders)
+    await world.let_expire(*orders)
     return orders
 
 
@@ -142,8 +141,8 @@ async def test_while_coupons_are_away_orders_without_one_go_on(world: World, mod
         assert len(refused) == 2
         assert all("with a coupon" in str(refusal) for refusal in refused)
         assert turned_away() == before + 2
-        for now in (True, False):
-            await placed(customers[7], replica, now=now, coupon=None)
+        for pay_now in (True, False):
+            await placed(customers[7], replica, now=pay_now, coupon=None)
         # Whoever asks again begins nothing, and is told so; the key of who was refused is free.
         with pytest.raises(IdempotencyInProgress):
             await customers[0].place(replica, key=keys[0])

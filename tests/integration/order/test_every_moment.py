@@ -26,7 +26,6 @@ FORCE = """
     SET status = 'COMPENSATING', target = CASE kind WHEN 'pay' THEN 'CANCELLED' ELSE 'REJECTED' END
     FROM orders.orders AS o WHERE o.order_id = s.order_id AND o.user_id = $1 AND s.status = 'RUNNING'
 """
-DUE = "UPDATE orders.orders SET expires_at = clock_timestamp() WHERE order_id = $1"
 
 Act = Callable[[Customer, Replica, OrderId | None], Awaitable[Any]]
 Prepare = Callable[[Customer, Replica], Awaitable[OrderId]]
@@ -72,7 +71,7 @@ async def cancel(_: Customer, replica: Replica, order_id: OrderId | None) -> Any
 
 async def expire(customer: Customer, replica: Replica, order_id: OrderId | None) -> Any:
     assert order_id is not None
-    await customer.world.db.execute(DUE, order_id)
+    await customer.world.let_expire(order_id)
     return await replica.checkout.expire([order_id], coupon=True)
 
 

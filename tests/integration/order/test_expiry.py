@@ -11,7 +11,6 @@ from tests.integration.order.world import PATIENCE_SECONDS, World, beside, order
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-DUE = "UPDATE orders.orders SET expires_at = clock_timestamp() WHERE order_id = ANY ($1::uuid[])"
 UNPAID = "SELECT count(*) FROM orders.orders WHERE status = 'PENDING_PAYMENT' AND expires_at <= clock_timestamp()"
 
 
@@ -33,7 +32,7 @@ async def test_two_replicas_expire_each_order_once_and_leave_the_others_alone(wo
         orders = [order_id_of(answer) for answer in answers if isinstance(answer, Answer)]
         paid, young, due = orders[0], orders[1], orders[2:]
         await one.checkout.pay(paid, None)
-        await world.db.execute(DUE, [paid, *due])
+        await world.let_expire(paid, *due)
         async with beside(one.expiry.run()), beside(other.expiry.run()):
             await nothing_is_due(world)
             await world.settled()
@@ -57,7 +56,7 @@ async def test_a_payment_under_way_wins_and_if_it_is_refused_the_order_expires(w
         order_id = await customer.unpaid(other)
         payment = asyncio.create_task(replica.checkout.pay(order_id, None))
         await paying.wait()
-        await world.db.execute(DUE, [order_id])
+        await world.let_expire(order_id)
         assert await other.checkout.expire([order_id], coupon=True) == []
         assert await world.status(order_id) == "PAYING"
         go_on.set()
@@ -89,7 +88,7 @@ async def test_a_closing_of_which_nothing_was_heard_at_first_is_one_that_was_beg
     customer = await world.customer()
     async with world.replica() as other:
         order_id = await customer.unpaid(other)
-    await world.db.execute(DUE, [order_id])
+    await world.let_expire(order_id)
     async with world.replica(Losses(lost=lambda moment: moment == 2)) as replica:  # after the start's commit
         assert len(await replica.checkout.expire([order_id], coupon=True)) == 1
         await world.settled()

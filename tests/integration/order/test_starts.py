@@ -22,7 +22,6 @@ from tests.integration.order.world import PATIENCE_SECONDS, Customer, World, ord
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 DUE_SOON = "UPDATE orders.orders SET expires_at = clock_timestamp() + interval '1 minute' WHERE order_id = $1"
-DUE = "UPDATE orders.orders SET expires_at = clock_timestamp() WHERE order_id = $1"
 LIVE_OF = "SELECT count(*) FROM orders.sagas WHERE order_id = $1 AND status IN ('RUNNING', 'COMPENSATING')"
 
 
@@ -108,7 +107,7 @@ async def test_an_expiry_and_a_payment_are_decided_by_the_database_s_clock(world
         order_id = await customer.unpaid(replica)
         (early,) = await replica.starts.commit([Start(Kind.CLOSE, order_id, expiring=True)])
         assert not isinstance(early, Begun)
-        await world.db.execute(DUE, order_id)
+        await world.let_expire(order_id)
         late, expired = await replica.starts.commit(
             [Start(Kind.PAY, order_id), Start(Kind.CLOSE, order_id, expiring=True)]
         )

@@ -96,6 +96,11 @@ class World:
         found: str = await self.db.fetchval("SELECT status FROM orders.orders WHERE order_id = $1", order_id)
         return found
 
+    async def let_expire(self, *orders: UUID) -> None:
+        """Have the time of unpaid orders run out now."""
+        query = "UPDATE orders.orders SET expires_at = clock_timestamp() WHERE order_id = ANY ($1::uuid[])"
+        await self.db.execute(query, orders)
+
     async def settled(self, seconds: float = PATIENCE_SECONDS) -> None:
         """Wait until no saga is live."""
 
