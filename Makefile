@@ -1,6 +1,6 @@
 # Every habit of this project; `make help` lists them.
 .DEFAULT_GOAL := help
-.PHONY: help run watch-events consume audit schemas faults relay-faults simulate mutants races bench-history bench-overload bench bench-quick bench-profile bench-relay bench-outbox test test-unit test-integration test-system check format lock clean environment environment-dev environment-profile environment-dbos
+.PHONY: help run watch-events consume audit schemas schema-sql faults relay-faults simulate mutants races bench-history bench-overload bench bench-quick bench-profile bench-relay bench-outbox test test-unit test-integration test-system check format lock clean environment environment-dev environment-profile environment-dbos
 
 # The first Python that is new enough; name another one with `make PYTHON=/path/to/python ...`.
 PYTHON ?= $(or $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
@@ -30,6 +30,9 @@ audit: environment ## audit what runs here: every order against every book
 
 schemas: environment-dev ## write the events' schemas under docs/ anew, from the models that describe them
 	@.venv-dev/bin/python -m services.relay.schemas docs/schemas
+
+schema-sql: environment-dev ## write every service's schema.sql anew, from its migrations; needs Postgres 15
+	@.venv-dev/bin/python -m tests.infrastructure.schema_dump
 
 # A folder of its own: other runs of pytest close the common one to the user that the embedded Postgres runs as.
 test: environment-dev ## run every test, against real Postgres and the best broker this machine has
