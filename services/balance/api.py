@@ -12,7 +12,6 @@ from shared.http.idempotency import KEY_DESCRIPTION, IdempotencyKeyReused, parse
 from shared.http.routes import Route
 from shared.http.server import reply
 from shared.http.wire import (
-    INT64_MAX,
     Moment,
     Page,
     PositiveAmount,
@@ -23,6 +22,7 @@ from shared.http.wire import (
     read_body,
     read_query,
 )
+from shared.integers import INT64_MAX
 from shared.postgres import Connection, Pool, Row
 
 Currency = Annotated[str, Field(pattern="^[A-Z]{3}$")]

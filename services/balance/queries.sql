@@ -29,7 +29,7 @@ FROM balances.gates
 WHERE order_id = ANY ($1::uuid[]) ORDER BY order_id FOR UPDATE;
 
 -- name: read_paid
-SELECT order_id, user_id, (-sum(amount))::bigint AS amount FROM balances.entries
+SELECT order_id, user_id, -sum(amount) AS amount FROM balances.entries
 WHERE order_id = ANY ($1::uuid[]) GROUP BY order_id, user_id;
 
 -- name: lock_accounts
@@ -102,21 +102,22 @@ SELECT order_id, balance_after FROM taken;
 
 -- name: list_holds
 -- The page is found by order alone, so that it is read from the index and no further. Of an order that somebody paid
--- and somebody else was refunded for, the sum may be 0: it is looked at as well.
+-- and somebody else was refunded for, the sum may be 0: it is looked at as well. The amounts are text: the JSON decoder
+-- would round a sum past 64 bits.
 SELECT page.order_id, coalesce(held.holds, '{}') AS holds
 FROM (
     SELECT order_id FROM balances.entries WHERE order_id > $1 AND order_id <= $2
     GROUP BY order_id HAVING sum(amount) <> 0 OR min(user_id) <> max(user_id)
     ORDER BY order_id LIMIT $3
 ) AS page CROSS JOIN LATERAL (
-    SELECT jsonb_object_agg(user_id, net_amount) AS holds FROM (
-        SELECT user_id, (-sum(amount))::bigint AS net_amount FROM balances.entries
+    SELECT jsonb_object_agg(user_id, net_amount::text) AS holds FROM (
+        SELECT user_id, -sum(amount) AS net_amount FROM balances.entries
         WHERE order_id = page.order_id GROUP BY user_id HAVING sum(amount) <> 0) AS net
 ) AS held
 ORDER BY page.order_id;
 
 -- name: check_accounts
-SELECT user_id, a.balance, coalesce(e.total, 0)::bigint AS entries_total, count(*) OVER () AS violations
+SELECT user_id, a.balance, coalesce(e.total, 0) AS entries_total, count(*) OVER () AS violations
 FROM balances.accounts AS a
 FULL JOIN (SELECT user_id, sum(amount) AS total, count(*) AS entries, max(number) AS last_number
            FROM balances.entries GROUP BY user_id) AS e USING (user_id)

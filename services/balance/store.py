@@ -9,6 +9,7 @@ from services.balance.domain import COUNTER_ACCOUNTS, Account, Debit, Decision, 
 from shared.gates import Gates
 from shared.http.books import book_check
 from shared.ids import uuid7
+from shared.integers import to_json
 from shared.participant import Outcome
 from shared.postgres import Connection, Row, load_queries
 
@@ -45,7 +46,7 @@ async def read_paid(db: Connection, orders: Sequence[UUID]) -> dict[OrderId, dic
     """Return what each order paid, net of refunds, by account."""
     paid: dict[OrderId, dict[UserId, int]] = {}
     for row in await db.fetch(SQL["read_paid"], orders):
-        paid.setdefault(row["order_id"], {})[row["user_id"]] = row["amount"]
+        paid.setdefault(row["order_id"], {})[row["user_id"]] = int(row["amount"])
     return paid
 
 
@@ -108,9 +109,16 @@ async def debit_at_once(db: Connection, debits: Sequence[Debit]) -> dict[UUID, O
     return {row["order_id"]: Outcome(True, {"balance": row["balance_after"]}) for row in rows}
 
 
-async def list_holds(db: Connection, after: UUID, until: UUID, limit: int) -> list[Row]:
-    """Return what is held now for up to `limit` orders after `after` and up to `until`, by order."""
-    return await db.fetch(SQL["list_holds"], after, until, limit)
+async def list_holds(db: Connection, after: UUID, until: UUID, limit: int) -> list[dict[str, Any]]:
+    """Return what is held now for up to `limit` orders after `after` and up to `until`, by order, as JSON takes it."""
+    rows = await db.fetch(SQL["list_holds"], after, until, limit)
+    return [
+        {
+            "order_id": row["order_id"],
+            "holds": {user_id: to_json(int(amount)) for user_id, amount in row["holds"].items()},
+        }
+        for row in rows
+    ]
 
 
 async def check_books(db: Connection) -> dict[str, Any]:

@@ -307,8 +307,8 @@ WHERE o.order_id = $1;
 
 -- name: read_value_at_risk
 SELECT count(*) AS sagas,
-       coalesce(sum(o.total_amount), 0)::bigint AS amount,
-       coalesce(sum((SELECT sum((line ->> 'quantity')::bigint) FROM jsonb_array_elements(o.lines) AS line)), 0)::bigint
+       coalesce(sum(o.total_amount), 0) AS amount,
+       coalesce(sum((SELECT sum((line ->> 'quantity')::bigint) FROM jsonb_array_elements(o.lines) AS line)), 0)
            AS units,
        count(o.coupon_id) AS coupons,
        coalesce(extract(epoch FROM clock_timestamp() - min(s.started_at)), 0)::float8 AS oldest_seconds,

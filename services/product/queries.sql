@@ -123,7 +123,7 @@ GROUP BY order_id ORDER BY order_id LIMIT $3;
 -- name: check_stock
 SELECT product_id, p.put_in, p.stock, coalesce(h.held, 0) AS held, count(*) OVER () AS violations
 FROM products.products AS p
-FULL JOIN (SELECT product_id, sum(quantity)::bigint AS held FROM products.holds WHERE status = 'HELD'
+FULL JOIN (SELECT product_id, sum(quantity) AS held FROM products.holds WHERE status = 'HELD'
            GROUP BY product_id) AS h USING (product_id)
 WHERE p.put_in IS NULL OR p.put_in <> p.stock + coalesce(h.held, 0)  -- NULL: held of a product that is not there
 ORDER BY product_id LIMIT 20;

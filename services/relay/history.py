@@ -16,7 +16,8 @@ from services.relay.records import rfc3339
 from shared.http.problems import ValidationFailed
 from shared.http.routes import Route
 from shared.http.server import reply
-from shared.http.wire import INT64_MAX, Moment, Query, Wire, decode_cursor, encode_cursor, read_query
+from shared.http.wire import Moment, Query, Wire, decode_cursor, encode_cursor, read_query
+from shared.integers import INT64_MAX
 from shared.postgres import Pool, Row
 from shared.refusals import Refusal
 

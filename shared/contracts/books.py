@@ -1,11 +1,15 @@
-"""What participants tell the audit, version 1: what they hold for which order, and whether their own books add up."""
+"""What participants tell the audit, version 1: what they hold for which order, and whether their own books add up.
+
+Sums can exceed 64 bits. An integer that does is sent as a string of its digits, and read as an integer again.
+"""
 
 from typing import Annotated, Any
 from uuid import UUID
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from shared.http.wire import Query, Wire
+from shared.integers import Integer, from_json
 
 HOLDS_PATH = "/internal/v1/holds"
 BOOKS_PATH = "/internal/v1/books"
@@ -33,7 +37,7 @@ class OrderHolds(Wire):
     """
 
     order_id: UUID
-    holds: dict[str, int | str]
+    holds: dict[str, int | Annotated[str, AfterValidator(from_json)]]
 
 
 class HoldsPage(Wire):
@@ -54,4 +58,4 @@ class Books(Wire):
     """A participant's own checks and its totals."""
 
     checks: list[BookCheck]
-    totals: dict[str, int]
+    totals: dict[str, Integer]

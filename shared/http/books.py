@@ -1,6 +1,6 @@
 """The routes on which a participant shows its books to the audit."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -10,9 +10,10 @@ from shared.contracts.books import BOOKS_PATH, HOLDS_PATH, Books, HoldsPage, Hol
 from shared.http.routes import Route
 from shared.http.server import reply
 from shared.http.wire import read_query
+from shared.integers import to_json
 from shared.postgres import Connection, Pool, Row
 
-ReadHolds = Callable[[Connection, UUID, UUID, int], Awaitable[Sequence[Row]]]
+ReadHolds = Callable[[Connection, UUID, UUID, int], Awaitable[Sequence[Row | Mapping[str, Any]]]]
 
 
 def book_routes(
@@ -35,7 +36,7 @@ def book_routes(
         # One snapshot for all checks: totals that change while they are added up would not agree.
         async with pool.connection() as db, db.transaction(isolation="repeatable_read", readonly=True):
             books = await check(db)
-        return reply(books)
+        return reply(to_json(books))
 
     tags = ("internal",)
     return [

@@ -25,11 +25,11 @@ from shared.http.problems import (
     UnsupportedMediaType,
     ValidationFailed,
 )
+from shared.integers import INT64_MAX, INT64_MIN
 
 BODY_MAX_BYTES = 64 * 1024
 LIMIT_DEFAULT = 20
 LIMIT_MAX = 100
-INT64_MAX = 2**63 - 1
 
 
 def no_control_characters(text: str) -> str:
@@ -45,7 +45,7 @@ Id = Annotated[Text, StringConstraints(min_length=1, max_length=128)]
 Name = Annotated[Text, StringConstraints(min_length=1, max_length=200)]
 Amount = Annotated[int, Field(ge=0, le=INT64_MAX)]
 PositiveAmount = Annotated[int, Field(ge=1, le=INT64_MAX)]
-Int64 = Annotated[int, Field(ge=-(2**63), le=INT64_MAX)]
+Int64 = Annotated[int, Field(ge=INT64_MIN, le=INT64_MAX)]
 
 
 def _storable(moment: datetime) -> datetime:

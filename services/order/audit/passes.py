@@ -10,6 +10,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
@@ -18,6 +19,7 @@ from services.order.audit import rules
 from services.order.audit.books import BookReader
 from services.order.audit.rules import Finding, Holds
 from services.order.saga import Participant
+from shared.integers import to_json
 from shared.postgres import Pool, Row
 
 PAGE = 500  # orders a page: small enough not to be felt by the checkouts beside it
@@ -54,8 +56,8 @@ class Report:
             "under_way": self.under_way,
             "violations": len(self.findings),
             "findings": [finding.view() for finding in self.findings[:FINDINGS_MAX]],
-            "totals": self.totals,
-            "value_at_risk": self.value_at_risk,
+            "totals": to_json(self.totals),
+            "value_at_risk": to_json(self.value_at_risk),
         }
 
 
@@ -92,7 +94,8 @@ class Auditor:
         """Return what live sagas tie up, and how long. It asks no participant: it counts when one is away."""
         async with self._pool.connection() as db:
             row = await db.fetchrow(store.SQL["read_value_at_risk"])
-        return dict(row) if row else {}
+        assert row is not None
+        return {name: int(value) if isinstance(value, Decimal) else value for name, value in row.items()}
 
     async def _compare_all(self, report: Report, rest: Rest) -> list[UUID]:
         """Walk all ids upward; return those where something differs."""

@@ -8,6 +8,7 @@ from uuid import UUID
 
 from services.order.domain import Order, OrderStatus
 from services.order.saga import DEBIT, EVENTS, HOLD, REDEEM, Participant
+from shared.integers import to_json
 
 Holds = Mapping[str, int | str]
 HOLDING: tuple[OrderStatus, ...] = (OrderStatus.PAID, OrderStatus.PENDING_PAYMENT)
@@ -38,14 +39,14 @@ class Finding:
     worth: int
 
     def view(self) -> dict[str, Any]:
-        """Return the finding as operators see it."""
+        """Return the finding as operators see it, in API and log."""
         return {
             "kind": self.kind.value,
             "participant": self.participant,
             "order_id": self.order_id,
-            "due": self.due,
-            "found": self.found,
-            "worth": self.worth,
+            "due": to_json(self.due),
+            "found": to_json(self.found),
+            "worth": to_json(self.worth),
         }
 
 

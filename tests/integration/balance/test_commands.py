@@ -6,9 +6,11 @@ from collections import Counter
 from typing import Any
 from uuid import uuid4
 
+import asyncpg
 import pytest
 from prometheus_client import REGISTRY
 
+from tests.infrastructure.databases import Database
 from tests.infrastructure.replicas import in_some_order, replicas
 from tests.infrastructure.services import Client
 
@@ -154,3 +156,25 @@ async def test_replicas_that_work_on_crossing_accounts_neither_deadlock_nor_lose
     sales = await paid(balance, *orders, *(str(command["order_id"]) for command in work))
     assert not any(sales.get(order) for order in orders[::2])
     assert sum([await left(balance, user) for user in users]) + sum(sales.values()) == 6 * (25 + 3)
+
+
+async def test_a_refund_past_64_bits_fails_alone_and_its_neighbours_are_applied(
+    balance: Client, database: Database
+) -> None:
+    """No order can have paid so much, but somebody may have written to the ledger."""
+    rich, poor, broken, sound = await opened(balance, 2**63 - 1), await opened(balance, 5), order_id(), order_id()
+    await balance.command(debit(sound, poor, 5))
+    db = await asyncpg.connect(database.url)
+    try:
+        await db.execute(
+            """INSERT INTO balances.entries (user_id, number, entry_id, kind, amount, counter_account, order_id,
+                                             attempt, balance_after)
+               SELECT $1, n, gen_random_uuid(), 'debit', -9223372036854775807, 'sales', $2::uuid, n, 0
+               FROM generate_series(2, 3) AS n""",
+            *(rich, broken),
+        )
+    finally:
+        await db.close()
+    outcomes = await balance.command(refund(broken), refund(sound))
+    assert [outcome["outcome"] for outcome in outcomes] == ["unknown", "applied"]
+    assert (await left(balance, poor), await left(balance, rich)) == (5, 2**63 - 1)

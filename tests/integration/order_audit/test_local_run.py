@@ -17,6 +17,9 @@ async def test_make_audit_holds_the_local_run_s_orders_against_its_books(stack: 
     user = await a_user(shop)
     body = an_order(user, await a_product(shop), coupon_id=await a_coupon(shop, user))
     await shop.order.post("/v1/orders", body)
+    for _ in range(3):  # sums that 64 bits don't hold
+        await a_product(shop, stock=2**63 - 1)
+        await a_user(shop, 2**63 - 1)
     await settle(stack)
     environment = {name: value for name, value in os.environ.items() if not name.endswith("_URL")}
 
@@ -30,6 +33,8 @@ async def test_make_audit_holds_the_local_run_s_orders_against_its_books(stack: 
         out, _ = await program.communicate()
         report = json.loads(out)
         assert (program.returncode, report["clean"], report["findings"]) == (0, True, [])
+        totals = report["totals"]
+        assert min(int(totals["product"]["stock"]), int(totals["balance"]["accounts"])) > 2**64
         return int(report["orders"]) >= 1
 
     await eventually(all_judged, 30, "an audit of the order")

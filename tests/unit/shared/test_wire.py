@@ -20,7 +20,6 @@ from shared.http.problems import (
     ValidationFailed,
 )
 from shared.http.wire import (
-    INT64_MAX,
     Id,
     Int64,
     Moment,
@@ -34,6 +33,7 @@ from shared.http.wire import (
     read_body,
     read_query,
 )
+from shared.integers import INT64_MAX
 
 
 class Thing(Wire):
