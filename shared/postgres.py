@@ -1,7 +1,7 @@
 """Postgres: named queries, a small pool for reads, and sessions that own one connection for a hot path.
 
-Failures of the connection or the server become `Unavailable` here and nowhere else; constraint violations
-stay asyncpg's, for the one place in each service's store.py that knows what they mean.
+Transient failures (sqlstates.py) become `Unavailable` here and nowhere else; constraint violations stay asyncpg's, for
+the one place in each service's store.py that knows what they mean.
 """
 
 import asyncio
@@ -17,6 +17,7 @@ import asyncpg
 import orjson
 from prometheus_client import Counter
 
+from shared import sqlstates
 from shared.refusals import Unavailable
 from shared.settings import ServiceSettings
 
@@ -29,24 +30,8 @@ RECONNECTS = Counter("postgres_reconnects_total", "Connections reopened after th
 CONNECT_TIMEOUT_SECONDS = 5.0
 # Longer than any lock queue seen under load, shorter than a client's patience.
 COMMAND_TIMEOUT_SECONDS = 10.0
-# What the server or the network does to us, as against what we did wrong.
-TRANSIENT = (
-    asyncpg.PostgresConnectionError,
-    asyncpg.OperatorInterventionError,  # shutdown, cancel, failover
-    asyncpg.InsufficientResourcesError,  # out of connections, disk or memory
-    asyncpg.TransactionRollbackError,  # deadlock, serialization
-    asyncpg.LockNotAvailableError,
-    asyncpg.ReadOnlySQLTransactionError,  # a failover left us on a standby
-    asyncpg.InvalidCatalogNameError,  # the database is not there yet
-    asyncpg.UndefinedTableError,  # not migrated yet
-    asyncpg.InvalidSchemaNameError,
-    asyncpg.InvalidCachedStatementError,  # a migration has added a column to what a transaction reads
-    asyncpg.InvalidAuthorizationSpecificationError,
-    asyncpg.InterfaceError,
-    asyncpg.InternalClientError,
-    OSError,
-    TimeoutError,
-)
+# What the driver raises itself: the connection, or the answer, is lost.
+_LOST = (asyncpg.InterfaceError, asyncpg.InternalClientError, OSError, TimeoutError)
 # A plan made while a table was small or empty may walk through all of an index, and is kept until statistics change.
 # Made anew when the session has done twice as much, plans follow the growth, and never cost more than a share of it.
 REPLAN_SECONDS = 60.0
@@ -84,6 +69,14 @@ async def connect(settings: ServiceSettings, application: str, *, hot: bool = Fa
             "SET enable_hashjoin = off; SET enable_mergejoin = off; SET jit = off"
         )
     return connection
+
+
+async def close(connection: Connection, seconds: float) -> None:
+    """Close a connection in order within `seconds`, or else drop it."""
+    try:
+        await connection.close(timeout=seconds)
+    except Exception:  # noqa: BLE001 - whatever keeps it from closing in order
+        connection.terminate()
 
 
 async def _prepare(connection: asyncpg.Connection) -> None:
@@ -128,7 +121,7 @@ class Pool:
             return
         try:
             await asyncio.wait_for(self._pool.close(), self._settings.shutdown_seconds)
-        except (TimeoutError, *TRANSIENT):
+        except Exception:  # noqa: BLE001 - whatever keeps it from closing in order
             self._pool.terminate()
 
     @asynccontextmanager
@@ -164,10 +157,7 @@ class Session:
 
     async def __aexit__(self, *_: object) -> None:
         if self._connection is not None:
-            try:
-                await self._connection.close(timeout=self._settings.shutdown_seconds)
-            except TRANSIENT:
-                self._connection.terminate()
+            await close(self._connection, self._settings.shutdown_seconds)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:
@@ -189,10 +179,11 @@ class Session:
                 try:
                     await self._replan(connection)
                     yield connection
-                except (asyncio.CancelledError, *TRANSIENT):
+                except BaseException as error:
                     # In doubt about the connection's state: a new one costs a millisecond.
-                    connection.terminate()
-                    self._connection = None
+                    if isinstance(error, asyncio.CancelledError) or is_transient(error):
+                        connection.terminate()
+                        self._connection = None
                     raise
 
     async def _open(self) -> asyncpg.Connection:
@@ -252,6 +243,23 @@ def is_about_the_batch(error: Exception) -> bool:
     return isinstance(error, asyncpg.PostgresError)
 
 
+def is_transient(error: BaseException) -> bool:
+    """Return whether an error of the driver or the server is transient: see shared/sqlstates.py."""
+    if isinstance(error, asyncpg.InvalidCachedStatementError):
+        return True  # a migration has added a column to what a transaction reads; the repeat plans anew
+    if isinstance(error, asyncpg.PostgresError):
+        return sqlstates.is_transient(error.sqlstate, error.severity_en)
+    return isinstance(error, _LOST)
+
+
+def explain(error: BaseException) -> str:
+    """Return an error with the database's own words behind it and what they mean, for the log."""
+    cause = error.__cause__ if isinstance(error, Unavailable) else error
+    if not isinstance(cause, asyncpg.PostgresError):
+        return str(error) or type(error).__name__
+    return f"{type(cause).__name__}: {cause.args[0]} ({sqlstates.reason(cause.sqlstate or '')})"
+
+
 class translated:  # noqa: N801 - reads as a word in `with translated():`
     """Turn transient failures of the database into Unavailable."""
 
@@ -259,5 +267,5 @@ class translated:  # noqa: N801 - reads as a word in `with translated():`
         return None
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: Any) -> None:
-        if isinstance(error, TRANSIENT):
-            raise Unavailable(f"The database did not answer: {type(error).__name__}") from error
+        if error is not None and is_transient(error):
+            raise Unavailable(f"The database can't serve this now: {type(error).__name__}") from error

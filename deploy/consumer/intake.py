@@ -5,7 +5,6 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from uuid import UUID
 
-import asyncpg
 import structlog
 
 from deploy.consumer import metrics, store
@@ -13,7 +12,6 @@ from deploy.consumer.events import Event, Undecodable, decode, event_of
 from deploy.consumer.store import DeadLetter
 from deploy.consumer.streams import LATE, WAITING, decide
 from shared.postgres import Connection, Pool, Row
-from shared.refusals import Unavailable
 
 log = structlog.get_logger()
 
@@ -24,12 +22,9 @@ PAUSE_SECONDS = 3.0  # within a transaction; they take milliseconds
 async def transaction(pool: Pool) -> AsyncIterator[Connection]:
     """Lend a connection in a transaction that the server ends if this process is paused in it: it holds the rows of
     partitions and orders, which others would wait for. Raises Unavailable."""
-    try:
-        async with pool.transaction() as db:
-            await store.bound_pauses(db, PAUSE_SECONDS)
-            yield db
-    except asyncpg.InvalidTransactionStateError as error:
-        raise Unavailable("This process was paused in a transaction, which has been ended") from error
+    async with pool.transaction() as db:
+        await store.bound_pauses(db, PAUSE_SECONDS)
+        yield db
 
 
 @dataclass(slots=True)

@@ -7,7 +7,7 @@ import structlog
 
 from services.relay import metrics, store
 from services.relay.settings import RelaySettings
-from shared.postgres import Connection, Pool
+from shared.postgres import Connection, Pool, explain
 from shared.refusals import Unavailable
 
 log = structlog.get_logger()
@@ -41,9 +41,7 @@ class Cleaner:
                     else:
                         metrics.PARTITIONS_KEPT.set(0)  # an alert on it must not outlive the duty
             except Unavailable as error:
-                log.warning("outbox not cleaned", detail=str(error))
-            except asyncpg.UndefinedFunctionError as error:
-                log.warning("outbox not cleaned", detail=f"the order service's schema is older than this: {error}")
+                log.warning("outbox not cleaned", detail=explain(error))
             await asyncio.sleep(INTERVAL_SECONDS)
 
 

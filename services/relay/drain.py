@@ -3,7 +3,7 @@
 import asyncio
 import random
 from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 import structlog
 
@@ -137,8 +137,7 @@ class Drain:
             try:
                 yield connection
             finally:
-                with suppress(*postgres.TRANSIENT):
-                    await connection.close(timeout=1)
+                await postgres.close(connection, 1)
 
     async def _hold(self) -> None:
         """Take the shard over and publish it until stopped. Returns early if it is another's."""

@@ -10,7 +10,6 @@ whoever takes one of them over knows whom to fence (takeover.fence).
 import asyncio
 import secrets
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 
 from services.relay import metrics, store
@@ -206,5 +205,4 @@ class GroupCommit:
     async def _disconnect(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
-            with suppress(*postgres.TRANSIENT):
-                await connection.close(timeout=CLOSE_SECONDS)
+            await postgres.close(connection, CLOSE_SECONDS)

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 
 import asyncpg
 import structlog
@@ -58,8 +57,7 @@ class Wakeup:
                 while True:
                     await self._wake_pending(connection)
             finally:
-                with suppress(*postgres.TRANSIENT):
-                    await connection.close(timeout=1)
+                await postgres.close(connection, 1)
 
     def _on_notification(self, *_: object) -> None:
         self._notified.set()

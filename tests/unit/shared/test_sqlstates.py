@@ -1,0 +1,86 @@
+"""Every error of Postgres is either transient or a bug of ours, for a reason that is written down."""
+
+import asyncpg
+import psycopg.errors
+import pytest
+from asyncpg.exceptions._base import PostgresMessageMeta
+
+from shared.postgres import explain, is_transient, translated
+from shared.refusals import Unavailable
+from shared.sqlstates import BUGS, TRANSIENT
+from shared.sqlstates import is_transient as is_transient_code
+
+# What asyncpg knows is Postgres' appendix, but for 00000; psycopg's list is a second opinion.
+CODES = sorted(PostgresMessageMeta._message_map)  # type: ignore[attr-defined]
+PSYCOPG_CODES = sorted(code for code in psycopg.errors._sqlcodes if len(code) == 5 and not code.islower())
+
+
+def error(sqlstate: str, severity: str = "ERROR") -> asyncpg.PostgresError:
+    """An error as asyncpg makes it of the server's answer."""
+    return asyncpg.PostgresError.new({"C": sqlstate, "M": "message", "V": severity})
+
+
+def test_every_code_that_the_drivers_know_is_classified_once() -> None:
+    assert len(CODES) > 250
+    for code in {*CODES, *PSYCOPG_CODES}:
+        assert not (code in TRANSIENT and code in BUGS), code
+        assert code in TRANSIENT or code in BUGS or (code[:2] in TRANSIENT) != (code[:2] in BUGS), code
+
+
+def test_the_tables_name_codes_that_exist_each_with_its_reason() -> None:
+    classes = {code[:2] for code in CODES} | {"00"}
+    for code, reason in {**TRANSIENT, **BUGS}.items():
+        assert code in CODES or code in classes, code
+        assert reason
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        *("08006", "08P01", "25006", "25P03", "26000", "28000", "28P01", "3D000", "3F000", "40001", "40P01", "42501"),
+        *("42703", "42883", "42P01", "42P05", "53100", "53200", "53300", "53400", "54000", "55000", "55006", "55P03"),
+        *("57014", "57P01", "57P02", "57P03", "57P04", "57P05", "58000", "58030", "XX000", "XX001", "XX002"),
+    ],
+)
+def test_what_somebody_else_mends_is_transient(code: str) -> None:
+    assert is_transient(error(code))
+
+
+@pytest.mark.parametrize(
+    "code",
+    ["0A000", "21000", "22003", "22012", "23505", "25P02", "42601", "42702", "42804", "54001", "P0001", "RLY01"],
+)
+def test_what_our_sql_did_wrong_is_a_bug(code: str) -> None:
+    assert not is_transient(error(code))
+
+
+def test_what_ends_the_session_is_transient_whatever_its_code() -> None:
+    assert all(is_transient_code(code, severity) for code in CODES for severity in ("FATAL", "PANIC"))
+
+
+def test_a_plan_that_a_migration_made_invalid_is_transient() -> None:
+    assert is_transient(asyncpg.InvalidCachedStatementError("cached plan must not change result type"))
+
+
+@pytest.mark.parametrize("lost", [asyncpg.InterfaceError("closed"), ConnectionResetError(), TimeoutError()])
+def test_a_lost_connection_is_transient(lost: Exception) -> None:
+    assert is_transient(lost)
+
+
+@pytest.mark.parametrize("other", [ValueError(), KeyError("x"), AssertionError()])
+def test_what_is_not_the_database_s_is_no_failure_of_it(other: Exception) -> None:
+    assert not is_transient(other)
+
+
+def test_transient_failures_become_unavailable_and_bugs_stay_what_they_are() -> None:
+    with pytest.raises(Unavailable, match="InsufficientPrivilegeError"), translated():
+        raise error("42501")
+    with pytest.raises(asyncpg.PostgresSyntaxError), translated():
+        raise error("42601")
+
+
+def test_the_log_gets_the_server_s_words_and_what_they_mean() -> None:
+    with pytest.raises(Unavailable) as unavailable, translated():
+        raise error("42501")
+    assert explain(unavailable.value) == f"InsufficientPrivilegeError: message ({TRANSIENT['42501']})"
+    assert explain(Unavailable("The queue is full.")) == "The queue is full."
