@@ -14,6 +14,8 @@ log = structlog.get_logger()
 
 ORDERS_MAX = 100
 AGAIN_SECONDS = 5.0
+# Far more events than an order has. A sequence further off is a mistake, and counting up to it could take for ever.
+GAP_MAX = 10_000
 # In a gap before an event that was published these never come: the one was given up, of the others nothing is left.
 GIVEN_UP = "SKIPPED"
 
@@ -28,6 +30,9 @@ async def fill(pool: Pool, relay: Relay) -> None:
 
 
 async def _fill(pool: Pool, gap: Gap, last: int, told: Sequence[Told]) -> None:
+    if last - gap.first >= GAP_MAX:
+        log.error("gap too long", order_id=str(gap.order_id), first=gap.first, last=last)
+        return
     events, unreadable = read(told)
     there = {one.sequence for one in told if one.status != GIVEN_UP}
     given_up = [sequence for sequence in range(gap.first, last + 1) if sequence not in there]
