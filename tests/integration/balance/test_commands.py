@@ -158,6 +158,13 @@ async def test_replicas_that_work_on_crossing_accounts_neither_deadlock_nor_lose
     assert sum([await left(balance, user) for user in users]) + sum(sales.values()) == 6 * (25 + 3)
 
 
+async def test_of_debits_that_together_pass_64_bits_one_is_paid(balance: Client) -> None:
+    user = await opened(balance, 2**63 - 1)
+    outcomes = await balance.command(*(debit(order_id(), user, 2**63 - 1) for _ in range(3)))
+    assert [outcome["outcome"] for outcome in outcomes] == ["applied", "refused", "refused"]
+    assert outcomes[2]["problem"].items() >= {"required": 2**63 - 1, "available": 0}.items()
+
+
 async def test_a_refund_past_64_bits_fails_alone_and_its_neighbours_are_applied(
     balance: Client, database: Database
 ) -> None:

@@ -9,6 +9,7 @@ from uuid import uuid4
 import pytest
 from prometheus_client import REGISTRY
 
+from shared.contracts.commands import COMMANDS_MAX
 from tests.infrastructure.replicas import in_some_order, replicas
 from tests.infrastructure.services import Client
 
@@ -116,6 +117,15 @@ async def test_one_product_named_twice_is_refused_as_input(product: Client) -> N
     body = {"commands": [{"type": "hold_stock", "order_id": order_id(), "lines": lines}]}
     answer = await product.call("POST", "/internal/v1/commands", body)
     assert (answer.status, answer.problem) == (422, "validation-failed")
+
+
+async def test_the_largest_batch_of_the_largest_holds_leaves_the_exact_rest_of_the_largest_stock(
+    product: Client,
+) -> None:
+    (name,) = await products(product, 1, 2**63 - 1)
+    outcomes = await product.command(*(hold(order_id(), **{name: 1000}) for _ in range(COMMANDS_MAX)))
+    assert {outcome["outcome"] for outcome in outcomes} == {"applied"}
+    assert await stock(product, name) == 2**63 - 1 - 1000 * COMMANDS_MAX
 
 
 async def test_60_buyers_at_once_of_5_units_get_5(product: Client) -> None:
