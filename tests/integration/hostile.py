@@ -48,6 +48,7 @@ def bodies(path: str, valid: Mapping[str, Any], number: str, text: str | None = 
     yield attack("no body", 400, "malformed-body", b"")
     yield attack("half a body", 400, "malformed-body", good[:-1])
     yield attack("two bodies", 400, "malformed-body", good + good)
+    yield attack("a member twice", 400, "malformed-body", good[:-1] + b", " + good[1:])
     yield attack("not UTF-8", 400, "malformed-body", b'{"\xff": 1}')
     yield attack("a lone surrogate", 400, "malformed-body", b'{"\\ud800": 1}')
     yield attack("deep nesting", 400, "malformed-body", b"[" * 20_000 + b"]" * 20_000)

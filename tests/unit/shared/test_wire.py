@@ -1,6 +1,8 @@
 """Strict input: nothing is coerced, everything is bounded, and what is wrong is named."""
 
 import asyncio
+import json
+from collections.abc import Callable
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -26,6 +28,7 @@ from shared.http.wire import (
     NoBody,
     Page,
     Wire,
+    check_unique_members,
     decode_cursor,
     encode_cursor,
     path_id,
@@ -108,6 +111,82 @@ async def test_no_more_than_twenty_errors_are_told() -> None:
 async def test_what_is_no_json_is_malformed(body: bytes) -> None:
     with pytest.raises(MalformedBody):
         await read_body(request(body), Thing)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"name": "a", "name": "b"}',
+        b'{"name": "a", "name": "a"}',
+        b'{"name": "a", "size": 1, "name": 1}',  # one of the two breaks the schema as well
+        b'{"name": "a", "parts": [{"name": "b"}, {"name": "c", "size": 1, "size": 2}]}',
+        b'{"name": "a", "parts": [{"name": "b", "parts": [{"name": "c", "name": "d"}]}]}',
+        b'{"name": "a", "\\u006eame": "b"}',
+        b'{"\\u006e\\u0061me": "a", "\\u006Eame": "b"}',
+        b'{"name": "\\u003a", "name": "\\u003A\\u003a"}',  # as many colons when written anew
+        b'{"name": ":", "name": "::"}',
+        b'{"unknown": 1, "unknown": 1}',
+        b'{"name": "a", "unknown": {"": 1, "": 2}}',
+        b'{"name": "a", "size": %s, "size": 1}' % (b"9" * 400),
+        b'{"name": "a", "size": NaN, "size": 1}',
+        b'{"name" : "a" , "at"\n:\tnull, "at": null}',
+    ],
+)
+async def test_a_member_given_twice_is_malformed_at_any_depth_in_any_spelling(body: bytes) -> None:
+    with pytest.raises(MalformedBody):
+        await read_body(request(body), Thing)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"name": ":\\u003a: \\"name\\": "}',
+        b'{"name": "a", "parts": [{"name": "name"}, {"name": "size"}, {"size": 1, "name": "a"}]}',
+        '{"name": "\u00e9 e\u0301 \U0001f642"}'.encode(),
+    ],
+)
+async def test_equal_names_in_different_objects_and_in_texts_are_no_repetition(body: bytes) -> None:
+    assert (await read_body(request(body), Thing)).name
+
+
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**63), INT64_MAX) | st.text('a:\\"{}\u003ae\u0301', max_size=4),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.lists(st.tuples(st.sampled_from("ab:"), inner), max_size=3).map(tuple)
+    ),
+    max_leaves=8,
+)
+
+
+def written(value: Any, escape: Callable[[str], str]) -> str:
+    """JSON in which an object is a tuple of pairs, so that it can have a member twice."""
+    if isinstance(value, tuple):
+        members = (f"{escape(name)}:{written(inner, escape)}" for name, inner in value)
+        return "{" + ",".join(members) + "}"
+    if isinstance(value, list):
+        return "[" + ",".join(written(inner, escape) for inner in value) + "]"
+    return escape(value) if isinstance(value, str) else json.dumps(value)
+
+
+def repeats(value: Any) -> bool:
+    if isinstance(value, tuple):
+        return len({name for name, _ in value}) < len(value) or any(repeats(inner) for _, inner in value)
+    return isinstance(value, list) and any(map(repeats, value))
+
+
+def escaped_throughout(text: str) -> str:
+    return '"' + "".join(f"\\u{ord(character):04x}" for character in text) + '"'
+
+
+@given(_JSON, st.sampled_from([json.dumps, escaped_throughout]))
+def test_a_repeated_member_is_found_exactly_when_there_is_one(value: Any, escape: Callable[[str], str]) -> None:
+    raw = written(value, escape).encode()
+    try:
+        check_unique_members(raw)
+    except MalformedBody:
+        assert repeats(value)
+    else:
+        assert not repeats(value)
 
 
 @pytest.mark.parametrize(
