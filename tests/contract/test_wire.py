@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from tests.contract.raw import connected, read_answer, send
+from tests.infrastructure.raw_http import connected, read_answer, send
 from tests.infrastructure.stack import SERVICES, Stack
 
 HOST = b"Host: x\r\n"

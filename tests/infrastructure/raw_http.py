@@ -1,4 +1,4 @@
-"""Bytes to a service as no proper client sends them, and its answer."""
+"""Requests to a service as bytes, also such as no proper client sends, and its answers."""
 
 import asyncio
 import contextlib
@@ -42,12 +42,12 @@ async def connected(url: str) -> AsyncIterator[tuple[asyncio.StreamReader, async
             await writer.wait_closed()
 
 
-async def read_answer(reader: asyncio.StreamReader) -> RawAnswer:
-    """Read one answer."""
+async def read_answer(reader: asyncio.StreamReader, *, to_head: bool = False) -> RawAnswer:
+    """Read one answer. The answer `to_head` has no body, whatever length it names."""
     async with asyncio.timeout(ANSWER_SECONDS):
         head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
         headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in head[1:] if line)}
-        body = await reader.readexactly(int(headers.get("content-length", 0)))
+        body = b"" if to_head else await reader.readexactly(int(headers.get("content-length", 0)))
     return RawAnswer(int(head[0].split()[1]), headers, body)
 
 
@@ -56,3 +56,19 @@ async def send(url: str, data: bytes) -> RawAnswer:
     async with connected(url) as (reader, writer):
         writer.write(data)
         return await read_answer(reader)
+
+
+async def converse(url: str, data: bytes, count: int, *, half_close: bool = False) -> tuple[list[RawAnswer], bytes]:
+    """Send bytes, and return so many answers and what else comes until the connection ends.
+
+    The client closes its sending side at once (`half_close`), or once it has its answers.
+    """
+    async with connected(url) as (reader, writer):
+        writer.write(data)
+        if half_close:
+            writer.write_eof()
+        answers = [await read_answer(reader) for _ in range(count)]
+        with contextlib.suppress(OSError):
+            writer.write_eof()
+        async with asyncio.timeout(ANSWER_SECONDS):
+            return answers, await reader.read(-1)
