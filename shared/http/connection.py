@@ -1,6 +1,7 @@
 """A client's connection: how many there may be, who is answered before anything is begun for it, and who is cut off."""
 
 import asyncio
+import re
 import resource
 import socket
 from collections.abc import Callable, Mapping
@@ -8,8 +9,9 @@ from functools import lru_cache
 from typing import Any, cast
 
 import structlog
-from aiohttp import HttpVersion11, web
+from aiohttp import HttpVersion10, HttpVersion11, web
 from aiohttp.http import RawRequestMessage
+from aiohttp.streams import StreamReader
 from aiohttp.web_protocol import RequestHandler
 from prometheus_client import Counter
 
@@ -58,6 +60,36 @@ def unavailable(error: Unavailable, path: str, headers: Mapping[str, str]) -> by
 _TOO_MANY = unavailable(Unavailable("Too many connections are open."), "", {"Connection": "close"})
 
 
+# A name or an address, and a port (RFC 9112, 3.2). It may be empty.
+_HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|([\w.~!$&'()*+,;=-]|%[0-9A-Fa-f]{2})*)(:[0-9]*)?", re.ASCII)
+
+
+@lru_cache
+def _is_host(text: str) -> bool:
+    return _HOST.fullmatch(text) is not None
+
+
+def is_valid(message: RawRequestMessage) -> bool:
+    """Say whether a request is valid HTTP, beyond what the parser has checked.
+
+    The parser takes versions that nobody speaks, any host, and chunks where their end can't be relied on: in HTTP/1.0,
+    whose proxies don't know them, and within a further coding (RFC 9112, 6.1).
+    """
+    if message.chunked and (
+        message.version == HttpVersion10
+        or [value.strip().lower() for value in message.headers.getall("Transfer-Encoding")] != ["chunked"]
+    ):
+        return False
+    host = message.headers.get("Host")
+    return message.version in (HttpVersion11, HttpVersion10) and (host is None or _is_host(host))
+
+
+async def _refuse(request: web.BaseRequest) -> web.StreamResponse:
+    if request._message.version not in (HttpVersion11, HttpVersion10):  # noqa: SLF001
+        request._version = HttpVersion11  # noqa: SLF001 # the answer's is taken from here
+    return problems.bad_http(400, request.path)
+
+
 class Room:
     """How many connections are open."""
 
@@ -80,13 +112,22 @@ class TurnedAway(asyncio.Protocol):
 
 
 class Connection(RequestHandler):
-    """Turns requests away for which there is no room, answers bytes that aren't HTTP with a problem and cuts off who
-    doesn't read.
+    """Turns requests away for which there is no room, answers what isn't valid HTTP with a problem, answers a client
+    that has closed its sending side, and cuts off who doesn't read.
 
     Who doesn't send is cut off by the keep-alive timer (headers) and by read_body (bodies).
     """
 
-    __slots__ = ("_answered", "_doors", "_let_in", "_room", "_user_timeout_seconds")
+    __slots__ = (
+        "_answered",
+        "_body",
+        "_body_unwanted",
+        "_doors",
+        "_half_closed",
+        "_let_in",
+        "_room",
+        "_user_timeout_seconds",
+    )
 
     def __init__(
         self, manager: web.Server, user_timeout_seconds: float, room: Room, doors: Doors, **options: Any
@@ -97,6 +138,9 @@ class Connection(RequestHandler):
         self._doors = doors
         self._let_in: Door | None = None  # who is on the way has come through it
         self._answered = 0  # of the requests that have come, which the library counts
+        self._body: StreamReader | None = None  # the latest request's
+        self._body_unwanted = False  # the latest request has been answered
+        self._half_closed = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
@@ -118,14 +162,43 @@ class Connection(RequestHandler):
         """
         if self._messages:  # its task has been woken for them
             super().data_received(data)
+            self._body = self._messages[-1][1]
             return
         waiter, self._waiter = self._waiter, None  # or the task would be woken for what is answered without it
         try:
             super().data_received(data)
         finally:
             self._waiter = waiter
-        if self._messages and not self._answered_at_once() and waiter is not None and not waiter.done():
+        if not self._messages:
+            return
+        self._body = self._messages[-1][1]
+        self._body_unwanted = False
+        if not self._answered_at_once() and waiter is not None and not waiter.done():
             waiter.set_result(None)
+
+    def eof_received(self) -> bool:  # type: ignore[override] # asyncio's protocols answer, the library's has nothing to say
+        """Take note that the client sends no more, and say whether the connection stays to answer what it has sent.
+
+        A client that is gone altogether looks the same, until an answer is written to it.
+        """
+        waiter = self._waiter
+        if not self._messages and (self._request_count == 0 or (waiter is not None and not waiter.done())):
+            return False
+        self._half_closed = True
+        self._lingering_time = 0
+        if not self._messages:
+            self._close = True  # when the request that is being handled has been answered
+        if self._body is not None and not self._body.is_eof():
+            if self._body_unwanted:
+                self._body.feed_eof()
+            else:
+                self._body.set_exception(web.RequestPayloadError("The client closed before the end of its body."))
+        return True
+
+    def is_last(self, request: web.BaseRequest) -> bool:
+        """Say whether no further request of this connection will be answered."""
+        # Of an upgrade the parser drops what follows it in the same packet: no client may wait for an answer to that.
+        return bool(request._message.upgrade) or (self._half_closed and not self._messages)  # noqa: SLF001
 
     def _answered_at_once(self) -> bool:
         """Answer the request that has come if it is to be turned away, and say whether it was."""
@@ -141,6 +214,7 @@ class Connection(RequestHandler):
             or self._reading_paused
             or self._paused  # who doesn't read is not written to without end
             or self.transport is None
+            or not is_valid(message)
         ):
             return False
         answer = door.turn_away(message, door.on_the_way)
@@ -162,9 +236,14 @@ class Connection(RequestHandler):
             self._let_in.on_the_way -= 1
             self._let_in = None
 
-    async def _handle_request(self, *request: Any) -> tuple[web.StreamResponse, bool]:
+    async def _handle_request(
+        self, request: web.BaseRequest, start_time: float | None, request_handler: Any
+    ) -> tuple[web.StreamResponse, bool]:
         self._arrived()
-        response, gone = await super()._handle_request(*request)
+        if not is_valid(request._message):  # noqa: SLF001
+            request_handler = _refuse
+        response, gone = await super()._handle_request(request, start_time, request_handler)
+        self._body_unwanted = not self._messages
         if response.keep_alive and not gone:  # else nothing may follow
             self._answered += 1
         return response, gone

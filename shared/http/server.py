@@ -136,7 +136,7 @@ class HttpServer:
         await server.shutdown(self._settings.shutdown_seconds)
         await runner.cleanup()
 
-    async def _observe(self, request: web.Request, router: Callable[[Any], Awaitable[Any]]) -> web.StreamResponse:
+    async def _observe(self, request: Any, router: Callable[[Any], Awaitable[Any]]) -> web.StreamResponse:
         started = time.perf_counter()
         mark = trace.take_over(request.headers)
         trace.current.set(mark)
@@ -149,7 +149,7 @@ class HttpServer:
         finally:
             HttpServer._in_flight -= 1
         response.headers.update(mark.headers())
-        if self._stopping:
+        if self._stopping or request.protocol.is_last(request):
             response.force_close()
         route = _route_of(request) if direct is None else direct.path
         method = request.method if route != "unknown" else "other"  # a label must not be the client's to choose

@@ -1,11 +1,13 @@
 """Bytes that are hardly HTTP: every service answers them with a 4xx problem, or cuts them off, and lives on."""
 
 import asyncio
+import json
 
 import pytest
 
-from tests.infrastructure.raw_http import connected, read_answer, send
-from tests.infrastructure.stack import SERVICES, Stack
+from tests.infrastructure.raw_http import connected, converse, read_answer, send
+from tests.infrastructure.stack import SERVICES, Shop, Stack
+from tests.system.shopping import a_product, a_user, an_order
 
 HOST = b"Host: x\r\n"
 CHUNKED = b"Transfer-Encoding: chunked\r\n"
@@ -102,6 +104,15 @@ async def test_a_client_that_expects_to_be_told_to_go_on_is_told(stack: Stack) -
         assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 100 ")
         writer.write(b"{}")
         assert (await read_answer(reader)).status == 422
+
+
+async def test_a_client_that_closes_its_sending_side_gets_its_answer(stack: Stack, shop: Shop) -> None:
+    user, product = await a_user(shop), await a_product(shop)
+    body = json.dumps(an_order(user, product)).encode()
+    data = post(b"Content-Length: %d\r\n" % len(body), body).replace(b"{path}", b"/v1/orders")
+    [answer], rest = await converse(stack.url("order"), data, 1, half_close=True)
+    assert (answer.status, json.loads(answer.body)["status"], rest) == (201, "PAID", b"")
+    assert answer.headers["connection"] == "close"
 
 
 async def test_a_gzip_body_is_refused_and_not_unpacked(stack: Stack) -> None:
