@@ -19,6 +19,7 @@ from shared import trace
 from shared.http import openapi, problems
 from shared.http.connection import CONNECTIONS_MAX, Connection, Door, Room, TurnedAway, unavailable
 from shared.http.routes import Route
+from shared.http.wire import expects_continue
 from shared.refusals import Unavailable
 from shared.settings import ServiceSettings, fail
 
@@ -44,6 +45,7 @@ RESPONSES = Counter("http_responses_total", "Responses by status", ["method", "r
 IN_FLIGHT = Gauge("http_requests_in_flight", "Requests being handled")
 
 Check = Callable[[], Awaitable[None]]
+Handle = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class HttpServer:
@@ -74,10 +76,14 @@ class HttpServer:
         self._spec = orjson.dumps(spec)
         self._page = openapi.page(spec)
         # Paths without parameters are looked up at once: the router costs as much as reading the request.
-        self._direct = {(route.method, route.path): route for route in routes if "{" not in route.path}
+        self._direct: dict[tuple[str, str], Route] = {}
         self._app = web.Application()
         for route in routes:
-            self._app.router.add_route(route.method, route.path, route.handler, expect_handler=_expect)
+            # HEAD is answered as GET: the library leaves the body out.
+            for method in ("GET", "HEAD") if route.method == "GET" else (route.method,):
+                self._app.router.add_route(method, route.path, route.handler)
+                if "{" not in route.path:
+                    self._direct[method, route.path] = route
         for path, handler in {
             "/livez": self._livez,
             "/readyz": self._readyz,
@@ -99,12 +105,7 @@ class HttpServer:
         await runner.setup()
         server = runner.server
         assert server is not None
-        router = server.request_handler
-
-        async def handle(request: Any) -> Any:
-            return await self._observe(request, router)
-
-        server.request_handler = handle
+        server.request_handler = self._observe
         loop = asyncio.get_running_loop()
         user_timeout = self._settings.client_timeout_seconds
         room = Room()
@@ -136,20 +137,18 @@ class HttpServer:
         await server.shutdown(self._settings.shutdown_seconds)
         await runner.cleanup()
 
-    async def _observe(self, request: Any, router: Callable[[Any], Awaitable[Any]]) -> web.StreamResponse:
+    async def _observe(self, request: Any) -> web.StreamResponse:
         started = time.perf_counter()
         mark = trace.take_over(request.headers)
         trace.current.set(mark)
         direct = self._direct.get((request.method, request.rel_url.raw_path))
-        if direct is not None and "Expect" in request.headers:
-            direct = None
         HttpServer._in_flight += 1
         try:
-            response = await self._handle(request, router if direct is None else direct.handler)
+            response = await self._handle(request, self._route if direct is None else direct.handler)
         finally:
             HttpServer._in_flight -= 1
         response.headers.update(mark.headers())
-        if self._stopping or request.protocol.is_last(request):
+        if self._stopping or request.protocol.is_last(request) or _leaves_body(request):
             response.force_close()
         route = _route_of(request) if direct is None else direct.path
         method = request.method if route != "unknown" else "other"  # a label must not be the client's to choose
@@ -188,10 +187,22 @@ class HttpServer:
             self._overload_logged_at = now
         return self._settings.access_log == "all" or (self._settings.access_log == "errors" and status >= 500)
 
-    async def _handle(self, request: web.Request, router: Callable[[Any], Awaitable[Any]]) -> web.StreamResponse:
+    async def _route(self, request: web.Request) -> web.StreamResponse:
+        """Handle a request to a path that isn't looked up directly.
+
+        The library's own way answers every expectation itself, and sends 100 also to who is refused right after.
+        """
+        match = await self._app.router.resolve(request)
+        match.add_app(self._app)
+        match.freeze()
+        request._match_info = match  # noqa: SLF001
+        return await match.handler(request)
+
+    async def _handle(self, request: web.Request, handler: Handle) -> web.StreamResponse:
         try:
-            result: web.StreamResponse = await router(request)
-            return result
+            if "Expect" in request.headers:
+                expects_continue(request)
+            return await handler(request)
         except asyncio.CancelledError:
             raise
         except Exception as error:
@@ -247,12 +258,9 @@ def encode(body: Any) -> bytes:
     return orjson.dumps(body, default=str, option=orjson.OPT_UTC_Z)
 
 
-async def _expect(request: web.Request) -> web.StreamResponse | None:
-    if request.headers.get("Expect", "").lower() != "100-continue":
-        raise web.HTTPExpectationFailed
-    await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-    request.writer.output_size = 0
-    return None
+def _leaves_body(request: web.Request) -> bool:
+    """Say whether the client may still send a body or not, so that what it sends next can't be told from one."""
+    return "Expect" in request.headers and not request.content.is_eof()
 
 
 async def _ask(check: Check) -> str:

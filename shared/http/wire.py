@@ -9,7 +9,7 @@ from typing import Annotated, Any, TypeVar
 from uuid import UUID
 
 import orjson
-from aiohttp import http_exceptions, web
+from aiohttp import HttpVersion10, http_exceptions, web
 from pydantic import (
     AfterValidator,
     AwareDatetime,
@@ -194,15 +194,32 @@ def _checked(part: Any, kind: type) -> Any:
     return no_control_characters(part) if isinstance(part, str) else part
 
 
+def expects_continue(request: web.Request) -> bool:
+    """Say whether the client sends its body only after an interim answer 100 (RFC 9110, 10.1.1).
+
+    In HTTP/1.0 nothing can be expected. Raises HTTPExpectationFailed for an expectation that nobody knows.
+    """
+    expected = _members(request, "Expect")
+    if request.version == HttpVersion10 or not expected:
+        return False
+    if expected != {"100-continue"}:
+        raise web.HTTPExpectationFailed
+    return True
+
+
 async def _read(request: web.Request, limit_bytes: int, timeout_seconds: float) -> bytes:
     if (request.content_length or 0) > limit_bytes:
         raise BodyTooLarge(f"The body may have {limit_bytes} bytes at the most.")
     if not request.can_read_body:
         return b""
-    if request.content.is_eof():  # it came with its headers, as small bodies do
-        return _limited(request.content.read_nowait(), limit_bytes)
     body = bytearray()
     try:
+        if request.content.is_eof():  # it came with its headers, as small bodies do
+            return _limited(request.content.read_nowait(), limit_bytes)
+        if expects_continue(request):
+            _check_media_type(request)  # a body that will be refused is not asked for
+            await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            request.writer.output_size = 0  # nothing of the answer itself has been written
         async with asyncio.timeout(timeout_seconds):
             async for chunk in request.content.iter_any():
                 body += chunk
@@ -226,8 +243,14 @@ def _check_media_type(request: web.Request) -> None:
         "utf8",
     ):
         raise UnsupportedMediaType
-    if request.headers.get("Content-Encoding", "identity").lower() != "identity":
+    if "Content-Encoding" in request.headers and _members(request, "Content-Encoding") - {"identity"}:
         raise UnsupportedMediaType
+
+
+def _members(request: web.Request, name: str) -> set[str]:
+    """Return the members of a field that is a list, in lower case; it may be spread over several lines."""
+    members = ",".join(request.headers.getall(name, ())).split(",")
+    return {member.strip().lower() for member in members} - {""}
 
 
 def _refusal(error: ValidationError, root: str) -> MalformedBody | ValidationFailed:

@@ -8,6 +8,7 @@ import pytest
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from tests.contract.checking import Document
+from tests.infrastructure.raw_http import connected, read_answer
 from tests.infrastructure.stack import SERVICES, Shop, Stack
 from tests.infrastructure.waiting import wait_until
 from tests.system.shopping import a_coupon, a_product, a_user, an_order
@@ -126,7 +127,29 @@ async def test_an_unknown_path_and_a_wrong_method_are_problems(shop: Shop, servi
 
 async def test_a_wrong_method_is_told_the_right_ones(shop: Shop) -> None:
     answer = await shop.order.call("PUT", "/v1/orders")
-    assert (answer.status, set(answer.headers["Allow"].split(","))) == (405, {"GET", "POST"})
+    assert (answer.status, set(answer.headers["Allow"].split(","))) == (405, {"GET", "HEAD", "POST"})
+
+
+@pytest.mark.parametrize("service", SERVICES)
+async def test_head_is_answered_as_get_without_its_body(
+    stack: Stack, documents: Mapping[str, Document], service: str
+) -> None:
+    paths = [
+        re.sub(r"\{\w+\}", "nobody", path) for path, calls in documents[service]["paths"].items() if "get" in calls
+    ]
+    for path in [*paths, "/livez", "/readyz", "/openapi.json", "/docs"]:
+        answers = []
+        for method in (b"GET", b"HEAD"):
+            async with connected(stack.url(service)) as (reader, writer):
+                writer.write(method + b" " + path.encode() + b" HTTP/1.1\r\nHost: x\r\n\r\n")
+                writer.write_eof()
+                answers.append(await read_answer(reader, to_head=method == b"HEAD"))
+                assert await reader.read(-1) == b""
+        whole, head = answers
+        assert head.status == whole.status != 405, path
+        assert head.headers["content-type"] == whole.headers["content-type"], path
+        if "/internal/v1/books" not in path:  # its totals change meanwhile
+            assert head.headers["content-length"] == whole.headers["content-length"] == str(len(whole.body)), path
 
 
 @pytest.mark.parametrize("service", SERVICES)

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from tests.contract.raw import connected, read_answer
+from tests.infrastructure.raw_http import connected, read_answer
 from tests.infrastructure.stack import CLIENT_TIMEOUT_SECONDS, SERVICES, Stack
 
 PACE_SECONDS = 0.2  # between the bytes of a slow client

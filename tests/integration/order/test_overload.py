@@ -11,7 +11,7 @@ from prometheus_client import REGISTRY
 from services.order.checkout import Pending
 from services.order.participants import CALL_TIMEOUT_SECONDS
 from services.order.saga import Participant
-from tests.contract.raw import connected, read_answer
+from tests.infrastructure.raw_http import connected, read_answer
 from tests.infrastructure.services import Answer, Client, serving
 from tests.integration.order.world import World
 

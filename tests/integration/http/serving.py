@@ -1,0 +1,126 @@
+"""The shared server with a few routes of no service, on an event loop in a thread of its own."""
+
+import asyncio
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+from aiohttp import web
+from pydantic_settings import SettingsConfigDict
+
+from shared.http.problems import NotFound
+from shared.http.routes import Route
+from shared.http.server import HttpServer, reply
+from shared.http.wire import NoBody, Page, Wire, path_id, read_body, read_query
+from shared.refusals import Unavailable
+from shared.settings import ServiceSettings
+from tests.infrastructure.waiting import free_port, listens, wait_until
+
+START_SECONDS = 10
+STOP_SECONDS = 10
+BODY_SECONDS = 1.0  # how long a body may take
+
+LoopFactory = Callable[[], asyncio.AbstractEventLoop]
+
+
+class Settings(ServiceSettings):
+    """No service's settings."""
+
+    model_config = SettingsConfigDict(frozen=True, populate_by_name=True)
+
+
+class Thing(Wire):
+    """What the routes are about."""
+
+    name: str
+
+
+class Things(Wire):
+    """A list of them."""
+
+    items: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A server, and what it has logged. Set `begun` to None before a request to `/v1/slow`; `finish` ends it."""
+
+    url: str
+    logs: list[Any]
+    begun: threading.Event
+    finish: threading.Event
+
+    def bugs(self) -> list[Mapping[str, Any]]:
+        """What the server took for bugs of its own."""
+        return [line for line in self.logs if line["event"] == "bug" or line["log_level"] == "error"]
+
+
+def routes(begun: threading.Event, finish: threading.Event) -> list[Route]:
+    """The routes: a list, an entry, a creation, an act without a body, one that waits, one without room."""
+
+    async def create(request: web.Request) -> web.Response:
+        thing = await read_body(request, Thing, timeout_seconds=BODY_SECONDS)
+        return reply({"name": thing.name}, 201, {"Location": f"/v1/things/{thing.name}"})
+
+    async def show_all(request: web.Request) -> web.Response:
+        read_query(request, Page)
+        return reply({"items": ["cup"]})
+
+    async def show(request: web.Request) -> web.Response:
+        return reply({"name": path_id(request, "thing_id", NotFound)})
+
+    async def act(request: web.Request) -> web.Response:
+        await read_body(request, NoBody, timeout_seconds=BODY_SECONDS)
+        return reply({"name": path_id(request, "thing_id", NotFound)})
+
+    async def wait(_request: web.Request) -> web.Response:
+        begun.set()
+        await asyncio.to_thread(finish.wait, STOP_SECONDS)
+        return reply({"name": "slow"})
+
+    def refuse(_pending: int) -> None:
+        raise Unavailable("No room.")
+
+    async def crowd(_request: web.Request) -> web.Response:
+        refuse(0)
+        raise AssertionError
+
+    one = "/v1/things/{thing_id}"
+    return [
+        Route("POST", "/v1/things", create, "Create a thing", {201: Thing}, body=Thing),
+        Route("GET", "/v1/things", show_all, "List things", {200: Things}, query=Page),
+        Route("GET", one, show, "Get a thing", {200: Thing}),
+        Route("POST", f"{one}/act", act, "Act on a thing", {200: Thing}, body=NoBody),
+        Route("GET", "/v1/slow", wait, "Wait", {200: Thing}),
+        Route("POST", "/v1/crowd", crowd, "Find no room", {200: Thing}, body=Thing, make_sure_of_room=refuse),
+    ]
+
+
+@contextmanager
+def serving(make_loop: LoopFactory) -> Iterator[Served]:
+    """Serve on a loop of this kind until the end."""
+    port = free_port()
+    settings = Settings(port=port, database_url="postgresql://nowhere/none", shutdown_seconds=1)
+    begun, finish = threading.Event(), threading.Event()
+    stop = asyncio.Event()
+    loops: list[asyncio.AbstractEventLoop] = []
+
+    async def serve() -> None:
+        loops.append(asyncio.get_running_loop())
+        await HttpServer("things", "Things.", settings, routes(begun, finish), {}).run(stop)
+
+    def run() -> None:
+        with asyncio.Runner(loop_factory=make_loop) as runner:
+            runner.run(serve())
+
+    with structlog.testing.capture_logs() as logs:
+        thread = threading.Thread(target=run)
+        thread.start()
+        wait_until(lambda: listens("127.0.0.1", port), START_SECONDS, "the server")
+        yield Served(f"http://127.0.0.1:{port}", logs, begun, finish)
+        loops[0].call_soon_threadsafe(stop.set)
+        thread.join(STOP_SECONDS)
+        assert not thread.is_alive()
