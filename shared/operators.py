@@ -1,13 +1,17 @@
 """What operators' sides of services have in common: who acts and why, and results as a person reads them."""
 
+import argparse
 import getpass
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pydantic import ValidationError, create_model
+
 from shared.http.server import encode
 from shared.http.wire import Id, Name, Wire
+from shared.notation import TextInput
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +37,28 @@ class Act(By):
     """Who acts, and why; `dry_run` only says what would be done."""
 
     dry_run: bool = False
+
+
+def argument(kind: Any) -> Callable[[str], Any]:
+    """Return a reader of command line arguments, for `type=`: it takes what the API takes for a field of this type."""
+    model = create_model("Argument", __base__=TextInput, value=(kind, ...))
+
+    def read(text: str) -> Any:
+        try:
+            return model.model_validate({"value": text}).model_dump()["value"]
+        except ValidationError as error:
+            message = error.errors()[0]["msg"].removeprefix("Value error, ")
+            raise argparse.ArgumentTypeError(f"{text!r}: {message}") from None
+
+    return read
+
+
+def add_who(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments that every act takes: who, and why."""
+    parser.add_argument("--reason", type=argument(Name), required=True, help="why; kept in the record")
+    parser.add_argument(
+        "--by", type=argument(Id), default=login(), help="who; kept in the record (default: your login)"
+    )
 
 
 def login() -> str:

@@ -6,6 +6,8 @@ from typing import Annotated, Any, Literal, NoReturn, TypeVar
 from pydantic import AfterValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from shared.notation import TextInput
+
 EXIT_MISCONFIGURED = 2
 
 
@@ -32,7 +34,7 @@ RetentionDays = Annotated[int, Field(ge=7, le=36_500, validation_alias="RETENTIO
 RETENTION_DAYS = 90
 
 
-class ServiceSettings(BaseSettings):
+class ServiceSettings(TextInput, BaseSettings):
     """What every service is told. Subclasses set `env_prefix` and add their own fields."""
 
     model_config = SettingsConfigDict(frozen=True, extra="ignore", populate_by_name=True)

@@ -9,8 +9,11 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+from shared.notation import parse_timestamp, parse_uuid
+
 REQUIRED = ("ce_specversion", "ce_id", "ce_type", "ce_time", "ce_subject", "ce_sequence")
 KNOWN = re.compile(r"order\.(placed|paid|expired|cancelled|refunded)\.v(\d+)")
+SEQUENCE = re.compile("[0-9]{1,20}")  # padded with zeros; int() takes more than digits
 INT64_MAX = 2**63 - 1
 
 
@@ -74,15 +77,16 @@ def event_of(
 ) -> Event:
     """Return the event that these attributes and bytes make. Raises Undecodable."""
     try:
-        moment = datetime.fromisoformat(occurred_at)
-        number = int(sequence)
-        ids = UUID(event_id), UUID(order_id)
+        moment = parse_timestamp(occurred_at)
     except ValueError as error:
-        raise Undecodable(str(error)) from None
-    if moment.tzinfo is None:
-        raise Undecodable("a time without a zone")
-    if not 1 <= number <= INT64_MAX:
-        raise Undecodable(f"the sequence {number}")
+        raise Undecodable(f"the time {occurred_at:.100} {error}") from None
+    number = _sequence(sequence)
+    if number is None:
+        raise Undecodable(f"the sequence {sequence:.100}")
+    try:
+        ids = parse_uuid(event_id), parse_uuid(order_id)
+    except ValueError as error:
+        raise Undecodable(f"an id {error}") from None
     if payload is None:
         raise Undecodable("without a value")
     known = KNOWN.fullmatch(type_)
@@ -95,26 +99,41 @@ def event_of(
 
 def identity(headers: Sequence[tuple[str, bytes | None]]) -> tuple[UUID | None, int | None]:
     """Return order and sequence of a record that can't be read, as far as they can."""
-    order_id, sequence = None, None
     try:
         attributes = _texts(headers)
-        order_id = UUID(attributes.get("ce_subject", ""))
-        sequence = int(attributes.get("ce_sequence", ""))
+        order_id = parse_uuid(attributes.get("ce_subject"))
     except ValueError:
-        pass
-    return order_id, sequence if sequence is None or 1 <= sequence <= INT64_MAX else None
+        return None, None
+    return order_id, _sequence(attributes.get("ce_sequence", ""))
+
+
+def _sequence(text: str) -> int | None:
+    number = int(text) if SEQUENCE.fullmatch(text) else 0
+    return number if 1 <= number <= INT64_MAX else None
 
 
 def _texts(headers: Sequence[tuple[str, bytes | None]]) -> Mapping[str, str]:
     try:
-        return {name: value.decode() for name, value in headers if value is not None}
+        # Others than CloudEvents' are anybody's, such as those of a tracing agent.
+        texts = [(name, value.decode()) for name, value in headers if name.startswith("ce_") and value is not None]
     except UnicodeDecodeError as error:
         raise Undecodable(f"a header is not UTF-8: {error}") from None
+    return _unique(texts)
+
+
+def _unique(members: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return members by name. Raises Undecodable for a name that is there twice: readers differ in which they keep."""
+    found = dict(members)
+    if len(found) < len(members):
+        raise Undecodable("a header or a member is there twice")
+    return found
 
 
 def _order(payload: bytes, order_id: UUID) -> Order:
     try:
-        data = json.loads(payload)
+        data = json.loads(payload, object_pairs_hook=_unique)
+    except Undecodable:
+        raise
     except ValueError as error:
         raise Undecodable(f"the value is not JSON: {error}") from None
     if not isinstance(data, dict):

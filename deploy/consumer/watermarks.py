@@ -3,7 +3,6 @@
 import asyncio
 import json
 from contextlib import suppress
-from datetime import datetime
 from typing import Any
 
 import structlog
@@ -13,6 +12,7 @@ from aiokafka.structs import ConsumerRecord
 
 from deploy.consumer import store
 from deploy.consumer.settings import ConsumerSettings
+from shared.notation import parse_integer, parse_timestamp
 from shared.postgres import Pool
 from shared.refusals import Unavailable
 from shared.waiting import waited
@@ -64,7 +64,7 @@ async def _keep(settings: ConsumerSettings, pool: Pool, record: ConsumerRecord) 
         log.warning("watermark passed over", offset=record.offset)
         return
     async with pool.connection() as db:
-        await store.keep_watermark(db, settings.topic, body, datetime.fromisoformat(body["up_to"]))
+        await store.keep_watermark(db, settings.topic, body, parse_timestamp(body["up_to"]))
 
 
 def decode(headers: dict[str, bytes], value: bytes | None) -> dict[str, Any] | None:
@@ -73,9 +73,10 @@ def decode(headers: dict[str, bytes], value: bytes | None) -> dict[str, Any] | N
         return None
     try:
         body = json.loads(value)
-        moment = datetime.fromisoformat(body["up_to"])
-        offsets = {int(partition): int(offset) for partition, offset in body["partitions"].items()}
-        known = bool(offsets) and moment.tzinfo is not None and isinstance(body["missing"], list)
+        parse_timestamp(body["up_to"])
+        offsets = {parse_integer(partition): offset for partition, offset in body["partitions"].items()}
+        reached = bool(offsets) and all(type(offset) is int for offset in offsets.values())
+        known = reached and isinstance(body["missing"], list)
         return body if known and isinstance(body["missing_count"], int) and isinstance(body["topic"], str) else None
     except (ValueError, TypeError, KeyError, AttributeError):
         return None

@@ -14,7 +14,7 @@ from deploy.local.mock_cluster import LOOPBACK, MockCluster, MockClusterError
 def topic(text: str) -> tuple[str, int]:
     """Parse `name:partitions`."""
     name, _, partitions = text.rpartition(":")
-    if not name or not partitions.isdigit() or int(partitions) < 1:
+    if not name or not (partitions.isascii() and partitions.isdigit()) or int(partitions) < 1:
         raise argparse.ArgumentTypeError(f"a topic is given as NAME:PARTITIONS (got {text!r})")
     return name, int(partitions)
 

@@ -1,5 +1,6 @@
 """What `make run` is told by the environment, and what it tells the services through theirs."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -122,11 +123,8 @@ def _seconds(environment: Mapping[str, str], name: str, default: float, errors: 
     value = environment.get(name)
     if not value:
         return default
-    try:
-        seconds = float(value)
-    except ValueError:
-        seconds = 0.0
-    if not 0 < seconds < float("inf"):
+    seconds = float(value) if re.fullmatch(r"[0-9]{1,9}(\.[0-9]+)?", value) else 0.0
+    if not seconds > 0:
         errors.append(f"setting {name}: must be a number of seconds above 0 (got {value!r})")
     return seconds
 

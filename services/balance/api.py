@@ -12,7 +12,6 @@ from shared.http.idempotency import KEY_DESCRIPTION, IdempotencyKeyReused, parse
 from shared.http.routes import Route
 from shared.http.server import reply
 from shared.http.wire import (
-    Moment,
     Page,
     PositiveAmount,
     Wire,
@@ -23,6 +22,7 @@ from shared.http.wire import (
     read_query,
 )
 from shared.integers import INT64_MAX
+from shared.notation import Timestamp
 from shared.postgres import Connection, Pool, Row
 
 Currency = Annotated[str, Field(pattern="^[A-Z]{3}$")]
@@ -59,7 +59,7 @@ class Entry(Wire):
     attempt: int | None = None
     balance_after: int
     currency: Currency
-    created_at: Moment
+    created_at: Timestamp
 
 
 class Entries(Wire):

@@ -13,7 +13,6 @@ from shared.http.server import reply
 from shared.http.wire import (
     Amount,
     Id,
-    Moment,
     Page,
     PositiveAmount,
     Wire,
@@ -24,6 +23,7 @@ from shared.http.wire import (
     read_query,
 )
 from shared.ids import uuid7
+from shared.notation import Timestamp
 from shared.postgres import Connection, Pool, Row
 
 PERCENT_MAX = 100
@@ -38,7 +38,7 @@ class NewCoupon(Wire):
     value: PositiveAmount
     max_discount: PositiveAmount | None = None
     min_subtotal: Amount = 0
-    expires_at: Moment | None = None
+    expires_at: Timestamp | None = None
 
     @model_validator(mode="after")
     def _percent(self) -> "NewCoupon":
@@ -56,11 +56,11 @@ class Coupon(Wire):
     value: int
     max_discount: int | None = None
     min_subtotal: int
-    expires_at: Moment | None = None
+    expires_at: Timestamp | None = None
     status: Literal["AVAILABLE", "RESERVED", "REDEEMED"]
     order_id: UUID | None = None
     discount_amount: int | None = None
-    created_at: Moment
+    created_at: Timestamp
     currency: Annotated[str, Field(pattern="^[A-Z]{3}$")]
 
 

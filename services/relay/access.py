@@ -14,7 +14,7 @@ TLS = ("SSL", "SASL_SSL")
 def _addresses(text: str) -> str:
     for address in text.split(","):
         host, _, port = address.strip().rpartition(":")
-        if not host or not port.isdigit() or not 1 <= int(port) <= 65535:
+        if not host or not (port.isascii() and port.isdigit()) or not 1 <= int(port) <= 65535:
             raise ValueError("must be host:port, or several with commas between")
     return text
 

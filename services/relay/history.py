@@ -16,8 +16,9 @@ from services.relay.records import rfc3339
 from shared.http.problems import ValidationFailed
 from shared.http.routes import Route
 from shared.http.server import reply
-from shared.http.wire import Moment, Query, Wire, decode_cursor, encode_cursor, read_query
+from shared.http.wire import Query, Wire, decode_cursor, encode_cursor, read_query
 from shared.integers import INT64_MAX
+from shared.notation import Timestamp, Uuid
 from shared.postgres import Pool, Row
 from shared.refusals import Refusal
 
@@ -43,7 +44,7 @@ def _bucket(moment: datetime) -> datetime:
     return moment
 
 
-Bucket = Annotated[Moment, AfterValidator(_bucket)]
+Bucket = Annotated[Timestamp, AfterValidator(_bucket)]
 Shard = Annotated[int, Field(ge=0, le=3)]
 
 
@@ -83,7 +84,7 @@ class Digests(Wire):
 class EventsQuery(Query):
     """Either an order's events, or the ids of a bucket's."""
 
-    order_id: UUID | None = None
+    order_id: Uuid | None = None
     from_sequence: Annotated[int, Field(ge=1, le=INT64_MAX)] | None = None
     to_sequence: Annotated[int, Field(ge=1, le=INT64_MAX)] | None = None
     shard: Shard | None = None

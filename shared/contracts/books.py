@@ -10,6 +10,7 @@ from pydantic import AfterValidator, Field
 
 from shared.http.wire import Query, Wire
 from shared.integers import Integer, from_json
+from shared.notation import Uuid
 
 HOLDS_PATH = "/internal/v1/holds"
 BOOKS_PATH = "/internal/v1/books"
@@ -19,8 +20,8 @@ HOLDS_MAX = 1000  # orders a page: a fiftieth of a second of Postgres' time
 class HoldsQuery(Query):
     """A page of orders in order of id: those after `after`, or just `order_id`."""
 
-    after: UUID = UUID(int=0)
-    order_id: UUID | None = None
+    after: Uuid = UUID(int=0)
+    order_id: Uuid | None = None
     limit: Annotated[int, Field(ge=1, le=HOLDS_MAX)] = HOLDS_MAX
 
     def bounds(self) -> tuple[UUID, UUID]:

@@ -11,6 +11,7 @@ from uuid import UUID
 from pydantic import Field, field_validator
 
 from shared.http.wire import Amount, Id, Wire
+from shared.notation import Uuid
 
 COMMANDS_PATH = "/internal/v1/commands"
 OUTCOMES_PATH = "/internal/v1/outcomes/{order_id}"
@@ -36,7 +37,7 @@ class HoldStock(Wire):
     """Hold all lines or none; the result prices them: `{"lines": [{product_id, name, quantity, unit_price}]}`."""
 
     type: Literal["hold_stock"]
-    order_id: UUID
+    order_id: Uuid
     attempt: OnlyAttempt = 0
     lines: Annotated[list[HoldLine], Field(min_length=1, max_length=LINES_MAX)]
 
@@ -52,7 +53,7 @@ class RestoreStock(Wire):
     """Give back whatever the order holds, and close it here."""
 
     type: Literal["restore_stock"]
-    order_id: UUID
+    order_id: Uuid
     attempt: OnlyAttempt = 0
 
 
@@ -60,7 +61,7 @@ class ReserveCoupon(Wire):
     """Set a coupon aside for an order that is paid later; the result is `{"discount_amount"}`."""
 
     type: Literal["reserve_coupon"]
-    order_id: UUID
+    order_id: Uuid
     attempt: OnlyAttempt = 0
     coupon_id: Id
     user_id: Id
@@ -72,7 +73,7 @@ class RedeemCoupon(Wire):
     else is asked again; otherwise it must be AVAILABLE and valid now. The result is `{"discount_amount"}`."""
 
     type: Literal["redeem_coupon"]
-    order_id: UUID
+    order_id: Uuid
     attempt: OnlyAttempt = 0
     coupon_id: Id
     user_id: Id
@@ -84,7 +85,7 @@ class ReleaseCoupon(Wire):
     """Make the order's coupon AVAILABLE again, and close the order here."""
 
     type: Literal["release_coupon"]
-    order_id: UUID
+    order_id: Uuid
     attempt: OnlyAttempt = 0
 
 
@@ -92,7 +93,7 @@ class Debit(Wire):
     """Take money from the user's account; the result is `{"balance"}` after it."""
 
     type: Literal["debit"]
-    order_id: UUID
+    order_id: Uuid
     attempt: Attempt
     user_id: Id
     amount: Amount
@@ -102,7 +103,7 @@ class Refund(Wire):
     """Give back whatever the order paid, whichever attempt it was, and close the order here."""
 
     type: Literal["refund"]
-    order_id: UUID
+    order_id: Uuid
     attempt: OnlyAttempt = 0
 
 

@@ -4,7 +4,6 @@ import asyncio
 import json
 import unicodedata
 from contextlib import suppress
-from datetime import datetime
 from typing import Annotated, Any, TypeVar
 from uuid import UUID
 
@@ -12,7 +11,6 @@ import orjson
 from aiohttp import HttpVersion10, http_exceptions, web
 from pydantic import (
     AfterValidator,
-    AwareDatetime,
     BaseModel,
     ConfigDict,
     Field,
@@ -28,6 +26,7 @@ from shared.http.problems import (
     ValidationFailed,
 )
 from shared.integers import INT64_MAX, INT64_MIN
+from shared.notation import TextInput, parse_uuid
 
 BODY_MAX_BYTES = 64 * 1024
 LIMIT_DEFAULT = 20
@@ -50,23 +49,13 @@ PositiveAmount = Annotated[int, Field(ge=1, le=INT64_MAX)]
 Int64 = Annotated[int, Field(ge=INT64_MIN, le=INT64_MAX)]
 
 
-def _storable(moment: datetime) -> datetime:
-    # Shifted to UTC, the edges of the calendar fall off both Python's and Postgres' range.
-    if not 1 < moment.year < 9999:
-        raise ValueError("must lie between the years 2 and 9998")
-    return moment
-
-
-Moment = Annotated[AwareDatetime, AfterValidator(_storable)]
-
-
 class Wire(BaseModel):
     """Base of every wire model: strict types, unknown fields refused, immutable."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
 
-class Query(BaseModel):
+class Query(TextInput):
     """Base of every query-string model: text is parsed to the field's type, unknown parameters refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -163,7 +152,7 @@ def path_id(request: web.Request, name: str, otherwise: type[Exception]) -> str:
 def path_uuid(request: web.Request, name: str, otherwise: type[Exception]) -> UUID:
     """Return a UUID from the path, or raise `otherwise`."""
     try:
-        return UUID(request.match_info[name])
+        return parse_uuid(request.match_info[name])
     except ValueError:
         raise otherwise() from None
 
@@ -188,7 +177,7 @@ def decode_cursor(cursor: str | None, *kinds: type) -> tuple[Any, ...] | None:
 
 def _checked(part: Any, kind: type) -> Any:
     if kind is UUID and isinstance(part, str):
-        return UUID(part)
+        return parse_uuid(part)
     if type(part) is not kind or (isinstance(part, int) and not 0 <= part <= INT64_MAX):
         raise ValueError
     return no_control_characters(part) if isinstance(part, str) else part

@@ -148,6 +148,15 @@ async def test_hostile_paths(shop: Shop, attack: Attack) -> None:
     await hostile.withstand(shop.order, attack)
 
 
+async def test_an_order_is_found_by_its_id_in_either_case_and_in_no_other_notation(shop: Shop) -> None:
+    order_id = (await shop.order.post("/v1/orders", an_order(await a_user(shop), await a_product(shop))))["order_id"]
+    assert (await shop.order.get(f"/v1/orders/{order_id.upper()}"))["order_id"] == order_id
+    plain = order_id.replace("-", "")
+    for text in (f"urn:uuid:{order_id}", plain, f"{plain}----", f"{order_id}%0A"):
+        answer = await shop.order.call("GET", URL(f"/v1/orders/{text}", encoded=True))
+        assert (answer.status, answer.problem) == (404, "order-not-found")
+
+
 async def test_a_body_of_64_kib_is_taken_and_a_byte_more_is_not(shop: Shop) -> None:
     body = json.dumps(an_order(await a_user(shop), await a_product(shop))).encode()
     for length, status in ((BODY_MAX_BYTES, 201), (BODY_MAX_BYTES + 1, 413)):

@@ -75,6 +75,12 @@ def lists(path: str) -> Iterator[Attack]:
         "limit=-1",
         "limit=x",
         "limit=",
+        "limit=1_0",
+        "limit=1.0",
+        "limit=01",
+        "limit=%2B1",
+        "limit=+1",  # a space
+        "limit=%D9%A1",  # an Arabic one
         "limit=1&limit=2",
         "limit=" + "9" * 5000,
         "cursor=",

@@ -6,14 +6,15 @@ import asyncio
 import sys
 from collections.abc import Mapping
 from typing import Any
-from uuid import UUID
 
 from services.order.admin import acts
+from services.order.admin.api import AgeSeconds
 from services.order.admin.audit_api import audit_now, repair_orphans
 from services.order.participants import Participants
 from services.order.settings import Settings
 from shared.http.server import encode
-from shared.operators import Who, cell, login, table
+from shared.notation import Uuid
+from shared.operators import Who, add_who, argument, cell, table
 from shared.postgres import Pool, Session
 from shared.refusals import Refusal, Unavailable
 from shared.settings import load
@@ -39,31 +40,30 @@ def _parser() -> argparse.ArgumentParser:
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--json", action="store_true", help="print JSON")
     act = argparse.ArgumentParser(add_help=False)
-    act.add_argument("--reason", required=True, help="why; kept in the record")
-    act.add_argument("--by", default=login(), help="who; kept in the record (default: your login)")
+    add_who(act)
     act.add_argument("--dry-run", action="store_true", help="only say what would be done")
     parser = argparse.ArgumentParser(prog="python -m services.order.admin", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     listing = commands.add_parser("list", parents=[common], help="list live sagas, oldest first")
     listing.add_argument("--state", choices=["RUNNING", "COMPENSATING", "stuck"])
-    listing.add_argument("--older-than", type=float, default=0, metavar="SECONDS")
+    listing.add_argument("--older-than", type=argument(AgeSeconds), default=0, metavar="SECONDS")
     show = commands.add_parser("show", parents=[common], help="show a saga with its timeline and what is left")
-    show.add_argument("id", type=UUID, help="a saga's or an order's id")
+    show.add_argument("id", type=argument(Uuid), help="a saga's or an order's id")
     retry = commands.add_parser("retry", parents=[common, act], help="have sagas tried again now")
     which = retry.add_mutually_exclusive_group(required=True)
-    which.add_argument("id", type=UUID, nargs="?", help="a saga's or an order's id")
+    which.add_argument("id", type=argument(Uuid), nargs="?", help="a saga's or an order's id")
     which.add_argument("--all", action="store_true", help="all live sagas")
     for name, text in {
         "force": "turn a RUNNING saga round: undo what it did; a payment's order is cancelled",
         "resolve": "end a COMPENSATING saga by hand, when the books were put right outside",
     }.items():
         command = commands.add_parser(name, parents=[common, act], help=text)
-        command.add_argument("id", type=UUID, help="a saga's or an order's id")
+        command.add_argument("id", type=argument(Uuid), help="a saga's or an order's id")
     commands.add_parser("acts", parents=[common], help="list what operators did, newest first")
     commands.add_parser("audit", parents=[common], help="run a pass of the audit now; exit with 4 unless clean")
     commands.add_parser("repair", parents=[common, act], help="give back what the audit finds held for nobody")
     drain = commands.add_parser("drain-status", parents=[common], help="count live sagas by version")
-    drain.add_argument("--version", type=int, help="exit with 3 while this version has live sagas")
+    drain.add_argument("--version", type=argument(int), help="exit with 3 while this version has live sagas")
     return parser
 
 

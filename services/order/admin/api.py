@@ -18,13 +18,14 @@ from shared.operators import Act, Who
 from shared.postgres import Pool, Session
 
 ACTS_MAX = 200
+AgeSeconds = Annotated[float, Field(ge=0, le=10**9)]  # what the database can take from now
 
 
 class SagasQuery(Query):
     """Which live sagas to list."""
 
     state: State | None = None
-    older_than_seconds: Annotated[float, Field(ge=0, le=10**9)] = 0
+    older_than_seconds: AgeSeconds = 0
 
 
 class LiveSaga(Wire):

@@ -3,18 +3,18 @@ environment, asks the database only, and works while no relay does."""
 
 import argparse
 import asyncio
-import re
 import sys
-from datetime import datetime
 from typing import Any
-from uuid import UUID
 
 from services.relay.admin import acts, replays
+from services.relay.admin.replay_api import Topic
 from services.relay.replay_store import Selection
 from services.relay.settings import RelaySettings
 from shared import logs
 from shared.http.server import encode
-from shared.operators import Who, login, table
+from shared.http.wire import Name
+from shared.notation import Timestamp, Uuid
+from shared.operators import Who, add_who, argument, table
 from shared.postgres import Pool
 from shared.refusals import Refusal, Unavailable
 from shared.settings import load
@@ -39,8 +39,7 @@ def _parser() -> argparse.ArgumentParser:
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--json", action="store_true", help="print JSON")
     by = argparse.ArgumentParser(add_help=False)
-    by.add_argument("--reason", required=True, help="why; kept in the record")
-    by.add_argument("--by", default=login(), help="who; kept in the record (default: your login)")
+    add_who(by)
     act = argparse.ArgumentParser(add_help=False, parents=[by])
     act.add_argument("--dry-run", action="store_true", help="only say what would be done")
     parser = argparse.ArgumentParser(prog="python -m services.relay.admin", description=__doc__)
@@ -48,14 +47,14 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("list", parents=[common], help="list parked events, order by order in sequence")
     retry = commands.add_parser("retry", parents=[common, act], help="give an order's parked events back")
     which = retry.add_mutually_exclusive_group(required=True)
-    which.add_argument("id", type=UUID, nargs="?", help="an order's id, or one of its parked events'")
+    which.add_argument("id", type=argument(Uuid), nargs="?", help="an order's id, or one of its parked events'")
     which.add_argument("--all", action="store_true", help="all parked events")
     for name, text in {
         "skip": "give an order's first parked event up for good, and the others back: consumers see a gap",
         "redact": "leave a parked event's lines out, so that Kafka takes it; retry brings it out",
     }.items():
         command = commands.add_parser(name, parents=[common, act], help=text)
-        command.add_argument("id", type=UUID, help="a parked event's id, or an order's for its first one")
+        command.add_argument("id", type=argument(Uuid), help="a parked event's id, or an order's for its first one")
     commands.add_parser("acts", parents=[common], help="list what operators did, newest first")
     _add_replays(commands, common, by)
     return parser
@@ -63,34 +62,21 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_replays(commands: Any, common: argparse.ArgumentParser, by: argparse.ArgumentParser) -> None:
     replay = commands.add_parser("replay", parents=[common, by], help="publish events again, into a topic of their own")
-    replay.add_argument("topic", type=_topic, help="where to; made if it is missing, never a topic of the relay's own")
-    replay.add_argument("--order", type=UUID, help="only this order's events")
-    replay.add_argument("--type", help="only events of this type, such as order.paid.v1")
-    replay.add_argument("--from", dest="start", type=_moment, help="only events from this moment on, with its zone")
-    replay.add_argument("--to", dest="end", type=_moment, help="only events before this moment")
+    replay.add_argument(
+        "topic", type=argument(Topic), help="where to; made if it is missing, never a topic of the relay's own"
+    )
+    replay.add_argument("--order", type=argument(Uuid), help="only this order's events")
+    replay.add_argument("--type", type=argument(Name), help="only events of this type, such as order.paid.v1")
+    timestamp = argument(Timestamp)
+    replay.add_argument("--from", dest="start", type=timestamp, help="only events from then on: 2026-01-31T12:00:00Z")
+    replay.add_argument("--to", dest="end", type=timestamp, help="only events before then")
     commands.add_parser("replays", parents=[common], help="list replays and how far they are, newest first")
     for name, text in {
         "cancel": "stop a replay",
         "resume": "let a replay go on that was stopped or has failed",
     }.items():
         command = commands.add_parser(name, parents=[common, by], help=text)
-        command.add_argument("id", type=UUID, help="the replay's id")
-
-
-def _topic(text: str) -> str:
-    if not re.match(replays.TOPIC, text):
-        raise argparse.ArgumentTypeError(f"{text!r} is no name of a topic")
-    return text
-
-
-def _moment(text: str) -> datetime:
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no moment such as 2026-01-31T12:00:00Z") from None
-    if moment.tzinfo is None:
-        raise argparse.ArgumentTypeError(f"{text!r} lacks its zone, such as Z or +09:00")
-    return moment
+        command.add_argument("id", type=argument(Uuid), help="the replay's id")
 
 
 async def _run(arguments: argparse.Namespace, settings: RelaySettings) -> list[dict[str, Any]]:

@@ -20,19 +20,22 @@ from services.relay.replay_store import Selection
 from services.relay.settings import RelaySettings
 from shared.http.routes import Route
 from shared.http.server import reply
-from shared.http.wire import Moment, Name, Wire, path_uuid, read_body
+from shared.http.wire import Name, Wire, path_uuid, read_body
+from shared.notation import Timestamp, Uuid
 from shared.operators import By
 from shared.postgres import Pool
+
+Topic = Annotated[str, Field(pattern=replays.TOPIC)]
 
 
 class NewReplay(By):
     """Into which topic, and which events: those that fit all that is given; `from` <= their time < `to`."""
 
-    topic: Annotated[str, Field(pattern=replays.TOPIC)]
-    order_id: UUID | None = None
+    topic: Topic
+    order_id: Uuid | None = None
     type: Name | None = None
-    start: Annotated[Moment | None, Field(alias="from")] = None
-    end: Annotated[Moment | None, Field(alias="to")] = None
+    start: Annotated[Timestamp | None, Field(alias="from")] = None
+    end: Annotated[Timestamp | None, Field(alias="to")] = None
 
 
 class Replay(Wire):

@@ -86,6 +86,13 @@ async def test_a_limit_above_the_maximum_is_lowered_to_it(coupon: Client) -> Non
         {"expires_at": "0001-01-01T00:00:00+23:59"},
         {"expires_at": "9999-12-31T23:59:59-23:59"},
         {"expires_at": 1893456000},
+        {"expires_at": "1893456000"},
+        {"expires_at": "20300101"},
+        {"expires_at": "2030-01-01"},
+        {"expires_at": "2030-W01-1T00:00:00Z"},
+        {"expires_at": "2030-01-01 00:00:00Z"},
+        {"expires_at": "2016-12-31T23:59:60Z"},
+        {"expires_at": "2030-01-01T00:00:00+24:00"},
         {"coupon_id": ""},
         {"coupon_id": "x" * 129},
         {"status": "REDEEMED"},
@@ -100,6 +107,19 @@ async def test_a_coupon_that_makes_no_sense_is_refused_and_its_field_named(
     (error,) = answer.body["errors"]
     assert error["message"]
     assert error["pointer"] in ("", *(f"/{name}" for name in wrong))
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        ("2030-01-01t09:00:00.123456789+09:00", "2030-01-01T00:00:00.123456Z"),
+        ("0002-01-01T00:00:00+23:59", "0001-12-31T00:01:00Z"),
+        ("9998-12-31T23:59:59.999999-23:59", "9999-01-01T23:58:59.999999Z"),
+    ],
+)
+async def test_a_coupon_expires_when_it_was_told_to(coupon: Client, given: str, kept: str) -> None:
+    made = await coupon.post(PATH, {**VALID, "expires_at": given})
+    assert (await coupon.get(f"{PATH}/{made['coupon_id']}"))["expires_at"] == made["expires_at"] == kept
 
 
 @pytest.mark.parametrize("status", ["", "available", "GONE"])

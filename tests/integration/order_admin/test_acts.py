@@ -126,6 +126,12 @@ async def test_an_act_without_who_or_why_is_refused(world: World) -> None:
         assert (answer.status, answer.problem) == (422, "validation-failed")
 
 
+@pytest.mark.parametrize("seconds", ["inf", "nan", "1_0", "+1", "-1", "1e300", ".5"])
+async def test_an_age_that_is_no_number_is_refused(world: World, seconds: str) -> None:
+    answer = await world.admin.call("GET", "/admin/v1/sagas", params={"older_than_seconds": seconds})
+    assert (answer.status, answer.problem) == (422, "validation-failed")
+
+
 async def test_live_sagas_are_listed_by_state_and_age_oldest_first(world: World) -> None:
     paid = await placed(world, "now")
     async with blocked(world, "coupon"):

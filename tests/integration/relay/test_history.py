@@ -283,6 +283,13 @@ MINUTE_TEXT, ORDER = "2026-01-05T09:30:00Z", "019a0c1e-7d52-7c3a-9b1f-2f4e8a6d0c
     [
         ("digests", {}, "/query/from"),
         ("digests", {"from": "yesterday"}, "/query/from"),
+        ("digests", {"from": "0"}, "/query/from"),
+        ("digests", {"from": "1767605400"}, "/query/from"),
+        ("digests", {"from": "20260105T093000Z"}, "/query/from"),
+        ("digests", {"from": MINUTE_TEXT, "shard": "0_1"}, "/query/shard"),
+        ("events", {"order_id": f"urn:uuid:{ORDER}"}, "/query/order_id"),
+        ("events", {"order_id": ORDER.replace("-", "")}, "/query/order_id"),
+        ("events", {"order_id": ORDER, "from_sequence": "+1"}, "/query/from_sequence"),
         ("digests", {"from": "2026-01-05T09:30:00"}, "/query/from"),
         ("digests", {"from": "2026-01-05T09:30:01Z"}, "/query/from"),
         ("digests", {"from": "0001-01-01T00:00:00Z"}, "/query/from"),

@@ -51,15 +51,24 @@ def test_an_unknown_type_is_an_event_that_changes_nothing_whatever_it_holds() ->
         (DATA, {"ce_id": None}, "without ce_id"),
         (DATA, {"ce_specversion": b"2.0"}, "CloudEvents 2.0 is unknown"),
         (DATA, {"ce_type": b"order.paid.v2"}, "order.paid.v2 is a version"),
-        (DATA, {"ce_id": b"x"}, "badly formed"),
+        (DATA, {"ce_id": b"x"}, "an id must be a UUID"),
+        (DATA, {"ce_id": b"urn:uuid:" + str(ORDER_ID).encode()}, "an id must be a UUID"),
+        (DATA, {"ce_subject": ORDER_ID.hex.encode()}, "an id must be a UUID"),
         (DATA, {"ce_subject": b"\xff"}, "not UTF-8"),
-        (DATA, {"ce_time": b"yesterday"}, "isoformat"),
-        (DATA, {"ce_time": b"2026-01-05T09:30:00"}, "without a zone"),
-        (DATA, {"ce_sequence": b"two"}, "invalid literal"),
+        (DATA, {"ce_time": b"yesterday"}, "the time yesterday must be an RFC 3339"),
+        (DATA, {"ce_time": b"20260105T093000Z"}, "must be an RFC 3339"),
+        (DATA, {"ce_time": b"2026-01-05T09:30:00"}, "must be an RFC 3339"),
+        (DATA, {"ce_time": b"2026-02-30T09:30:00Z"}, "day is out of range"),
+        (DATA, {"ce_sequence": b"two"}, "the sequence two"),
+        (DATA, {"ce_sequence": b"1_0"}, "the sequence 1_0"),
+        (DATA, {"ce_sequence": b" 1"}, "the sequence  1"),
+        (DATA, {"ce_sequence": "\u0661".encode()}, "the sequence \u0661"),
         (DATA, {"ce_sequence": b"0"}, "the sequence 0"),
         (DATA, {"ce_sequence": str(2**63).encode()}, "the sequence"),
         (None, {}, "without a value"),
         (b"{", {}, "not JSON"),
+        (b'{"status": "PAID", "status": "EXPIRED"}', {}, "there twice"),
+        (b'{"lines": [{"quantity": 1, "\\u0071uantity": 2}]}', {}, "there twice"),
         ([], {}, "not an object"),
         ({**DATA, "total_amount": "500"}, {}, "total_amount is '500'"),
         ({**DATA, "total_amount": True}, {}, "total_amount is True"),
@@ -71,6 +80,13 @@ def test_an_unknown_type_is_an_event_that_changes_nothing_whatever_it_holds() ->
 def test_what_cannot_be_read_says_why(data: object, headers: dict[str, bytes | None], reason: str) -> None:
     with pytest.raises(Undecodable, match=reason):
         read(data, **headers)
+
+
+def test_a_cloudevents_header_given_twice_is_not_read_but_others_may_be() -> None:
+    value = json.dumps(DATA).encode()
+    with pytest.raises(Undecodable, match="there twice"):
+        decode([*HEADERS.items(), ("ce_subject", str(uuid7()).encode())], value)
+    assert decode([*HEADERS.items(), ("traceparent", b"1"), ("traceparent", b"\xff")], value).sequence == 2
 
 
 def test_of_a_record_that_cannot_be_read_the_place_in_its_order_is_told_as_far_as_it_is_known() -> None:

@@ -38,7 +38,7 @@ def test_every_wrong_setting_is_named_in_a_line_of_its_own() -> None:
     ]
 
 
-@pytest.mark.parametrize("value", ["nan", "inf", "-1", "0"])
+@pytest.mark.parametrize("value", ["nan", "inf", "-1", "0", "1_0", " 5", "+5", "\u0665"])
 def test_a_deadline_is_a_finite_time_above_zero(value: str) -> None:
     assert len(errors_of({"LOCAL_START_SECONDS": value})) == 1
 

@@ -24,7 +24,6 @@ from shared.http.problems import (
 from shared.http.wire import (
     Id,
     Int64,
-    Moment,
     NoBody,
     Page,
     Wire,
@@ -37,6 +36,7 @@ from shared.http.wire import (
     read_query,
 )
 from shared.integers import INT64_MAX
+from shared.notation import Timestamp
 
 
 class Thing(Wire):
@@ -44,7 +44,7 @@ class Thing(Wire):
 
     name: Id
     size: Int64 = 0
-    at: Moment | None = None
+    at: Timestamp | None = None
     parts: tuple["Thing", ...] = ()
 
 
