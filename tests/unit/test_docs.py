@@ -110,7 +110,8 @@ def test_every_habit_named_exists(document: Path) -> None:
 def test_every_decision_is_listed_and_says_all_it_should() -> None:
     index = (DECISIONS / "README.md").read_text()
     pages = sorted(DECISIONS.glob("[0-9]*.md"))
-    assert [page.name[:4] for page in pages] == [f"{number:04}" for number in range(1, len(pages) + 1)]
+    numbers = [page.name[:4] for page in pages]  # given out before pages are written, so some may still be missing
+    assert len(set(numbers)) == len(numbers)
     for page in pages:
         text = page.read_text()
         assert f"({page.name})" in index

@@ -46,7 +46,7 @@ class Things(Wire):
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """A server, and what it has logged. Set `begun` to None before a request to `/v1/slow`; `finish` ends it."""
+    """A server, and what it has logged. A request to `…/slow` sets `begun` and waits for `finish`."""
 
     url: str
     logs: list[Any]
@@ -58,12 +58,12 @@ class Served:
         return [line for line in self.logs if line["event"] == "bug" or line["log_level"] == "error"]
 
 
-def routes(begun: threading.Event, finish: threading.Event) -> list[Route]:
+def routes(path: str, begun: threading.Event, finish: threading.Event) -> list[Route]:
     """The routes: a list, an entry, a creation, an act without a body, one that waits, one without room."""
 
     async def create(request: web.Request) -> web.Response:
         thing = await read_body(request, Thing, timeout_seconds=BODY_SECONDS)
-        return reply({"name": thing.name}, 201, {"Location": f"/v1/things/{thing.name}"})
+        return reply({"name": thing.name}, 201, {"Location": f"{path}/{thing.name}"})
 
     async def show_all(request: web.Request) -> web.Response:
         read_query(request, Page)
@@ -88,19 +88,19 @@ def routes(begun: threading.Event, finish: threading.Event) -> list[Route]:
         refuse(0)
         raise AssertionError
 
-    one = "/v1/things/{thing_id}"
+    one = f"{path}/{{thing_id}}"
     return [
-        Route("POST", "/v1/things", create, "Create a thing", {201: Thing}, body=Thing),
-        Route("GET", "/v1/things", show_all, "List things", {200: Things}, query=Page),
+        Route("POST", path, create, "Create a thing", {201: Thing}, body=Thing),
+        Route("GET", path, show_all, "List things", {200: Things}, query=Page),
         Route("GET", one, show, "Get a thing", {200: Thing}),
         Route("POST", f"{one}/act", act, "Act on a thing", {200: Thing}, body=NoBody),
-        Route("GET", "/v1/slow", wait, "Wait", {200: Thing}),
-        Route("POST", "/v1/crowd", crowd, "Find no room", {200: Thing}, body=Thing, make_sure_of_room=refuse),
+        Route("GET", f"{path}/slow", wait, "Wait", {200: Thing}),
+        Route("POST", f"{path}/crowd", crowd, "Find no room", {200: Thing}, body=Thing, make_sure_of_room=refuse),
     ]
 
 
 @contextmanager
-def serving(make_loop: LoopFactory) -> Iterator[Served]:
+def serving(make_loop: LoopFactory, path: str = "/v1/things") -> Iterator[Served]:
     """Serve on a loop of this kind until the end."""
     port = free_port()
     settings = Settings(port=port, database_url="postgresql://nowhere/none", shutdown_seconds=1)
@@ -110,7 +110,7 @@ def serving(make_loop: LoopFactory) -> Iterator[Served]:
 
     async def serve() -> None:
         loops.append(asyncio.get_running_loop())
-        await HttpServer("things", "Things.", settings, routes(begun, finish), {}).run(stop)
+        await HttpServer("things", "Things.", settings, routes(path, begun, finish), {}).run(stop)
 
     def run() -> None:
         with asyncio.Runner(loop_factory=make_loop) as runner:
