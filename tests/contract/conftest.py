@@ -2,13 +2,16 @@
 
 import json
 import urllib.request
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 
 import aiohttp
 import pytest
 
 from tests.contract.checking import CheckedClient, Document
 from tests.contract.customers import Customer
+from tests.infrastructure.gateway import SERVICES as BEHIND_GATEWAY
+from tests.infrastructure.gateway import gateway
+from tests.infrastructure.reaper import Reaper
 from tests.infrastructure.stack import SERVICES, Shop, Stack, shopping
 from tests.system.shopping import a_coupon, a_product, a_user
 
@@ -21,6 +24,13 @@ def documents(stack: Stack) -> Mapping[str, Document]:
         with urllib.request.urlopen(f"{stack.url(service)}/openapi.json", timeout=10) as response:
             found[service] = json.load(response)
     return found
+
+
+@pytest.fixture(scope="session")
+def gateway_url(stack: Stack, reaper: Reaper) -> Iterator[str]:
+    """The gateway before the stack's services."""
+    with gateway({service: stack.url(service) for service in BEHIND_GATEWAY}, reaper) as url:
+        yield url
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ import json
 
 import pytest
 
+from tests.infrastructure.gateway import SERVICES as BEHIND_GATEWAY
 from tests.infrastructure.raw_http import connected, converse, read_answer, send
 from tests.infrastructure.stack import SERVICES, Shop, Stack
 from tests.system.shopping import a_product, a_user, an_order
@@ -89,6 +90,30 @@ async def test_what_is_hardly_http_is_the_client_s_fault(stack: Stack, name: str
         answer = await send(stack.url(service), data.replace(b"{path}", LISTS[service]))
         assert answer.status in statuses, (service, answer)
         assert answer.problem["type"].startswith("/problems/"), (service, answer)
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+async def test_what_is_hardly_http_is_the_client_s_fault_at_the_gateway(gateway_url: str, name: str) -> None:
+    data, _ = ATTACKS[name]
+    for path in (LISTS[service] for service in BEHIND_GATEWAY):
+        answer = await send(gateway_url, data.replace(b"{path}", path))
+        assert 400 <= answer.status < 500, (path, answer)
+        assert answer.problem["type"].startswith("/problems/"), (path, answer)
+
+
+async def test_an_order_is_placed_through_the_gateway(gateway_url: str, stack: Stack, shop: Shop) -> None:
+    user, product = await a_user(shop), await a_product(shop)
+    body = json.dumps(an_order(user, product)).encode()
+    data = post(b"Expect: 100-continue\r\nContent-Length: %d\r\n" % len(body)).replace(b"{path}", b"/v1/orders")
+    async with connected(gateway_url) as (reader, writer):
+        writer.write(data)
+        assert (await read_answer(reader)).status == 100
+        writer.write(body)
+        writer.write_eof()
+        placed = await read_answer(reader)
+    assert (placed.status, json.loads(placed.body)["status"]) == (201, "PAID")
+    for url in (gateway_url, stack.url("order")):
+        assert (await send(url, get(placed.headers["location"].encode()))).body == placed.body
 
 
 async def test_chunks_beyond_the_limit_are_not_read(stack: Stack) -> None:
