@@ -16,7 +16,7 @@ from deploy.consumer.reader import Reader
 from deploy.consumer.relay import Relay
 from deploy.consumer.settings import ConsumerSettings, replica
 from shared.http.server import HttpServer
-from shared.postgres import Pool
+from shared.postgres import Pool, Session
 from shared.process import Service, background, main
 from shared.refusals import Unavailable
 
@@ -32,12 +32,17 @@ RETRIED_MAX = 10_000
 async def serve(settings: ConsumerSettings, stop: asyncio.Event) -> None:
     """Consume until `stop` is set."""
     name = replica()
-    async with Pool(settings, "consumer") as pool, Relay(settings) as relay, AsyncExitStack() as tasks:
+    async with (
+        Pool(settings, "consumer") as pool,
+        Session(settings, "consumer readiness") as readiness,
+        Relay(settings) as relay,
+        AsyncExitStack() as tasks,
+    ):
         reader = Reader(settings, pool)
         completeness = Completeness(settings, pool, relay)
 
         async def database() -> None:
-            async with pool.connection() as db:
+            async with readiness.statement() as db:
                 await store.positions(db, settings.topic)
 
         async def prune() -> None:

@@ -83,9 +83,10 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         books = await enter(BookReader(settings.participant_urls))
         auditor = Auditor(pool, books, grace_seconds=settings.audit_grace_seconds)
         audit = AuditSchedule(process_id, pool, auditor, interval_seconds=settings.audit_interval_seconds)
+        readiness = await enter(Session(settings, "order readiness"))
 
         async def database() -> None:
-            async with pool.connection() as db:
+            async with readiness.statement() as db:
                 await store.ready(db)
 
         async def hurry() -> None:

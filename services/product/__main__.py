@@ -26,9 +26,10 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         pool = await stack.enter_async_context(Pool(settings, "product"))
         session = await stack.enter_async_context(Session(settings, "product commands"))
         desk = await stack.enter_async_context(CommandDesk(session, execute, apply_at_once))
+        readiness = await stack.enter_async_context(Session(settings, "product readiness"))
 
         async def database() -> None:
-            async with pool.connection() as db:
+            async with readiness.statement() as db:
                 await store.ready(db)
 
         api = ProductApi(pool, settings.currency, settings.client_timeout_seconds)

@@ -13,16 +13,16 @@ from services.relay.bootstrap import bootstrap
 from services.relay.relay import Relay
 from services.relay.settings import RelaySettings
 from shared.http.server import HttpServer
-from shared.postgres import Pool
+from shared.postgres import Pool, Session
 from shared.process import Service, background, main
 
 
 async def serve(settings: RelaySettings, stop: asyncio.Event) -> None:
     """Run until `stop` is set; then finish the batches under way and release the shards."""
     released = asyncio.Event()
-    async with Pool(settings, "relay") as pool:
+    async with Pool(settings, "relay") as pool, Session(settings, "relay readiness") as readiness:
         relay = Relay(settings, pool)
-        checks = api.checks(pool, relay.broker, relay.drains)
+        checks = api.checks(readiness, relay.broker, relay.drains)
         calls = [*api.routes(settings.topic), *history.routes(pool)]
         server = HttpServer("relay", api.DESCRIPTION, settings, calls, checks, api.details(relay.drains))
 

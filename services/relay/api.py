@@ -10,10 +10,11 @@ from services.relay import schemas, store
 from services.relay.broker import Broker
 from services.relay.drain import Drain
 from shared.http.problems import NotFound
+from shared.http.readiness import Check
 from shared.http.routes import Route
-from shared.http.server import VERSION, Check, reply
+from shared.http.server import VERSION, reply
 from shared.http.wire import Wire
-from shared.postgres import Pool
+from shared.postgres import Session
 
 DESCRIPTION = "Carries the order service's outbox to Kafka."
 
@@ -75,11 +76,11 @@ def routes(topic: str) -> list[Route]:
     ]
 
 
-def checks(pool: Pool, broker: Broker, drains: Callable[[], Sequence[Drain]]) -> Mapping[str, Check]:
-    """Return what /readyz asks."""
+def checks(readiness: Session, broker: Broker, drains: Callable[[], Sequence[Drain]]) -> Mapping[str, Check]:
+    """Return what /readyz asks; `readiness` is the connection for its question to the database."""
 
     async def database() -> None:
-        async with pool.connection() as connection:
+        async with readiness.statement() as connection:
             await store.shards_with_pending(connection, [])
 
     async def shards() -> None:

@@ -18,6 +18,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, Counter, Gauge, Histogram, ge
 from shared import trace
 from shared.http import openapi, problems
 from shared.http.connection import CONNECTIONS_MAX, Connection, Door, Room, TurnedAway, unavailable
+from shared.http.readiness import Check, Readiness
 from shared.http.routes import Route
 from shared.http.wire import expects_continue
 from shared.refusals import Unavailable
@@ -34,7 +35,6 @@ BACKLOG = CONNECTIONS_MAX
 ACCEPTED_AT_ONCE = 16
 # A refusal for overload is logged once in so long, or the log would be the next thing to overflow.
 OVERLOAD_LOG_SECONDS = 1.0
-READY_TIMEOUT_SECONDS = 2.0
 SECONDS = Histogram(
     "http_request_seconds",
     "Time to answer",
@@ -44,7 +44,6 @@ SECONDS = Histogram(
 RESPONSES = Counter("http_responses_total", "Responses by status", ["method", "route", "status"])
 IN_FLIGHT = Gauge("http_requests_in_flight", "Requests being handled")
 
-Check = Callable[[], Awaitable[None]]
 Handle = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -68,7 +67,7 @@ class HttpServer:
     ) -> None:
         IN_FLIGHT.set_function(lambda: HttpServer._in_flight)
         self._settings = settings
-        self._checks = checks
+        self._readiness = Readiness(checks)
         self._details = details
         self._stopping = False
         self._overload_logged_at = float("-inf")
@@ -218,9 +217,7 @@ class HttpServer:
         return reply({"status": "alive"})
 
     async def _readyz(self, _request: web.Request) -> web.Response:
-        names = list(self._checks)
-        results = await asyncio.gather(*(_ask(self._checks[name]) for name in names))
-        checks = dict(zip(names, results, strict=True))
+        checks = await self._readiness.ask()
         if self._stopping:
             checks["process"] = "is stopping"
         ready = all(result == "ok" for result in checks.values())
@@ -261,15 +258,6 @@ def encode(body: Any) -> bytes:
 def _leaves_body(request: web.Request) -> bool:
     """Say whether the client may still send a body or not, so that what it sends next can't be told from one."""
     return "Expect" in request.headers and not request.content.is_eof()
-
-
-async def _ask(check: Check) -> str:
-    try:
-        async with asyncio.timeout(READY_TIMEOUT_SECONDS):
-            await check()
-    except Exception as error:  # noqa: BLE001 - whatever a check raises is its answer
-        return f"{type(error).__name__}: {error}"[:300]
-    return "ok"
 
 
 def _route_of(request: web.Request) -> str:

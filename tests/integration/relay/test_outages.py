@@ -14,6 +14,7 @@ from services.relay.clients import STOP_SECONDS, BrokerFailed
 from services.relay.publisher import Publisher
 from services.relay.relay import Relay
 from shared import postgres
+from shared.postgres import Session
 from shared.refusals import Unavailable
 from tests.infrastructure.broker import wait_for
 from tests.infrastructure.databases import Database
@@ -36,11 +37,12 @@ def own_broker(reaper: Reaper) -> Iterator[OwnBroker]:
 
 async def failing(relay: Relay, check: str) -> bool:
     """Whether /readyz would name this check."""
-    try:
-        await api.checks(relay._pool, relay.broker, relay.drains)[check]()
-    except (BrokerFailed, Unavailable, api.NotPublishing):
-        return True
-    return False
+    async with Session(relay._pool._settings, "relay readiness") as readiness:
+        try:
+            await api.checks(readiness, relay.broker, relay.drains)[check]()
+        except (BrokerFailed, Unavailable, api.NotPublishing):
+            return True
+        return False
 
 
 async def passing(relay: Relay, check: str) -> bool:

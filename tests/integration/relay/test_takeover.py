@@ -14,7 +14,7 @@ from services.relay.clients import BrokerFailed
 from services.relay.publisher import Batch, Publisher
 from services.relay.records import OutboxEvent
 from services.relay.store import Lease, LeaseLost
-from shared.postgres import Connection
+from shared.postgres import Connection, Session
 from tests.infrastructure.waiting import eventually
 from tests.integration.relay.world import Event, World, assert_sent_once, expected, identity, order_in, write
 
@@ -107,7 +107,7 @@ async def test_any_other_number_refuses_the_shard_until_an_operator_declares_the
         await eventually(lambda: refused(relay.drains), 10, "a refused shard")
         await world.until_sent(1)  # the other shards go on
         assert await world.statuses() == {"PENDING": 1, "SENT": 1}
-        check = api.checks(relay._pool, relay.broker, relay.drains)["shards"]
+        check = api.checks(Session(world.settings(), "relay readiness"), relay.broker, relay.drains)["shards"]
         with pytest.raises(api.NotPublishing, match=f"shard {SHARD}"):
             await check()
 

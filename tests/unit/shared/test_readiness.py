@@ -1,0 +1,95 @@
+"""/readyz answers within its time whatever a check does, and probes that come together share one run of the checks."""
+
+import asyncio
+from contextlib import suppress
+
+from shared.http.readiness import CHECK_SECONDS, NO_ANSWER, Check, Readiness
+
+MARGIN_SECONDS = 0.15  # of the second that a probe waits
+
+
+class Asked:
+    """A check that waits to be let through."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.through = asyncio.Event()
+
+    async def __call__(self) -> None:
+        self.count += 1
+        await self.through.wait()
+
+
+async def fine() -> None:
+    """Nothing to complain of."""
+
+
+async def away() -> None:
+    raise OSError("nobody there")
+
+
+async def timed(readiness: Readiness) -> dict[str, str]:
+    """The answers, within their time."""
+    async with asyncio.timeout(CHECK_SECONDS + MARGIN_SECONDS):
+        return await readiness.ask()
+
+
+async def test_each_check_is_answered_by_its_name() -> None:
+    assert await timed(Readiness({"fine": fine, "away": away})) == {"fine": "ok", "away": "OSError: nobody there"}
+
+
+async def test_a_service_without_checks_has_nothing_to_answer() -> None:
+    assert await timed(Readiness({})) == {}
+
+
+async def test_a_check_that_hangs_is_cut_off_and_the_others_are_answered() -> None:
+    hangs = Asked()
+    readiness = Readiness({"fine": fine, "hangs": hangs})
+    assert await timed(readiness) == {"fine": "ok", "hangs": NO_ANSWER}
+    hangs.through.set()
+    assert await timed(readiness) == {"fine": "ok", "hangs": "ok"}
+    assert hangs.count == 2
+
+
+async def test_a_check_that_resists_its_cancellation_is_not_started_again_meanwhile() -> None:
+    count, through = 0, asyncio.Event()
+
+    async def resists() -> None:
+        nonlocal count
+        count += 1
+        while not through.is_set():
+            with suppress(asyncio.CancelledError):
+                await through.wait()
+
+    readiness = Readiness({"resists": resists})
+    assert await timed(readiness) == {"resists": NO_ANSWER}
+    assert await timed(readiness) == {"resists": NO_ANSWER}
+    assert count == 1
+    through.set()
+    assert await timed(readiness) == {"resists": "ok"}
+
+
+async def test_probes_that_come_together_share_one_run() -> None:
+    check: Asked = Asked()
+    readiness = Readiness({"check": check})
+    probes = [asyncio.create_task(readiness.ask()) for _ in range(50)]
+    await asyncio.sleep(0)
+    probes[0].cancel()  # a probe that gives up does not end the run of the others
+    await asyncio.sleep(0)
+    check.through.set()
+    assert await asyncio.gather(*probes[1:]) == [{"check": "ok"}] * 49
+    assert check.count == 1
+
+
+async def test_a_probe_after_the_run_starts_another() -> None:
+    count = 0
+
+    async def counted() -> None:
+        nonlocal count
+        count += 1
+
+    check: Check = counted
+    readiness = Readiness({"check": check})
+    await readiness.ask()
+    await readiness.ask()
+    assert count == 2
