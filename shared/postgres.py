@@ -101,6 +101,7 @@ class Pool:
         self._application = application
         self._size = settings.pool_size if size is None else size
         self._pool: asyncpg.Pool | None = None
+        self._releasing: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> "Pool":
         self._pool = await asyncpg.create_pool(
@@ -129,8 +130,29 @@ class Pool:
         """Lend a connection outside a transaction. Raises Unavailable when none can be had."""
         assert self._pool is not None
         with translated():
-            async with self._pool.acquire(timeout=CONNECT_TIMEOUT_SECONDS) as connection:
+            connection = await self._pool.acquire(timeout=CONNECT_TIMEOUT_SECONDS)
+            try:
                 yield connection
+            except (asyncio.CancelledError, TimeoutError):
+                self._release_later(connection)
+                raise
+            except BaseException:
+                await self._pool.release(connection)
+                raise
+            await self._pool.release(connection)
+
+    def _release_later(self, connection: asyncpg.pool.PoolConnectionProxy) -> None:
+        """Release a connection without waiting for it. The driver first asks the server to cancel the statement, and a
+        server that hangs takes CONNECT_TIMEOUT_SECONDS for that, until the connection is dropped."""
+        assert self._pool is not None
+        task = asyncio.create_task(self._pool.release(connection))
+        self._releasing.add(task)
+        task.add_done_callback(self._released)
+
+    def _released(self, task: "asyncio.Task[None]") -> None:
+        self._releasing.discard(task)
+        if not task.cancelled():
+            task.exception()  # the connection is dropped then, so there is nothing left to do
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:
