@@ -50,6 +50,8 @@ class ServiceSettings(TextInput, BaseSettings):
     # A line per request costs about a tenth of a checkout's CPU, so only the failed ones are logged unless asked.
     access_log: Literal["all", "errors", "off"] = "errors"
     client_timeout_seconds: Seconds = 10.0
+    # How long a request may take before it is answered 503, or 202 where something was begun that goes on.
+    request_deadline_seconds: Seconds = 10.0
     shutdown_seconds: Seconds = 5.0
     currency: Annotated[str, Field(pattern=r"^[A-Z]{3}$", validation_alias="CURRENCY")] = "KRW"
 

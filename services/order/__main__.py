@@ -98,7 +98,13 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             "order",
             "Orders: placed and paid now, or paid later, cancelled, expired.",
             settings,
-            OrderApi(pool, checkout, admission, settings.client_timeout_seconds).routes(),
+            OrderApi(
+                pool,
+                checkout,
+                admission,
+                client_timeout_seconds=settings.client_timeout_seconds,
+                deadline_seconds=settings.request_deadline_seconds,
+            ).routes(),
             {"database": database, "lease": ownership.check_lease},
             lambda: {"participants_reachable": participants.reachable()},
         )

@@ -1,5 +1,6 @@
 """The order service over HTTP: parse → use case → reply."""
 
+import asyncio
 from datetime import datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID
@@ -26,6 +27,7 @@ from services.order.timeline import timeline
 from shared.contracts import events
 from shared.contracts.commands import LINES_MAX, HoldLine
 from shared.http import problems
+from shared.http.deadline import GRACE_SECONDS
 from shared.http.idempotency import (
     KEY_DESCRIPTION,
     IdempotencyInProgress,
@@ -49,6 +51,8 @@ from shared.postgres import Pool
 from shared.refusals import Refusal, Unavailable
 
 NEWEST = UUID(int=2**128 - 1)
+# How long after its deadline a request that began something still reads the order: well before it is cut off.
+LAST_READ_SECONDS = GRACE_SECONDS / 2
 
 
 class ProductNotFound(Refusal):
@@ -131,11 +135,20 @@ class OrdersQuery(Page):
 class OrderApi:
     """The handlers and what they need."""
 
-    def __init__(self, pool: Pool, checkout: Checkout, admission: Admission, client_timeout_seconds: float) -> None:
+    def __init__(
+        self,
+        pool: Pool,
+        checkout: Checkout,
+        admission: Admission,
+        *,
+        client_timeout_seconds: float,
+        deadline_seconds: float,
+    ) -> None:
         self._pool = pool
         self._checkout = checkout
         self._admission = admission
         self._timeout = client_timeout_seconds
+        self._deadline_seconds = deadline_seconds
 
     def routes(self) -> list[Route]:
         """Return the table of calls."""
@@ -176,22 +189,27 @@ class OrderApi:
     async def place(self, request: web.Request) -> web.Response:
         """POST /v1/orders."""
         self._admission.make_sure_of_room()  # the server has not asked it of a request that comes in pieces
+        deadline = self._deadline()
         key = parse_key(request)
         new = await read_body(request, NewOrder, timeout_seconds=self._timeout)
         claim = KeyClaim(new.user_id, "place", key, fingerprint(new.model_dump())) if key else None
         lines = [(line.product_id, line.quantity) for line in new.lines]
-        result = await self._checkout.place(new.user_id, lines, new.coupon_id, pay_now=new.payment == "now", key=claim)
-        return await self._reply(result)
+        result = await self._checkout.place(
+            new.user_id, lines, new.coupon_id, pay_now=new.payment == "now", key=claim, deadline=deadline
+        )
+        return await self._reply(result, deadline)
 
     async def pay(self, request: web.Request) -> web.Response:
         """POST /v1/orders/{order_id}/payment."""
+        deadline = self._deadline()
         order_id, claim = await self._operation(request, "pay")
-        return await self._reply(await self._checkout.pay(order_id, claim))
+        return await self._reply(await self._checkout.pay(order_id, claim, deadline), deadline)
 
     async def cancel(self, request: web.Request) -> web.Response:
         """POST /v1/orders/{order_id}/cancel."""
+        deadline = self._deadline()
         order_id, claim = await self._operation(request, "cancel")
-        return await self._reply(await self._checkout.cancel(order_id, claim))
+        return await self._reply(await self._checkout.cancel(order_id, claim, deadline), deadline)
 
     async def get(self, request: web.Request) -> web.Response:
         """GET /v1/orders/{order_id}."""
@@ -216,12 +234,16 @@ class OrderApi:
             sagas = await store.list_sagas_of_order(db, order.order_id)
         return reply({"items": timeline([dict(saga) for saga in sagas])})
 
-    async def _as_it_is(self, order: Order) -> Order:
+    def _deadline(self) -> float:
+        """Return the time of the event loop at which a request that comes now must be answered."""
+        return asyncio.get_running_loop().time() + self._deadline_seconds
+
+    async def _as_it_is(self, order: Order, deadline: float) -> Order:
         """Return the order as stored now, or as it was: what has started is never answered with 503."""
         try:
-            async with self._pool.connection() as db:
+            async with asyncio.timeout_at(deadline + LAST_READ_SECONDS), self._pool.connection() as db:
                 return await store.get_order(db, order.order_id) or order
-        except Unavailable:
+        except (Unavailable, TimeoutError):
             return order
 
     async def _order(self, request: web.Request) -> Order:
@@ -242,9 +264,9 @@ class OrderApi:
         order = await self._order(request)
         return order_id, KeyClaim(order.user_id, operation, key, fingerprint({"order_id": str(order_id)}))
 
-    async def _reply(self, result: Answer | Pending) -> web.Response:
+    async def _reply(self, result: Answer | Pending, deadline: float) -> web.Response:
         if isinstance(result, Pending):
-            order = await self._as_it_is(result.order)
+            order = await self._as_it_is(result.order, deadline)
             return reply(order.view(), 202, {"Location": location(order)})
         headers = {"Location": result.location} if result.location else None
         content_type = "application/json" if result.status < 400 else problems.CONTENT_TYPE

@@ -1,7 +1,6 @@
 """The use cases: place, pay, cancel and expire. Start the saga, run it, and wait for its end or the deadline."""
 
 import asyncio
-import time
 from collections.abc import Sequence
 from contextlib import suppress
 
@@ -65,8 +64,10 @@ class Checkout:
         *,
         pay_now: bool,
         key: KeyClaim | None,
+        deadline: float | None = None,
     ) -> Answer | Pending:
-        """Place an order. `lines` are product ids and quantities. Raises Unavailable when there is no room for it."""
+        """Place an order. `lines` are product ids and quantities; `deadline` is the time of the event loop until which
+        its end is waited for. Raises Unavailable when there is no room for it."""
         self._admission.make_sure_of_room()
         if coupon_id is not None and not self._admission.coupons_fit:
             if not await self._is_repeated(key):
@@ -74,15 +75,15 @@ class Checkout:
             self._admission.make_sure_of_room()
         order = new_order(user_id, lines, coupon_id, pay_now=pay_now)
         kind = Kind.PLACE_NOW if pay_now else Kind.PLACE_LATER
-        return await self._carry_out(Start(kind, order.order_id, order, key, traceparent=_traceparent()))
+        return await self._carry_out(Start(kind, order.order_id, order, key, traceparent=_traceparent()), deadline)
 
-    async def pay(self, order_id: OrderId, key: KeyClaim | None) -> Answer | Pending:
+    async def pay(self, order_id: OrderId, key: KeyClaim | None, deadline: float | None = None) -> Answer | Pending:
         """Pay an order that was placed to be paid later."""
-        return await self._carry_out(Start(Kind.PAY, order_id, key=key, traceparent=_traceparent()))
+        return await self._carry_out(Start(Kind.PAY, order_id, key=key, traceparent=_traceparent()), deadline)
 
-    async def cancel(self, order_id: OrderId, key: KeyClaim | None) -> Answer | Pending:
+    async def cancel(self, order_id: OrderId, key: KeyClaim | None, deadline: float | None = None) -> Answer | Pending:
         """Cancel an order, with a refund if it was paid."""
-        return await self._carry_out(Start(Kind.CLOSE, order_id, key=key, traceparent=_traceparent()))
+        return await self._carry_out(Start(Kind.CLOSE, order_id, key=key, traceparent=_traceparent()), deadline)
 
     async def expire(self, orders: Sequence[OrderId], *, coupon: bool) -> list[SagaId]:
         """Begin to close orders that are past their time, all with a coupon or all without; return the sagas begun.
@@ -90,7 +91,9 @@ class Checkout:
         An order that was paid, cancelled or taken by another replica meanwhile is passed over.
         """
         starts = [Start(Kind.CLOSE, order_id, expiring=True) for order_id in orders]
-        results = await asyncio.gather(*(self._begin(start, coupon=coupon) for start in starts), return_exceptions=True)
+        deadline = self._deadline()
+        beginnings = (self._begin(start, deadline, coupon=coupon) for start in starts)
+        results = await asyncio.gather(*beginnings, return_exceptions=True)
         failures = [r for r in results if isinstance(r, BaseException) and not isinstance(r, Refusal)]
         if failures:
             log.warning("expiry incomplete", failed=len(failures), error=str(failures[0]))
@@ -106,55 +109,63 @@ class Checkout:
         async with self._looking_up, self._pool.connection() as db:
             return await is_known(db, key)
 
-    async def _carry_out(self, start: Start) -> Answer | Pending:
-        deadline = time.monotonic() + self._deadline_seconds
+    def _deadline(self) -> float:
+        return asyncio.get_running_loop().time() + self._deadline_seconds
+
+    async def _carry_out(self, start: Start, deadline: float | None) -> Answer | Pending:
+        """Begin an operation and wait for its end. Once it is known to have begun, nothing is waited for past the
+        deadline: whoever is cut off a little later would be answered 503."""
+        deadline = deadline or self._deadline()
         self._admission.make_sure_it_goes_on()
-        started = await self._begin(start, coupon=start.order is not None and start.order.coupon_id is not None)
+        coupon = start.order is not None and start.order.coupon_id is not None
+        started = await self._begin(start, deadline, coupon=coupon)
         if isinstance(started, Answer):
             return started
         if isinstance(started, Begun):
             saga_id, order = started.saga.saga_id, started.saga.order
         else:
             saga_id, order = started.saga_id, started.order
-        answer = await self._running.wait(saga_id, deadline - time.monotonic())
+        answer = await self._running.wait(saga_id, deadline - asyncio.get_running_loop().time())
         if answer is None:
             answer = await self._look_for_end(saga_id, start.key, deadline)
         return answer or Pending(order)
 
-    async def _begin(self, start: Start, *, coupon: bool) -> Started:
+    async def _begin(self, start: Start, deadline: float, *, coupon: bool) -> Started:
         """Commit the start and begin to run its saga. Raises the Refusal of a key that is in use.
 
         `coupon`: whether its order is known to have one.
         """
         self._running.claim(start.saga_id, coupon=coupon)
         try:
-            started = await self._submit(start)
+            started = await self._submit(start, deadline)
             if isinstance(started, Begun):
                 self._runner.run(started.saga)
             elif _begun(start, started):
-                with suppress(Unavailable):  # then the sweep finds it; what has started is not answered 503
-                    await self._runner.take_up(start.saga_id)
+                # If not, the sweep finds it; what has started is not answered 503.
+                with suppress(Unavailable, TimeoutError):
+                    async with asyncio.timeout_at(deadline):
+                        await self._runner.take_up(start.saga_id)
         finally:
             self._running.unclaim(start.saga_id)
         return started
 
-    async def _submit(self, start: Start) -> Started:
+    async def _submit(self, start: Start, deadline: float) -> Started:
         if self._starts.full:
             raise Unavailable("Too many orders are waiting to be started.")
         try:
             return await self._starts.submit(start)
         except Unavailable as error:
             log.warning("start unknown", saga_id=str(start.saga_id), error=str(error))
-            return await self._resolve_doubt(start, error)
+            return await self._resolve_doubt(start, error, deadline)
 
-    async def _resolve_doubt(self, start: Start, error: Unavailable) -> Started:
+    async def _resolve_doubt(self, start: Start, error: Unavailable, deadline: float) -> Started:
         """Find out whether a start was committed, until the deadline: what has started is not answered 503.
 
         Where nothing is found, the very same start is submitted once more. Its ids are the same, so it waits
         behind the first if that is still being committed, and then either takes its place or breaks on it.
         """
-        deadline = time.monotonic() + self._deadline_seconds
-        while time.monotonic() < deadline and not self._running.hurrying:
+        loop = asyncio.get_running_loop()
+        while loop.time() < deadline and not self._running.hurrying:
             try:
                 if (found := await self._find(start)) is not None:
                     return found
@@ -176,20 +187,19 @@ class Checkout:
     async def _look_for_end(self, saga_id: SagaId, key: KeyClaim | None, deadline: float) -> Answer | None:
         """Return the answer of a saga that did not end here. A key's was stored when it ended: the order may have
         gone on since, and every repeat of the key has to be told the same."""
-        pause = LOOK_INTERVAL_SECONDS
-        while True:
-            try:
-                async with self._pool.connection() as db:
-                    found = await store.get_saga(db, saga_id)
-                    if found is not None and not found[0].status.live:
-                        return (await read_answer(db, key) if key else None) or ended_answer(found[0])
-            except Unavailable:
-                return None
-            left = deadline - time.monotonic()
-            if left <= 0 or self._running.hurrying:
-                return None
-            await asyncio.sleep(min(pause, left))
-            pause = min(pause * 2, LOOK_INTERVAL_MAX_SECONDS)
+        with suppress(Unavailable, TimeoutError):
+            async with asyncio.timeout_at(deadline):
+                pause = LOOK_INTERVAL_SECONDS
+                while True:
+                    async with self._pool.connection() as db:
+                        found = await store.get_saga(db, saga_id)
+                        if found is not None and not found[0].status.live:
+                            return (await read_answer(db, key) if key else None) or ended_answer(found[0])
+                    if self._running.hurrying:
+                        return None
+                    await asyncio.sleep(pause)
+                    pause = min(pause * 2, LOOK_INTERVAL_MAX_SECONDS)
+        return None
 
 
 def _begun(start: Start, result: object) -> bool:

@@ -28,8 +28,6 @@ class Settings(ServiceSettings):
     payment_timeout_seconds: Seconds = 900
     expiry_interval_seconds: Seconds = 5
     idempotency_hours: Annotated[int, Field(ge=24)] = 24
-    # How long a client waits for its saga before it gets 202.
-    request_deadline_seconds: Seconds = 10
     # A process that is silent for this long loses its sagas to others.
     lease_seconds: Seconds = 5
     sweep_interval_seconds: Seconds = 1

@@ -14,6 +14,7 @@ from shared.notation import Uuid
 
 HOLDS_PATH = "/internal/v1/holds"
 BOOKS_PATH = "/internal/v1/books"
+BOOKS_SECONDS = 30.0  # a participant's own checks read all of its books
 HOLDS_MAX = 1000  # orders a page: a fiftieth of a second of Postgres' time
 
 

@@ -6,7 +6,7 @@ from uuid import UUID
 
 from aiohttp import web
 
-from shared.contracts.books import BOOKS_PATH, HOLDS_PATH, Books, HoldsPage, HoldsQuery
+from shared.contracts.books import BOOKS_PATH, BOOKS_SECONDS, HOLDS_PATH, Books, HoldsPage, HoldsQuery
 from shared.http.routes import Route
 from shared.http.server import reply
 from shared.http.wire import read_query
@@ -43,7 +43,15 @@ def book_routes(
         Route(
             "GET", HOLDS_PATH, show_holds, "What is held for which order", {200: HoldsPage}, (), None, HoldsQuery, tags
         ),
-        Route("GET", BOOKS_PATH, show_books, "Whether the books add up", {200: Books}, tags=tags),
+        Route(
+            "GET",
+            BOOKS_PATH,
+            show_books,
+            "Whether the books add up",
+            {200: Books},
+            tags=tags,
+            deadline_seconds=BOOKS_SECONDS,
+        ),
     ]
 
 

@@ -29,3 +29,5 @@ class Route:
     # path without parameters: the server asks it of a request that has come in one piece, before anything is begun for
     # it; the handler asks it of the others.
     make_sure_of_room: Callable[[int], None] | None = None
+    # For a call that may take longer than the service's deadline for requests, on a path without parameters.
+    deadline_seconds: float | None = None

@@ -18,6 +18,8 @@ from prometheus_client import CONTENT_TYPE_LATEST, Counter, Gauge, Histogram, ge
 from shared import trace
 from shared.http import openapi, problems
 from shared.http.connection import CONNECTIONS_MAX, Connection, Door, Room, TurnedAway, unavailable
+from shared.http.deadline import Deadlines
+from shared.http.problems import RequestTimeout
 from shared.http.readiness import Check, Readiness
 from shared.http.routes import Route
 from shared.http.wire import expects_continue
@@ -68,6 +70,7 @@ class HttpServer:
         IN_FLIGHT.set_function(lambda: HttpServer._in_flight)
         self._settings = settings
         self._readiness = Readiness(checks)
+        self._deadlines = Deadlines()
         self._details = details
         self._stopping = False
         self._overload_logged_at = float("-inf")
@@ -128,22 +131,25 @@ class HttpServer:
                 raise
             fail(f"cannot listen on {self._settings.host}:{self._settings.port}: {error.strerror}")
         log.info("serving", host=self._settings.host, port=self._settings.port)
-        await stop.wait()
-        self._stopping = True
-        for listener in listeners:
-            listener.close()
-        server.pre_shutdown()
-        await server.shutdown(self._settings.shutdown_seconds)
-        await runner.cleanup()
+        async with self._deadlines.watched():
+            await stop.wait()
+            self._stopping = True
+            for listener in listeners:
+                listener.close()
+            server.pre_shutdown()
+            await server.shutdown(self._settings.shutdown_seconds)
+            await runner.cleanup()
 
     async def _observe(self, request: Any) -> web.StreamResponse:
         started = time.perf_counter()
         mark = trace.take_over(request.headers)
         trace.current.set(mark)
         direct = self._direct.get((request.method, request.rel_url.raw_path))
+        deadline_seconds = (direct and direct.deadline_seconds) or self._settings.request_deadline_seconds
         HttpServer._in_flight += 1
         try:
-            response = await self._handle(request, self._route if direct is None else direct.handler)
+            handler = self._route if direct is None else direct.handler
+            response = await self._handle(request, handler, deadline_seconds)
         finally:
             HttpServer._in_flight -= 1
         response.headers.update(mark.headers())
@@ -197,21 +203,32 @@ class HttpServer:
         request._match_info = match  # noqa: SLF001
         return await match.handler(request)
 
-    async def _handle(self, request: web.Request, handler: Handle) -> web.StreamResponse:
+    async def _handle(self, request: web.Request, handler: Handle, deadline_seconds: float) -> web.StreamResponse:
+        cut_off = False
+        task = self._deadlines.begin(deadline_seconds)
         try:
-            if "Expect" in request.headers:
-                expects_continue(request)
-            return await handler(request)
+            try:
+                if "Expect" in request.headers:
+                    expects_continue(request)
+                return await handler(request)
+            finally:
+                cut_off = self._deadlines.end(task)
         except asyncio.CancelledError:
-            raise
-        except Exception as error:
-            response = problems.respond(error, request.path)
-            if response is None:
-                log.exception("bug", method=request.method, path=request.path)
-                return problems.bug(request.path)
-            if response.status in (408, 413):
-                response.force_close()  # the rest of the body is not worth reading
-            return response
+            if not cut_off:
+                raise
+            late: Exception = Unavailable("The request took too long.")
+            return self._problem(request, late if request.content.is_eof() else RequestTimeout())
+        except Exception as error:  # noqa: BLE001 - every failure becomes an answer
+            return self._problem(request, error)
+
+    def _problem(self, request: web.Request, error: Exception) -> web.StreamResponse:
+        response = problems.respond(error, request.path)
+        if response is None:
+            log.exception("bug", method=request.method, path=request.path)
+            return problems.bug(request.path)
+        if response.status in (408, 413):
+            response.force_close()  # the rest of the body is not worth reading
+        return response
 
     async def _livez(self, _request: web.Request) -> web.Response:
         return reply({"status": "alive"})

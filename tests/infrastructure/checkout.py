@@ -85,9 +85,9 @@ async def ordering(database: Database, others: Participants, **settings: Any) ->
     async with AsyncExitStack() as stack:
         enter = stack.enter_async_context
         admin_port = free_port()
-        url = database.as_role("order_service")
-        settings = {**SETTINGS, **others.urls, "admin_port": admin_port, **settings}
-        order = await enter(serving("order", url, **settings))
+        url = {"database_url": database.as_role("order_service")}
+        settings = {**SETTINGS, **others.urls, **url, "admin_port": admin_port, **settings}
+        order = await enter(serving("order", **settings))
         admin = f"http://127.0.0.1:{admin_port}"
         session = await enter(aiohttp.ClientSession(admin))
         shop = Shop(order=order, relay=Client(session, admin), **others.clients)  # no relay runs, and none is asked

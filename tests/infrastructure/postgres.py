@@ -6,10 +6,12 @@ import shutil
 import signal
 import subprocess
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 
+import psutil
 import psycopg
 from testcontainers.core.container import DockerContainer
 
@@ -121,6 +123,26 @@ def start_binaries(binaries: Path, reaper: Reaper, settings: Sequence[str] = SET
         )
     reaper.process(server, signal.SIGQUIT)  # at once: the data is thrown away
     return wait_for(f"postgresql://postgres@127.0.0.1:{port}/postgres")
+
+
+@contextmanager
+def paused(url: str) -> Iterator[None]:
+    """Stop every process of a server of this machine while the body runs, as SIGSTOP does: its kernel still accepts
+    connections, and nobody ever answers. `url` is a superuser's."""
+    with psycopg.connect(url) as connection:
+        row = connection.execute("SELECT pg_read_file('postmaster.pid')").fetchone()
+    assert row is not None
+    postmaster = psutil.Process(int(row[0].split()[0]))
+    postmaster.suspend()  # first, so that it has no further children
+    processes = [postmaster, *postmaster.children(recursive=True)]
+    try:
+        for process in processes:
+            process.suspend()
+        yield
+    finally:
+        for process in reversed(processes):
+            with suppress(psutil.NoSuchProcess):
+                process.resume()
 
 
 def start_system(reaper: Reaper) -> str:

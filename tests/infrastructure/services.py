@@ -2,7 +2,7 @@
 
 import asyncio
 import importlib
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,12 +13,14 @@ from yarl import URL
 
 from shared.contracts.commands import COMMANDS_PATH
 from shared.migrations import migrate
+from shared.settings import ServiceSettings
 from tests.infrastructure.databases import Database
 from tests.infrastructure.waiting import eventually, free_port, listens
 
 SERVICES_FOLDER = Path(__file__).parents[2] / "services"
 SCHEMAS = {"order": "orders", "product": "products", "coupon": "coupons", "balance": "balances", "relay": "relay"}
 START_SECONDS = 10
+Serve = Callable[[Any, asyncio.Event], Awaitable[None]]
 
 
 def migrate_service(name: str, database: Database) -> str:
@@ -98,8 +100,17 @@ async def serving(name: str, database_url: str, **settings: Any) -> AsyncIterato
     """Serve `services.<name>` until the body ends and yield a client of it; enter it twice for two replicas."""
     main = importlib.import_module(f"services.{name}.__main__")
     port = free_port()
+    chosen = main.Settings(port=port, database_url=database_url, **settings)
+    async with running(main.serve, chosen) as client:
+        yield client
+
+
+@asynccontextmanager
+async def running(serve: Serve, settings: ServiceSettings) -> AsyncIterator[Client]:
+    """Run a service's `serve` until the body ends and yield a client of it."""
+    name, port = type(settings).__module__, settings.port
     stop = asyncio.Event()
-    server = asyncio.create_task(main.serve(main.Settings(port=port, database_url=database_url, **settings), stop))
+    server = asyncio.ensure_future(serve(settings, stop))
 
     async def accepts() -> bool:
         if server.done():

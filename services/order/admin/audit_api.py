@@ -62,10 +62,19 @@ class AuditApi:
 
     def routes(self) -> list[Route]:
         """Return the table of calls."""
-        one = "/admin/v1/audit"
+        one, hour = "/admin/v1/audit", 3600.0  # far more than a pass over millions of orders takes
         return [
-            Route("POST", one, self.audit, "Run a pass of the audit now", {200: AuditReport}),
-            Route("POST", f"{one}/repair", self.repair, "Give orphans back", {200: Repaired}, (), Act),
+            Route("POST", one, self.audit, "Run a pass of the audit now", {200: AuditReport}, deadline_seconds=hour),
+            Route(
+                "POST",
+                f"{one}/repair",
+                self.repair,
+                "Give orphans back",
+                {200: Repaired},
+                (),
+                Act,
+                deadline_seconds=hour,
+            ),
         ]
 
     async def audit(self, _request: web.Request) -> web.Response:

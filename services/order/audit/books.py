@@ -9,11 +9,10 @@ from pydantic import BaseModel, ValidationError
 
 from services.order.audit.rules import Holds
 from services.order.saga import Participant
-from shared.contracts.books import BOOKS_PATH, HOLDS_PATH, Books, HoldsPage
+from shared.contracts.books import BOOKS_PATH, BOOKS_SECONDS, HOLDS_PATH, Books, HoldsPage
 from shared.refusals import Unavailable
 
 M = TypeVar("M", bound=BaseModel)
-CALL_TIMEOUT_SECONDS = 30.0  # a participant's own checks read all of its books
 
 
 class BookReader:
@@ -25,7 +24,7 @@ class BookReader:
 
     async def __aenter__(self) -> "BookReader":
         self._http = aiohttp.ClientSession(
-            timeout=aiohttp.ClientTimeout(total=CALL_TIMEOUT_SECONDS), cookie_jar=aiohttp.DummyCookieJar()
+            timeout=aiohttp.ClientTimeout(total=BOOKS_SECONDS), cookie_jar=aiohttp.DummyCookieJar()
         )
         return self
 

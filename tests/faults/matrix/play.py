@@ -56,7 +56,7 @@ async def _start(rig: Rig, process: OrderProcess, scenario: Scenario) -> Start:
     place = Start(Kind.PLACE_NOW if pay_now else Kind.PLACE_LATER, order.order_id, order)
     if kind in PLACES:
         return place
-    await process.checkout._begin(place, coupon=True)
+    await process.checkout._begin(place, process.checkout._deadline(), coupon=True)
     await rig.ended(order.order_id, "the placement")
     return Start(kind, order.order_id, expiring=scenario.way is Way.EXPIRED)
 
@@ -71,7 +71,7 @@ async def _customer(rig: Rig, scenario: Scenario) -> Customer:
 
 async def _begin(rig: Rig, process: OrderProcess, start: Start, trap: Trap) -> None:
     rig.network.traps[start.order_id] = trap
-    await process.checkout._begin(start, coupon=True)
+    await process.checkout._begin(start, process.checkout._deadline(), coupon=True)
     await asyncio.wait_for(trap.struck, END_SECONDS)
 
 
