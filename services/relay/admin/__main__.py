@@ -7,12 +7,11 @@ import sys
 from typing import Any
 
 from services.relay.admin import acts, replays
-from services.relay.admin.replay_api import Topic
+from services.relay.admin.replay_api import EventType, Topic
 from services.relay.replay_store import Selection
 from services.relay.settings import RelaySettings
 from shared import logs
 from shared.http.server import encode
-from shared.http.wire import Name
 from shared.notation import Timestamp, Uuid
 from shared.operators import Who, add_who, argument, table
 from shared.postgres import Pool
@@ -66,7 +65,7 @@ def _add_replays(commands: Any, common: argparse.ArgumentParser, by: argparse.Ar
         "topic", type=argument(Topic), help="where to; made if it is missing, never a topic of the relay's own"
     )
     replay.add_argument("--order", type=argument(Uuid), help="only this order's events")
-    replay.add_argument("--type", type=argument(Name), help="only events of this type, such as order.paid.v1")
+    replay.add_argument("--type", type=argument(EventType), help="only events of this type, such as order.paid.v1")
     timestamp = argument(Timestamp)
     replay.add_argument("--from", dest="start", type=timestamp, help="only events from then on: 2026-01-31T12:00:00Z")
     replay.add_argument("--to", dest="end", type=timestamp, help="only events before then")

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from aiohttp import web
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from services.relay.admin import replays
 from services.relay.admin.refusals import (
@@ -18,9 +18,10 @@ from services.relay.admin.refusals import (
 )
 from services.relay.replay_store import Selection
 from services.relay.settings import RelaySettings
+from shared.contracts.events import EVENTS
 from shared.http.routes import Route
 from shared.http.server import reply
-from shared.http.wire import Name, Wire, path_uuid, read_body
+from shared.http.wire import Wire, path_uuid, read_body
 from shared.notation import Timestamp, Uuid
 from shared.operators import By
 from shared.postgres import Pool
@@ -28,12 +29,21 @@ from shared.postgres import Pool
 Topic = Annotated[str, Field(pattern=replays.TOPIC)]
 
 
+def _published(text: str) -> str:
+    if text not in EVENTS:
+        raise ValueError(f"must be one of {', '.join(EVENTS)}")
+    return text
+
+
+EventType = Annotated[str, AfterValidator(_published)]
+
+
 class NewReplay(By):
     """Into which topic, and which events: those that fit all that is given; `from` <= their time < `to`."""
 
     topic: Topic
     order_id: Uuid | None = None
-    type: Name | None = None
+    type: EventType | None = None
     start: Annotated[Timestamp | None, Field(alias="from")] = None
     end: Annotated[Timestamp | None, Field(alias="to")] = None
 
