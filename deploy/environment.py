@@ -71,6 +71,9 @@ def main():  # type: () -> None
         found = ".".join(map(str, sys.version_info[:3]))
         message = "Python {} or newer is needed, this is {}: name another one with PYTHON=..."
         sys.exit(message.format(needed, found))
+    if len(sys.argv) != 3:
+        sys.stderr.write("Usage: python deploy/environment.py DIRECTORY LOCK\n")
+        sys.exit(2)
     directory, lock = sys.argv[1:]
     # The copy is written last, so an interrupted installation is taken up again.
     installed = os.path.join(directory, "installed.lock")

@@ -39,10 +39,12 @@ class Service(Generic[S]):
 
 def main(service: Service[S]) -> None:
     """Run `python -m services.<name> [serve|migrate|…]` and exit: 0 done, 1 failed, 2 misconfigured."""
-    command = sys.argv[1] if len(sys.argv) > 1 else "serve"
+    command, *others = sys.argv[1:] or ["serve"]
     known = {"serve", "migrate", *service.commands}
     if command not in known:
         fail(f"unknown command {command!r}; there are: {', '.join(sorted(known))}")
+    if others:
+        fail(f"{command} takes no arguments (got {others[0]!r})")
     settings = load(service.settings)
     assert isinstance(settings, ServiceSettings)
     logs.configure(service.name, settings.log_level, settings.log_format)

@@ -5,23 +5,33 @@ Prints its address in one line once clients can connect, and runs until SIGTERM 
 
 import argparse
 import os
+import re
 import signal
 import sys
 
 from deploy.local.mock_cluster import LOOPBACK, MockCluster, MockClusterError
 
+PORT_MAX = 65535
+
 
 def topic(text: str) -> tuple[str, int]:
-    """Parse `name:partitions`."""
-    name, _, partitions = text.rpartition(":")
-    if not name or not (partitions.isascii() and partitions.isdigit()) or int(partitions) < 1:
+    """Parse `name:partitions`: a name as Kafka takes it, and 1 to 1000 partitions."""
+    match = re.fullmatch(r"([A-Za-z0-9._-]{1,249}):([1-9][0-9]{0,2}|1000)", text)
+    if match is None or match[1] in (".", ".."):
         raise argparse.ArgumentTypeError(f"a topic is given as NAME:PARTITIONS (got {text!r})")
-    return name, int(partitions)
+    return match[1], int(match[2])
+
+
+def port(text: str) -> int:
+    """Parse a port, or 0."""
+    if not re.fullmatch(r"[0-9]{1,5}", text) or int(text) > PORT_MAX:
+        raise argparse.ArgumentTypeError(f"a port is 1 to {PORT_MAX}, or 0 (got {text!r})")
+    return int(text)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m deploy.local.broker", description="An in-memory Kafka broker.")
-    parser.add_argument("--port", type=int, default=0, help="0, the default, takes any free port")
+    parser.add_argument("--port", type=port, default=0, help="0, the default, takes any free port")
     parser.add_argument(
         "--topic", type=topic, action="append", default=[], metavar="NAME:PARTITIONS", dest="topics",
         help="create this topic; others are created with 4 partitions when they are asked for",

@@ -1,5 +1,6 @@
 """Removes the local folder with its data and logs, once nothing uses it: `make clean`."""
 
+import argparse
 import os
 import shutil
 import sys
@@ -11,6 +12,8 @@ from deploy.local.terminal import say
 
 
 def main() -> None:
+    # It takes none; but whoever asks for help, or for a dry run, must not lose anything.
+    argparse.ArgumentParser(prog="python -m deploy.local.clean", description=__doc__).parse_args()
     try:
         folder = Folder(local_folder(os.environ))
         if not folder.path.exists():
@@ -21,6 +24,8 @@ def main() -> None:
             shutil.rmtree(folder.path)
     except AlreadyRunningError as error:
         sys.exit(f"It is still running (pid {error}): stop it first")
+    except OSError as error:
+        sys.exit(str(error))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Runs the reference consumer beside what runs here: `make consume`, until Ctrl-C. Its tables are in the schema
 `platform` of the run's own database; http://127.0.0.1:8006/v1/completeness tells how far its records are proven."""
 
+import argparse
 import os
 import subprocess
 import sys
@@ -23,6 +24,7 @@ def settings_of(run: Mapping[str, Any]) -> dict[str, str]:
 
 def main() -> None:
     """Make the tables, then become the consumer."""
+    argparse.ArgumentParser(prog="python -m deploy.local.consume", description=__doc__).parse_args()
     settings = settings_of(read_run_or_exit(Folder(local_folder(os.environ))))
     os.chdir(ROOT)
     environment = {"CONSUMER_LOG_FORMAT": "console", **os.environ, **settings}

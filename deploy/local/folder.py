@@ -114,7 +114,7 @@ def _holder(lock: Path) -> str:
 def _read(path: Path) -> Json:
     try:
         value = json.loads(path.read_text("utf-8"))
-    except (FileNotFoundError, ValueError):
+    except (FileNotFoundError, NotADirectoryError, ValueError):
         return {}
     return value if isinstance(value, dict) else {}
 

@@ -2,8 +2,8 @@
 models in shared/contracts/events.py and announcements.py. `python -m services.relay.schemas FOLDER` writes them to
 files."""
 
+import argparse
 import json
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from pydantic_core import core_schema
 from services.relay import announcements
 from services.relay.announcements import WATERMARK, OrderWatermark
 from shared.contracts.events import EVENTS, SOURCE, TOPIC
+from shared.http.server import VERSION
 
 Schema = dict[str, Any]
 
@@ -173,10 +174,18 @@ def files(version: str) -> Mapping[str, str]:
     return {name: json.dumps(schema, indent=2, ensure_ascii=False) + "\n" for name, schema in found.items()}
 
 
-if __name__ == "__main__":
-    from shared.http.server import VERSION
+def main() -> None:
+    """Write the files. Exit status: 0 done, 2 the folder can't be written to."""
+    parser = argparse.ArgumentParser(prog="python -m services.relay.schemas", description="Write the events' schemas.")
+    parser.add_argument("folder", type=Path, help="where to; made if it is missing")
+    folder = parser.parse_args().folder
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, text in files(VERSION).items():
+            (folder / name).write_text(text)
+    except OSError as error:
+        parser.error(str(error))
 
-    folder = Path(sys.argv[1])
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, text in files(VERSION).items():
-        (folder / name).write_text(text)
+
+if __name__ == "__main__":
+    main()

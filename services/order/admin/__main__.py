@@ -5,7 +5,9 @@ import argparse
 import asyncio
 import sys
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from services.order.admin import acts
 from services.order.admin.api import AgeSeconds
@@ -18,6 +20,8 @@ from shared.operators import Who, add_who, argument, cell, table
 from shared.postgres import Pool, Session
 from shared.refusals import Refusal, Unavailable
 from shared.settings import load
+
+Version = Annotated[int, Field(ge=1)]
 
 
 def main() -> None:
@@ -63,7 +67,7 @@ def _parser() -> argparse.ArgumentParser:
     commands.add_parser("audit", parents=[common], help="run a pass of the audit now; exit with 4 unless clean")
     commands.add_parser("repair", parents=[common, act], help="give back what the audit finds held for nobody")
     drain = commands.add_parser("drain-status", parents=[common], help="count live sagas by version")
-    drain.add_argument("--version", type=argument(int), help="exit with 3 while this version has live sagas")
+    drain.add_argument("--version", type=argument(Version), help="exit with 3 while this version has live sagas")
     return parser
 
 
