@@ -2,6 +2,7 @@
 
 import os
 import time
+from datetime import datetime
 from uuid import UUID
 
 # A subclass of UUID that is made, hashed, printed and sent to Postgres in C.
@@ -26,10 +27,14 @@ def random_hex(count: int) -> str:
     return _random(count).hex()
 
 
-def uuid7() -> UUID:
-    """Return a new UUIDv7: 48 bits of Unix milliseconds, 74 random bits."""
+def uuid7(moment: datetime | None = None) -> UUID:
+    """Return a new UUIDv7: 48 bits of Unix milliseconds, 74 random bits.
+
+    `moment`: its time, where a decision rests on it; else this host's clock tells it, which may be wrong.
+    """
     random = bytearray(_random(16))
-    random[:6] = (time.time_ns() // 1_000_000).to_bytes(6, "big")
+    milliseconds = time.time_ns() // 1_000_000 if moment is None else int(moment.timestamp() * 1000)
+    random[:6] = milliseconds.to_bytes(6, "big")
     random[6] = 0x70 | random[6] & 0x0F  # the version
     random[8] = 0x80 | random[8] & 0x3F  # the variant
     made: UUID = FastUUID(bytes(random))

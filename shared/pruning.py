@@ -11,6 +11,7 @@ from typing import Any
 import structlog
 from prometheus_client import Counter
 
+from shared.host_clock import HostClock
 from shared.postgres import Connection, Pool
 from shared.refusals import Unavailable
 
@@ -47,6 +48,7 @@ class Pruner:
         self._pool = pool
         self._prunings = prunings
         self._before = before
+        self._host_clock = HostClock()
 
     async def run(self) -> None:
         """Prune, for ever."""
@@ -58,7 +60,10 @@ class Pruner:
             await asyncio.sleep(PASS_SECONDS)
 
     async def prune_all(self) -> None:
-        """Delete all that is due now. Raises Unavailable."""
+        """Delete all that is due now. Raises Unavailable, also while the clocks disagree: what is forgotten stays so,
+        and should the database's clock be the one that is wrong, too much would be due."""
+        async with self._pool.connection() as db:
+            await self._host_clock.compare_and_check(db)
         if self._before is not None:
             async with self._pool.transaction() as db:
                 await self._before(db)

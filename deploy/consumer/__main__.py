@@ -15,6 +15,7 @@ from deploy.consumer.duty import repeat
 from deploy.consumer.reader import Reader
 from deploy.consumer.relay import Relay
 from deploy.consumer.settings import ConsumerSettings, replica
+from shared.host_clock import HostClock, database_checks
 from shared.http.server import HttpServer
 from shared.postgres import Pool, Session
 from shared.process import Service, background, main
@@ -41,12 +42,11 @@ async def serve(settings: ConsumerSettings, stop: asyncio.Event) -> None:
         reader = Reader(settings, pool)
         completeness = Completeness(settings, pool, relay)
 
-        async def database() -> None:
-            async with readiness.statement() as db:
-                await store.positions(db, settings.topic)
+        host_clock = HostClock()
 
         async def prune() -> None:
             async with pool.connection() as db:
+                await host_clock.compare_and_check(db)
                 while await store.prune(db, settings.keep_hours * 3600, PRUNE_EVENTS):
                     pass
 
@@ -60,7 +60,8 @@ async def serve(settings: ConsumerSettings, stop: asyncio.Event) -> None:
             await tasks.enter_async_context(background(duty, doing))
         await tasks.enter_async_context(background("measures", lambda: measure(completeness)))
         await tasks.enter_async_context(background("watermarks", lambda: watermarks.read(settings, pool, stop)))
-        checks = {"database": database, "reader": reader.check}
+        database = database_checks(readiness, lambda db: store.positions(db, settings.topic), host_clock)
+        checks = {**database, "reader": reader.check}
         server = HttpServer("consumer", api.DESCRIPTION, settings, api.routes(settings, pool), checks)
         await asyncio.gather(server.run(stop), reader.run(stop))
 

@@ -23,6 +23,7 @@ from services.order.settings import Settings
 from services.order.starts import Starts
 from services.order.transitions import Change, Changed, Transitions
 from shared.batcher import Batcher, Item, Result, Work, one_by_one_when
+from shared.host_clock import HostClock, database_checks
 from shared.http.server import HttpServer
 from shared.ids import uuid7
 from shared.postgres import DatabaseClock, Pool, Session, is_about_the_batch
@@ -45,6 +46,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         enter = stack.enter_async_context
         pool = await enter(Pool(settings, "order"))
         clock = DatabaseClock()
+        host_clock = HostClock(clock)
         starts = Starts(
             await enter(Session(settings, "order starts")),
             clock,
@@ -60,9 +62,10 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         )
         participants = await enter(Participants(settings.participant_urls, turns=turns))
         runner = await enter(Runner(process_id, pool, participants, transition_batcher))
-        admission = Admission(runner.running, settings.sagas_max)
+        admission = Admission(runner.running, settings.sagas_max, host_clock.check)
         checkout = Checkout(
             pool,
+            clock,
             start_batcher,
             runner,
             admission,
@@ -73,6 +76,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             pool,
             runner,
             admission,
+            host_clock=host_clock,
             lease_pool=await enter(Pool(settings, "order lease", size=1)),
             lease_seconds=settings.lease_seconds,
             sweep_seconds=settings.sweep_interval_seconds,
@@ -84,10 +88,6 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         auditor = Auditor(pool, books, grace_seconds=settings.audit_grace_seconds)
         audit = AuditSchedule(process_id, pool, auditor, interval_seconds=settings.audit_interval_seconds)
         readiness = await enter(Session(settings, "order readiness"))
-
-        async def database() -> None:
-            async with readiness.statement() as db:
-                await store.ready(db)
 
         async def hurry() -> None:
             await stop.wait()
@@ -105,7 +105,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
                 client_timeout_seconds=settings.client_timeout_seconds,
                 deadline_seconds=settings.request_deadline_seconds,
             ).routes(),
-            {"database": database, "lease": ownership.check_lease},
+            {**database_checks(readiness, store.ready, host_clock), "lease": ownership.check_lease},
             lambda: {"participants_reachable": participants.reachable()},
         )
         await ownership.renew()

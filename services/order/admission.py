@@ -4,6 +4,8 @@ A participant that is away holds up the sagas that need it until it is back. All
 coupon must not wait for coupons.
 """
 
+from collections.abc import Callable
+
 from prometheus_client import Counter
 
 from services.order.running import Running
@@ -22,9 +24,13 @@ TURNED_AWAY = Counter("orders_turned_away_total", "Orders that were refused beca
 
 
 class Admission:
-    """Says whether there is room for another saga; `sagas_max` is the room for new orders."""
+    """Says whether there is room for another saga; `sagas_max` is the room for new orders.
 
-    def __init__(self, running: Running, sagas_max: int) -> None:
+    `check_fitness` raises Unavailable while this process must not start anything, whatever room there is.
+    """
+
+    def __init__(self, running: Running, sagas_max: int, check_fitness: Callable[[], None] = lambda: None) -> None:
+        self.check_fitness = check_fitness
         self._running = running
         self._sagas_max = sagas_max
         self._coupons_max = max(1, int(sagas_max * COUPONS_SHARE))
@@ -50,6 +56,7 @@ class Admission:
 
         `on_the_way`: how many others will be, of which nothing is known here yet.
         """
+        self.check_fitness()
         if self.room <= on_the_way:
             TURNED_AWAY.inc()
             raise Unavailable("Too many orders are being worked on.")
@@ -62,5 +69,6 @@ class Admission:
 
     def make_sure_it_goes_on(self) -> None:
         """Raise Unavailable when there is no room even for going on with an order."""
+        self.check_fitness()
         if self._running.count >= self._sagas_max * ROOM_TO_GO_ON:
             raise Unavailable("Too many orders are being worked on.")

@@ -17,7 +17,7 @@ from services.order.runner import Runner, ended_answer
 from services.order.saga import Kind
 from shared import trace
 from shared.batcher import Batcher
-from shared.postgres import Pool
+from shared.postgres import DatabaseClock, Pool
 from shared.refusals import Refusal, Unavailable
 from shared.values import value
 
@@ -42,6 +42,7 @@ class Checkout:
     def __init__(
         self,
         pool: Pool,
+        clock: DatabaseClock,
         starts: Batcher[Start, Started],
         runner: Runner,
         admission: Admission,
@@ -49,6 +50,7 @@ class Checkout:
         deadline_seconds: float,
     ) -> None:
         self._pool = pool
+        self._clock = clock
         self._starts = starts
         self._runner = runner
         self._running = runner.running
@@ -73,7 +75,9 @@ class Checkout:
             if not await self._is_repeated(key):
                 self._admission.make_sure_that_coupons_fit()
             self._admission.make_sure_of_room()
-        order = new_order(user_id, lines, coupon_id, pay_now=pay_now)
+        if not self._clock.known:
+            raise Unavailable("The database has not answered yet.")
+        order = new_order(self._clock.now(), user_id, lines, coupon_id, pay_now=pay_now)
         kind = Kind.PLACE_NOW if pay_now else Kind.PLACE_LATER
         return await self._carry_out(Start(kind, order.order_id, order, key, traceparent=_traceparent()), deadline)
 

@@ -47,6 +47,7 @@ class Expiry:
             await asyncio.sleep(self._interval_seconds)
 
     async def _expire(self, *, coupon: bool) -> None:
+        self._admission.check_fitness()
         while (limit := self._room(coupon=coupon)) > 0:
             async with self._pool.connection() as db:
                 due = await store.list_expired(db, limit, coupon=coupon)

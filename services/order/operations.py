@@ -74,10 +74,15 @@ class Attached:
 Started = Begun | Attached | Answer
 
 
-def new_order(user_id: str, lines: Sequence[tuple[str, int]], coupon_id: str | None, *, pay_now: bool) -> Order:
-    """Return an order that is about to be placed; the database stamps when and in which currency."""
+def new_order(
+    now: datetime, user_id: str, lines: Sequence[tuple[str, int]], coupon_id: str | None, *, pay_now: bool
+) -> Order:
+    """Return an order that is about to be placed; the database stamps when and in which currency.
+
+    `now` is the database's time: participants refuse orders whose id is older than what they remember.
+    """
     return Order(
-        order_id=OrderId(uuid7()),
+        order_id=OrderId(uuid7(now)),
         user_id=user_id,
         status=OrderStatus.PLACING,
         lines=tuple(Line(product_id, quantity) for product_id, quantity in lines),

@@ -14,6 +14,7 @@ from services.order import store
 from services.order.admission import Admission
 from services.order.runner import Runner
 from services.order.saga import VERSIONS_KNOWN
+from shared.host_clock import HostClock
 from shared.postgres import Pool
 from shared.refusals import Unavailable
 
@@ -40,12 +41,14 @@ class Ownership:
         runner: Runner,
         admission: Admission,
         *,
+        host_clock: HostClock,
         lease_pool: Pool,
         lease_seconds: float,
         sweep_seconds: float,
     ) -> None:
         self._process_id = process_id
         self._pool = pool
+        self._host_clock = host_clock
         self._lease_pool = lease_pool
         self._runner = runner
         self._admission = admission
@@ -54,11 +57,14 @@ class Ownership:
         self._renewed_at = float("-inf")
 
     async def renew(self) -> None:
-        """Renew the lease if the database answers. Done once before serving: a saga that started without a lease
-        would be taken by others at once."""
+        """Renew the lease if the database answers, and compare the clocks by its answer.
+
+        Done once before serving: a saga that started without a lease would be taken by others at once.
+        """
         try:
             async with self._lease_pool.connection() as db:
-                await store.renew_lease(db, self._process_id, self._lease_seconds)
+                renewal = store.renew_lease(db, self._process_id, self._lease_seconds)
+                await self._host_clock.compare(renewal)
             self._renewed_at = asyncio.get_running_loop().time()
         except Unavailable as error:
             log.warning("lease not renewed", error=str(error))

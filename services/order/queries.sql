@@ -175,7 +175,8 @@ SELECT count(*) FROM orders.sagas WHERE status IN ('RUNNING', 'COMPENSATING') AN
 -- name: renew_lease
 INSERT INTO orders.processes (process_id, lease_until)
 VALUES ($1, clock_timestamp() + make_interval(secs => $2))
-ON CONFLICT (process_id) DO UPDATE SET lease_until = excluded.lease_until;
+ON CONFLICT (process_id) DO UPDATE SET lease_until = excluded.lease_until
+RETURNING clock_timestamp();
 
 -- name: give_lease_up
 DELETE FROM orders.processes WHERE process_id = $1;

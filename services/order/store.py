@@ -228,9 +228,10 @@ async def count_stuck(db: Connection) -> int:
     return count
 
 
-async def renew_lease(db: Connection, process_id: UUID, seconds: float) -> None:
-    """Extend this process' lease by the database's clock."""
-    await db.execute(SQL["renew_lease"], process_id, seconds)
+async def renew_lease(db: Connection, process_id: UUID, seconds: float) -> datetime:
+    """Extend this process' lease by the database's clock, and return the time by it."""
+    now: datetime = await db.fetchval(SQL["renew_lease"], process_id, seconds)
+    return now
 
 
 async def give_lease_up(db: Connection, process_id: UUID) -> None:

@@ -12,6 +12,7 @@ from services.product.batch import apply_at_once, execute, understand
 from services.product.settings import Settings
 from shared.command_desk import CommandDesk
 from shared.contracts.commands import ProductCommands
+from shared.host_clock import HostClock, database_checks
 from shared.http.books import book_routes
 from shared.http.commands import command_route, outcomes_route
 from shared.http.server import HttpServer
@@ -27,10 +28,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         session = await stack.enter_async_context(Session(settings, "product commands"))
         desk = await stack.enter_async_context(CommandDesk(session, execute, apply_at_once))
         readiness = await stack.enter_async_context(Session(settings, "product readiness"))
-
-        async def database() -> None:
-            async with readiness.statement() as db:
-                await store.ready(db)
+        checks = database_checks(readiness, store.ready, HostClock())
 
         api = ProductApi(pool, settings.currency, settings.client_timeout_seconds)
         routes = [
@@ -46,7 +44,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             partial(store.GATES.raise_horizon, days=settings.retention_days),
         )
         async with background("pruner", pruner.run):
-            await HttpServer("product", description, settings, routes, {"database": database}).run(stop)
+            await HttpServer("product", description, settings, routes, checks).run(stop)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from pydantic import RootModel
 from services.relay import schemas, store
 from services.relay.broker import Broker
 from services.relay.drain import Drain
+from shared.host_clock import HostClock, database_checks
 from shared.http.problems import NotFound
 from shared.http.readiness import Check
 from shared.http.routes import Route
@@ -79,16 +80,13 @@ def routes(topic: str) -> list[Route]:
 def checks(readiness: Session, broker: Broker, drains: Callable[[], Sequence[Drain]]) -> Mapping[str, Check]:
     """Return what /readyz asks; `readiness` is the connection for its question to the database."""
 
-    async def database() -> None:
-        async with readiness.statement() as connection:
-            await store.shards_with_pending(connection, [])
-
     async def shards() -> None:
         troubled = [f"shard {drain.shard} is {drain.state}" for drain in drains() if drain.in_trouble]
         if troubled:
             raise NotPublishing("; ".join(troubled))
 
-    return {"database": database, "broker": broker.check, "shards": shards}
+    database = database_checks(readiness, lambda connection: store.shards_with_pending(connection, []), HostClock())
+    return {**database, "broker": broker.check, "shards": shards}
 
 
 def details(drains: Callable[[], Sequence[Drain]]) -> Callable[[], Mapping[str, Any]]:

@@ -7,6 +7,7 @@ import structlog
 
 from services.relay import metrics, store
 from services.relay.settings import RelaySettings
+from shared.host_clock import HostClock
 from shared.postgres import Connection, Pool, explain
 from shared.refusals import Unavailable
 
@@ -28,6 +29,7 @@ class Cleaner:
     def __init__(self, settings: RelaySettings, pool: Pool) -> None:
         self._replica = settings.replica
         self._pool = pool
+        self._host_clock = HostClock()
         self._retention_seconds = settings.retention_hours * 3600
         self._rotation_seconds = max(ROTATION_SECONDS_MIN, self._retention_seconds / PARTITIONS)
 
@@ -37,6 +39,7 @@ class Cleaner:
             try:
                 async with self._pool.connection() as connection:
                     if await store.hold_duty(connection, DUTY, self._replica, LEASE_SECONDS):
+                        await self._host_clock.compare_and_check(connection)
                         await clean(connection, self._rotation_seconds, self._retention_seconds)
                     else:
                         metrics.PARTITIONS_KEPT.set(0)  # an alert on it must not outlive the duty

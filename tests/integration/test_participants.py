@@ -101,7 +101,7 @@ async def test_a_batch_larger_than_any_could_be_is_cut_off(participant: tuple[Cl
 async def test_it_is_alive_ready_and_describes_itself(participant: tuple[Client, str]) -> None:
     client, _ = participant
     assert (await client.get("/livez")) == {"status": "alive"}
-    assert (await client.get("/readyz")) == {"status": "ready", "checks": {"database": "ok"}}
+    assert (await client.get("/readyz")) == {"status": "ready", "checks": {"database": "ok", "clock": "ok"}}
     spec = await client.get("/openapi.json")
     assert spec["openapi"].startswith("3.1")
     assert {COMMANDS_PATH, "/internal/v1/holds", "/internal/v1/outcomes/{order_id}"} < set(spec["paths"])

@@ -17,6 +17,7 @@ from services.order.saga import Participant
 from services.order.starts import Starts
 from services.order.transitions import Change, Changed, Transitions
 from shared.batcher import Batcher, one_by_one_when
+from shared.host_clock import HostClock
 from shared.ids import uuid7
 from shared.postgres import DatabaseClock, is_about_the_batch
 from shared.refusals import Refusal, Unavailable
@@ -91,12 +92,13 @@ class OrderReplica:
         for part in parts:
             await part.__aenter__()
         admission = Admission(runner.running, SAGAS_MAX)
-        checkout = Checkout(pool, start_batcher, runner, admission, deadline_seconds=REQUEST_DEADLINE_SECONDS)
+        checkout = Checkout(pool, clock, start_batcher, runner, admission, deadline_seconds=REQUEST_DEADLINE_SECONDS)
         ownership = Ownership(
             process_id,
             pool,
             runner,
             admission,
+            host_clock=HostClock(clock),
             lease_pool=pool,
             lease_seconds=LEASE_SECONDS,
             sweep_seconds=SWEEP_SECONDS,

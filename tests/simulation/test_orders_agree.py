@@ -3,6 +3,7 @@
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
+from datetime import UTC, datetime
 from uuid import UUID
 
 import pytest
@@ -99,7 +100,13 @@ class RandomWork:
         key = KeyClaim("ann", kind, str(self.dice.randint(1, 30)), bytes([self.dice.randint(1, 2)]))
         key_or_none = self.dice.choice((key, None))
         if kind in (Kind.PLACE_NOW, Kind.PLACE_LATER):
-            order = new_order("ann", [("pen", 1)], self.dice.choice(("coupon", None)), pay_now=kind is Kind.PLACE_NOW)
+            order = new_order(
+                datetime.now(UTC),
+                "ann",
+                [("pen", 1)],
+                self.dice.choice(("coupon", None)),
+                pay_now=kind is Kind.PLACE_NOW,
+            )
             return Start(kind, order.order_id, order, key_or_none)
         order_id = self.dice.choice(self.orders) if self.orders else OrderId(uuid7())
         return Start(kind, order_id, None, key_or_none, expiring=kind is Kind.CLOSE and self.dice.random() < 0.5)
@@ -145,8 +152,11 @@ class RandomWork:
         versions = self.dice.choice(((1,), (2,), (1, 2)))
         saga_id = self.dice.choice(self.sagas) if self.sagas else SagaId(uuid7())
 
+        async def renew(db: Connection) -> None:
+            await store.renew_lease(db, process_id, seconds)  # the time that it returns is each one's own
+
         calls: list[Callable[[Connection], Awaitable[object]]] = [
-            lambda db: store.renew_lease(db, process_id, seconds),
+            renew,
             lambda db: store.give_lease_up(db, process_id),
             lambda db: store.take_over(db, process_id, versions, 1000),
             lambda db: store.list_own(db, process_id, versions),

@@ -8,6 +8,7 @@ READINGS = {"time.time", "time.time_ns", "datetime.now", "datetime.utcnow", "dat
 # Who may read it, and what for. Deadlines and intervals are measured with the monotonic clock; what has expired and
 # whose lease is over is the database's to say.
 ALLOWED = {
+    "shared/host_clock.py": "it is compared with the database's; where they disagree nothing is started or forgotten",
     "shared/ids.py": "ids carry the time they were made, for the order of indexes",
     "services/order/journal.py": "the timeline tells when this process saw something",
     "services/order/admin/acts.py": "the timeline tells when an operator resolved something",

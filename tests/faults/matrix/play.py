@@ -2,6 +2,7 @@
 for the one end that somebody has to bring about."""
 
 import asyncio
+from datetime import UTC, datetime
 
 import orjson
 
@@ -52,7 +53,9 @@ async def _start(rig: Rig, process: OrderProcess, scenario: Scenario) -> Start:
     customer = await _customer(rig, scenario)
     kind = scenario.kind
     pay_now = kind is Kind.PLACE_NOW or scenario.way is Way.PAID
-    order = new_order(customer.user_id, [(customer.product_id, 1)], customer.coupon_id, pay_now=pay_now)
+    order = new_order(
+        datetime.now(UTC), customer.user_id, [(customer.product_id, 1)], customer.coupon_id, pay_now=pay_now
+    )
     place = Start(Kind.PLACE_NOW if pay_now else Kind.PLACE_LATER, order.order_id, order)
     if kind in PLACES:
         return place

@@ -15,6 +15,7 @@ from services.order.saga import Participant
 from services.order.starts import Starts
 from services.order.transitions import Change, Changed, Transitions
 from shared.batcher import Batcher
+from shared.host_clock import HostClock
 from shared.ids import uuid7
 from shared.postgres import Connection, DatabaseClock, Pool, Session
 from shared.refusals import Unavailable
@@ -44,7 +45,8 @@ class OrderProcess:
         self._pool = pool
         self._session = sessions[1]
         self._network = network
-        starts = Starts(sessions[0], DatabaseClock(), self.process_id, "KRW", payment_timeout_seconds)
+        clock = DatabaseClock()
+        starts = Starts(sessions[0], clock, self.process_id, "KRW", payment_timeout_seconds)
         self._starts = Batcher[Start, Started]("starts", starts.commit, batch_max=256, queue_max=SAGAS_MAX)
         self._transitions = Batcher[Change, Changed | None](
             "transitions", self._commit, batch_max=256, queue_max=SAGAS_MAX
@@ -60,12 +62,13 @@ class OrderProcess:
             sleep=lambda seconds: asyncio.sleep(seconds * BACKOFF_FACTOR),
         )
         admission = Admission(self.runner.running, SAGAS_MAX)
-        self.checkout = Checkout(pool, self._starts, self.runner, admission, deadline_seconds=30)
+        self.checkout = Checkout(pool, clock, self._starts, self.runner, admission, deadline_seconds=30)
         self.ownership = Ownership(
             self.process_id,
             pool,
             self.runner,
             admission,
+            host_clock=HostClock(clock),
             lease_pool=pool,
             lease_seconds=LEASE_SECONDS,
             sweep_seconds=LEASE_LEFT_SECONDS,

@@ -1,6 +1,7 @@
 """Who runs which saga: whoever owns it, and when that one is gone somebody else."""
 
 import asyncio
+from datetime import UTC, datetime
 
 import pytest
 from prometheus_client import REGISTRY
@@ -19,7 +20,7 @@ async def left_alone(replica: Replica, customer: Customer, count: int = 1) -> li
     """Sagas that the replica has started and does not run, as if it had died."""
     starts = []
     for _ in range(count):
-        order = new_order(customer.user, [(customer.product, 1)], None, pay_now=True)
+        order = new_order(datetime.now(UTC), customer.user, [(customer.product, 1)], None, pay_now=True)
         starts.append(Start(Kind.PLACE_NOW, order.order_id, order))
     results = await replica.starts.commit(starts)
     return [result.saga for result in results if isinstance(result, Begun)]

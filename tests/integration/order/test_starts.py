@@ -4,7 +4,7 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -26,7 +26,7 @@ LIVE_OF = "SELECT count(*) FROM orders.sagas WHERE order_id = $1 AND status IN (
 
 
 def buying(customer: Customer, key: KeyClaim | None = None) -> Start:
-    order = new_order(customer.user, [(customer.product, 1)], None, pay_now=True)
+    order = new_order(datetime.now(UTC), customer.user, [(customer.product, 1)], None, pay_now=True)
     return Start(Kind.PLACE_NOW, order.order_id, order, key)
 
 
@@ -190,7 +190,7 @@ async def test_races_run_to_their_end_and_one_wins(world: World) -> None:
 async def test_an_order_that_is_not_there_is_refused_with_its_key_settled(world: World) -> None:
     customer = await world.customer()
     key = customer.key("pay", "k")
-    nobody = new_order(customer.user, [("x", 1)], None, pay_now=False).order_id
+    nobody = new_order(datetime.now(UTC), customer.user, [("x", 1)], None, pay_now=False).order_id
     async with world.replica() as replica:
         first = await replica.checkout.pay(nobody, key)
         assert problem_of(first) == "order-not-found"

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
@@ -28,7 +29,7 @@ async def replica(world: World) -> AsyncIterator[Replica]:
 
 async def begun(replica: Replica, customer: Customer, *, now: bool = True, key: str | None = None) -> Saga:
     """A placement that has been started and goes no further."""
-    order = new_order(customer.user, [(customer.product, 1)], None, pay_now=now)
+    order = new_order(datetime.now(UTC), customer.user, [(customer.product, 1)], None, pay_now=now)
     claim = customer.key("place", key) if key else None
     kind = Kind.PLACE_NOW if now else Kind.PLACE_LATER
     (result,) = await replica.starts.commit([Start(kind, order.order_id, order, claim, traceparent="00-1-2-01")])

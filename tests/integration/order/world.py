@@ -11,6 +11,7 @@ from uuid import UUID
 import asyncpg
 import orjson
 
+from services.order import store
 from services.order.admission import Admission
 from services.order.answers import Answer
 from services.order.checkout import Checkout, Pending
@@ -24,6 +25,7 @@ from services.order.settings import Settings
 from services.order.starts import Starts
 from services.order.transitions import Change, Changed, Transitions
 from shared.batcher import Batcher
+from shared.host_clock import HostClock
 from shared.ids import uuid7
 from shared.postgres import DatabaseClock, Pool, Session
 from tests.infrastructure.databases import Database
@@ -146,8 +148,11 @@ class World:
             enter = stack.enter_async_context
             pool = await enter(Pool(chosen, "replica"))
             session, other = await enter(Session(chosen, "starts")), await enter(Session(chosen, "transitions"))
-            starts = Starts(session, DatabaseClock(), process_id, chosen.currency, chosen.payment_timeout_seconds)
-            transitions = Transitions(other, DatabaseClock(), process_id)
+            clock = DatabaseClock()
+            async with pool.connection() as db:
+                clock.heard(await store.read_clock(db))
+            starts = Starts(session, clock, process_id, chosen.currency, chosen.payment_timeout_seconds)
+            transitions = Transitions(other, clock, process_id)
             start: Batcher[Start, Started] = await enter(WatchedBatcher("starts", starts.commit, moments))
             change: Batcher[Change, Changed | None] = await enter(
                 WatchedBatcher("transitions", transitions.commit, moments)
@@ -156,12 +161,13 @@ class World:
             runner = await enter(Runner(process_id, pool, participants, change, sleep=_hardly_sleep))
             deadline = chosen.request_deadline_seconds
             admission = Admission(runner.running, chosen.sagas_max)
-            checkout = Checkout(pool, start, runner, admission, deadline_seconds=deadline)
+            checkout = Checkout(pool, clock, start, runner, admission, deadline_seconds=deadline)
             ownership = Ownership(
                 process_id,
                 pool,
                 runner,
                 admission,
+                host_clock=HostClock(clock),
                 lease_pool=await enter(Pool(chosen, "replica lease", size=1)),
                 lease_seconds=chosen.lease_seconds,
                 sweep_seconds=chosen.sweep_interval_seconds,

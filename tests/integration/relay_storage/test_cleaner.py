@@ -1,9 +1,11 @@
 """The relay cleans by itself, with its own role, and bears with a schema that is older than it."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
+import pytest
 from structlog.testing import capture_logs
 
 from services.relay import metrics
@@ -50,6 +52,26 @@ async def test_a_replica_rotates_and_drops_by_itself(outbox: Outbox, relay_url: 
 
         await eventually(cleaned, SECONDS, "a rotation and a drop")
     assert await outbox.statuses() == [(1, "PENDING")]
+
+
+async def test_while_the_clocks_disagree_nothing_is_dropped(
+    outbox: Outbox, relay_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await outbox.write(Event(order_in(SHARD), 1))
+    await outbox.rotate()
+    await outbox.publish()
+    await outbox.root.execute(
+        "UPDATE orders.outbox_partitions SET published_at = now() - interval '1 minute' WHERE partition = 0"
+    )
+    monkeypatch.setattr(time, "time", lambda: 0.0)  # or the database's clock is ahead
+    with capture_logs() as logs:
+        async with cleaning(relay_url):
+
+            async def said() -> bool:
+                return any("clock" in str(line.get("detail")) for line in logs)
+
+            await eventually(said, SECONDS, "a line that names the clock")
+    assert 0 in await outbox.partitions()
 
 
 async def test_a_replica_that_does_not_have_the_duty_leaves_the_outbox_alone(outbox: Outbox, relay_url: str) -> None:

@@ -210,9 +210,10 @@ class OrdersDatabase(Database):
 
     # Ownership ----------------------------------------------------------------------------------------------------
 
-    def renew_lease(self, process_id: UUID, seconds: float) -> None:
+    def renew_lease(self, process_id: UUID, seconds: float) -> list[Row]:
         lease_until = self.clock() + timedelta(seconds=seconds)
         self.processes.put(process_id, {"process_id": process_id, "lease_until": lease_until})
+        return self.read_clock()
 
     def give_lease_up(self, process_id: UUID) -> None:
         if self.processes.get(process_id):

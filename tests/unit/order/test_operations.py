@@ -1,5 +1,6 @@
 """What tells two requests with one idempotency key apart, and how a new order begins."""
 
+from datetime import UTC, datetime
 from typing import Any
 
 from hypothesis import given
@@ -34,13 +35,19 @@ def test_a_key_is_unique_by_user_and_operation() -> None:
 
 
 def test_a_new_order_is_placing_and_only_one_that_is_paid_now_has_a_payment() -> None:
-    now = new_order("ann", [("cup", 2)], None, pay_now=True)
-    later = new_order("ann", [("cup", 2)], "WELCOME", pay_now=False)
+    now = new_order(datetime.now(UTC), "ann", [("cup", 2)], None, pay_now=True)
+    later = new_order(datetime.now(UTC), "ann", [("cup", 2)], "WELCOME", pay_now=False)
     assert (now.status, now.payment_attempt, later.payment_attempt) == (OrderStatus.PLACING, 1, 0)
     assert now.order_id != later.order_id
     assert [(line.product_id, line.quantity, line.amount) for line in now.lines] == [("cup", 2, None)]
 
 
+def test_a_new_order_s_id_tells_the_time_that_it_is_given() -> None:
+    then = datetime(2020, 2, 29, 12, tzinfo=UTC)  # whatever this host's clock says
+    order = new_order(then, "ann", [("cup", 1)], None, pay_now=True)
+    assert order.order_id.int >> 80 == then.timestamp() * 1000
+
+
 def test_every_start_has_a_saga_id_of_its_own() -> None:
-    order = new_order("ann", [("cup", 1)], None, pay_now=True)
+    order = new_order(datetime.now(UTC), "ann", [("cup", 1)], None, pay_now=True)
     assert Start(Kind.PAY, order.order_id).saga_id != Start(Kind.PAY, order.order_id).saga_id
