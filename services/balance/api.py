@@ -9,12 +9,14 @@ from pydantic import Field
 from services.balance import store
 from services.balance.domain import AccountNotFound, BalanceTooLarge, UserId, charge
 from shared.http.idempotency import KEY_DESCRIPTION, IdempotencyKeyReused, parse_key
+from shared.http.problems import ValidationFailed
 from shared.http.routes import Route
 from shared.http.server import reply
 from shared.http.wire import (
     Page,
     PositiveAmount,
     Wire,
+    check_addressable,
     decode_cursor,
     encode_cursor,
     path_id,
@@ -109,6 +111,7 @@ class BalanceApi:
         key = parse_key(request)
         new = await read_body(request, NewCharge, timeout_seconds=self._timeout)
         async with self._pool.transaction() as db:
+            await _check_openable(db, user_id)
             row = await _charge(db, UserId(user_id), new.amount, key)
         return reply(self._view(row), 201)
 
@@ -151,6 +154,15 @@ async def _charge(db: Connection, user_id: UserId, amount: int, key: str | None)
     rows = await store.write_entries(db, [entry])
     await store.write_accounts(db, [after])
     return rows[0]
+
+
+async def _check_openable(db: Connection, user_id: str) -> None:
+    """Raise ValidationFailed if a charge would open an account at whose path no proxy could find it."""
+    try:
+        check_addressable(user_id)
+    except ValueError as error:
+        if await store.get_account(db, user_id) is None:
+            raise ValidationFailed([{"pointer": "/path/user_id", "message": str(error)}]) from None
 
 
 async def _existing(db: Connection, user_id: str) -> Row:

@@ -13,6 +13,7 @@ from shared.http.server import reply
 from shared.http.wire import (
     Amount,
     Id,
+    NewId,
     Page,
     PositiveAmount,
     Wire,
@@ -32,7 +33,7 @@ PERCENT_MAX = 100
 class NewCoupon(Wire):
     """A coupon to give to a user; the id is made if none is given. `value`: minor units, or percent 1..100."""
 
-    coupon_id: Id | None = None
+    coupon_id: NewId | None = None
     user_id: Id
     kind: Literal["fixed", "percent"]
     value: PositiveAmount

@@ -11,9 +11,9 @@ from shared.http.routes import Route
 from shared.http.server import reply
 from shared.http.wire import (
     Amount,
-    Id,
     Int64,
     Name,
+    NewId,
     Page,
     Wire,
     decode_cursor,
@@ -29,7 +29,7 @@ from shared.postgres import Pool, Row
 class NewProduct(Wire):
     """A product to add; the id is made if none is given."""
 
-    product_id: Id | None = None
+    product_id: NewId | None = None
     name: Name
     price: Amount
     stock: Amount

@@ -87,7 +87,7 @@ def is_valid(message: RawRequestMessage) -> bool:
 async def _refuse(request: web.BaseRequest) -> web.StreamResponse:
     if request._message.version not in (HttpVersion11, HttpVersion10):  # noqa: SLF001
         request._version = HttpVersion11  # noqa: SLF001 # the answer's is taken from here
-    return problems.bad_http(400, request.path)
+    return problems.bad_http(400, problems.instance(request))
 
 
 class Room:
@@ -253,5 +253,5 @@ class Connection(RequestHandler):
     ) -> web.StreamResponse:
         if status >= 500:
             log.error("bug", path=request.path, error=repr(exc))
-            return problems.bug(request.path)
+            return problems.bug(problems.instance(request))
         return problems.bad_http(status)

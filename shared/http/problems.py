@@ -1,7 +1,9 @@
 """The one place where a failure becomes an HTTP status: RFC 9457 problem+json for every error there is."""
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
+from urllib.parse import quote
 
 import orjson
 from aiohttp import web
@@ -57,6 +59,9 @@ class RequestTimeout(Refusal):
     status = 408
 
 
+_IN_PATHS = "/%:@!$&'()*+,;=~"  # RFC 3986, section 3.3
+MALFORMED_ESCAPE = re.compile("%(?![0-9a-fA-F]{2})")
+
 # Slugs and titles for what the HTTP library itself refuses.
 _BY_STATUS = {
     400: ("bad-request", "The request is not valid HTTP"),
@@ -66,6 +71,12 @@ _BY_STATUS = {
     417: ("expectation-failed", "Only 100-continue can be expected"),
     500: ("internal-error", "Something went wrong here; it has been logged"),
 }
+
+
+def instance(request: web.BaseRequest) -> str:
+    """Return the path of a request as it was sent: decoded, that of an id may be no URI reference."""
+    # What must not stand in a path is escaped, for clients that did not.
+    return quote(MALFORMED_ESCAPE.sub("%25", request.rel_url.raw_path), safe=_IN_PATHS, errors="replace")
 
 
 def encode(status: int, slug: str, title: str, detail: str, instance: str, **members: Any) -> bytes:

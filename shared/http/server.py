@@ -3,6 +3,7 @@
 import asyncio
 import errno
 import os
+import re
 import socket
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -83,7 +84,7 @@ class HttpServer:
         for route in routes:
             # HEAD is answered as GET: the library leaves the body out.
             for method in ("GET", "HEAD") if route.method == "GET" else (route.method,):
-                self._app.router.add_route(method, route.path, route.handler)
+                self._app.router.add_route(method, _pattern(route.path), route.handler)
                 if "{" not in route.path:
                     self._direct[method, route.path] = route
         for path, handler in {
@@ -222,10 +223,10 @@ class HttpServer:
             return self._problem(request, error)
 
     def _problem(self, request: web.Request, error: Exception) -> web.StreamResponse:
-        response = problems.respond(error, request.path)
+        response = problems.respond(error, problems.instance(request))
         if response is None:
             log.exception("bug", method=request.method, path=request.path)
-            return problems.bug(request.path)
+            return problems.bug(problems.instance(request))
         if response.status in (408, 413):
             response.force_close()  # the rest of the body is not worth reading
         return response
@@ -275,6 +276,11 @@ def encode(body: Any) -> bytes:
 def _leaves_body(request: web.Request) -> bool:
     """Say whether the client may still send a body or not, so that what it sends next can't be told from one."""
     return "Expect" in request.headers and not request.content.is_eof()
+
+
+def _pattern(path: str) -> str:
+    """Return a route's path for the library's router, whose own parameters match no braces."""
+    return re.sub(r"\{(\w+)\}", r"{\1:[^/]+}", path)
 
 
 def _route_of(request: web.Request) -> str:

@@ -5,6 +5,7 @@ import json
 import unicodedata
 from contextlib import suppress
 from typing import Annotated, Any, TypeVar
+from urllib.parse import unquote_to_bytes
 from uuid import UUID
 
 import orjson
@@ -16,9 +17,11 @@ from pydantic import (
     Field,
     StringConstraints,
     ValidationError,
+    WithJsonSchema,
 )
 
 from shared.http.problems import (
+    MALFORMED_ESCAPE,
     BodyTooLarge,
     MalformedBody,
     RequestTimeout,
@@ -31,6 +34,7 @@ from shared.notation import TextInput, parse_uuid
 BODY_MAX_BYTES = 64 * 1024
 LIMIT_DEFAULT = 20
 LIMIT_MAX = 100
+CURSOR_MAX = 2048  # the longest, of an id of 128 characters outside the basic plane, has 1032
 
 
 def no_control_characters(text: str) -> str:
@@ -41,8 +45,24 @@ def no_control_characters(text: str) -> str:
     return text
 
 
+def check_addressable(new_id: str) -> str:
+    """Return the id, or raise ValueError when proxies would change it on its way in a path.
+
+    Only for ids that are made now: whatever was made earlier can be named, and is found at its path without a proxy.
+    """
+    if new_id in (".", "..") or "/" in new_id or "\\" in new_id:
+        raise ValueError("must not be a dot, two dots, or contain a slash or a backslash")
+    return new_id
+
+
+ID_MAX = 128
 Text = Annotated[str, AfterValidator(no_control_characters)]
-Id = Annotated[Text, StringConstraints(min_length=1, max_length=128)]
+Id = Annotated[Text, StringConstraints(min_length=1, max_length=ID_MAX)]
+NewId = Annotated[
+    Id,
+    AfterValidator(check_addressable),
+    WithJsonSchema({"type": "string", "minLength": 1, "maxLength": ID_MAX, "pattern": r"^(?!\.{1,2}$)[^/\\]*$"}),
+]
 Name = Annotated[Text, StringConstraints(min_length=1, max_length=200)]
 Amount = Annotated[int, Field(ge=0, le=INT64_MAX)]
 PositiveAmount = Annotated[int, Field(ge=1, le=INT64_MAX)]
@@ -69,7 +89,7 @@ class Page(Query):
     """The parameters of every list: `limit` 1..100 (more is lowered to 100) and an opaque `cursor`."""
 
     limit: Annotated[int, Field(ge=1), AfterValidator(_lowered)] = LIMIT_DEFAULT
-    cursor: Annotated[str, StringConstraints(min_length=1, max_length=1024)] | None = None
+    cursor: Annotated[str, StringConstraints(min_length=1, max_length=CURSOR_MAX)] | None = None
 
 
 class NoBody(Wire):
@@ -125,6 +145,8 @@ def _check_names(members: list[tuple[str, Any]]) -> None:
 
 def read_query(request: web.Request, model: type[W]) -> W:
     """Check the query string. Raises ValidationFailed for unknown, repeated or wrong parameters."""
+    if not _is_text(request.rel_url.raw_query_string):
+        raise ValidationFailed([{"pointer": "/query", "message": "must be UTF-8, percent-encoded"}])
     values: dict[str, str] = {}
     for name, value in request.query.items():
         if name in values:
@@ -141,12 +163,25 @@ def path_id(request: web.Request, name: str, otherwise: type[Exception]) -> str:
     value = request.match_info[name]
     try:
         no_control_characters(value)
-        value.encode()
     except ValueError:
         raise otherwise() from None
-    if not 1 <= len(value) <= 128:
+    if not 1 <= len(value) <= ID_MAX or not _is_text(request.rel_url.raw_path):
         raise otherwise()
     return value
+
+
+def _is_text(encoded: str) -> bool:
+    """Return whether percent-encoded text stands for UTF-8 throughout.
+
+    The library passes what does not, such as `%ff` or `%zz`, as it is written, so that two paths would name one id.
+    """
+    if MALFORMED_ESCAPE.search(encoded):
+        return False
+    try:
+        unquote_to_bytes(encoded).decode()
+    except ValueError:
+        return False
+    return True
 
 
 def path_uuid(request: web.Request, name: str, otherwise: type[Exception]) -> UUID:

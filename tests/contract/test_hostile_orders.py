@@ -152,7 +152,7 @@ async def test_an_order_is_found_by_its_id_in_either_case_and_in_no_other_notati
     order_id = (await shop.order.post("/v1/orders", an_order(await a_user(shop), await a_product(shop))))["order_id"]
     assert (await shop.order.get(f"/v1/orders/{order_id.upper()}"))["order_id"] == order_id
     plain = order_id.replace("-", "")
-    for text in (f"urn:uuid:{order_id}", plain, f"{plain}----", f"{order_id}%0A"):
+    for text in (f"urn:uuid:{order_id}", f"{{{order_id}}}", plain, f"{plain}----", f"{order_id}%0A"):
         answer = await shop.order.call("GET", URL(f"/v1/orders/{text}", encoded=True))
         assert (answer.status, answer.problem) == (404, "order-not-found")
 

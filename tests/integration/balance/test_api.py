@@ -6,14 +6,17 @@ from uuid import uuid4
 
 import asyncpg
 import pytest
+from yarl import URL
 
 from tests.infrastructure.databases import Database
 from tests.infrastructure.services import Client
 from tests.integration import hostile
+from tests.integration.ids import AWKWARD, UNADDRESSABLE, at
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 INT64_MAX = 2**63 - 1
+ACCOUNTS = "/v1/accounts"
 
 
 def account() -> str:
@@ -95,6 +98,39 @@ async def test_a_malformed_key_is_refused(balance: Client, key: str) -> None:
     answer = await balance.call("POST", f"{account()}/charges", {"amount": 1}, headers={"Idempotency-Key": key})
     assert (answer.status, answer.problem) == (422, "validation-failed")
     assert answer.body["errors"][0]["pointer"] == "/headers/Idempotency-Key"
+
+
+async def test_whatever_id_a_user_has_the_account_is_found_by_it(balance: Client) -> None:
+    for user in AWKWARD:
+        made = await balance.call("POST", at(ACCOUNTS, user, "/charges"), {"amount": 5})
+        assert (made.status, made.body["user_id"]) == (201, user)
+        found = await balance.call("GET", at(ACCOUNTS, user))
+        assert (found.status, found.body["user_id"], found.body["balance"]) == (200, user, 5)
+        assert (await balance.call("GET", at(ACCOUNTS, user, "/entries"))).body["items"] == [made.body]
+
+
+@pytest.mark.parametrize("user", UNADDRESSABLE)
+async def test_no_account_is_opened_that_a_proxy_could_not_find_but_an_old_one_is_charged(
+    balance: Client, database: Database, user: str
+) -> None:
+    charges = at(ACCOUNTS, user, "/charges")
+    answer = await balance.call("POST", charges, {"amount": 5})
+    assert (answer.status, answer.problem) == (422, "validation-failed")
+    assert [error["pointer"] for error in answer.body["errors"]] == ["/path/user_id"]
+    assert (await balance.call("GET", at(ACCOUNTS, user))).problem == "account-not-found"
+    db = await asyncpg.connect(database.url)
+    await db.execute("INSERT INTO balances.accounts VALUES ($1, 0, 0, 0)", user)
+    await db.close()
+    assert (await balance.call("POST", charges, {"amount": 5})).status == 201
+    assert (await balance.call("GET", at(ACCOUNTS, user))).body["balance"] == 5
+    assert (await balance.call("GET", at(ACCOUNTS, user, "/entries"))).status == 200
+
+
+async def test_an_account_is_not_opened_under_bytes_that_are_no_text(balance: Client) -> None:
+    for segment in ("%ff", "%zy", "%c0%80"):
+        path = f"{ACCOUNTS}/{segment}"
+        assert (await balance.call("POST", URL(f"{path}/charges", encoded=True), {"amount": 5})).status == 404
+        assert (await balance.call("GET", at(ACCOUNTS, segment))).status == 404
 
 
 @pytest.mark.parametrize(

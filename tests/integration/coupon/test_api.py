@@ -4,10 +4,13 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
+import asyncpg
 import pytest
 
+from tests.infrastructure.databases import Database
 from tests.infrastructure.services import Client
 from tests.integration import hostile
+from tests.integration.ids import AWKWARD, UNADDRESSABLE, at
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -127,6 +130,33 @@ async def test_an_unknown_status_is_refused(coupon: Client, status: str) -> None
     answer = await coupon.call("GET", PATH, params={"status": status})
     assert (answer.status, answer.problem) == (422, "validation-failed")
     assert answer.body["errors"][0]["pointer"] == "/query/status"
+
+
+async def test_whatever_id_a_coupon_was_given_it_is_found_by_it(coupon: Client) -> None:
+    for text in AWKWARD:
+        made = await coupon.post(PATH, {**VALID, "coupon_id": text, "user_id": text})
+        found = await coupon.call("GET", at(PATH, text))
+        assert (found.status, found.body) == (200, made)
+        assert await coupon.all_items(PATH, user_id=text) == [made]
+    listed = [item["coupon_id"] for item in await coupon.all_items(PATH, limit=1)]
+    assert set(AWKWARD) < set(listed)
+    assert len(set(listed)) == len(listed)
+
+
+@pytest.mark.parametrize("text", UNADDRESSABLE)
+async def test_an_id_that_a_proxy_would_change_can_not_be_given_but_an_old_one_and_an_old_user_s_are_found(
+    coupon: Client, database: Database, text: str
+) -> None:
+    answer = await coupon.call("POST", PATH, {**VALID, "coupon_id": text})
+    assert (answer.status, answer.problem) == (422, "validation-failed")
+    assert [error["pointer"] for error in answer.body["errors"]] == ["/coupon_id"]
+    db = await asyncpg.connect(database.url)
+    await db.execute("INSERT INTO coupons.coupons (coupon_id, user_id, kind, value) VALUES ($1, $1, 'fixed', 5)", text)
+    await db.close()
+    found = await coupon.call("GET", at(PATH, text))
+    assert (found.status, found.body["coupon_id"], found.body["user_id"]) == (200, text, text)
+    further = await coupon.post(PATH, {**VALID, "user_id": text})
+    assert {item["coupon_id"] for item in await coupon.all_items(PATH, user_id=text)} == {text, further["coupon_id"]}
 
 
 @pytest.mark.parametrize(

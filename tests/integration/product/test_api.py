@@ -3,10 +3,13 @@
 from typing import Any
 from uuid import uuid4
 
+import asyncpg
 import pytest
 
+from tests.infrastructure.databases import Database
 from tests.infrastructure.services import Client
 from tests.integration import hostile
+from tests.integration.ids import AWKWARD, UNADDRESSABLE, at
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -85,6 +88,39 @@ async def test_products_are_listed_by_id_page_by_page(product: Client) -> None:
     listed = [item["product_id"] for item in await product.all_items(PATH, limit=2)]
     assert added < set(listed)
     assert len(set(listed)) == len(listed)
+
+
+async def is_found(product: Client, product_id: str) -> None:
+    """Call everything that a product's path leads to."""
+    found = await product.call("GET", at(PATH, product_id))
+    assert (found.status, found.body["product_id"]) == (200, product_id)
+    changed = await product.call("PATCH", at(PATH, product_id), {"price": 7})
+    assert (changed.status, changed.body) == (200, {**found.body, "price": 7})
+    moved = await product.call("POST", at(PATH, product_id, "/stock"), {"delta": 1})
+    assert (moved.status, moved.body["stock"]) == (200, found.body["stock"] + 1)
+
+
+async def test_whatever_id_a_product_was_given_it_is_found_by_it(product: Client) -> None:
+    for product_id in AWKWARD:
+        assert (await product.post(PATH, {**VALID, "product_id": product_id}))["product_id"] == product_id
+        await is_found(product, product_id)
+    listed = [item["product_id"] for item in await product.all_items(PATH, limit=1)]
+    assert set(AWKWARD) < set(listed)
+    assert len(set(listed)) == len(listed)
+
+
+@pytest.mark.parametrize("product_id", UNADDRESSABLE)
+async def test_an_id_that_a_proxy_would_change_can_not_be_given_but_an_old_one_is_found(
+    product: Client, database: Database, product_id: str
+) -> None:
+    answer = await product.call("POST", PATH, {**VALID, "product_id": product_id})
+    assert (answer.status, answer.problem) == (422, "validation-failed")
+    assert [error["pointer"] for error in answer.body["errors"]] == ["/product_id"]
+    assert (await product.call("GET", at(PATH, product_id))).problem == "product-not-found"
+    db = await asyncpg.connect(database.url)
+    await db.execute("INSERT INTO products.products VALUES ($1, 'Old', 5, 5, 5)", product_id)
+    await db.close()
+    await is_found(product, product_id)
 
 
 @pytest.mark.parametrize(
