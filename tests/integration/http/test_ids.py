@@ -1,9 +1,10 @@
 """An id in a path is the id that was given, whatever characters it has and however they are escaped."""
 
 import asyncio
+import contextlib
 import http.client
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -13,11 +14,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.http.wire import ID_MAX
+from tests.infrastructure.gateway import gateway
+from tests.infrastructure.reaper import Reaper
 from tests.integration.http.serving import Served, serving
 
 PRINTABLE = st.characters(exclude_categories=["Cc", "Cs"])
 AWKWARD = st.sampled_from("{}/\\.%25fF#?&;:@+ ~\"'<>[]^`|é\u0301\u202e\U0001f642")
+PATH = "/v1/products"
 IDS = st.text(PRINTABLE | AWKWARD, min_size=1, max_size=ID_MAX)
+NEW_IDS = IDS.map(lambda text: text.translate({ord("/"): None, ord("\\"): None})).filter(
+    lambda text: text not in ("", ".", "..")
+)
 # RFC 3986 allows to escape any character, and in digits of either case; these need not be.
 BARE = '{}"<>^`|\\'
 
@@ -31,9 +38,13 @@ def hardly_escaped(text: str) -> str:
     return quote(text, safe=BARE + "!$&'()*+,;=:@~")
 
 
+Escape = Callable[[str], str]
+ESCAPES = st.sampled_from([lambda text: quote(text, safe=""), escaped_throughout, hardly_escaped])
+
+
 @dataclass(frozen=True, slots=True)
 class Things:
-    """The server's things, asked for on one connection."""
+    """The things of a server, asked for on one connection."""
 
     connection: http.client.HTTPConnection
 
@@ -46,24 +57,43 @@ class Things:
 
 @pytest.fixture(scope="module")
 def served() -> Iterator[Served]:
-    """The server."""
-    with serving(asyncio.new_event_loop) as served:
+    """The server, of which the gateway knows as the product service."""
+    with serving(asyncio.new_event_loop, PATH) as served:
         yield served
 
 
 @pytest.fixture(scope="module")
 def things(served: Served) -> Iterator[Things]:
     """A connection to it."""
-    connection = http.client.HTTPConnection(urlsplit(served.url).netloc, timeout=10)
-    yield Things(connection)
-    connection.close()
+    with contextlib.closing(http.client.HTTPConnection(urlsplit(served.url).netloc, timeout=10)) as connection:
+        yield Things(connection)
 
 
-@given(IDS, st.sampled_from([lambda text: quote(text, safe=""), escaped_throughout, hardly_escaped]))
-def test_every_id_is_found_at_its_path(things: Things, text: str, escape: Any) -> None:
-    path = f"/v1/things/{escape(text)}"
+@pytest.fixture(scope="module")
+def things_behind_gateway(served: Served, reaper: Reaper) -> Iterator[Things]:
+    """A connection to the gateway before it."""
+    services = dict.fromkeys(("order", "product", "coupon", "balance"), served.url)
+    with (
+        gateway(services, reaper) as url,
+        contextlib.closing(http.client.HTTPConnection(urlsplit(url).netloc, timeout=10)) as connection,
+    ):
+        yield Things(connection)
+
+
+@given(IDS, ESCAPES)
+def test_every_id_is_found_at_its_path(things: Things, text: str, escape: Escape) -> None:
+    path = f"{PATH}/{escape(text)}"
     assert things.ask(path) == (200, {"name": text})
     assert things.ask(f"{path}/act", "POST") == (200, {"name": text})
+
+
+@given(NEW_IDS, ESCAPES)
+def test_every_id_that_can_be_made_is_found_through_the_gateway(
+    things_behind_gateway: Things, text: str, escape: Escape
+) -> None:
+    path = f"{PATH}/{escape(text)}"
+    assert things_behind_gateway.ask(path) == (200, {"name": text})
+    assert things_behind_gateway.ask(f"{path}/act", "POST") == (200, {"name": text})
 
 
 @pytest.mark.parametrize(
@@ -76,13 +106,13 @@ def test_every_id_is_found_at_its_path(things: Things, text: str, escape: Any) -
     ],
 )
 def test_what_is_no_id_names_nothing(things: Things, segment: str) -> None:
-    status, problem = things.ask(f"/v1/things/{segment}")
+    status, problem = things.ask(f"/v1/products/{segment}")
     assert (status, problem["type"]) == (404, "/problems/not-found")
 
 
 @given(st.binary(min_size=1, max_size=20))
 def test_bytes_that_are_no_text_name_no_thing_that_text_names(things: Things, data: bytes) -> None:
-    status, answer = things.ask("/v1/things/" + "".join(f"%{byte:02X}" for byte in data))
+    status, answer = things.ask("/v1/products/" + "".join(f"%{byte:02X}" for byte in data))
     if status == 200:
         assert answer["name"].encode() == data
     else:
@@ -96,7 +126,7 @@ def test_bytes_that_are_no_text_name_no_thing_that_text_names(things: Things, da
         ("/nowhere/../a:b@c;d=e,f+g~!$&'()*", "/nowhere/../a:b@c;d=e,f+g~!$&'()*"),
         ('/nowhere/{}"<>|\\^`[]', "/nowhere/%7B%7D%22%3C%3E%7C%5C%5E%60%5B%5D"),
         ("/nowhere/%/%zz%25zz", "/nowhere/%25/%25zz%25zz"),
-        ("/v1/things/%00?limit=1", "/v1/things/%00"),
+        ("/v1/products/%00?limit=1", "/v1/products/%00"),
     ],
 )
 def test_the_instance_of_a_problem_is_the_path_as_it_was_sent(things: Things, path: str, instance: str) -> None:
@@ -106,5 +136,5 @@ def test_the_instance_of_a_problem_is_the_path_as_it_was_sent(things: Things, pa
 
 @pytest.mark.parametrize("query", ["cursor=%ff", "cursor=%", "cursor=%zz", "cursor=%c0%80", "%ff=1"])
 def test_a_query_that_is_no_text_is_refused(things: Things, query: str) -> None:
-    status, problem = things.ask(f"/v1/things?{query}")
+    status, problem = things.ask(f"/v1/products?{query}")
     assert (status, problem["type"]) == (422, "/problems/validation-failed")
