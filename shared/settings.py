@@ -6,14 +6,14 @@ from typing import Annotated, Any, Literal, NoReturn, TypeVar
 from pydantic import AfterValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from shared import database_url
 from shared.notation import TextInput
 
 EXIT_MISCONFIGURED = 2
 
 
 def _postgres_url(url: str) -> str:
-    if not url.startswith(("postgresql://", "postgres://")):
-        raise ValueError("must begin with postgresql://")
+    database_url.parse(url).check_certificates()
     return url
 
 
@@ -87,7 +87,8 @@ def explain(settings_class: type[BaseSettings], error: ValidationError) -> list[
 
 
 def _shown(variable: str, value: Any) -> str:
-    return "a secret" if variable.endswith("_URL") and "@" in str(value) else repr(value)
+    secret = variable.endswith("DATABASE_URL") or (variable.endswith("_URL") and "@" in str(value))
+    return "a secret" if secret else repr(value)
 
 
 def fail(message: str) -> NoReturn:

@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from shared import database_url
+
 ROOT = Path(__file__).resolve().parents[2]
 
 # Name and default port, in the order in which they are printed.
@@ -150,9 +152,9 @@ def _database_urls(environment: Mapping[str, str], errors: list[str]) -> dict[st
     missing = [name for service, name in names.items() if service not in urls]
     if urls and missing:
         errors.append(f"setting {', '.join(missing)}: not set, but other database URLs are; set all five or none")
-    errors += [
-        f"setting {names[service]}: must begin with postgresql://"
-        for service, url in urls.items()
-        if not url.startswith(("postgresql://", "postgres://"))
-    ]
+    for service, url in urls.items():
+        try:
+            database_url.parse(url).check_certificates()
+        except ValueError as error:
+            errors.append(f"setting {names[service]}: {error}")
     return urls

@@ -64,6 +64,9 @@ def test_some_database_urls_without_the_others_name_the_missing_ones() -> None:
 def test_a_wrong_database_url_is_named_without_its_password() -> None:
     (line,) = errors_of(URLS | {"ORDER_DATABASE_URL": "mysql://user:secret@host/db"})
     assert line == "setting ORDER_DATABASE_URL: must begin with postgresql://"
+    (line,) = errors_of(URLS | {"ORDER_DATABASE_URL": "postgresql://user:secret@host/db?connect_timeout=5"})
+    assert line.startswith("setting ORDER_DATABASE_URL: connect_timeout: is not known")
+    assert "secret" not in line
 
 
 def test_the_local_folder_can_be_elsewhere(tmp_path: Path) -> None:
