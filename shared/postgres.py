@@ -11,25 +11,26 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import asyncpg
-import orjson
+from asyncpg.pool import PoolConnectionProxy
 from prometheus_client import Counter
 
 from shared import sqlstates
+from shared.connecting import CONNECT_TIMEOUT_SECONDS, CheckedConnection, ReadOnlyServer, connect
 from shared.refusals import Unavailable
 from shared.settings import ServiceSettings
 
 # What a pool lends behaves like a connection; only its type differs.
-Connection = asyncpg.Connection | asyncpg.pool.PoolConnectionProxy
+Connection = asyncpg.Connection | PoolConnectionProxy
 Row = asyncpg.Record
 
 RECONNECTS = Counter("postgres_reconnects_total", "Connections reopened after they broke", ["session"])
 
-CONNECT_TIMEOUT_SECONDS = 5.0
-# Longer than any lock queue seen under load, shorter than a client's patience.
-COMMAND_TIMEOUT_SECONDS = 10.0
+# How old a pool's knowledge may be that a connection leads to a server that takes writes. Behind a pooler the server
+# may change its role, or be another one, while the connection stays.
+CHECKED_WITHIN_SECONDS = 2.0
 # What the driver raises itself: the connection, or the answer, is lost.
 _LOST = (asyncpg.InterfaceError, asyncpg.InternalClientError, OSError, TimeoutError)
 # A plan made while a table was small or empty may walk through all of an index, and is kept until statistics change.
@@ -48,45 +49,12 @@ def load_queries(path: Path) -> Mapping[str, str]:
     return queries
 
 
-async def connect(settings: ServiceSettings, application: str, *, hot: bool = False) -> asyncpg.Connection:
-    """Open a connection.
-
-    `hot` pins plans for set-based statements: generic plans more than halve Postgres' CPU for small batches,
-    and a plan made while a table was empty must not fall back to reading all of it once it has grown.
-    """
-    options = {"application_name": application}
-    connection = await asyncpg.connect(
-        settings.database_url,
-        timeout=CONNECT_TIMEOUT_SECONDS,
-        command_timeout=COMMAND_TIMEOUT_SECONDS,
-        statement_cache_size=settings.statement_cache_size,
-        server_settings=options,
-    )
-    await _prepare(connection)
-    if hot:
-        await connection.execute(
-            "SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off;"
-            "SET enable_hashjoin = off; SET enable_mergejoin = off; SET jit = off"
-        )
-    return connection
-
-
 async def close(connection: Connection, seconds: float) -> None:
     """Close a connection in order within `seconds`, or else drop it."""
     try:
         await connection.close(timeout=seconds)
     except Exception:  # noqa: BLE001 - whatever keeps it from closing in order
         connection.terminate()
-
-
-async def _prepare(connection: asyncpg.Connection) -> None:
-    for kind in ("json", "jsonb"):
-        await connection.set_type_codec(
-            kind,
-            encoder=lambda value: orjson.dumps(value).decode(),
-            decoder=orjson.loads,
-            schema="pg_catalog",
-        )
 
 
 class Pool:
@@ -105,15 +73,12 @@ class Pool:
 
     async def __aenter__(self) -> "Pool":
         self._pool = await asyncpg.create_pool(
-            self._settings.database_url,
             min_size=0,
             max_size=self._size,
             max_inactive_connection_lifetime=300,
-            timeout=CONNECT_TIMEOUT_SECONDS,
-            command_timeout=COMMAND_TIMEOUT_SECONDS,
-            statement_cache_size=self._settings.statement_cache_size,
-            server_settings={"application_name": self._application},
-            init=_prepare,
+            connection_class=CheckedConnection,
+            connect=self._connect,
+            reset=_keep_settings,
         )
         return self
 
@@ -130,18 +95,21 @@ class Pool:
         """Lend a connection outside a transaction. Raises Unavailable when none can be had."""
         assert self._pool is not None
         with translated():
-            connection = await self._pool.acquire(timeout=CONNECT_TIMEOUT_SECONDS)
+            connection = await self._acquire()
             try:
                 yield connection
             except (asyncio.CancelledError, TimeoutError):
                 self._release_later(connection)
+                raise
+            except asyncpg.ReadOnlySQLTransactionError:
+                await self._drop_all(connection)
                 raise
             except BaseException:
                 await self._pool.release(connection)
                 raise
             await self._pool.release(connection)
 
-    def _release_later(self, connection: asyncpg.pool.PoolConnectionProxy) -> None:
+    def _release_later(self, connection: PoolConnectionProxy) -> None:
         """Release a connection without waiting for it. The driver first asks the server to cancel the statement, and a
         server that hangs takes CONNECT_TIMEOUT_SECONDS for that, until the connection is dropped."""
         assert self._pool is not None
@@ -160,15 +128,46 @@ class Pool:
         async with self.connection() as connection, connection.transaction():
             yield connection
 
+    async def _connect(self, *_: Any, **__: Any) -> CheckedConnection:
+        return await connect(self._settings, self._application)
+
+    async def _acquire(self) -> PoolConnectionProxy:
+        """Return a connection to a server that takes writes: reads alone would not notice a former primary."""
+        assert self._pool is not None
+        while True:  # a second time only behind one that was dropped: a new one was checked when it was opened
+            connection = await self._pool.acquire(timeout=CONNECT_TIMEOUT_SECONDS)
+            try:
+                if await cast("CheckedConnection", connection).takes_writes(within_seconds=CHECKED_WITHIN_SECONDS):
+                    return connection
+            except BaseException:
+                connection.terminate()
+                raise
+            await self._drop_all(connection)
+
+    async def _drop_all(self, connection: PoolConnectionProxy) -> None:
+        """Drop a connection now, and the others when they are wanted next: they lead to the same server."""
+        assert self._pool is not None
+        connection.terminate()
+        await self._pool.expire_connections()
+
+
+async def _keep_settings(_: asyncpg.Connection) -> None:
+    """Do without asyncpg's reset, which costs a round trip and undoes the session's settings: nobody here changes a
+    session but within a transaction."""
+
 
 class Session:
     """One connection that belongs to one hot path: no reset query between uses, prepared statements kept,
-    reopened when it breaks. Its users take turns."""
+    reopened when it breaks. Its users take turns.
 
-    def __init__(self, settings: ServiceSettings, name: str) -> None:
+    `checked`: to be set where nobody writes, which is how a session notices that its server takes no writes any more.
+    """
+
+    def __init__(self, settings: ServiceSettings, name: str, *, checked: bool = False) -> None:
         self._settings = settings
         self._name = name
-        self._connection: asyncpg.Connection | None = None
+        self._checked = checked
+        self._connection: CheckedConnection | None = None
         self._turn = asyncio.Lock()
         self._transactions = 0
         self._replan_after = 1
@@ -199,16 +198,18 @@ class Session:
             with translated():
                 connection = await self._open()
                 try:
+                    if self._checked and not await connection.takes_writes(within_seconds=CHECKED_WITHIN_SECONDS):
+                        raise ReadOnlyServer
                     await self._replan(connection)
                     yield connection
                 except BaseException as error:
                     # In doubt about the connection's state: a new one costs a millisecond.
-                    if isinstance(error, asyncio.CancelledError) or is_transient(error):
+                    if isinstance(error, asyncio.CancelledError | ReadOnlyServer) or is_transient(error):
                         connection.terminate()
                         self._connection = None
                     raise
 
-    async def _open(self) -> asyncpg.Connection:
+    async def _open(self) -> CheckedConnection:
         if self._connection is None or self._connection.is_closed():
             if self._connection is not None:
                 RECONNECTS.labels(self._name).inc()

@@ -15,12 +15,14 @@ import structlog
 import uvloop
 
 from shared import logs, migrations
+from shared.refusals import Unavailable
 from shared.settings import S, ServiceSettings, fail, load
 
 log = structlog.get_logger()
 
 STOP_MAX_SECONDS = 8.0  # within the ten seconds that supervisors commonly allow before they kill
 EXIT_STOPPED_LATE = 1
+EXIT_FAILED = 1
 # Hardly anything of a request is part of a cycle: the default looks for some every 700 objects, a few times a request.
 GC_THRESHOLDS = (50_000, 20, 20)
 
@@ -49,7 +51,11 @@ def main(service: Service[S]) -> None:
     assert isinstance(settings, ServiceSettings)
     logs.configure(service.name, settings.log_level, settings.log_format)
     if command == "migrate":
-        applied = migrations.migrate(settings.database_url, service.schema, service.migrations)
+        try:
+            applied = migrations.migrate(settings.database_url, service.schema, service.migrations)
+        except Unavailable as error:
+            log.error("not migrated", detail=str(error))  # noqa: TRY400 - expected, needs no trace
+            raise SystemExit(EXIT_FAILED) from None
         log.info("migrated", schema=service.schema, applied=applied)
         return
     if command in service.commands:

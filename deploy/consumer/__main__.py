@@ -35,7 +35,7 @@ async def serve(settings: ConsumerSettings, stop: asyncio.Event) -> None:
     name = replica()
     async with (
         Pool(settings, "consumer") as pool,
-        Session(settings, "consumer readiness") as readiness,
+        Session(settings, "consumer readiness", checked=True) as readiness,
         Relay(settings) as relay,
         AsyncExitStack() as tasks,
     ):

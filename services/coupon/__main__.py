@@ -27,7 +27,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         pool = await stack.enter_async_context(Pool(settings, "coupon"))
         session = await stack.enter_async_context(Session(settings, "coupon commands"))
         desk = await stack.enter_async_context(CommandDesk(session, execute, apply_at_once))
-        readiness = await stack.enter_async_context(Session(settings, "coupon readiness"))
+        readiness = await stack.enter_async_context(Session(settings, "coupon readiness", checked=True))
         checks = database_checks(readiness, store.ready, HostClock())
 
         api = CouponApi(pool, settings.currency, settings.client_timeout_seconds)

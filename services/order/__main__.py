@@ -87,7 +87,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         books = await enter(BookReader(settings.participant_urls))
         auditor = Auditor(pool, books, grace_seconds=settings.audit_grace_seconds)
         audit = AuditSchedule(process_id, pool, auditor, interval_seconds=settings.audit_interval_seconds)
-        readiness = await enter(Session(settings, "order readiness"))
+        readiness = await enter(Session(settings, "order readiness", checked=True))
 
         async def hurry() -> None:
             await stop.wait()

@@ -27,7 +27,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         pool = await stack.enter_async_context(Pool(settings, "product"))
         session = await stack.enter_async_context(Session(settings, "product commands"))
         desk = await stack.enter_async_context(CommandDesk(session, execute, apply_at_once))
-        readiness = await stack.enter_async_context(Session(settings, "product readiness"))
+        readiness = await stack.enter_async_context(Session(settings, "product readiness", checked=True))
         checks = database_checks(readiness, store.ready, HostClock())
 
         api = ProductApi(pool, settings.currency, settings.client_timeout_seconds)

@@ -20,7 +20,7 @@ from shared.process import Service, background, main
 async def serve(settings: RelaySettings, stop: asyncio.Event) -> None:
     """Run until `stop` is set; then finish the batches under way and release the shards."""
     released = asyncio.Event()
-    async with Pool(settings, "relay") as pool, Session(settings, "relay readiness") as readiness:
+    async with Pool(settings, "relay") as pool, Session(settings, "relay readiness", checked=True) as readiness:
         relay = Relay(settings, pool)
         checks = api.checks(readiness, relay.broker, relay.drains)
         calls = [*api.routes(settings.topic), *history.routes(pool)]

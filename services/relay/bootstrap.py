@@ -9,7 +9,7 @@ from services.relay.publisher import opened
 from services.relay.settings import RelaySettings
 from services.relay.store import Lease, LeaseLost
 from services.relay.takeover import Verdict
-from shared import postgres
+from shared.connecting import connect
 from shared.postgres import Connection, translated
 from shared.refusals import Unavailable
 
@@ -40,7 +40,7 @@ async def bootstrap(settings: RelaySettings) -> int:
 
 
 async def _try(settings: RelaySettings) -> None:
-    connection = await postgres.connect(settings, "relay bootstrap")
+    connection = await connect(settings, "relay bootstrap")
     try:
         await _all_shards(connection, settings)
     finally:

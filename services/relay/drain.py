@@ -21,6 +21,7 @@ from services.relay.store import Lease, LeaseLost
 from services.relay.suspicion import Suspicion
 from services.relay.takeover import TakeOverRefused
 from shared import postgres
+from shared.connecting import connect
 from shared.postgres import Connection, translated
 from shared.refusals import Unavailable
 from shared.waiting import waited
@@ -133,7 +134,7 @@ class Drain:
     @asynccontextmanager
     async def _connected(self) -> AsyncIterator[Connection]:
         with translated():
-            connection = await postgres.connect(self._settings, f"relay shard {self.shard}")
+            connection = await connect(self._settings, f"relay shard {self.shard}")
             try:
                 yield connection
             finally:

@@ -20,6 +20,7 @@ from services.relay.records import OutboxEvent
 from services.relay.settings import RelaySettings
 from services.relay.store import Lease, LeaseLost, ShardLocked
 from shared import postgres
+from shared.connecting import connect
 from shared.postgres import Connection, translated
 
 CLOSE_SECONDS = 1.0
@@ -144,7 +145,7 @@ class GroupCommit:
         try:
             with translated():
                 if self._connection is None or self._connection.is_closed():
-                    self._connection = await postgres.connect(settings, "relay group commit")
+                    self._connection = await connect(settings, "relay group commit")
                 return await store.cycle_together(
                     self._connection,
                     {seat.lease: seat.number for seat in seats},

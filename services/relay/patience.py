@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from shared import postgres
+from shared import connecting
 
 # Enough to pass all that a partition ever held. A walk that is cut off only begins again.
 WALK_SECONDS = 300.0
@@ -18,7 +18,7 @@ class Patience:
     """
 
     def __init__(self) -> None:
-        self._seconds = postgres.COMMAND_TIMEOUT_SECONDS
+        self._seconds = connecting.COMMAND_TIMEOUT_SECONDS
 
     @contextmanager
     def limit(self) -> Iterator[float]:

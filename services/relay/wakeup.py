@@ -3,13 +3,13 @@
 import asyncio
 from collections.abc import Callable, Sequence
 
-import asyncpg
 import structlog
 
 from services.relay import metrics, store
 from services.relay.drain import Drain
 from services.relay.settings import RelaySettings
 from shared import postgres
+from shared.connecting import ReadOnlyServer, connect
 from shared.postgres import Connection, translated
 from shared.refusals import Unavailable
 from shared.waiting import waited
@@ -24,7 +24,6 @@ class Wakeup:
 
     def __init__(self, settings: RelaySettings, drains: Callable[[], Sequence[Drain]]) -> None:
         self._settings = settings
-        self._url = settings.listen_database_url or settings.database_url
         self._drains = drains
         self._notified = asyncio.Event()
 
@@ -43,19 +42,15 @@ class Wakeup:
 
     async def _listen(self) -> None:
         with translated():
-            connection = await asyncpg.connect(
-                self._url,
-                timeout=postgres.CONNECT_TIMEOUT_SECONDS,
-                command_timeout=postgres.COMMAND_TIMEOUT_SECONDS,
-                server_settings={"application_name": "relay wakeup"},
-            )
+            connection = await connect(self._settings, "relay wakeup", url=self._settings.listen_database_url)
             try:
                 connection.add_termination_listener(self._on_notification)
                 await connection.add_listener(CHANNEL, self._on_notification)
                 metrics.LISTENING.set(1)
                 self._notified.set()  # what was committed before this connection listened
-                while True:
+                while not connection.turned_read_only:
                     await self._wake_pending(connection)
+                raise ReadOnlyServer
             finally:
                 await postgres.close(connection, 1)
 

@@ -48,6 +48,10 @@ class Proxy:
         """The address for HTTP clients."""
         return f"http://127.0.0.1:{self.port}"
 
+    def lead_to(self, host: str, port: int) -> None:
+        """Lead new connections to another server, as a name does that was changed. Those that there are stay."""
+        self._upstream = (host, port)
+
     def set(self, mode: Mode) -> None:
         """Change what the way does. Going back to OPEN resets what has lost or held something."""
         if mode is self._mode:

@@ -5,10 +5,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import asyncpg
+import psycopg
 import pytest
+from psycopg import sql
 from yoyo.backends.core.postgresql import PostgresqlPsycopgBackend
 
 from shared.migrations import migrate
+from shared.refusals import Unavailable
 from tests.infrastructure.databases import Database
 
 
@@ -52,3 +55,26 @@ async def test_replicas_that_migrate_at_once_apply_each_migration_once(
     url = create_database(roles=False).url
     applied = await asyncio.gather(*(asyncio.to_thread(migrate, url, "things", folder) for _ in range(4)))
     assert sorted(name for names in applied for name in names) == ["0001.first", "0002.second"]
+
+
+async def test_an_idle_session_s_time_limit_does_not_end_the_lock_of_a_migration_that_takes_long(
+    create_database: Callable[..., Database], tmp_path: Path
+) -> None:
+    url = create_database(roles=False).url
+    (tmp_path / "0001.first.sql").write_text("CREATE TABLE things.first (id int); SELECT pg_sleep(0.5);")
+    with psycopg.connect(url, autocommit=True) as db:
+        change = sql.SQL("ALTER DATABASE {} SET idle_session_timeout = '100ms'")
+        db.execute(change.format(sql.Identifier(db.info.dbname)))
+    applied = await asyncio.gather(*(asyncio.to_thread(migrate, url, "things", tmp_path) for _ in range(3)))
+    assert sorted(applied) == [[], [], ["0001.first"]]
+
+
+async def test_a_migration_needs_a_server_that_takes_writes(
+    create_database: Callable[..., Database], folder: Path
+) -> None:
+    url = create_database(roles=False).url
+    with psycopg.connect(url, autocommit=True) as db:
+        change = sql.SQL("ALTER DATABASE {} SET default_transaction_read_only = on")
+        db.execute(change.format(sql.Identifier(db.info.dbname)))
+    with pytest.raises(Unavailable, match="session is read-only"):
+        migrate(url, "things", folder)

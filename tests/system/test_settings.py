@@ -62,6 +62,24 @@ def test_a_secret_is_not_printed_with_what_is_wrong_about_it() -> None:
     assert "hunter2" not in done.stderr
 
 
+@pytest.mark.parametrize("command", ["serve", "migrate"])
+def test_a_parameter_of_the_database_s_address_that_the_driver_does_not_know_is_named(command: str) -> None:
+    url = "postgresql:///shop?host=h1,h2&password=hunter2&connect_timeout=5"
+    done = start("product", command, PRODUCT_DATABASE_URL=url)
+    (line,) = done.stderr.splitlines()
+    assert done.returncode == MISCONFIGURED
+    assert line.startswith("setting PRODUCT_DATABASE_URL: Value error, connect_timeout: is not known")
+    assert "hunter2" not in line
+
+
+def test_a_migration_that_reaches_no_server_is_one_clear_line() -> None:
+    done = start("product", "migrate", PRODUCT_DATABASE_URL="postgresql://nobody@127.0.0.1:1,127.0.0.1:1/nowhere")
+    (line,) = done.stdout.splitlines()
+    assert (done.returncode, done.stderr) == (1, "")
+    assert "not migrated" in line
+    assert "127.0.0.1" in line
+
+
 def test_a_taken_port_is_one_clear_line() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]

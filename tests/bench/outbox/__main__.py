@@ -17,7 +17,7 @@ from services.relay import store
 from services.relay.cleaner import clean
 from services.relay.settings import RelaySettings
 from services.relay.store import Lease
-from shared.postgres import connect
+from shared.connecting import connect
 from tests.bench.relay.events import INSERT, rows
 from tests.infrastructure.databases import fresh_database
 from tests.infrastructure.postgres import packaged_binaries, start_binaries, system_binaries

@@ -13,7 +13,7 @@ from services.relay import api
 from services.relay.clients import STOP_SECONDS, BrokerFailed
 from services.relay.publisher import Publisher
 from services.relay.relay import Relay
-from shared import postgres
+from shared import connecting
 from shared.postgres import Session
 from shared.refusals import Unavailable
 from tests.infrastructure.broker import wait_for
@@ -184,7 +184,7 @@ async def slow_claims(world: World) -> AsyncIterator[None]:
 async def test_claims_that_take_longer_than_a_call_may_are_not_cut_off_for_ever(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(postgres, "COMMAND_TIMEOUT_SECONDS", 0.5)
+    monkeypatch.setattr(connecting, "COMMAND_TIMEOUT_SECONDS", 0.5)
     event = Event(order_in(0), 1)
     async with world.relay(), world.reader() as reader:
         await write(world.connection, [event])

@@ -19,7 +19,7 @@ from services.relay.history_store import Reached
 from services.relay.schemas import schema_of
 from services.relay.settings import RelaySettings
 from services.relay.watermark import Watermark
-from shared import postgres
+from shared import connecting
 from shared.ids import uuid7
 from shared.postgres import Pool
 from shared.refusals import Unavailable
@@ -292,7 +292,7 @@ async def test_a_call_that_is_cut_off_gets_more_time_after_a_rest_in_proportion(
     world: World, writer: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As when it walks over dead entries that an old snapshot keeps."""
-    monkeypatch.setattr(postgres, "COMMAND_TIMEOUT_SECONDS", 0.3)
+    monkeypatch.setattr(connecting, "COMMAND_TIMEOUT_SECONDS", 0.3)
     settings = world.settings(kafka_bootstrap_servers="127.0.0.1:1")
     async with Pool(settings, "watermark") as pool:
         watermark = Watermark(settings, pool, Broker(settings, 4))

@@ -80,8 +80,10 @@ async def test_a_replica_that_does_not_have_the_duty_leaves_the_outbox_alone(out
     )
     metrics.PARTITIONS_KEPT.set(1)  # as it was found to be while the duty was this one's
     async with cleaning(relay_url):
-        # What a pool sends when it gets a connection back: the question has been asked.
-        asked = "SELECT 1 FROM pg_stat_activity WHERE application_name = 'cleaner' AND query LIKE '%RESET ALL%'"
+        asked = """
+            SELECT 1 FROM pg_stat_activity
+            WHERE application_name = 'cleaner' AND query LIKE '%relay.duties%' AND state = 'idle'
+        """
         await eventually(lambda: outbox.root.fetch(asked), SECONDS, "the question for the duty")
 
         async def told() -> bool:
