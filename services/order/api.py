@@ -157,7 +157,7 @@ class OrderApi:
         placing = (ProductNotFound, OutOfStock, InvalidCoupon, InsufficientBalance, AmountTooLarge)
         paying = (OrderNotFound, InsufficientBalance, OrderExpired, OrderNotPayable)
         ended, started = {200: OrderView, 202: OrderView}, {201: OrderView, 202: OrderView}
-        one = "/v1/orders/{order_id}"
+        one = "/v1/orders/{order_id:uuid}"
         return [
             Route(
                 "POST",

@@ -14,7 +14,7 @@ from shared.http.wire import Amount, Id, Wire
 from shared.notation import Uuid
 
 COMMANDS_PATH = "/internal/v1/commands"
-OUTCOMES_PATH = "/internal/v1/outcomes/{order_id}"
+OUTCOMES_PATH = "/internal/v1/outcomes/{order_id:uuid}"
 # What fits one call: the sender never exceeds it and the receiver refuses more.
 COMMANDS_MAX = 256
 # 256 holds of 50 lines with ids of 128 characters, JSON-escaped at the worst, and room to spare.

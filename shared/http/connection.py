@@ -252,6 +252,6 @@ class Connection(RequestHandler):
         self, request: Any, status: int = 500, exc: BaseException | None = None, _message: str | None = None
     ) -> web.StreamResponse:
         if status >= 500:
-            log.error("bug", path=request.path, error=repr(exc))
+            log.error("bug", path=request.rel_url.raw_path, error=repr(exc))
             return problems.bug(problems.instance(request))
         return problems.bad_http(status)

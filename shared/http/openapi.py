@@ -11,7 +11,8 @@ from pydantic.json_schema import models_json_schema
 from shared.http import problems
 from shared.http.routes import Route
 
-_PARAMETER = re.compile(r"\{(\w+)\}")
+_PARAMETER = re.compile(r"\{(\w+)(:uuid)?\}")
+_UUID = {"type": "string", "format": "uuid"}
 _PROBLEM_SCHEMA = {
     "type": "object",
     "description": "RFC 9457 problem; refusals add members of their own.",
@@ -36,7 +37,7 @@ def document(service: str, version: str, description: str, routes: Sequence[Rout
     schemas = definitions.get("$defs", {})
     paths: dict[str, dict[str, Any]] = {}
     for route in routes:
-        paths.setdefault(route.path, {})[route.method.lower()] = _operation(route, schemas)
+        paths.setdefault(_template(route.path), {})[route.method.lower()] = _operation(route, schemas)
     return {
         "openapi": "3.1.0",
         "info": {"title": f"{service} service", "version": version, "description": description},
@@ -45,10 +46,14 @@ def document(service: str, version: str, description: str, routes: Sequence[Rout
     }
 
 
+def _template(path: str) -> str:
+    return _PARAMETER.sub(r"{\1}", path)
+
+
 def _operation(route: Route, schemas: dict[str, Any]) -> dict[str, Any]:
     parameters: list[dict[str, Any]] = [
-        {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
-        for name in _PARAMETER.findall(route.path)
+        {"name": name, "in": "path", "required": True, "schema": _UUID if is_uuid else {"type": "string"}}
+        for name, is_uuid in _PARAMETER.findall(route.path)
     ]
     if route.query:
         schema = schemas[route.query.__name__]
@@ -62,7 +67,7 @@ def _operation(route: Route, schemas: dict[str, Any]) -> dict[str, Any]:
     ]
     operation: dict[str, Any] = {
         "summary": route.summary,
-        "operationId": re.sub(r"\W+", "_", f"{route.method.lower()}{route.path}").strip("_"),
+        "operationId": re.sub(r"\W+", "_", f"{route.method.lower()}{_template(route.path)}").strip("_"),
         "tags": list(route.tags),
         "parameters": parameters,
         "responses": _responses(route),

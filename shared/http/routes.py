@@ -13,7 +13,10 @@ Handler = Callable[[web.Request], Awaitable[web.Response]]
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One call: where it is, what it takes, what it answers and how it refuses."""
+    """One call: where it is, what it takes, what it answers and how it refuses.
+
+    In `path`, `{name}` stands for an id and `{name:uuid}` for a UUID.
+    """
 
     method: str
     path: str

@@ -158,7 +158,7 @@ class HttpServer:
             response.force_close()
         route = _route_of(request) if direct is None else direct.path
         method = request.method if route != "unknown" else "other"  # a label must not be the client's to choose
-        self._take_note(mark, method, route, request.path, response.status, time.perf_counter() - started)
+        self._take_note(mark, method, route, request.rel_url.raw_path, response.status, time.perf_counter() - started)
         return response
 
     def _turn_away(self, route: Route, message: RawRequestMessage, on_the_way: int) -> bytes | None:
@@ -225,7 +225,7 @@ class HttpServer:
     def _problem(self, request: web.Request, error: Exception) -> web.StreamResponse:
         response = problems.respond(error, problems.instance(request))
         if response is None:
-            log.exception("bug", method=request.method, path=request.path)
+            log.exception("bug", method=request.method, path=request.rel_url.raw_path)
             return problems.bug(problems.instance(request))
         if response.status in (408, 413):
             response.force_close()  # the rest of the body is not worth reading
@@ -280,7 +280,7 @@ def _leaves_body(request: web.Request) -> bool:
 
 def _pattern(path: str) -> str:
     """Return a route's path for the library's router, whose own parameters match no braces."""
-    return re.sub(r"\{(\w+)\}", r"{\1:[^/]+}", path)
+    return re.sub(r"\{(\w+)(:uuid)?\}", r"{\1:[^/]+}", path)
 
 
 def _route_of(request: web.Request) -> str:

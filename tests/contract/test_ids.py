@@ -41,3 +41,16 @@ async def test_an_order_may_name_what_has_an_old_id(stack: Stack, shop: Shop) ->
     order = await shop.order.post("/v1/orders", an_order(old, old, coupon_id=old))
     assert (order["status"], order["total_amount"], order["user_id"]) == ("PAID", 495, old)
     assert await shop.order.all_items("/v1/orders", user_id=old) == [order]
+
+
+async def test_the_document_says_which_ids_are_uuids(documents: dict[str, Document]) -> None:
+    formats = {
+        parameter["name"]: parameter["schema"].get("format")
+        for document in documents.values()
+        for operations in document["paths"].values()
+        for operation in operations.values()
+        for parameter in operation["parameters"]
+        if parameter["in"] == "path"
+    }
+    texts = dict.fromkeys(("product_id", "coupon_id", "user_id", "type"))
+    assert formats == {**texts, "order_id": "uuid"}

@@ -92,7 +92,7 @@ class AdminApi:
 
     def routes(self) -> list[Route]:
         """Return the table of calls."""
-        one = "/admin/v1/sagas/{id}"
+        one = "/admin/v1/sagas/{id:uuid}"
         refusals = (SagaNotFound, SagaNotInState)
         return [
             Route("GET", "/admin/v1/sagas", self.list, "List live sagas", {200: LiveSagas}, query=SagasQuery),

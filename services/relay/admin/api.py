@@ -83,7 +83,7 @@ class AdminApi:
     def routes(self) -> list[Route]:
         """Return the table of calls. `id` is an event's or, for the first parked event of an order, the order's."""
         every = "/admin/v1/parked"
-        one = f"{every}/{{id}}"
+        one = f"{every}/{{id:uuid}}"
         skipping, redacting = (EventNotParked, EventNotFirst), (EventNotParked, NothingToRedact)
         return [
             Route("GET", every, self.list, "List parked events", {200: ParkedEvents}),

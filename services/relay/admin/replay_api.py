@@ -86,7 +86,7 @@ class ReplayApi:
     def routes(self) -> list[Route]:
         """Return the table of calls."""
         every = "/admin/v1/replays"
-        one = f"{every}/{{id}}"
+        one = f"{every}/{{id:uuid}}"
         starting = (ReplayTopicNotAllowed, ReplayOfNothing, EventsRemoved)
         cancelling, resuming = (ReplayNotFound, ReplayNotRunning), (ReplayNotFound, ReplayNotStopped, EventsRemoved)
         return [
