@@ -12,7 +12,7 @@ ALLOWED = {
     "shared/ids.py": "ids carry the time they were made, for the order of indexes",
     "services/order/journal.py": "the timeline tells when this process saw something",
     "services/order/admin/acts.py": "the timeline tells when an operator resolved something",
-    "services/order/audit/passes.py": "a report tells when it began; ids just made are left for the next pass",
+    "services/order/audit/passes.py": "a report tells when it began",
     "services/relay/publisher.py": "Kafka records carry the time they were sent",
 }
 

@@ -103,15 +103,14 @@ class Auditor:
         after = FIRST
         while after != LAST:
             began = time.monotonic()
-            orders, until = await self._orders_after(after)
+            orders, until, now = await self._orders_after(after)
             held: dict[Participant, dict[UUID, Holds]] = {}
             for participant in Participant:
                 held[participant] = await self._books.holds_after(participant, after, PAGE)
                 if len(held[participant]) == PAGE:
                     until = min(until, max(held[participant]))
-            newest = _newest_to_judge(self._grace_seconds)
             for order_id in sorted({*orders, *(id_ for page in held.values() for id_ in page)}):
-                if order_id > until or _is_recent(order_id, newest):
+                if order_id > until or _is_recent(order_id, now, self._grace_seconds):
                     continue
                 found = {participant: page.get(order_id, {}) for participant, page in held.items()}
                 if self._differs(order_id, orders.get(order_id), found, report):
@@ -128,11 +127,13 @@ class Auditor:
                 return False
         return bool(_findings(order_id, row, found))
 
-    async def _orders_after(self, after: UUID) -> tuple[dict[UUID, Row], UUID]:
+    async def _orders_after(self, after: UUID) -> tuple[dict[UUID, Row], UUID, datetime]:
+        """Return a page of orders, the last id that it tells of, and the database's time before it was read."""
         async with self._pool.connection() as db:
+            now = await store.read_clock(db)
             rows = await db.fetch(store.SQL["list_orders_to_audit"], after, PAGE)
         until = rows[-1]["order_id"] if len(rows) == PAGE else LAST
-        return {row["order_id"]: row for row in rows}, until
+        return {row["order_id"]: row for row in rows}, until, now
 
     async def _look_again(self, order_id: UUID) -> list[Finding]:
         """Return what still differs. The order is read before and after its holds, and must not have moved."""
@@ -176,14 +177,10 @@ def _state(row: Row | None) -> tuple[Any, ...] | None:
     return None if row is None else (row["status"], row["closing"], row["live"], row["event_sequence"])
 
 
-def _newest_to_judge(grace_seconds: float) -> int:
-    return time.time_ns() // 1_000_000 - int(grace_seconds * 1000)
-
-
-def _is_recent(order_id: UUID, newest_milliseconds: int) -> bool:
-    """Say whether a UUIDv7 was made within the grace period: its order may not be committed yet. An id from the
-    future, or of another kind, is nobody's that we made, and is judged."""
+def _is_recent(order_id: UUID, now: datetime, grace_seconds: float) -> bool:
+    """Say whether a UUIDv7 was made within the grace period, by the database's clock: its order may not be committed
+    yet. An id from the future, or of another kind, is nobody's that we made, and is judged."""
     if order_id.version != 7:
         return False
-    made = order_id.int >> 80
-    return newest_milliseconds < made <= time.time_ns() // 1_000_000 + 60_000
+    made_seconds = (order_id.int >> 80) / 1000
+    return now.timestamp() - grace_seconds < made_seconds <= now.timestamp() + 60

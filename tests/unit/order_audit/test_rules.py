@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 import pytest
@@ -156,10 +157,9 @@ def test_only_orphans_are_repaired_each_by_the_undo_of_its_participant() -> None
 
 
 def test_an_id_just_made_is_left_for_the_next_pass_and_every_other_is_judged() -> None:
-    new = uuid7()
-    made = new.int >> 80
-    assert _is_recent(new, made - 1)
-    assert not _is_recent(new, made)
-    hour = 3_600_000 << 80
-    assert not _is_recent(UUID(int=new.int + hour), made - 1), "an id from the future is nobody's that we made"
-    assert not _is_recent(UUID("f81d4fae-7dec-41d0-8765-00a0c91e6bf6"), 0), "nor is one of another kind"
+    now = datetime(2026, 1, 5, 12, tzinfo=UTC)  # by the database, whatever this host's clock says
+    assert _is_recent(uuid7(now - timedelta(seconds=4)), now, 5)
+    assert _is_recent(uuid7(now + timedelta(seconds=4)), now, 5), "made after the page was read"
+    assert not _is_recent(uuid7(now - timedelta(seconds=5)), now, 5)
+    assert not _is_recent(uuid7(now + timedelta(hours=1)), now, 5), "an id from the future is nobody's that we made"
+    assert not _is_recent(UUID("f81d4fae-7dec-41d0-8765-00a0c91e6bf6"), now, 1e12), "nor is one of another kind"
