@@ -2,7 +2,7 @@
 Where they differ, the minute and the orders are named, what is missing is fetched, and the minute compared again."""
 
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from itertools import groupby
 from typing import Any
 from uuid import UUID
@@ -123,7 +123,7 @@ class Completeness:
         metrics.DIFFERING.set(counts["differing_buckets"])
         proven = proven_up_to(watermark, unproven)
         if proven is not None:
-            metrics.PROVEN.set((datetime.now(UTC) - proven).total_seconds())
+            metrics.PROVEN.set((counts["now"] - proven).total_seconds())
 
 
 def reached(watermark: Watermark, positions: Mapping[int, int]) -> bool:

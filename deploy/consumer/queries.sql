@@ -155,7 +155,8 @@ DELETE FROM platform.duties WHERE duty = $1::text AND holder = $2::text;
 -- name: counts
 SELECT (SELECT count(*) FROM platform.dead_letters WHERE resolved_at IS NULL) AS dead_letters,
        (SELECT count(*) FROM platform.streams WHERE waiting_since IS NOT NULL) AS waiting_orders,
-       (SELECT count(*) FROM platform.buckets WHERE state = 'DIFFERS') AS differing_buckets;
+       (SELECT count(*) FROM platform.buckets WHERE state = 'DIFFERS') AS differing_buckets,
+       clock_timestamp() AS now;
 
 -- name: prune_inbox
 -- What waits is kept; duplicates of what is gone are known by their sequence.

@@ -264,7 +264,7 @@ async def leave_duty(db: Connection, duty: str, holder: str) -> None:
 
 
 async def counts(db: Connection) -> Row:
-    """Return how many dead letters, waiting orders and differing minutes there are."""
+    """Return how many dead letters, waiting orders and differing minutes there are, and the time."""
     row = await db.fetchrow(SQL["counts"])
     assert row is not None
     return row
