@@ -187,8 +187,17 @@ class Session:
         Raises Unavailable when the server can't be reached or fails: then it is unknown whether the
         transaction was committed, and the caller must read again before it acts on either.
         """
-        async with self.statement() as connection, connection.transaction():
-            yield connection
+        async with self.statement() as connection:
+            transaction = connection.transaction()
+            await transaction.start()
+            try:
+                yield connection
+            except (asyncio.CancelledError, TimeoutError):
+                raise  # `statement` drops the connection: a server that hangs would not answer a rollback either
+            except BaseException:
+                await transaction.rollback()
+                raise
+            await transaction.commit()
 
     @asynccontextmanager
     async def statement(self) -> AsyncIterator[Connection]:

@@ -15,6 +15,7 @@ from aiohttp import web
 from shared.http.deadline import GRACE_SECONDS, LOOK_SECONDS
 from shared.http.routes import Route
 from shared.http.server import HttpServer, reply
+from shared.postgres import Session
 from shared.settings import ServiceSettings
 from tests.infrastructure.checkout import Participants, World, ordering, participants
 from tests.infrastructure.databases import Database
@@ -154,6 +155,32 @@ async def test_readers_that_take_all_connections_do_not_make_it_unready(database
             await holder.close()
         moved = await client.post(f"/v1/products/{product}/stock", {"delta": 1})
         assert moved["stock"] == 2, "what was answered 503 was rolled back"
+
+
+async def test_a_transaction_that_is_cancelled_does_not_wait_for_a_rollback_of_a_database_that_hangs(
+    database: Database,
+) -> None:
+    async with behind_a_proxy(database.url) as (url, way), Session(Settings(port=1, database_url=url), "x") as session:
+        silent = asyncio.Event()
+
+        async def work() -> None:
+            async with session.transaction() as db:
+                await db.execute("CREATE TEMPORARY TABLE t ()")
+                way.set(Mode.SILENT)
+                silent.set()
+                await db.execute("SELECT 1")
+
+        task = asyncio.create_task(work())
+        await silent.wait()
+        await asyncio.sleep(0)
+        began = time.monotonic()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert time.monotonic() - began < LATE_SECONDS
+        way.set(Mode.OPEN)
+        async with session.transaction() as db:
+            assert await db.fetchval("SELECT to_regclass('t')") is None
 
 
 class Settings(ServiceSettings):
