@@ -175,7 +175,9 @@ async def answers(clients: Mapping[str, Client]) -> dict[str, int]:
 
 
 async def ready(client: Client) -> bool:
-    return (await timed(READY_SECONDS, client.call, "GET", "/readyz")).status == 200
+    answer = await timed(READY_SECONDS, client.call, "GET", "/readyz")
+    assert {"database", "clock"} <= set(answer.body["checks"])
+    return answer.status == 200
 
 
 async def unready(client: Client) -> None:
