@@ -1,0 +1,99 @@
+"""What is logged arrives as JSON lines, and nothing that is logged harms who logs it."""
+
+import json
+import logging
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import structlog
+
+from shared import logs
+
+# What others than we log, in a process of its own: pytest listens to the standard library's records as well.
+LIBRARIES = """
+import logging, threading, warnings
+from shared import logs
+
+
+class Unprintable:
+    def __repr__(self):
+        raise RuntimeError
+
+    def __del__(self):
+        raise RuntimeError
+
+
+logs.configure("test")
+logging.getLogger("library").error("failed %s", "thing")
+warnings.warn("deprecated")
+thread = threading.Thread(target=lambda: 1 / 0, name="worker")
+thread.start()
+thread.join()
+logging.getLogger("library").error("failed %d", "thing")
+logging.getLogger("library").error("failed %s", Unprintable())
+logging.getLogger("library").error("records that can't be rendered harm nobody")
+"""
+
+
+class Unprintable:
+    """A value that can't be rendered."""
+
+    def __repr__(self) -> str:
+        raise RuntimeError("no text")
+
+
+@pytest.fixture
+def lines(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """What was logged since the last call, as configured for a service; the process' own settings come back."""
+    root, before = logging.getLogger(), structlog.get_config()
+    handlers, level, cached = root.handlers[:], root.level, logs.log
+    monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
+    monkeypatch.setattr(threading, "excepthook", threading.excepthook)
+    monkeypatch.setattr(logs, "log", structlog.get_logger())
+    logs.configure("test")
+    yield lambda: [json.loads(line) for line in capfd.readouterr().out.splitlines()]
+    logging.captureWarnings(False)
+    root.handlers[:], root.level = handlers, level
+    structlog.configure(**before)
+    assert cached is not None
+
+
+def test_line_tells_service_event_level_and_fields(lines: Any) -> None:
+    structlog.get_logger().info("something happened", count=3)
+    (line,) = lines()
+    assert line.pop("timestamp")
+    assert line == {"service": "test", "event": "something happened", "level": "info", "count": 3}
+
+
+@pytest.mark.parametrize("value", [Unprintable(), "\ud800", {1: 2}, 1 << 70, {"a": Unprintable()}], ids=type)
+def test_value_that_can_not_be_rendered_costs_the_fields_only(lines: Any, value: object) -> None:
+    structlog.get_logger().error("something happened", value=value)
+    (line,) = lines()
+    assert "something happened" in line["event"]
+
+
+def test_records_of_libraries_warnings_and_threads_come_as_lines() -> None:
+    done = subprocess.run([sys.executable, "-c", LIBRARIES], capture_output=True, text=True, check=True)
+    assert done.stderr == ""
+    library, warning, crash, ignored, last = map(json.loads, done.stdout.splitlines())
+    assert library["event"] == "failed thing"
+    assert "deprecated" in warning["event"]
+    assert (crash["event"], crash["thread"]) == ("thread crashed", "worker")
+    assert crash["exception"][0]["exc_type"] == "ZeroDivisionError"
+    assert (ignored["event"], ignored["exception"][0]["exc_type"]) == ("unraisable", "RuntimeError")
+    assert last["event"] == "records that can't be rendered harm nobody"
+
+
+def test_trace_has_no_values_of_local_variables(lines: Any) -> None:
+    password = "hunter2"
+    try:
+        raise ValueError(len(password))
+    except ValueError:
+        structlog.get_logger().exception("bug")
+    (line,) = lines()
+    assert line["exception"][0]["exc_type"] == "ValueError"
+    assert "hunter2" not in json.dumps(line)
