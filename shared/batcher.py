@@ -13,6 +13,7 @@ from typing import Any, Generic, TypeVar
 import structlog
 from prometheus_client import Counter, Gauge, Histogram
 
+from shared.background import essential, is_survivable
 from shared.refusals import Unavailable
 from shared.turns import Turns
 
@@ -91,7 +92,7 @@ class Batcher(Generic[Item, Result]):
 
     async def __aenter__(self) -> "Batcher[Item, Result]":
         self._loop = asyncio.get_running_loop()
-        self._task = self._loop.create_task(self._run())
+        self._task = essential(f"batcher {self.name}", self._run())
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -174,6 +175,10 @@ class Batcher(Generic[Item, Result]):
                 raise RuntimeError(f"a batch of {len(batch)} returned {len(results)} results")
         except Exception as error:  # noqa: BLE001 - every waiter gets it
             results = [error] * len(batch)
+        except asyncio.CancelledError as error:
+            if not is_survivable(error):
+                raise
+            results = [Unavailable("The batch was cut off.")] * len(batch)
         for (_, _, deliver), result in zip(batch, results, strict=True):
             deliver(result)
 

@@ -11,7 +11,7 @@ from yoyo.backends.core.postgresql import PostgresqlPsycopgBackend
 from yoyo.connections import DatabaseURI
 from yoyo.migrations import Migration, default_migration_table
 
-from shared import database_url
+from shared import database_url, sqlstates
 from shared.connecting import ENCODING, SESSION_SETTINGS, WrongEncoding
 from shared.refusals import Unavailable
 
@@ -70,6 +70,15 @@ def _set_up(connection: psycopg.Connection) -> None:
     # The lock's connection idles while a migration takes its time. If the server ended it, others would migrate too.
     for name, value in SESSION_SETTINGS.items():
         connection.execute("SELECT set_config(%s, %s, false)", (name, value))
+
+
+def is_transient(error: Exception) -> bool:
+    """Return whether a migration failed by what passes or an operator mends, so that it may be run again."""
+    if not isinstance(error, psycopg.Error):
+        return isinstance(error, Unavailable | OSError)
+    if error.sqlstate is None:  # the driver's own: the connection
+        return isinstance(error, psycopg.OperationalError)
+    return sqlstates.is_transient(error.sqlstate, error.diag.severity_nonlocalized)
 
 
 def _apply(backend: DatabaseBackend, migration: Migration) -> None:

@@ -3,15 +3,20 @@
 import argparse
 import getpass
 import os
-from collections.abc import Callable, Mapping, Sequence
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from pydantic import ValidationError, create_model
 
+from shared.exits import Exit, end
 from shared.http.server import encode
 from shared.http.wire import Id, Name, Wire
 from shared.notation import TextInput
+from shared.postgres import explain
+from shared.refusals import Refusal, Unavailable
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +72,31 @@ def login() -> str:
         return getpass.getuser()
     except (KeyError, OSError):  # a container's user often has no name
         return f"uid {os.getuid()}"
+
+
+@contextmanager
+def command_ends() -> Iterator[None]:
+    """Run a command line's work in the body, and end the process with the status for what it raises."""
+    try:
+        yield
+    except Refusal as error:
+        end(Exit.FAILED, f"{type(error).__name__}: {error}")
+    except Unavailable as error:
+        end(Exit.FAILED, f"Unavailable: {explain(error)}")
+    except KeyboardInterrupt:
+        end(Exit.INTERRUPTED, "interrupted")
+    except Exception:  # noqa: BLE001 - a bug, which the person at the command line gets with its trace
+        end(Exit.CRASHED, traceback.format_exc())
+
+
+def show(text: str) -> None:
+    """Print a command's result. Exits if that can't be done: what the command was to do is done."""
+    try:
+        print(text, flush=True)
+    except OSError as error:
+        # What could not be written would be written at the exit once more, and change the status.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        end(Exit.OUTPUT_LOST, f"the result could not be written: {error.strerror}")
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:

@@ -1,12 +1,11 @@
 """A service as a process: its two subcommands, the event loop, signals and the order of a graceful stop."""
 
 import asyncio
-import contextlib
 import gc
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic
@@ -15,14 +14,15 @@ import structlog
 import uvloop
 
 from shared import logs, migrations
+from shared.background import dead_tasks, on_death
+from shared.exits import Exit, end
+from shared.postgres import explain
 from shared.refusals import Unavailable
-from shared.settings import S, ServiceSettings, fail, load
+from shared.settings import S, ServiceSettings, load
 
 log = structlog.get_logger()
 
 STOP_MAX_SECONDS = 8.0  # within the ten seconds that supervisors commonly allow before they kill
-EXIT_STOPPED_LATE = 1
-EXIT_FAILED = 1
 # Hardly anything of a request is part of a cycle: the default looks for some every 700 objects, a few times a request.
 GC_THRESHOLDS = (50_000, 20, 20)
 
@@ -40,31 +40,64 @@ class Service(Generic[S]):
 
 
 def main(service: Service[S]) -> None:
-    """Run `python -m services.<name> [serve|migrate|…]` and exit: 0 done, 1 failed, 2 misconfigured."""
+    """Run `python -m services.<name> [serve|migrate|…]` and exit with a status of exits.py."""
+    _plug_standard_descriptors()
     command, *others = sys.argv[1:] or ["serve"]
     known = {"serve", "migrate", *service.commands}
     if command not in known:
-        fail(f"unknown command {command!r}; there are: {', '.join(sorted(known))}")
+        end(Exit.MISCONFIGURED, f"unknown command {command!r}; there are: {', '.join(sorted(known))}")
     if others:
-        fail(f"{command} takes no arguments (got {others[0]!r})")
+        end(Exit.MISCONFIGURED, f"{command} takes no arguments (got {others[0]!r})")
     settings = load(service.settings)
     assert isinstance(settings, ServiceSettings)
     logs.configure(service.name, settings.log_level, settings.log_format)
-    if command == "migrate":
+    try:
+        status = _run(service, command, settings)
+    except KeyboardInterrupt:
+        status = Exit.INTERRUPTED
+    except Unavailable as error:
+        log.error("not done", command=command, detail=explain(error))  # noqa: TRY400 - expected, needs no trace
+        status = Exit.FAILED
+    except Exception as error:
+        log.exception("crashed", command=command, detail=repr(error))
+        status = Exit.CRASHED
+    raise SystemExit(status)
+
+
+def _plug_standard_descriptors() -> None:
+    """Open those that are closed: else a connection would get the number, and the log would be written to it."""
+    for descriptor in range(3):
         try:
-            applied = migrations.migrate(settings.database_url, service.schema, service.migrations)
-        except Unavailable as error:
-            log.error("not migrated", detail=str(error))  # noqa: TRY400 - expected, needs no trace
-            raise SystemExit(EXIT_FAILED) from None
-        log.info("migrated", schema=service.schema, applied=applied)
-        return
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the system gives the lowest number that is free
+
+
+def _run(service: Service[S], command: str, settings: S) -> int:
+    if command == "migrate":
+        return _migrate(service, settings)
     if command in service.commands:
-        raise SystemExit(uvloop.run(service.commands[command](settings)))
-    uvloop.run(_serve(service, settings))
+        return uvloop.run(service.commands[command](settings))
+    return uvloop.run(_serve(service, settings))
 
 
-async def _serve(service: Service[S], settings: S) -> None:
+def _migrate(service: Service[S], settings: Any) -> Exit:
+    try:
+        applied = migrations.migrate(settings.database_url, service.schema, service.migrations)
+    except Exception as error:
+        if migrations.is_transient(error):
+            detail = f"{type(error).__name__}: {error}"
+            log.error("not migrated", schema=service.schema, detail=detail)  # noqa: TRY400 - expected, needs no trace
+            return Exit.FAILED
+        log.exception("not migrated", schema=service.schema, detail=repr(error))
+        return Exit.NOT_MIGRATED
+    log.info("migrated", schema=service.schema, applied=applied)
+    return Exit.DONE
+
+
+async def _serve(service: Service[S], settings: S) -> Exit:
     stop = asyncio.Event()
+    on_death(stop.set)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
@@ -78,6 +111,12 @@ async def _serve(service: Service[S], settings: S) -> None:
     finally:
         late.cancel()
     log.info("stopped")
+    return _stopped(Exit.DONE)
+
+
+def _stopped(status: Exit) -> Exit:
+    """Return the status of a stop: that of its cause comes before how it went."""
+    return Exit.TASK_DIED if dead_tasks() else status
 
 
 async def _bound_stop(stop: asyncio.Event) -> None:
@@ -86,30 +125,4 @@ async def _bound_stop(stop: asyncio.Event) -> None:
     await stop.wait()
     await asyncio.sleep(STOP_MAX_SECONDS)
     log.error("stop took too long", seconds=STOP_MAX_SECONDS)
-    sys.stdout.flush()
-    os._exit(EXIT_STOPPED_LATE)
-
-
-@contextlib.asynccontextmanager
-async def background(name: str, work: Callable[[], Awaitable[None]]) -> AsyncIterator[None]:
-    """Run `work` beside the body and cancel it at the end; a crash of it is logged and ends the process.
-
-    Use it for loops that must run for the service to be of use: a silent death would go unnoticed.
-    """
-
-    async def guarded() -> None:
-        try:
-            await work()
-        except asyncio.CancelledError:
-            raise
-        except BaseException:
-            log.exception("background task crashed", task=name)
-            signal.raise_signal(signal.SIGTERM)
-            raise
-
-    task = asyncio.create_task(guarded(), name=name)
-    try:
-        yield
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+    os._exit(_stopped(Exit.STOPPED_LATE))

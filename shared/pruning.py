@@ -8,14 +8,11 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import structlog
 from prometheus_client import Counter
 
+from shared.background import LoopSupervisor
 from shared.host_clock import HostClock
 from shared.postgres import Connection, Pool
-from shared.refusals import Unavailable
-
-log = structlog.get_logger()
 
 BATCH_MAX = 500  # rows deleted at a time, so that no delete holds its locks for more than some milliseconds
 PASS_SECONDS = 60.0  # from the end of a pass to the next: little is due at a time, in days nothing is urgent
@@ -52,12 +49,11 @@ class Pruner:
 
     async def run(self) -> None:
         """Prune, for ever."""
+        supervisor = LoopSupervisor("pruner", "pruning failed")
         while True:
-            try:
+            with supervisor:
                 await self.prune_all()
-            except Unavailable as error:
-                log.warning("pruning failed", error=str(error))
-            await asyncio.sleep(PASS_SECONDS)
+            await asyncio.sleep(supervisor.pause(PASS_SECONDS))
 
     async def prune_all(self) -> None:
         """Delete all that is due now. Raises Unavailable, also while the clocks disagree: what is forgotten stays so,

@@ -1,15 +1,13 @@
 """Typed settings from the environment; every error is named at start, in one go."""
 
-import sys
-from typing import Annotated, Any, Literal, NoReturn, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from shared import database_url
+from shared.exits import Exit, end
 from shared.notation import TextInput
-
-EXIT_MISCONFIGURED = 2
 
 
 def _postgres_url(url: str) -> str:
@@ -60,13 +58,11 @@ S = TypeVar("S", bound=BaseSettings)
 
 
 def load(settings_class: type[S]) -> S:
-    """Read the environment. On errors print one line each on standard error and exit with status 2."""
+    """Read the environment. On errors print one line each on standard error and exit."""
     try:
         return settings_class()
     except ValidationError as error:
-        for line in explain(settings_class, error):
-            print(line, file=sys.stderr)
-        raise SystemExit(EXIT_MISCONFIGURED) from None
+        end(Exit.MISCONFIGURED, *explain(settings_class, error))
 
 
 def explain(settings_class: type[BaseSettings], error: ValidationError) -> list[str]:
@@ -89,9 +85,3 @@ def explain(settings_class: type[BaseSettings], error: ValidationError) -> list[
 def _shown(variable: str, value: Any) -> str:
     secret = variable.endswith("DATABASE_URL") or (variable.endswith("_URL") and "@" in str(value))
     return "a secret" if secret else repr(value)
-
-
-def fail(message: str) -> NoReturn:
-    """Print one line on standard error and exit with the status for a wrong setting."""
-    print(message, file=sys.stderr)
-    raise SystemExit(EXIT_MISCONFIGURED)

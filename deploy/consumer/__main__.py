@@ -15,11 +15,12 @@ from deploy.consumer.duty import repeat
 from deploy.consumer.reader import Reader
 from deploy.consumer.relay import Relay
 from deploy.consumer.settings import ConsumerSettings, replica
+from shared.background import LoopSupervisor, background
+from shared.exits import Exit
 from shared.host_clock import HostClock, database_checks
 from shared.http.server import HttpServer
 from shared.postgres import Pool, Session
-from shared.process import Service, background, main
-from shared.refusals import Unavailable
+from shared.process import Service, main
 
 log = structlog.get_logger()
 
@@ -68,20 +69,19 @@ async def serve(settings: ConsumerSettings, stop: asyncio.Event) -> None:
 
 async def measure(completeness: Completeness) -> None:
     """Set the gauges, for ever."""
+    supervisor = LoopSupervisor("measures", "not measured")
     while True:
-        try:
+        with supervisor:
             await completeness.measure()
-        except Unavailable as error:
-            log.debug("not measured", detail=str(error))
-        await asyncio.sleep(MEASURE_SECONDS)
+        await asyncio.sleep(supervisor.pause(MEASURE_SECONDS))
 
 
 async def retry(settings: ConsumerSettings) -> int:
-    """Try to read dead letters again; the exit status is 1 if some still can't be."""
+    """Try to read dead letters again; the command fails if some still can't be."""
     async with Pool(settings, "consumer retry") as pool:
         resolved, left = await intake.retry_dead_letters(pool, RETRIED_MAX)
     log.info("dead letters retried", resolved=resolved, left=left)
-    return 1 if left else 0
+    return Exit.FAILED if left else Exit.DONE
 
 
 if __name__ == "__main__":

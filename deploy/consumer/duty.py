@@ -4,14 +4,11 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
-import structlog
-
 from deploy.consumer import store
+from shared.background import LoopSupervisor
 from shared.postgres import Pool
 from shared.refusals import Unavailable
 from shared.waiting import waited
-
-log = structlog.get_logger()
 
 LEASE_SECONDS = 30.0  # longer than a pass takes unless much is missing
 
@@ -25,16 +22,15 @@ async def repeat(
     work: Callable[[], Awaitable[None]],
 ) -> None:
     """Do `work` at each interval for as long as this process has the duty, until `stop` is set."""
+    supervisor = LoopSupervisor(name, "duty interrupted")
     try:
         while not stop.is_set():
-            try:
+            with supervisor:
                 async with pool.connection() as db:
                     ours = await store.hold_duty(db, name, replica, LEASE_SECONDS)
                 if ours:
                     await work()
-            except Unavailable as error:
-                log.warning("duty interrupted", duty=name, detail=str(error))
-            await waited(stop, interval_seconds)
+            await waited(stop, supervisor.pause(interval_seconds))
     finally:
         with suppress(Unavailable):
             async with pool.connection() as db:

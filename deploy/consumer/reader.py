@@ -17,6 +17,7 @@ from deploy.consumer import intake, metrics, store
 from deploy.consumer.events import Event, Undecodable, decode, identity
 from deploy.consumer.settings import ConsumerSettings
 from deploy.consumer.store import DeadLetter
+from shared.background import LoopSupervisor
 from shared.postgres import Pool
 from shared.refusals import Unavailable
 from shared.waiting import waited
@@ -47,6 +48,8 @@ class Reader(ConsumerRebalanceListener):  # type: ignore[misc] # the library pub
         # By partition, the position in the database as this process knows it; whatever casts doubt on it takes it out.
         self._known: dict[TopicPartition, int] = {}
         self._trouble: str | None = "not started"
+        expected = (KafkaError, OSError, Unavailable, TimeoutError)
+        self._supervisor = LoopSupervisor("reader", "reading interrupted", expected=expected)
 
     async def check(self) -> None:
         """Raise unless the topic is being read."""
@@ -57,12 +60,9 @@ class Reader(ConsumerRebalanceListener):  # type: ignore[misc] # the library pub
         """Read until `stop` is set."""
         logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # a line for each try of each connection
         while not stop.is_set():
-            try:
+            with self._supervisor:
                 await self._read(stop)
-            except (KafkaError, OSError, Unavailable, TimeoutError) as error:
-                self._trouble = f"{type(error).__name__}: {error}"
-                log.warning("reading interrupted", detail=self._trouble)
-                await waited(stop, BACKOFF_SECONDS)
+            await waited(stop, self._supervisor.pause(BACKOFF_SECONDS))
 
     async def _read(self, stop: asyncio.Event) -> None:
         settings = self._settings
@@ -84,6 +84,10 @@ class Reader(ConsumerRebalanceListener):  # type: ignore[misc] # the library pub
             while not stop.is_set():
                 await self._once(consumer)
                 self._trouble = None
+                self._supervisor.succeeded()
+        except Exception as error:
+            self._trouble = f"{type(error).__name__}: {error}"
+            raise
         finally:
             with suppress(TimeoutError, KafkaError):
                 async with asyncio.timeout(STOP_SECONDS):

@@ -12,6 +12,7 @@ from aiokafka.structs import ConsumerRecord
 
 from deploy.consumer import store
 from deploy.consumer.settings import ConsumerSettings
+from shared.background import LoopSupervisor
 from shared.notation import parse_integer, parse_timestamp
 from shared.postgres import Pool
 from shared.refusals import Unavailable
@@ -27,12 +28,12 @@ TYPE = b"order.watermark.v1"
 
 async def read(settings: ConsumerSettings, pool: Pool, stop: asyncio.Event) -> None:
     """Keep each watermark that is newer, until `stop` is set."""
+    expected = (KafkaError, OSError, Unavailable, TimeoutError)
+    supervisor = LoopSupervisor("watermarks", "watermarks not read", expected=expected)
     while not stop.is_set():
-        try:
+        with supervisor:
             await _read(settings, pool, stop)
-        except (KafkaError, OSError, Unavailable, TimeoutError) as error:
-            log.warning("watermarks not read", detail=f"{type(error).__name__}: {error}")
-        await waited(stop, BACKOFF_SECONDS)
+        await waited(stop, supervisor.pause(BACKOFF_SECONDS))
 
 
 async def _read(settings: ConsumerSettings, pool: Pool, stop: asyncio.Event) -> None:

@@ -10,6 +10,7 @@ import asyncio
 import os
 import signal
 import socket
+import traceback
 
 from deploy.local import ports
 from deploy.local.configuration import SERVICES, Configuration, MisconfiguredError, read
@@ -17,8 +18,9 @@ from deploy.local.folder import AlreadyRunningError, Folder
 from deploy.local.mock_cluster import MockClusterError
 from deploy.local.postgres import PostgresError
 from deploy.local.stack import Stack, stop_leftovers
-from deploy.local.supervisor import EXIT_MISCONFIGURED, StartError
+from deploy.local.supervisor import StartError
 from deploy.local.terminal import complain, say, write
+from shared.exits import Exit
 
 
 def taken_ports(configuration: Configuration) -> list[str]:
@@ -75,7 +77,7 @@ async def serve(stack: Stack, *, demo: bool) -> None:
 
 
 def start(*, demo: bool, package: str = "services") -> int:
-    """Return the exit status: 0 stopped, 1 something did not start, 2 a setting or a port is wrong."""
+    """Return the exit status: that of what did not start, if a service or a command of one did not."""
     try:
         configuration = read(os.environ)
         folder = Folder(configuration.folder)
@@ -84,21 +86,22 @@ def start(*, demo: bool, package: str = "services") -> int:
             stop_leftovers(folder, say)
             taken = taken_ports(configuration)
             if taken:
-                raise MisconfiguredError(taken)
+                complain(taken)
+                return Exit.CANNOT_LISTEN
             asyncio.run(serve(Stack(configuration, folder, say, package), demo=demo))
     except MisconfiguredError as error:
         complain(error.lines)
-        return EXIT_MISCONFIGURED
+        return Exit.MISCONFIGURED
     except AlreadyRunningError as error:
         complain([f"It is already running in this checkout (pid {error}); stop that one first"])
-        return EXIT_MISCONFIGURED
+        return Exit.MISCONFIGURED
     except StartError as error:
         complain(error.lines)
         return error.status
     except (PostgresError, MockClusterError, OSError) as error:
         complain([str(error)])
-        return 1
-    return 0
+        return Exit.FAILED
+    return Exit.DONE
 
 
 def main() -> None:
@@ -108,7 +111,10 @@ def main() -> None:
     try:
         status = start(demo=not arguments.no_demo)
     except KeyboardInterrupt:  # before anything was started
-        status = 130
+        status = Exit.INTERRUPTED
+    except Exception:  # noqa: BLE001 - a bug, which the person at the terminal gets with its trace
+        complain([traceback.format_exc()])
+        status = Exit.CRASHED
     sys.exit(status)
 
 

@@ -10,6 +10,7 @@ import signal
 import sys
 
 from deploy.local.mock_cluster import LOOPBACK, MockCluster, MockClusterError
+from shared.exits import Exit
 
 PORT_MAX = 65535
 
@@ -46,7 +47,7 @@ def main() -> None:
             cluster.create_topic(name, partitions)
     except OSError as error:
         print(f"port {arguments.port}: {os.strerror(error.errno or 0)}", file=sys.stderr)
-        sys.exit(2)
+        sys.exit(Exit.CANNOT_LISTEN)
     except MockClusterError as error:
         sys.exit(str(error))
     print(f"{LOOPBACK}:{cluster.port}", flush=True)

@@ -18,6 +18,7 @@ from deploy.local.postgres import FAST_SHUTDOWN, Postgres
 from deploy.local.processes import Child
 from deploy.local.supervisor import SHOWN_LINES, Part, Ready, Say, Start, StartError
 from deploy.local.terminal import ready_page
+from shared.exits import Exit
 
 BROKER = "broker"
 POSTGRES = "postgres"
@@ -154,7 +155,7 @@ class Stack:
         if status != 0:
             how = f"took longer than {self._seconds:g} s" if status is None else f"ended with status {status}"
             end = (f"  {line}" for line in processes.last_lines(log, SHOWN_LINES))
-            raise StartError([f"{service} {command} {how}; the end of {log}:", *end], status or 1)
+            raise StartError([f"{service} {command} {how}; the end of {log}:", *end], max(status or 0, Exit.FAILED))
 
     async def _start_service(self, service: str) -> None:
         await self._service(service).bring_up(self._seconds)

@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from deploy.local.processes import POLL_SECONDS, Child, last_lines, started_at
+from shared.exits import MEANINGS, Exit
 
 TRIES = 3  # at the first start; what fails three times in a row won't be mended by a fourth
-EXIT_MISCONFIGURED = 2  # a service's word for "my settings are wrong", which trying again doesn't change
+NOT_TRIED_AGAIN = (Exit.MISCONFIGURED, Exit.CANNOT_LISTEN)  # only another setting changes it
 SHOWN_LINES = 15
 BACKOFF_FIRST_SECONDS = 0.25
 BACKOFF_MAX_SECONDS = 10.0
@@ -25,7 +26,7 @@ Say = Callable[[str], None]
 class StartError(Exception):
     """A process did not become ready; `lines` says why, `status` is what to exit with."""
 
-    def __init__(self, lines: list[str], status: int = 1) -> None:
+    def __init__(self, lines: list[str], status: int = Exit.FAILED) -> None:
         super().__init__("\n".join(lines))
         self.lines = lines
         self.status = status
@@ -67,7 +68,7 @@ class Part:
             status = await self._ended_before_ready(child, seconds)
             if status is None:
                 return
-            if status == EXIT_MISCONFIGURED:
+            if status in NOT_TRIED_AGAIN:
                 raise StartError([f"{self.name} cannot start:", *last_lines(self.log, SHOWN_LINES)], status)
             if attempt < TRIES:
                 self.say(f"{self.name} ended with status {status} before it was ready; trying again")
@@ -140,4 +141,5 @@ class Part:
 def _ended(status: int) -> str:
     if status < 0:
         return f"was killed by {signal.Signals(-status).name}"
-    return f"ended with status {status}"
+    meaning = f" ({MEANINGS[Exit(status)]})" if status in MEANINGS else ""
+    return f"ended with status {status}{meaning}"

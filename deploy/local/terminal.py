@@ -10,7 +10,8 @@ from typing import Any
 
 from deploy.local.configuration import SERVICES, Configuration
 from deploy.local.folder import Folder, NotRunningError
-from deploy.local.supervisor import EXIT_MISCONFIGURED
+from shared import exits
+from shared.exits import Exit
 
 ORDER_ID = """python3 -c 'import json,sys;print(json.load(sys.stdin)["order_id"])'"""
 
@@ -29,9 +30,8 @@ def write(text: str) -> None:
 
 
 def complain(lines: list[str]) -> None:
-    """Print errors, one line each."""
-    for line in lines:
-        print(line, file=sys.stderr, flush=True)
+    """Print errors, one line each, to nowhere if nobody reads any more."""
+    exits.complain(*lines)
 
 
 def read_run_or_exit(folder: Folder) -> Mapping[str, Any]:
@@ -40,7 +40,7 @@ def read_run_or_exit(folder: Folder) -> Mapping[str, Any]:
         return folder.read_run()
     except NotRunningError:
         complain(["Nothing runs here: start it with `make run` and wait until it says so"])
-        sys.exit(EXIT_MISCONFIGURED)
+        sys.exit(Exit.MISCONFIGURED)
 
 
 def ready_page(configuration: Configuration, kafka: str, run_json: Path, demo: bool) -> str:

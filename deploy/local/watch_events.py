@@ -19,6 +19,7 @@ from aiokafka.errors import KafkaError
 from deploy.local.configuration import local_folder
 from deploy.local.folder import Folder, NotRunningError
 from deploy.local.terminal import read_run_or_exit
+from shared.exits import Exit
 
 TOPIC = "orders.v1"
 FETCH_WAIT_MS = 100  # the embedded broker lets a reader at the end wait this long even when an event arrives
@@ -117,7 +118,7 @@ def main() -> None:
         asyncio.run(_watch_until_the_end(folder, kafka, arguments))
     except KafkaError as error:
         print(f"Reading {TOPIC} from {kafka} failed: {error}", file=sys.stderr)
-        sys.exit(1)
+        sys.exit(Exit.FAILED)
     except BrokenPipeError:  # whoever read our output has enough
         sys.stderr.close()
 

@@ -10,6 +10,7 @@ from services.coupon import store
 from services.coupon.api import CouponApi
 from services.coupon.batch import apply_at_once, execute, understand
 from services.coupon.settings import Settings
+from shared.background import background
 from shared.command_desk import CommandDesk
 from shared.contracts.commands import CouponCommands
 from shared.host_clock import HostClock, database_checks
@@ -17,7 +18,7 @@ from shared.http.books import book_routes
 from shared.http.commands import command_route, outcomes_route
 from shared.http.server import HttpServer
 from shared.postgres import Pool, Session
-from shared.process import Service, background, main
+from shared.process import Service, main
 from shared.pruning import Pruner, Pruning
 
 

@@ -22,12 +22,13 @@ from services.order.runner import Runner
 from services.order.settings import Settings
 from services.order.starts import Starts
 from services.order.transitions import Change, Changed, Transitions
+from shared.background import background
 from shared.batcher import Batcher, Item, Result, Work, one_by_one_when
 from shared.host_clock import HostClock, database_checks
 from shared.http.server import HttpServer
 from shared.ids import uuid7
 from shared.postgres import DatabaseClock, Pool, Session, is_about_the_batch
-from shared.process import Service, background, main
+from shared.process import Service, main
 from shared.pruning import Pruner
 from shared.turns import Turns
 

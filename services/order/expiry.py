@@ -2,7 +2,6 @@
 
 import asyncio
 
-import structlog
 from prometheus_client import Counter
 
 from services.order import store
@@ -10,10 +9,8 @@ from services.order.admission import Admission
 from services.order.checkout import Checkout
 from services.order.domain import SagaId
 from services.order.running import Running
+from shared.background import LoopSupervisor
 from shared.postgres import Pool
-from shared.refusals import Unavailable
-
-log = structlog.get_logger()
 
 EXPIRED = Counter("orders_expired_total", "Orders that this process began to expire")
 
@@ -39,12 +36,11 @@ class Expiry:
             loops.create_task(self._run(coupon=True))
 
     async def _run(self, *, coupon: bool) -> None:
+        supervisor = LoopSupervisor("expiry", "expiry failed")
         while True:
-            try:
+            with supervisor:
                 await self._expire(coupon=coupon)
-            except Unavailable as error:
-                log.warning("expiry failed", error=str(error))
-            await asyncio.sleep(self._interval_seconds)
+            await asyncio.sleep(supervisor.pause(self._interval_seconds))
 
     async def _expire(self, *, coupon: bool) -> None:
         self._admission.check_fitness()

@@ -14,6 +14,7 @@ from services.order import store
 from services.order.admission import Admission
 from services.order.runner import Runner
 from services.order.saga import VERSIONS_KNOWN
+from shared.background import LoopSupervisor
 from shared.host_clock import HostClock
 from shared.postgres import Pool
 from shared.refusals import Unavailable
@@ -55,22 +56,21 @@ class Ownership:
         self._lease_seconds = lease_seconds
         self._sweep_seconds = sweep_seconds
         self._renewed_at = float("-inf")
+        self._renewals = LoopSupervisor("lease", "lease not renewed")
 
     async def renew(self) -> None:
         """Renew the lease if the database answers, and compare the clocks by its answer.
 
         Done once before serving: a saga that started without a lease would be taken by others at once.
         """
-        try:
+        with self._renewals:
             async with self._lease_pool.connection() as db:
                 renewal = store.renew_lease(db, self._process_id, self._lease_seconds)
                 await self._host_clock.compare(renewal)
             self._renewed_at = asyncio.get_running_loop().time()
-        except Unavailable as error:
-            log.warning("lease not renewed", error=str(error))
 
     async def keep_lease(self) -> None:
-        """Renew the lease three times in its length, for ever."""
+        """Renew the lease three times in its length, for ever. Failures don't slow it down: it has no time to lose."""
         while True:
             await asyncio.sleep(self._lease_seconds / 3)
             await self.renew()
@@ -82,12 +82,11 @@ class Ownership:
 
     async def sweep(self) -> None:
         """Take up sagas that nobody runs, for ever."""
+        supervisor = LoopSupervisor("sweep", "sweep failed")
         while True:
-            try:
+            with supervisor:
                 await self._sweep_once()
-            except Unavailable as error:
-                log.warning("sweep failed", error=str(error))
-            await asyncio.sleep(self._sweep_seconds)
+            await asyncio.sleep(supervisor.pause(self._sweep_seconds))
 
     async def give_up(self) -> None:
         """End the lease, so that other replicas go on with what is left at once."""

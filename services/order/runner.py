@@ -23,6 +23,7 @@ from services.order.running import Running
 from services.order.saga import Command, Kind, Saga, Send, Status, Transition, committed, learn, next_move
 from services.order.transitions import Change, Changed
 from shared import trace
+from shared.background import LoopSupervisor
 from shared.batcher import Batcher
 from shared.http.server import encode
 from shared.participant import Outcome
@@ -59,6 +60,7 @@ class Runner:
         self._transitions = transitions
         self._sleep = sleep
         self.running = Running()
+        self._troubles: dict[SagaId, LoopSupervisor] = {}  # of sagas whose last run failed by a bug
 
     async def __aenter__(self) -> "Runner":
         return self
@@ -94,15 +96,19 @@ class Runner:
             began = time.monotonic()
             answer = await self._run(saga)
             _saga_seconds(saga.kind).observe(time.monotonic() - began)
+            self._troubles.pop(saga.saga_id, None)
             return answer
         except asyncio.CancelledError:
             raise
         except LostError as error:
             log.info("saga goes on elsewhere", detail=str(error))
+            self._troubles.pop(saga.saga_id, None)
             return None
-        except Exception:
-            # The sweep picks it up again: whatever this was, the saga must not be forgotten.
-            log.exception("saga runner failed")
+        except Exception as error:  # noqa: BLE001 - whatever this was, the saga must not be forgotten
+            # The sweep picks it up again, after a pause that grows while it fails.
+            trouble = self._troubles.setdefault(saga.saga_id, LoopSupervisor("saga", "saga runner failed"))
+            trouble.failed(error)
+            await self._sleep(trouble.pause(BACKOFF_FIRST_SECONDS))
             return None
         finally:
             self.running.ended(saga.saga_id)

@@ -12,9 +12,10 @@ from services.relay.admin.replay_api import ReplayApi
 from services.relay.bootstrap import bootstrap
 from services.relay.relay import Relay
 from services.relay.settings import RelaySettings
+from shared.background import background
 from shared.http.server import HttpServer
 from shared.postgres import Pool, Session
-from shared.process import Service, background, main
+from shared.process import Service, main
 
 
 async def serve(settings: RelaySettings, stop: asyncio.Event) -> None:

@@ -3,14 +3,10 @@
 import asyncio
 import time
 
-import structlog
-
 from services.relay import metrics, store
 from services.relay.patience import Patience
+from shared.background import LoopSupervisor
 from shared.postgres import Pool
-from shared.refusals import Unavailable
-
-log = structlog.get_logger()
 
 INTERVAL_SECONDS = 5.0  # well within a usual scrape interval of 15 s
 # Of the time, at the most: what was published leaves dead entries, and while any transaction that is older stays open
@@ -22,9 +18,10 @@ COUNT_MAX = 100_000  # counting more takes the database longer than it is worth
 async def measure(pool: Pool) -> None:
     """Set the gauges, for all shards whoever holds them, for ever."""
     patience = Patience()
+    supervisor = LoopSupervisor("backlog", "backlog not measured")
     while True:
         began = time.monotonic()
-        try:
+        with supervisor:
             async with pool.connection() as connection:
                 with patience.limit() as seconds:
                     found = await store.backlog(connection, COUNT_MAX, timeout_seconds=seconds)
@@ -32,6 +29,4 @@ async def measure(pool: Pool) -> None:
                     metrics.PENDING.labels(waiting.shard).set(waiting.pending)
                     metrics.PARKED.labels(waiting.shard).set(waiting.parked)
                     metrics.OLDEST.labels(waiting.shard).set(waiting.oldest_seconds)
-        except Unavailable as error:
-            log.debug("backlog not measured", detail=str(error))
-        await asyncio.sleep(max(INTERVAL_SECONDS, (time.monotonic() - began) / SHARE_MAX))
+        await asyncio.sleep(supervisor.pause(max(INTERVAL_SECONDS, (time.monotonic() - began) / SHARE_MAX)))

@@ -10,6 +10,7 @@ from services.relay.settings import RelaySettings
 from services.relay.store import Lease, LeaseLost
 from services.relay.takeover import Verdict
 from shared.connecting import connect
+from shared.exits import Exit
 from shared.postgres import Connection, translated
 from shared.refusals import Unavailable
 
@@ -34,9 +35,9 @@ async def bootstrap(settings: RelaySettings) -> int:
         except (BrokerFailed, LeaseLost, Unavailable) as error:
             if not tries_left or isinstance(error, Unavailable):
                 log.error("bootstrap failed, run it again", detail=str(error))  # noqa: TRY400 - expected, needs no trace
-                return 1
+                return Exit.FAILED
             log.info("bootstrap begins again", detail=str(error))
-    return 0
+    return Exit.DONE
 
 
 async def _try(settings: RelaySettings) -> None:

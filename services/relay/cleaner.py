@@ -7,9 +7,9 @@ import structlog
 
 from services.relay import metrics, store
 from services.relay.settings import RelaySettings
+from shared.background import LoopSupervisor
 from shared.host_clock import HostClock
-from shared.postgres import Connection, Pool, explain
-from shared.refusals import Unavailable
+from shared.postgres import Connection, Pool
 
 log = structlog.get_logger()
 
@@ -35,17 +35,16 @@ class Cleaner:
 
     async def run(self) -> None:
         """Clean now and then, for ever."""
+        supervisor = LoopSupervisor("cleaner", "outbox not cleaned")
         while True:
-            try:
+            with supervisor:
                 async with self._pool.connection() as connection:
                     if await store.hold_duty(connection, DUTY, self._replica, LEASE_SECONDS):
                         await self._host_clock.compare_and_check(connection)
                         await clean(connection, self._rotation_seconds, self._retention_seconds)
                     else:
                         metrics.PARTITIONS_KEPT.set(0)  # an alert on it must not outlive the duty
-            except Unavailable as error:
-                log.warning("outbox not cleaned", detail=explain(error))
-            await asyncio.sleep(INTERVAL_SECONDS)
+            await asyncio.sleep(supervisor.pause(INTERVAL_SECONDS))
 
 
 async def clean(connection: Connection, rotation_seconds: float, retention_seconds: float) -> None:

@@ -21,6 +21,7 @@ from services.relay.store import Lease, LeaseLost
 from services.relay.suspicion import Suspicion
 from services.relay.takeover import TakeOverRefused
 from shared import postgres
+from shared.background import LoopSupervisor
 from shared.connecting import connect
 from shared.postgres import Connection, translated
 from shared.refusals import Unavailable
@@ -51,6 +52,8 @@ class Drain:
             settings.batch_pause_milliseconds / 1000, most_seconds=PAUSE_MAX_SECONDS if settings.transactions else 0.0
         )
         self._failures = 0
+        expected = (Unavailable, BrokerFailed, EventsRefused, RefusedTogether)
+        self._supervisor = LoopSupervisor("shard", "shard interrupted", expected=expected)
         self._patience = Patience()
         self._noted: str | None = None
         self._suspicion = Suspicion()
@@ -112,7 +115,6 @@ class Drain:
             self._broker.forget_topics()
         else:
             cause = "bug"
-            log.exception("bug", shard=self.shard)
         metrics.FAILURES.labels(self.shard, cause).inc()
         if isinstance(error, TakeOverRefused):
             if not self.refused:
@@ -120,7 +122,7 @@ class Drain:
             self.refused = True
             metrics.REFUSED.labels(self.shard).set(1)
         else:
-            log.warning("shard interrupted", shard=self.shard, cause=cause, detail=str(error), failures=self._failures)
+            self._supervisor.failed(error, shard=self.shard, cause=cause)
         self.state = f"waiting after {cause}: {error}"[:300]
 
     def _not_refused(self) -> None:
@@ -283,12 +285,16 @@ class Drain:
         """Note that a batch of so many events is out."""
         self._company.went(events)
         if events:
-            self._failures = 0
+            self._went_well()
+
+    def _went_well(self) -> None:
+        self._failures = 0
+        self._supervisor.succeeded()
 
     async def _rest(self) -> None:
         """Wait until woken or until the lease wants to be renewed."""
         self.state, self.idle = "idle", True
-        self._failures = 0
+        self._went_well()
         await waited(self._wake, self._settings.lease_seconds / 3)
         self.idle = False
 

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from services.relay import metrics, store
+from services.relay.clients import BrokerFailed
 from services.relay.company import SLOW_SECONDS
 from services.relay.gathering import PAUSE_TOGETHER_SECONDS, Gathering
 from services.relay.publisher import CHUNK_BYTES, Batch, EventsRefused, Publisher, smaller
@@ -20,6 +21,7 @@ from services.relay.records import OutboxEvent
 from services.relay.settings import RelaySettings
 from services.relay.store import Lease, LeaseLost, ShardLocked
 from shared import postgres
+from shared.background import is_survivable
 from shared.connecting import connect
 from shared.postgres import Connection, translated
 
@@ -134,9 +136,12 @@ class GroupCommit:
                 seat.answer(len(claimed[seat.lease.shard]))
             events = sum(len(batch.events) for batch in full)
             return began + self._gathering.after(events, began, shards=max(1, self._held()))
-        except Exception as error:  # noqa: BLE001 - it is each shard's to judge
+        except BaseException as error:
+            failure = error if isinstance(error, Exception) else BrokerFailed("the round was cut off")
             for seat in seats:
-                seat.fail(error)
+                seat.fail(failure)  # it is each shard's to judge
+            if not is_survivable(error):
+                raise
             return began
 
     async def _claim(self, seats: Sequence[Seat]) -> Mapping[int, list[OutboxEvent]]:

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 
 import structlog
 
@@ -13,6 +14,7 @@ from services.relay.clients import BrokerFailed
 from services.relay.drain import Drain
 from services.relay.settings import RelaySettings
 from services.relay.store import ShardHolder
+from shared.background import LoopSupervisor
 from shared.postgres import Pool
 from shared.refusals import Unavailable
 from shared.waiting import waited
@@ -69,15 +71,14 @@ class Keeper:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Keep this replica's share until `stop` is set, then finish and release it."""
+        supervisor = LoopSupervisor("shards", "shards not shared")
         stopped = asyncio.create_task(stop.wait())
         stopped.add_done_callback(lambda _: self._look.set())
         try:
             while not stop.is_set():
                 self._look.clear()
-                try:
+                with supervisor:
                     await self._adjust()
-                except Unavailable as error:
-                    log.warning("shards not shared", detail=str(error))
                 await waited(self._look, self._settings.lease_seconds / RENEWALS_PER_LEASE)
         finally:
             stopped.cancel()
@@ -112,10 +113,13 @@ class Keeper:
         drain = self._new_drain(shard)
         task = asyncio.create_task(drain.run(), name=f"shard {shard}")
         self._drains[shard] = (drain, task)
-        task.add_done_callback(lambda _: self._ended(shard))
+        task.add_done_callback(partial(self._ended, shard))
 
-    def _ended(self, shard: int) -> None:
+    def _ended(self, shard: int, task: "asyncio.Task[None]") -> None:
         self._drains.pop(shard)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("shard's task died", shard=shard, exc_info=error)
+            return  # it is started again at the next look, and not at once for ever
         self._look.set()
 
     async def _stop(self) -> None:

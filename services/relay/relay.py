@@ -14,8 +14,8 @@ from services.relay.replay import Replayer
 from services.relay.settings import RelaySettings
 from services.relay.wakeup import Wakeup
 from services.relay.watermark import Watermark
+from shared.background import background
 from shared.postgres import Pool
-from shared.process import background
 
 SHARDS = 4  # as many as orders.outbox computes and relay.shards has rows
 

@@ -16,6 +16,7 @@ from services.relay.clients import BrokerFailed
 from services.relay.publisher import Batch, EventsRefused, Publisher
 from services.relay.replay_store import Replay, Window
 from services.relay.settings import RelaySettings
+from shared.background import LoopSupervisor
 from shared.postgres import Pool
 from shared.refusals import Unavailable
 from shared.waiting import waited
@@ -44,22 +45,23 @@ class Replayer:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Replay until `stop` is set."""
-        pause = IDLE_SECONDS
+        supervisor = LoopSupervisor("replay", "replay interrupted", expected=(Unavailable, BrokerFailed))
         try:
             while not stop.is_set():
-                try:
-                    pause = await self._step()
-                except (Unavailable, BrokerFailed) as error:
-                    log.warning("replay interrupted", detail=str(error))
-                    await self._drop()
-                    pause = IDLE_SECONDS
-                except Exception:  # even a bug must not stop live publishing
-                    log.exception("bug")
-                    await self._drop()
-                    pause = IDLE_SECONDS
-                await waited(stop, pause)
+                pause = IDLE_SECONDS
+                with supervisor:
+                    pause = await self._round()
+                await waited(stop, supervisor.pause(pause))
         finally:
             await self._give_up()
+
+    async def _round(self) -> float:
+        """Do one step, and drop the producer if it fails: its state is in doubt then."""
+        try:
+            return await self._step()
+        except Exception:
+            await self._drop()
+            raise
 
     async def _step(self) -> float:
         """Do one step of the oldest replay, and return how long to rest before the next one."""

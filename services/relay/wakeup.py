@@ -3,18 +3,14 @@
 import asyncio
 from collections.abc import Callable, Sequence
 
-import structlog
-
 from services.relay import metrics, store
 from services.relay.drain import Drain
 from services.relay.settings import RelaySettings
 from shared import postgres
+from shared.background import LoopSupervisor
 from shared.connecting import ReadOnlyServer, connect
 from shared.postgres import Connection, translated
-from shared.refusals import Unavailable
 from shared.waiting import waited
-
-log = structlog.get_logger()
 
 CHANNEL = "orders_outbox"
 
@@ -26,16 +22,15 @@ class Wakeup:
         self._settings = settings
         self._drains = drains
         self._notified = asyncio.Event()
+        self._supervisor = LoopSupervisor("wakeup", "not listening")
 
     async def run(self) -> None:
         """Listen for ever."""
         while True:
-            try:
+            with self._supervisor:
                 await self._listen()
-            except Unavailable as error:
-                metrics.LISTENING.set(0)
-                log.warning("not listening", detail=str(error))
-            # Until it listens again every shard looks for itself.
+            metrics.LISTENING.set(0)
+            # Until it listens again every shard looks for itself, as often as ever.
             for drain in self._drains():
                 drain.wake()
             await asyncio.sleep(self._settings.poll_interval_seconds)
@@ -50,6 +45,7 @@ class Wakeup:
                 self._notified.set()  # what was committed before this connection listened
                 while not connection.turned_read_only:
                     await self._wake_pending(connection)
+                    self._supervisor.succeeded()
                 raise ReadOnlyServer
             finally:
                 await postgres.close(connection, 1)

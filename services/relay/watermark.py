@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-import structlog
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
 from services.relay import history_store, metrics
@@ -20,13 +19,12 @@ from services.relay.history_store import Reached
 from services.relay.patience import Patience
 from services.relay.records import Header, rfc3339
 from services.relay.settings import RelaySettings
+from shared.background import LoopSupervisor
 from shared.http.server import encode
 from shared.ids import uuid7
 from shared.postgres import Pool
 from shared.refusals import Unavailable
 from shared.waiting import waited
-
-log = structlog.get_logger()
 
 MISSING_MAX = 100  # parked orders beyond that are for operators to look at, not for consumers
 IDLE_SECONDS = 60.0  # how long consumers hear nothing while nothing changes
@@ -67,16 +65,13 @@ class Watermark:
     async def run(self, stop: asyncio.Event) -> None:
         """Advance and announce until `stop` is set; then leave the duty to others at once."""
         self._began = asyncio.get_running_loop().time()
+        supervisor = LoopSupervisor("watermark", "watermark not advanced", expected=(Unavailable, BrokerFailed))
         try:
             while not stop.is_set():
-                try:
+                with supervisor:
                     await self._once()
-                except Unavailable as error:
-                    log.warning("watermark not advanced", detail=str(error))
-                except BrokerFailed as error:
-                    log.warning("watermark not announced", detail=str(error))
-                    await self._close()
-                await waited(stop, max(self._settings.watermark_interval_seconds, IDLE_RATIO * self._call_seconds))
+                pause = max(self._settings.watermark_interval_seconds, IDLE_RATIO * self._call_seconds)
+                await waited(stop, supervisor.pause(pause))
         finally:
             try:
                 await self._give_up()
@@ -107,7 +102,11 @@ class Watermark:
             self._told = None
             await self._close()
         elif reached.up_to is not None:
-            await self._announce(reached, reached.up_to, started + lease_seconds)
+            try:
+                await self._announce(reached, reached.up_to, started + lease_seconds)
+            except Exception:
+                await self._close()  # in doubt about their state
+                raise
 
     @property
     def _lease_seconds(self) -> float:

@@ -1,7 +1,6 @@
 """Serves a service's routes: observation, health, error shape, limits on slow clients and a bounded stop."""
 
 import asyncio
-import errno
 import os
 import re
 import socket
@@ -17,6 +16,8 @@ from aiohttp.http import RawRequestMessage
 from prometheus_client import CONTENT_TYPE_LATEST, Counter, Gauge, Histogram, generate_latest
 
 from shared import trace
+from shared.background import dead_tasks
+from shared.exits import Exit, end
 from shared.http import openapi, problems
 from shared.http.connection import CONNECTIONS_MAX, Connection, Door, Room, TurnedAway, unavailable
 from shared.http.deadline import Deadlines
@@ -25,7 +26,7 @@ from shared.http.readiness import Check, Readiness
 from shared.http.routes import Route
 from shared.http.wire import expects_continue
 from shared.refusals import Unavailable
-from shared.settings import ServiceSettings, fail
+from shared.settings import ServiceSettings
 
 log = structlog.get_logger()
 
@@ -128,9 +129,7 @@ class HttpServer:
             copies = [socket.socket(fileno=os.dup(one.fileno())) for one in listener.sockets * (ACCEPTED_AT_ONCE - 1)]
             listeners = [listener, *[await loop.create_server(accept, sock=copy, backlog=BACKLOG) for copy in copies]]
         except OSError as error:
-            if error.errno not in (errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.EACCES):
-                raise
-            fail(f"cannot listen on {self._settings.host}:{self._settings.port}: {error.strerror}")
+            end(Exit.CANNOT_LISTEN, f"cannot listen on {self._settings.host}:{self._settings.port}: {error.strerror}")
         log.info("serving", host=self._settings.host, port=self._settings.port)
         async with self._deadlines.watched():
             await stop.wait()
@@ -232,7 +231,8 @@ class HttpServer:
         return response
 
     async def _livez(self, _request: web.Request) -> web.Response:
-        return reply({"status": "alive"})
+        dead = dead_tasks()
+        return reply({"status": "not alive", "dead": dead}, 503) if dead else reply({"status": "alive"})
 
     async def _readyz(self, _request: web.Request) -> web.Response:
         checks = await self._readiness.ask()

@@ -9,6 +9,8 @@ from types import ModuleType
 from typing import Any
 from unittest.mock import patch
 
+from shared import exits, operators
+
 
 @dataclass(frozen=True, slots=True)
 class Said:
@@ -29,9 +31,6 @@ async def said(command_line: ModuleType, environment: Mapping[str, str], *argume
     out: list[str] = []
     err: list[str] = []
 
-    def take(text: str, file: object = None) -> None:
-        (err if file is sys.stderr else out).append(text)
-
     def run() -> int:
         try:
             command_line.main()
@@ -42,7 +41,8 @@ async def said(command_line: ModuleType, environment: Mapping[str, str], *argume
     with (
         patch.object(sys, "argv", ["admin", *arguments]),
         patch.dict("os.environ", environment),
-        patch.object(command_line, "print", take, create=True),
+        patch.object(operators, "print", lambda text, **_: out.append(text), create=True),
+        patch.object(exits, "complain", lambda *lines: err.extend(lines)),
         patch("shared.logs.configure"),  # which is for a process of its own
     ):
         status = await asyncio.to_thread(run)

@@ -14,7 +14,7 @@ import shared.ids
 from tests.simulation.books import ViolationError
 from tests.simulation.world import World
 
-# What the product logs when it meets a bug of its own and goes on as well as it can.
+# What the product logs when it meets a bug of its own and goes on as well as it can, besides what has a trace.
 BUGS = ("saga runner failed", "command failed", "undo refused")
 
 # The product's is about forty seconds of failures; a history has some twenty seconds of trouble in all.
@@ -46,7 +46,7 @@ def virtual_sources(world: World) -> Iterator[None]:
 @contextmanager
 def _bugs_end_the_history(world: World) -> Iterator[None]:
     def see(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-        if event["event"] in BUGS:
+        if event["event"] in BUGS or event.get("exc_info"):
             world.loop.fail(ViolationError(f"the product met a bug: {event}"))
         raise structlog.DropEvent
 

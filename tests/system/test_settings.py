@@ -1,4 +1,4 @@
-"""A wrong setting or a taken port is told at once, all of it, and ends with status 2."""
+"""A wrong setting or a taken port is told at once, all of it, and ends with a status of its own."""
 
 import os
 import socket
@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from shared.exits import Exit
 from tests.infrastructure.services import SCHEMAS
 
 REPOSITORY = Path(__file__).parents[2]
-MISCONFIGURED = 2
 END_SECONDS = 30
 
 
@@ -48,7 +48,7 @@ def test_every_wrong_setting_is_named_in_a_line_of_its_own(service: str) -> None
         wrong |= {"KAFKA_BOOTSTRAP_SERVERS": "kafka", "RELAY_LEASE_SECONDS": "-1"}
     done = start(service, **wrong)
     lines = done.stderr.splitlines()
-    assert done.returncode == MISCONFIGURED
+    assert done.returncode == Exit.MISCONFIGURED
     assert sorted(line.split(":")[0] for line in lines) == sorted(
         f"setting {name}" for name in [*wrong, f"{prefix}_DATABASE_URL"]
     )
@@ -57,7 +57,7 @@ def test_every_wrong_setting_is_named_in_a_line_of_its_own(service: str) -> None
 
 def test_a_secret_is_not_printed_with_what_is_wrong_about_it() -> None:
     done = start("product", PRODUCT_DATABASE_URL="mysql://user:hunter2@host/db")
-    assert done.returncode == MISCONFIGURED
+    assert done.returncode == Exit.MISCONFIGURED
     assert "PRODUCT_DATABASE_URL" in done.stderr
     assert "hunter2" not in done.stderr
 
@@ -67,7 +67,7 @@ def test_a_parameter_of_the_database_s_address_that_the_driver_does_not_know_is_
     url = "postgresql:///shop?host=h1,h2&password=hunter2&connect_timeout=5"
     done = start("product", command, PRODUCT_DATABASE_URL=url)
     (line,) = done.stderr.splitlines()
-    assert done.returncode == MISCONFIGURED
+    assert done.returncode == Exit.MISCONFIGURED
     assert line.startswith("setting PRODUCT_DATABASE_URL: Value error, connect_timeout: is not known")
     assert "hunter2" not in line
 
@@ -85,12 +85,12 @@ def test_a_taken_port_is_one_clear_line() -> None:
         port = taken.getsockname()[1]
         url = "postgresql://nobody@127.0.0.1:1/nowhere"
         done = start("product", PRODUCT_DATABASE_URL=url, PRODUCT_PORT=str(port))
-    assert done.returncode == MISCONFIGURED
+    assert done.returncode == Exit.CANNOT_LISTEN
     assert len(done.stderr.splitlines()) == 1
     assert str(port) in done.stderr
 
 
 def test_an_unknown_command_is_one_clear_line() -> None:
     done = start("product", "sevre", PRODUCT_DATABASE_URL="postgresql://nobody@127.0.0.1:1/nowhere")
-    assert (done.returncode, len(done.stderr.splitlines())) == (MISCONFIGURED, 1)
+    assert (done.returncode, len(done.stderr.splitlines())) == (Exit.MISCONFIGURED, 1)
     assert "migrate" in done.stderr

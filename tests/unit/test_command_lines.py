@@ -108,7 +108,7 @@ def test_a_wrong_argument_is_a_line_and_status_2(
     main: Callable[[], None],
     arguments: tuple[str, ...],
     monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    capfd: pytest.CaptureFixture[str],
     tmp_path: Path,
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["command", *arguments])
@@ -116,7 +116,7 @@ def test_a_wrong_argument_is_a_line_and_status_2(
     with pytest.raises(SystemExit) as ended:
         main()
     assert ended.value.code == 2
-    *usage, line = capsys.readouterr().err.rstrip("\n").split("\n")
+    *usage, line = capfd.readouterr().err.rstrip("\n").split("\n")
     assert "Traceback" not in line
     assert len(line) > 10
     assert usage == [] or usage[0].startswith("usage: ")
@@ -125,13 +125,13 @@ def test_a_wrong_argument_is_a_line_and_status_2(
 
 @pytest.mark.parametrize("main", [watch_events.main, consume.main, audit.main])
 def test_a_folder_that_can_not_be_is_one_where_nothing_runs(
-    main: Callable[[], None], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    main: Callable[[], None], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["command"])
     monkeypatch.setenv("LOCAL_DIR", "/dev/null/nowhere")
     with pytest.raises(SystemExit) as ended:
         main()
-    assert (ended.value.code, capsys.readouterr().err.count("\n")) == (2, 1)
+    assert (ended.value.code, capfd.readouterr().err.count("\n")) == (2, 1)
 
 
 def test_what_is_no_folder_is_not_removed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,6 @@ ORDER_PRODUCT_URL, ORDER_COUPON_URL and ORDER_BALANCE_URL."""
 
 import argparse
 import asyncio
-import sys
 from collections.abc import Mapping
 from typing import Annotated, Any
 
@@ -14,30 +13,27 @@ from services.order.admin.api import AgeSeconds
 from services.order.admin.audit_api import audit_now, repair_orphans
 from services.order.participants import Participants
 from services.order.settings import Settings
+from shared.exits import Exit
 from shared.http.server import encode
 from shared.notation import Uuid
-from shared.operators import Who, add_who, argument, cell, table
+from shared.operators import Who, add_who, argument, cell, command_ends, show, table
 from shared.postgres import Pool, Session
-from shared.refusals import Refusal, Unavailable
 from shared.settings import load
 
 Version = Annotated[int, Field(ge=1)]
 
 
 def main() -> None:
-    """Run one command. Exit status: 0 done, 1 refused or out of reach, 3 drain-status says not yet, 4 not clean."""
+    """Run one command and exit with a status of shared/exits.py."""
     arguments = _parser().parse_args()
     settings = load(Settings)
-    try:
+    with command_ends():
         result = asyncio.run(_run(arguments, settings))
-    except (Refusal, Unavailable) as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
-        raise SystemExit(1) from None
-    _print(result, as_json=arguments.json)
+        show(encode(result).decode() if arguments.json else _text(result))
     if arguments.command == "drain-status" and any(item["version"] == arguments.version for item in result):
-        raise SystemExit(3)
+        raise SystemExit(Exit.NOT_DRAINED)
     if arguments.command == "audit" and not result["clean"]:
-        raise SystemExit(4)
+        raise SystemExit(Exit.NOT_CLEAN)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -116,18 +112,16 @@ async def _act(arguments: argparse.Namespace, settings: Settings, pool: Pool) ->
     return [{"did": arguments.command, "saga_id": id_} for id_ in ids]
 
 
-def _print(result: Any, *, as_json: bool) -> None:
-    if as_json:
-        print(encode(result).decode())
-    elif isinstance(result, Mapping):
-        for name, value in result.items():
-            if name in ("timeline", "findings"):
-                print(f"{name}:")
-                print(table(value))
-            else:
-                print(f"{name}: {cell(value)}")
-    else:
-        print(table(result))
+def _text(result: Any) -> str:
+    if not isinstance(result, Mapping):
+        return table(result)
+    lines = []
+    for name, value in result.items():
+        if name in ("timeline", "findings"):
+            lines += [f"{name}:", table(value)]
+        else:
+            lines.append(f"{name}: {cell(value)}")
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from services.order.audit.passes import Auditor, Report
 from services.order.audit.rules import UNDO, Finding, Kind
 from services.order.participants import Participants
 from services.order.saga import Command, Participant
+from shared.background import LoopSupervisor
 from shared.postgres import Pool
 from shared.refusals import Unavailable
 
@@ -56,25 +57,25 @@ class AuditSchedule:
 
     async def _watch_outbox(self) -> None:
         """Tell how long events have waited for the relay, which can't tell so while it is dead."""
+        supervisor = LoopSupervisor("outbox", "outbox not watched")
         while True:
             began = time.monotonic()
-            try:
+            with supervisor:
                 async with self._pool.connection() as db:
                     UNPUBLISHED_AGE.set(await store.oldest_unpublished_seconds(db))
-            except Unavailable as error:
-                log.debug("outbox not watched", error=str(error))
-            await asyncio.sleep(max(OUTBOX_SECONDS, (time.monotonic() - began) / OUTBOX_SHARE_MAX))
+            pause = max(OUTBOX_SECONDS, (time.monotonic() - began) / OUTBOX_SHARE_MAX)
+            await asyncio.sleep(supervisor.pause(pause))
 
     async def _audit(self) -> None:
+        supervisor = LoopSupervisor("audit", "audit incomplete")
         while True:
-            try:
+            with supervisor:
                 if await self._look():
                     self.last = await self._auditor.run(self._rest)
                     publish(self.last)
-            except Unavailable as error:
+            if supervisor.failures:
                 FAILED.inc()
-                log.warning("audit incomplete", error=str(error))
-            await asyncio.sleep(self._interval_seconds)
+            await asyncio.sleep(supervisor.pause(self._interval_seconds))
 
     async def _look(self) -> bool:
         """Keep the duty, or ask for it, and tell what is at risk; return whether it is this process' duty."""

@@ -3,7 +3,6 @@ environment, asks the database only, and works while no relay does."""
 
 import argparse
 import asyncio
-import sys
 from typing import Any
 
 from services.relay.admin import acts, replays
@@ -13,25 +12,21 @@ from services.relay.settings import RelaySettings
 from shared import logs
 from shared.http.server import encode
 from shared.notation import Timestamp, Uuid
-from shared.operators import Who, add_who, argument, table
+from shared.operators import Who, add_who, argument, command_ends, show, table
 from shared.postgres import Pool
-from shared.refusals import Refusal, Unavailable
 from shared.settings import load
 
 ACTS_MAX = 100
 
 
 def main() -> None:
-    """Run one command. Exit status: 0 done, 1 refused or out of reach."""
+    """Run one command and exit with a status of shared/exits.py."""
     arguments = _parser().parse_args()
     settings = load(RelaySettings)
     logs.configure("relay admin", "error", settings.log_format)  # what was done is printed
-    try:
+    with command_ends():
         result = asyncio.run(_run(arguments, settings))
-    except (Refusal, Unavailable) as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
-        raise SystemExit(1) from None
-    print(encode(result).decode() if arguments.json else table(result))
+        show(encode(result).decode() if arguments.json else table(result))
 
 
 def _parser() -> argparse.ArgumentParser:

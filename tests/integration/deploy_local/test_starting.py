@@ -5,6 +5,7 @@ import socket
 
 import pytest
 
+from shared.exits import Exit
 from tests.infrastructure.waiting import free_port
 from tests.integration.deploy_local.local_run import ELSEWHERE, LocalRun
 
@@ -12,7 +13,7 @@ from tests.integration.deploy_local.local_run import ELSEWHERE, LocalRun
 def test_a_taken_port_is_one_line_and_nothing_is_started(local: LocalRun) -> None:
     with socket.create_server(("127.0.0.1", local.ports["coupon"])):
         status, said = local.refused()
-    assert status == 2
+    assert status == Exit.CANNOT_LISTEN
     port = local.ports["coupon"]
     assert said == (
         f"port {port} is taken, the coupon service needs it: stop what uses it or set COUPON_PORT to another\n"
@@ -27,7 +28,7 @@ def test_every_taken_port_is_named(local: LocalRun) -> None:
         for port in taken:
             listeners.enter_context(socket.create_server(("127.0.0.1", port)))
         status, said = local.refused()
-    assert status == 2
+    assert status == Exit.CANNOT_LISTEN
     assert [int(line.split()[1]) for line in said.splitlines()] == taken
 
 

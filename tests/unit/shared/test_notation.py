@@ -202,7 +202,7 @@ def test_every_number_of_every_query_is_written_as_in_json(model: type[BaseModel
 
 @pytest.mark.parametrize("model", sorted(all_below(ServiceSettings), key=str), ids=lambda model: model.__module__)
 def test_every_number_of_every_setting_is_written_as_in_json(
-    model: type[ServiceSettings], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    model: type[ServiceSettings], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     found = {}
     for name, texts in numbers(model).items():
@@ -213,6 +213,6 @@ def test_every_number_of_every_setting_is_written_as_in_json(
             monkeypatch.setenv(variable, text)
         with pytest.raises(SystemExit):
             load(model)
-        lines = capsys.readouterr().err.splitlines()
+        lines = capfd.readouterr().err.splitlines()
         told = {line.split(":")[0] for line in lines if "Value error, must be a" in line}
         assert {f"setting {variable}" for variable in found} <= told, wrong

@@ -38,7 +38,7 @@ def test_a_variable_is_the_prefix_and_the_name_but_the_currency_is_everyone_s(en
 
 
 def test_all_errors_are_told_at_once_a_line_each_and_the_status_is_2(
-    environment: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    environment: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     environment.delenv("TEST_DATABASE_URL")
     environment.setenv("TEST_PORT", "many")
@@ -48,18 +48,18 @@ def test_all_errors_are_told_at_once_a_line_each_and_the_status_is_2(
     with pytest.raises(SystemExit) as stopped:
         load(Settings)
     assert stopped.value.code == 2
-    lines = capsys.readouterr().err.splitlines()
+    lines = capfd.readouterr().err.splitlines()
     named = {line.removeprefix("setting ").split(":")[0] for line in lines}
     assert named == {"TEST_DATABASE_URL", "TEST_PORT", "TEST_LOG_LEVEL", "CURRENCY", "TEST_PEER_URL"}
     assert "setting TEST_DATABASE_URL: is not set" in lines
 
 
 def test_a_password_in_a_wrong_address_is_not_told(
-    environment: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    environment: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     environment.setenv("TEST_DATABASE_URL", "mysql://user:hunter2@host/db")
     with pytest.raises(SystemExit):
         load(Settings)
-    told = capsys.readouterr().err
+    told = capfd.readouterr().err
     assert "postgresql://" in told
     assert "hunter2" not in told

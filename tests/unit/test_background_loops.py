@@ -1,0 +1,149 @@
+"""Every background loop of every service outlives a bug in its rounds, counts it, and goes on."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any, cast
+from uuid import UUID
+
+import pytest
+from prometheus_client import REGISTRY
+
+from deploy.consumer import __main__ as consumer
+from deploy.consumer import duty
+from deploy.consumer.completeness import Completeness
+from deploy.consumer.reader import Reader
+from deploy.consumer.relay import Relay as ConsumersRelay
+from deploy.consumer.settings import ConsumerSettings
+from services.order.admission import Admission
+from services.order.audit.passes import Auditor
+from services.order.audit.schedule import AuditSchedule
+from services.order.expiry import Expiry
+from services.order.ownership import Ownership
+from services.order.running import Running
+from services.relay import backlog
+from services.relay.broker import Broker
+from services.relay.cleaner import Cleaner
+from services.relay.leases import Keeper
+from services.relay.replay import Replayer
+from services.relay.settings import RelaySettings
+from services.relay.wakeup import Wakeup
+from services.relay.watermark import Watermark
+from shared.host_clock import HostClock
+from shared.ids import uuid7
+from shared.postgres import Pool
+from shared.pruning import Pruner
+from tests.infrastructure.waiting import eventually
+
+NOWHERE: dict[str, Any] = {
+    "database_url": "postgresql://nobody@127.0.0.1:1/x",
+    "kafka_bootstrap_servers": "127.0.0.1:1",
+}
+RELAY = RelaySettings(**NOWHERE, watermark_interval_seconds=0.05, lease_seconds=1.0, poll_interval_seconds=0.01)
+CONSUMER = ConsumerSettings(**NOWHERE)
+# Nobody has entered it, so that every use of it raises AssertionError: as good a bug as any.
+BROKEN = Pool(RELAY, "broken")
+SECONDS = 10.0
+
+Loop = Callable[[], Awaitable[object]]
+
+
+def _missing(kind: type[Any]) -> Any:
+    """What a loop is given and does not come to use, as its pool breaks before."""
+    return cast("Any", kind)
+
+
+def ownership() -> Ownership:
+    running = Running()
+    return Ownership(
+        uuid7(),
+        BROKEN,
+        _missing(Running),
+        Admission(running, 10),
+        lease_pool=BROKEN,
+        host_clock=HostClock(),
+        lease_seconds=0.03,
+        sweep_seconds=0.01,
+    )
+
+
+def audit() -> AuditSchedule:
+    return AuditSchedule(uuid7(), BROKEN, Auditor(BROKEN, _missing(object), grace_seconds=1), interval_seconds=0.01)
+
+
+def expiry() -> Expiry:
+    running = Running()
+    return Expiry(BROKEN, _missing(object), running, Admission(running, 10), interval_seconds=0.01)
+
+
+def duty_of(name: str) -> Loop:
+    async def nothing() -> None:
+        pass
+
+    return lambda: duty.repeat(name, "one", BROKEN, 0.01, asyncio.Event(), nothing)
+
+
+def broker() -> Broker:
+    return Broker(RELAY, 4)
+
+
+async def _prune(*_: Any) -> list[UUID]:
+    return []
+
+
+async def _before(_db: Any) -> None:
+    pass
+
+
+LOOPS: dict[str, Loop] = {
+    "lease": lambda: ownership().keep_lease(),
+    "sweep": lambda: ownership().sweep(),
+    "expiry": lambda: expiry().run(),
+    "audit": lambda: audit().run(),
+    "outbox": lambda: audit().run(),
+    "pruner": lambda: Pruner(BROKEN, [], _before).run(),
+    "backlog": lambda: backlog.measure(BROKEN),
+    "cleaner": lambda: Cleaner(RELAY, BROKEN).run(),
+    "watermark": lambda: Watermark(RELAY, BROKEN, broker()).run(asyncio.Event()),
+    "replay": lambda: Replayer(RELAY, BROKEN, broker()).run(asyncio.Event()),
+    "shards": lambda: Keeper(RELAY, BROKEN, broker(), _missing(object)).run(asyncio.Event()),
+    "gaps": duty_of("gaps"),
+    "completeness": duty_of("completeness"),
+    "prune": duty_of("prune"),
+    "measures": lambda: consumer.measure(Completeness(CONSUMER, BROKEN, ConsumersRelay(CONSUMER))),
+}
+# What they need is out of reach: Kafka, or a connection of their own.
+CUT_OFF: dict[str, Loop] = {
+    "wakeup": lambda: Wakeup(RELAY, list).run(),
+    "reader": lambda: Reader(CONSUMER, BROKEN).run(asyncio.Event()),
+}
+
+
+def failed_rounds(loop: str, cause: str) -> float:
+    return REGISTRY.get_sample_value("background_failed_rounds_total", {"loop": loop, "cause": cause}) or 0.0
+
+
+async def outlives(loop: str, work: Loop, cause: str) -> None:
+    before = failed_rounds(loop, cause)
+    task = asyncio.ensure_future(work())
+
+    async def counted() -> bool:
+        if task.done():
+            task.result()
+        return failed_rounds(loop, cause) > before
+
+    try:
+        await eventually(counted, SECONDS, "a failed round in the metric")
+        assert not task.done()
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+async def test_loop_outlives_a_bug_in_its_round(loop: str) -> None:
+    await outlives(loop, LOOPS[loop], "bug")
+
+
+@pytest.mark.parametrize("loop", CUT_OFF)
+async def test_loop_outlives_what_it_needs_being_away(loop: str) -> None:
+    await outlives(loop, CUT_OFF[loop], "transient")
