@@ -81,6 +81,13 @@ REFUSED: dict[str, tuple[bytes, int]] = {
         post(CONTINUE + b"Content-Length: 204800\r\n", b"", path=b"/v1/orders"),
         413,
     ),
+    "chunks of no size, nowhere": (post(CHUNKED, b"zz\r\n", path=b"/nowhere"), 400),
+    "chunks of no size, and an unknown expectation": (
+        post(CHUNKED + b"Expect: patience\r\n", b"zz\r\n", path=b"/v1/orders"),
+        400,
+    ),
+    "chunks of no size to TRACE": (get(b"/v1/orders", CHUNKED, method=b"TRACE") + b"zz\r\n", 400),
+    "chunks of no size to a service that is gone": (post(CHUNKED, b"zz\r\n", path=b"/v1/products"), 400),
     "TLS": (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"a" * 100 + b"\r\n\r\n", 400),
     "SSH": (b"SSH-2.0-OpenSSH_9.6\r\n\r\n", 400),
     "SMTP": (b"EHLO x\r\n\r\n", 400),
@@ -88,6 +95,8 @@ REFUSED: dict[str, tuple[bytes, int]] = {
     "the PROXY protocol": (b"PROXY TCP4 1.2.3.4 1.2.3.4 1 2\r\n" + get(b"/v1/orders"), 400),
     "bytes": (bytes(range(256)) + b"\r\n\r\n", 400),
     "nowhere": (get(b"/"), 404),
+    "v1": (get(b"/v1"), 404),
+    "v1 and a query": (post(path=b"/v1?a=b"), 404),
     "nothing of v1": (get(b"/v1/"), 404),
     "v1 of nobody": (get(b"/v1/nobody"), 404),
     "a page of nginx's own": (get(b"/index.html"), 404),
@@ -203,6 +212,15 @@ async def test_a_client_that_sends_no_more_gets_its_answers(before: Gateway, nam
     answers, rest = await converse(before.url, to_orders(data), len(expected), half_close=True)
     assert [answer.status for answer in answers] == expected
     assert rest == b""
+
+
+@pytest.mark.parametrize("name", REFUSED)
+async def test_a_client_that_sends_no_more_is_refused_with_a_problem(before: Gateway, name: str) -> None:
+    async with connected(before.url) as (reader, writer):
+        writer.write(REFUSED[name][0])
+        writer.write_eof()
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionResetError):  # none for half of a body
+            check(await read_answer(reader))
 
 
 async def test_a_client_that_sends_no_more_while_it_waits_gets_its_answer(before: Gateway) -> None:
