@@ -4,14 +4,16 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import asyncpg
 import pytest
+from aiokafka import AIOKafkaProducer
 from jsonschema import Draft202012Validator
+from structlog.testing import capture_logs
 
 from services.relay import history_store, metrics
 from services.relay.broker import Broker
@@ -24,7 +26,7 @@ from shared.ids import uuid7
 from shared.postgres import Pool
 from shared.refusals import Unavailable
 from tests.infrastructure.databases import Database
-from tests.infrastructure.waiting import eventually
+from tests.infrastructure.waiting import eventually, free_port
 from tests.integration.relay.world import Event, World, header, identity, order_in, write
 
 LEASE_SECONDS = 60.0
@@ -255,6 +257,125 @@ async def watching(world: World, broker: Broker, **changes: Any) -> AsyncIterato
         finally:
             stop.set()
             await running
+
+
+@asynccontextmanager
+async def duty(world: World, **changes: Any) -> AsyncIterator[Watermark]:
+    """The duty, to be led by hand."""
+    settings = world.settings(**SOON, **changes)
+    broker = Broker(settings, 4)
+    async with Pool(settings, "watermark") as pool:
+        watermark = Watermark(settings, pool, broker)
+        try:
+            yield watermark
+        finally:
+            await watermark._close()
+            await broker.close()
+
+
+async def watermarks(world: World) -> int:
+    """How many have been announced."""
+    async with world.reader(f"{world.topic}.watermarks") as reader:
+        return len(await reader.to_the_end())
+
+
+async def test_paused_replica_announces_nothing(world: World) -> None:
+    now = asyncio.get_running_loop().time
+    async with duty(world) as watermark:
+        reached = Reached(1, datetime.now(UTC), [], 0)
+        assert reached.up_to is not None
+        await watermark._announce(reached, reached.up_to, now() - 0.001)
+        assert await watermarks(world) == 0
+        await watermark._announce(reached, reached.up_to, now() + 60)
+        assert await watermarks(world) == 1
+
+
+async def test_replica_that_has_lost_the_duty_closes_its_clients_and_tells_anew_when_it_is_back(world: World) -> None:
+    async with duty(world) as watermark:
+        for _ in range(2):
+            await watermark._once()
+        assert await watermarks(world) == 1
+        await world.connection.execute("UPDATE relay.watermark SET holder = 'other', lease_expires_at = 'infinity'")
+        await watermark._once()
+        assert (watermark._kafka, watermark._told) == (None, None)
+
+
+async def test_duty_is_held_for_as_long_as_the_next_slow_call_takes(world: World) -> None:
+    """It is renewed at the end of that call, which comes after a rest in proportion."""
+    async with duty(world) as watermark:
+        watermark._call_seconds = 100.0
+        await watermark._once()
+    left = "SELECT extract(epoch FROM lease_expires_at - clock_timestamp())::float8 FROM relay.watermark"
+    assert await world.connection.fetchval(left) > 20 * 100
+
+
+@pytest.mark.parametrize("trouble", ["database", "broker"])
+async def test_duty_goes_on_after_trouble(world: World, trouble: str) -> None:
+    changes: dict[str, Any] = {"kafka_timeout_seconds": 0.5}
+    if trouble == "broker":
+        changes["kafka_bootstrap_servers"] = f"127.0.0.1:{free_port()}"
+    else:
+        await world.connection.execute("ALTER TABLE relay.watermark RENAME TO away")
+    broker = Broker(world.settings(**changes), 4)
+    said = {"database": "watermark not advanced", "broker": "watermark not announced"}[trouble]
+    with capture_logs() as logs:
+        async with watching(world, broker, **changes) as running:
+
+            async def twice() -> bool:
+                assert not running.done(), "it has ended"
+                return len([line for line in logs if line["event"] == said]) >= 2
+
+            await eventually(twice, 20, "two rounds in vain")
+            if trouble == "database":
+                await world.connection.execute("ALTER TABLE relay.away RENAME TO watermark")
+                await moved(world, 2)
+    await broker.close()
+
+
+async def test_stopped_replica_leaves_the_duty_although_its_broker_is_away(world: World) -> None:
+    nowhere: dict[str, Any] = {"kafka_bootstrap_servers": f"127.0.0.1:{free_port()}", "kafka_timeout_seconds": 0.5}
+    holder = "SELECT holder FROM relay.watermark"
+    async with watching(world, Broker(world.settings(**nowhere), 4), **nowhere):
+        await eventually(lambda: world.connection.fetchval(holder), 10, "a holder")
+    assert await world.connection.fetchval(holder) is None
+
+
+async def test_replica_stops_in_order_while_its_database_is_away(world: World) -> None:
+    async with duty(world) as watermark:
+        await world.connection.execute("ALTER TABLE relay.watermark RENAME TO away")
+        try:
+            await watermark._give_up()
+        finally:
+            await world.connection.execute("ALTER TABLE relay.away RENAME TO watermark")
+
+
+async def test_offsets_include_a_transaction_under_way(real_world: World) -> None:
+    """Committed records may stand behind it, which readers must come to."""
+    async with duty(real_world) as watermark:
+        await watermark._broker.ensure_topics()
+        _, consumer = await watermark._open()
+        open_one = AIOKafkaProducer(bootstrap_servers=real_world.kafka, transactional_id=real_world.topic)
+        await open_one.start()
+        try:
+            await open_one.begin_transaction()
+            await open_one.send_and_wait(real_world.topic, b"open", partition=0)
+            assert (await watermark._offsets(consumer))["0"] == 1
+        finally:
+            await open_one.abort_transaction()
+            await open_one.stop()
+
+
+async def test_two_replicas_that_advance_at_once_mark_one_moment(
+    world: World, relay_role: asyncpg.Connection, writer: asyncpg.Connection
+) -> None:
+    """The second one read the row before the first one changed it."""
+    await step(relay_role)
+    async with writer.transaction():
+        await writer.execute("UPDATE relay.watermark SET epoch = epoch + 1")
+        overtaken = asyncio.create_task(history_store.advance_watermark(relay_role, "one", LEASE_SECONDS, 3))
+        waits = "SELECT count(*) FROM pg_locks WHERE NOT granted"
+        await eventually(lambda: world.connection.fetchval(waits), 10, "a call that waits")
+    assert await overtaken is None
 
 
 async def test_it_goes_on_while_a_file_that_the_client_of_kafka_needs_is_away(world: World, tmp_path: Path) -> None:

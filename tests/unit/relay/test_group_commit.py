@@ -1,19 +1,23 @@
 """The producer of a group is opened once for all shards that want it, and they fail group."""
 
 import asyncio
+import gc
 from typing import Any
 
 import pytest
+from aiokafka.errors import MessageSizeTooLargeError
 
 from services.relay import group_commit
 from services.relay.clients import BrokerFailed
-from services.relay.group_commit import GroupCommit
+from services.relay.group_commit import GroupCommit, RefusedTogether, Seat
+from services.relay.publisher import CHUNK_BYTES, Chunk, EventsRefused
 from services.relay.settings import RelaySettings
+from services.relay.store import Lease
 from shared.waiting import ended
 
 
 class Hanging:
-    """Stands in for a publisher: opening it takes until it is told how to end."""
+    """Stands in for a publisher: opening it takes until it is told how to end, and so does what it publishes."""
 
     made: "list[Hanging]"
 
@@ -22,10 +26,15 @@ class Hanging:
         self.may_be_dropped = asyncio.Event()
         self.may_be_dropped.set()
         self.dropped = False
+        self.fails_with: Exception | None = None
         self.made.append(self)
 
     async def open(self) -> None:
         await self.outcome
+
+    async def publish(self, *_: Any) -> None:
+        if self.fails_with is not None:
+            raise self.fails_with
 
     async def drop(self) -> None:
         await ended(self._end())
@@ -101,3 +110,87 @@ async def test_the_group_ends_only_once_a_failed_attempt_is_dropped(group: Group
     await closing
     assert made[0].dropped
     await asyncio.wait([task])
+
+
+async def opened(group: GroupCommit, made: list[Hanging]) -> Hanging:
+    """Open the group's next producer."""
+    [task] = await settling(group, 1)
+    made[-1].outcome.set_result(None)
+    await task
+    return made[-1]
+
+
+def refusal(*, together: bool) -> EventsRefused:
+    """The broker finds a record batch too large, of several events or of one."""
+    event: Any = object()
+    chunk = Chunk(None, [event] * (2 if together else 1))
+    return EventsRefused([chunk], MessageSizeTooLargeError())
+
+
+@pytest.mark.parametrize(
+    ("failure", "raised"), [(BrokerFailed("fenced"), BrokerFailed), (refusal(together=False), RefusedTogether)]
+)
+async def test_producer_that_failed_to_publish_is_dropped_and_another_opened(
+    group: GroupCommit, made: list[Hanging], failure: Exception, raised: type[Exception]
+) -> None:
+    """What it left is unknown: the next one settles it, and must not find it used once more."""
+    first: Any = await opened(group, made)
+    first.fails_with = failure
+    with pytest.raises(raised):
+        await group._bring_out(first, [])
+    assert first.dropped
+    assert await opened(group, made) is not first
+    await group.close()
+
+
+async def test_producer_that_fails_late_does_not_take_its_successor_along(
+    group: GroupCommit, made: list[Hanging]
+) -> None:
+    first: Any = await opened(group, made)
+    await group._drop(first)
+    second = await opened(group, made)
+    await group._drop(first)
+    await asyncio.wait_for(group.settle(), 1)
+    assert made[-1] is second
+    await group.close()
+
+
+@pytest.mark.parametrize("together", [True, False])
+async def test_record_batches_get_smaller_only_if_they_were_too_large_as_a_whole(
+    group: GroupCommit, made: list[Hanging], *, together: bool
+) -> None:
+    publisher: Any = await opened(group, made)
+    publisher.fails_with = refusal(together=together)
+    with pytest.raises(RefusedTogether):
+        await group._bring_out(publisher, [])
+    assert (group._chunk_bytes < CHUNK_BYTES) is together
+
+
+async def test_shard_that_gave_up_waiting_is_answered_without_harm() -> None:
+    for end in ("answer", "fail"):
+        seat = Seat(Lease(0, 1, 0, 0, True, None), 0)
+        seat.outcome.cancel()
+        seat.answer(1) if end == "answer" else seat.fail(BrokerFailed("late"))
+        assert seat.outcome.cancelled()
+
+
+async def test_attempt_that_fails_with_nobody_waiting_is_no_complaint_of_the_loop(
+    group: GroupCommit, made: list[Hanging]
+) -> None:
+    complaints: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
+    [task] = await settling(group, 1)
+    task.cancel()
+    await asyncio.wait([task])
+    made[0].outcome.set_exception(BrokerFailed("it hangs"))
+    for _ in range(5):
+        await asyncio.sleep(0)
+    gc.collect()
+    assert complaints == []
+
+
+async def test_group_of_a_replica_started_again_has_another_transactional_id() -> None:
+    settings = RelaySettings(database_url="postgresql://nowhere", kafka_bootstrap_servers="nowhere:1", replica="named")
+    ids = {GroupCommit(settings, lambda: 4).transactional_id for _ in range(2)}
+    assert len(ids) == 2
+    assert all("named" in id_ for id_ in ids)
