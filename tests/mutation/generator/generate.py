@@ -1,0 +1,96 @@
+"""Lists the mutants of Python files, a JSON object a line: `python generate.py FILE...`, in an environment that has
+cosmic-ray. Each removes or weakens one condition or one handler of an exception."""
+
+import difflib
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import parso.python.tree
+from cosmic_ray.ast import ast_nodes, get_ast
+from cosmic_ray.ast.ast_query import ASTQuery
+from cosmic_ray.mutating import mutate_code
+from cosmic_ray.operators.operator import Operator
+from cosmic_ray.plugins import get_operator
+
+# Of the tool's operators those that concern conditions. It has all pairs of comparisons: of each one its bound is moved
+# and its sense turned round.
+OPERATORS = (
+    *("ReplaceAndWithOr", "ReplaceOrWithAnd", "ReplaceUnaryOperator_Delete_Not", "ExceptionReplacer"),
+    *(
+        f"ReplaceComparisonOperator_{pair}"
+        for pair in ("Lt_LtE", "Lt_GtE", "LtE_Lt", "LtE_Gt", "Gt_GtE", "Gt_LtE", "GtE_Gt", "GtE_Lt", "Eq_NotEq")
+    ),
+    *(f"ReplaceComparisonOperator_{pair}" for pair in ("NotEq_Eq", "Is_IsNot", "IsNot_Is")),
+)
+
+
+class _Always(Operator):  # type: ignore[misc] # publishes no types
+    """A condition that is not asked. The tool itself only negates it, which nearly every test notices."""
+
+    value: str
+
+    def mutation_positions(self, node: Any) -> Iterator[tuple[tuple[int, int], tuple[int, int]]]:
+        if isinstance(node, parso.python.tree.IfStmt | parso.python.tree.WhileStmt):
+            yield node.children[1].start_pos, node.children[1].end_pos
+
+    def mutate(self, node: Any, _index: int) -> Any:
+        node.children[1] = parso.parse(f" {self.value}")
+        return node
+
+    @classmethod
+    def examples(cls) -> tuple[()]:
+        return ()
+
+
+class AlwaysTrue(_Always):
+    """Take a condition to hold."""
+
+    value = "True"
+
+
+class AlwaysFalse(_Always):
+    """Take a condition not to hold."""
+
+    value = "False"
+
+
+def operators() -> Iterator[Operator]:
+    """Yield all operators."""
+    yield from (AlwaysTrue(), AlwaysFalse())
+    for name in OPERATORS:
+        yield get_operator(f"core/{name}")()
+
+
+def mutants(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield each mutant: where it is, the lines that it changes, before and after, and its whole text."""
+    source = path.read_text()
+    for operator in operators():
+        nodes = [node for node in ast_nodes(get_ast(source)) for _ in operator.mutation_positions(node)]
+        for occurrence, node in enumerate(nodes):
+            mutated = mutate_code(source, operator, occurrence)
+            if mutated is None or mutated == source:
+                continue
+            before, after, line = _changed(source, mutated)
+            where = {"path": str(path), "function": ASTQuery(node).get_definition_name(), "line": line}
+            yield {**where, "operator": type(operator).__name__, "before": before, "after": after, "text": mutated}
+
+
+def _changed(source: str, mutated: str) -> tuple[str, str, int]:
+    """Return the lines that differ, before and after, without indentation, and the number of the first."""
+    lines, others = source.splitlines(), mutated.splitlines()
+    changes = [
+        code
+        for code in difflib.SequenceMatcher(None, lines, others, autojunk=False).get_opcodes()
+        if code[0] != "equal"
+    ]
+    (_, first, last, begin, end) = changes[0]
+    return " ".join(map(str.strip, lines[first:last])), " ".join(map(str.strip, others[begin:end])), first + 1
+
+
+if __name__ == "__main__":
+    for name in sys.argv[1:]:
+        for mutant in mutants(Path(name)):
+            print(json.dumps(mutant))

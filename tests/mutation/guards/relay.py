@@ -1,0 +1,412 @@
+"""Guards of the relay."""
+
+from collections.abc import Sequence
+
+from tests.mutation.guard import Guard, guards_in
+
+_INTEGRATION = "tests/integration/relay/"
+_UNIT = "tests/unit/relay/"
+_WINDOW_END = (
+    "WHERE outbox_id < coalesce((SELECT min(outbox_id) FROM next WHERE status = 'PENDING'), 9223372036854775807)"
+)
+_WINDOW_SIZE = "WHERE bytes <= $7::bigint OR bytes = octet_length(payload)"
+
+_replay = guards_in("services/relay/replay.py", f"{_INTEGRATION}test_replayer.py::")
+_replay_sql = guards_in("services/relay/queries.sql", f"{_INTEGRATION}test_replayer.py::")
+_WINDOW, _OF_ORDER = "-- name: replay_window\n", "-- name: replay_window_of_order\n"
+
+REPLAY = (
+    _replay(
+        "replay: a paused replica publishes nothing",
+        "async def _publish",
+        "if asyncio.get_running_loop().time() > deadline:",
+        "if False:",
+        "test_paused_replica_publishes_no_step",
+    ),
+    _replay(
+        "replay: a bug does not end it",
+        "async def run",
+        "except Exception:",
+        "except ZeroDivisionError:",
+        "test_replaying_goes_on_after_trouble[bug]",
+    ),
+    _replay(
+        "replay: an outage does not end it",
+        "async def run",
+        "except (Unavailable, BrokerFailed) as error:",
+        "except BrokerFailed as error:",
+        "test_replaying_goes_on_after_trouble[database]",
+    ),
+    _replay(
+        "replay: it waits for what is published again",
+        "async def _step",
+        "if waits:",
+        "if False:",
+        "test_replay_waits_for_an_event_that_is_published_again",
+    ),
+    _replay(
+        "replay: lost events fail it",
+        "async def _step",
+        "if lost is not None:",
+        "if False:",
+        "test_events_removed_during_a_step_fail_the_replay",
+    ),
+    _replay(
+        "replay: what is lost is asked last",
+        "async def _step",
+        """            window = await read(connection, replay, events_max=STEP_EVENTS, bytes_max=STEP_BYTES)
+            waits = window.position is None and await replay_store.replay_waits(connection, replay)
+            # Asked last: what is removed later than that was in the window.
+            lost = await replay_store.lost_to_replay(connection, replay.replay_id)
+""",
+        """            lost = await replay_store.lost_to_replay(connection, replay.replay_id)
+            window = await read(connection, replay, events_max=STEP_EVENTS, bytes_max=STEP_BYTES)
+            waits = window.position is None and await replay_store.replay_waits(connection, replay)
+""",
+        "test_events_removed_during_a_step_fail_the_replay",
+    ),
+    _replay(
+        "replay: only the replica with the duty publishes",
+        "async def _step",
+        "if replay is None or not self._holds:",
+        "if replay is None:",
+        "test_replica_without_the_duty_publishes_nothing",
+    ),
+    _replay(
+        "replay: each has a producer of its own",
+        "async def _open",
+        " and self._producer[0].replay_id == replay.replay_id",
+        "",
+        "test_each_replay_goes_into_its_own_topic_with_its_own_id",
+    ),
+    _replay(
+        "replay: a replica that stops leaves the duty",
+        "async def _give_up",
+        "if self._holds:",
+        "if False:",
+        "test_stopped_replica_leaves_the_duty_to_others",
+    ),
+    _replay(
+        "replay: it stops in order without its database",
+        "async def _give_up",
+        "with suppress(Unavailable):",
+        "with suppress():",
+        "test_replica_stops_in_order_while_its_database_is_away",
+    ),
+    _replay_sql(
+        "replay: a step counts from where it began",
+        "-- name: advance_replay",
+        "AND position = $2::bigint AND state = 'RUNNING'\nRETURNING",
+        "AND $2::bigint IS NOT NULL AND state = 'RUNNING'\nRETURNING",
+        "test_replay_that_was_overtaken_or_stopped_notes_nothing",
+    ),
+    _replay_sql(
+        "replay: a stopped one gets no further",
+        "-- name: advance_replay",
+        " AND state = 'RUNNING'\nRETURNING",
+        "\nRETURNING",
+        "test_replay_that_was_overtaken_or_stopped_notes_nothing",
+    ),
+    _replay_sql(
+        "replay: one that was overtaken does not fail",
+        "-- name: fail_replay",
+        " AND position = $2::bigint",
+        " AND $2::bigint IS NOT NULL",
+        "test_replay_that_was_overtaken_or_stopped_notes_nothing",
+    ),
+    _replay_sql(
+        "replay: a stopped one does not fail",
+        "-- name: fail_replay",
+        " AND state = 'RUNNING'",
+        "",
+        "test_replay_that_was_overtaken_or_stopped_notes_nothing",
+    ),
+    _replay_sql(
+        "replay: nothing behind an event that waits",
+        _WINDOW,
+        _WINDOW_END,
+        "",
+        "test_window_ends_before_an_event_that_still_waits[False]",
+    ),
+    _replay_sql(
+        "replay of an order: nothing behind an event that waits",
+        _OF_ORDER,
+        _WINDOW_END,
+        "",
+        "test_window_ends_before_an_event_that_still_waits[True]",
+    ),
+    _replay_sql(
+        "replay: only what was published",
+        _WINDOW,
+        "status = 'SENT' AND",
+        "",
+        "test_window_has_no_event_that_was_given_up_and_none_that_came_later[False]",
+    ),
+    _replay_sql(
+        "replay of an order: only what was published",
+        _OF_ORDER,
+        "status = 'SENT' AND",
+        "",
+        "test_window_has_no_event_that_was_given_up_and_none_that_came_later[True]",
+    ),
+    _replay_sql(
+        "replay: a window has its bytes at the most",
+        _WINDOW,
+        _WINDOW_SIZE,
+        "WHERE $7::bigint > 0",
+        "test_window_is_bounded_in_bytes_and_never_empty[False]",
+    ),
+    _replay_sql(
+        "replay: a window is never empty",
+        _WINDOW,
+        " OR bytes = octet_length(payload)",
+        "",
+        "test_window_is_bounded_in_bytes_and_never_empty[False]",
+    ),
+    _replay_sql(
+        "replay of an order: a window has its bytes at the most",
+        _OF_ORDER,
+        _WINDOW_SIZE,
+        "WHERE $7::bigint > 0",
+        "test_window_is_bounded_in_bytes_and_never_empty[True]",
+    ),
+    _replay_sql(
+        "replay of an order: a window is never empty",
+        _OF_ORDER,
+        " OR bytes = octet_length(payload)",
+        "",
+        "test_window_is_bounded_in_bytes_and_never_empty[True]",
+    ),
+    _replay_sql(
+        "replay: it ends where the topic ended",
+        _WINDOW,
+        " AND outbox_id <= $2::bigint",
+        " AND $2::bigint > 0",
+        "test_window_has_no_event_that_was_given_up_and_none_that_came_later[False]",
+    ),
+    _replay_sql(
+        "replay: what is not published yet is not what it ends with",
+        "-- name: create_replay",
+        "WHERE status = 'SENT' ",
+        "",
+        "test_replay_begins_at_what_was_published_last",
+    ),
+    _replay_sql(
+        "duties: one replica at a time",
+        "-- name: hold_duty",
+        "WHERE relay.duties.lease_until < clock_timestamp() OR relay.duties.holder = excluded.holder",
+        "",
+        "test_replica_without_the_duty_publishes_nothing",
+    ),
+    _replay_sql(
+        "duties: a lease that is over can be taken",
+        "-- name: hold_duty",
+        "relay.duties.lease_until < clock_timestamp() OR ",
+        "",
+        "test_replica_without_the_duty_publishes_nothing",
+    ),
+)
+
+_group = guards_in("services/relay/group_commit.py", f"{_UNIT}test_group_commit.py::")
+
+GROUP_COMMIT = (
+    _group(
+        "group: a producer that failed is dropped",
+        "async def _bring_out",
+        "        except BaseException:\n            await self._drop(publisher)\n            raise",
+        "        except BaseException:\n            raise",
+        "test_producer_that_failed_to_publish_is_dropped_and_another_opened[failure0-BrokerFailed]",
+    ),
+    _group(
+        "group: a producer that was refused is dropped",
+        "async def _bring_out",
+        "            await self._drop(publisher)\n            raise RefusedTogether",
+        "            raise RefusedTogether",
+        "test_producer_that_failed_to_publish_is_dropped_and_another_opened[failure1-RefusedTogether]",
+    ),
+    _group(
+        "group: a late failure drops no successor",
+        "async def _drop",
+        "if self._publisher is publisher:",
+        "if True:",
+        "test_producer_that_fails_late_does_not_take_its_successor_along",
+    ),
+    _group(
+        "group: record batches get smaller",
+        "async def _bring_out",
+        "if refused.too_large_together:",
+        "if False:",
+        "test_record_batches_get_smaller_only_if_they_were_too_large_as_a_whole[True]",
+    ),
+    _group(
+        "group: no smaller record batches for one large event",
+        "async def _bring_out",
+        "if refused.too_large_together:",
+        "if True:",
+        "test_record_batches_get_smaller_only_if_they_were_too_large_as_a_whole[False]",
+    ),
+    _group(
+        "group: a shard that is gone is not answered",
+        "def answer",
+        "if not self.outcome.done():",
+        "if True:",
+        "test_shard_that_gave_up_waiting_is_answered_without_harm",
+    ),
+    _group(
+        "group: a shard that is gone is not failed",
+        "def fail",
+        "if not self.outcome.done():",
+        "if True:",
+        "test_shard_that_gave_up_waiting_is_answered_without_harm",
+    ),
+    _group(
+        "group: all shards wait for one attempt",
+        "async def _opened",
+        "if self._opening is None:",
+        "if True:",
+        "test_all_shards_wait_for_one_attempt_and_fail_with_it",
+    ),
+    _group(
+        "group: an attempt outlives its shard",
+        "async def _opened",
+        "await asyncio.shield(self._opening)",
+        "await self._opening",
+        "test_an_attempt_outlives_a_shard_that_is_stopped",
+    ),
+    _group(
+        "group: a failed attempt is dropped",
+        "async def _open(self)",
+        "            await self._drop(publisher)\n            raise",
+        "            raise",
+        "test_the_group_ends_only_once_a_failed_attempt_is_dropped",
+    ),
+    _group(
+        "group: a failed attempt is looked at",
+        "def _tried_to_open",
+        "if not opening.cancelled():",
+        "if False:",
+        "test_attempt_that_fails_with_nobody_waiting_is_no_complaint_of_the_loop",
+    ),
+    _group(
+        "group: an id of its own for each process",
+        "self.transactional_id = ",
+        "-{secrets.token_hex(4)}",
+        "",
+        "test_group_of_a_replica_started_again_has_another_transactional_id",
+    ),
+)
+
+_watermark = guards_in("services/relay/watermark.py", f"{_INTEGRATION}test_watermark.py::")
+_watermark_sql = guards_in("services/relay/migrations/0004.watermark.sql", f"{_INTEGRATION}test_watermark.py::")
+_ADVANCE = "CREATE FUNCTION relay.advance_watermark"
+
+WATERMARK = (
+    _watermark(
+        "watermark: a paused replica announces nothing",
+        "async def _announce",
+        "if now > deadline:",
+        "if False:",
+        "test_paused_replica_announces_nothing",
+    ),
+    _watermark(
+        "watermark: an outage of the database does not end it",
+        "async def run",
+        "except Unavailable as error:",
+        "except ZeroDivisionError as error:",
+        "test_duty_goes_on_after_trouble[database]",
+    ),
+    _watermark(
+        "watermark: an outage of the broker does not end it",
+        "async def run",
+        "except BrokerFailed as error:",
+        "except ZeroDivisionError as error:",
+        "test_duty_goes_on_after_trouble[broker]",
+    ),
+    _watermark(
+        "watermark: a replica that stops leaves the duty",
+        "async def run",
+        "await self._give_up()",
+        "pass",
+        "test_stopped_replica_leaves_the_duty_although_its_broker_is_away",
+    ),
+    _watermark(
+        "watermark: it stops in order without its database",
+        "async def _give_up",
+        "except Unavailable:",
+        "except ZeroDivisionError:",
+        "test_replica_stops_in_order_while_its_database_is_away",
+    ),
+    _watermark(
+        "watermark: the lease lasts over the next slow call",
+        "async def _once",
+        " + (IDLE_RATIO + 1) * self._call_seconds",
+        "",
+        "test_duty_is_held_for_as_long_as_the_next_slow_call_takes",
+    ),
+    _watermark(
+        "watermark: what was told counts no more without the duty",
+        "if reached is None:",
+        "self._told = None",
+        "pass",
+        "test_replica_that_has_lost_the_duty_closes_its_clients_and_tells_anew_when_it_is_back",
+    ),
+    _watermark(
+        "watermark: no clients without the duty",
+        "if reached is None:",
+        "await self._close()",
+        "pass",
+        "test_replica_that_has_lost_the_duty_closes_its_clients_and_tells_anew_when_it_is_back",
+    ),
+    _watermark(
+        "watermark: no transaction under way hides an offset",
+        "async def _open",
+        'isolation_level="read_uncommitted"',
+        'isolation_level="read_committed"',
+        "test_offsets_include_a_transaction_under_way",
+        real_broker=True,
+    ),
+    _watermark_sql(
+        "watermark: the moment is older than its transaction's id",
+        _ADVANCE,
+        "IF pg_current_xact_id_if_assigned() IS NOT NULL THEN",
+        "IF false THEN",
+        "test_a_moment_cannot_be_read_in_a_transaction_that_has_its_id_already",
+    ),
+    _watermark_sql(
+        "watermark: transactions that may have written have ended",
+        _ADVANCE,
+        "pg_snapshot_xmin(pg_current_snapshot()) > v_was.mark_xid AND NOT",
+        "NOT",
+        "test_a_moment_is_not_closed_while_a_transaction_that_may_have_written_before_it_runs",
+    ),
+    _watermark_sql(
+        "watermark: those with a higher id as well",
+        _ADVANCE,
+        "pg_snapshot_xmin(pg_current_snapshot())",
+        "pg_snapshot_xmax(pg_current_snapshot())",
+        "test_of_two_transactions_that_run_the_one_with_the_higher_id_holds_the_watermark_too",
+    ),
+    _watermark_sql(
+        "watermark: it never goes back",
+        _ADVANCE,
+        "greatest(up_to, mark_at)",
+        "mark_at",
+        "test_when_the_clock_goes_back_the_watermark_stands",
+    ),
+    _watermark_sql(
+        "watermark: one replica has the duty",
+        _ADVANCE,
+        "(holder IS NULL OR holder = p_holder OR lease_expires_at < v_now)",
+        "true",
+        "test_one_replica_has_the_duty_until_it_leaves_it_or_its_lease_is_over",
+    ),
+    _watermark_sql(
+        "watermark: of two calls at once one counts",
+        _ADVANCE,
+        "\n        AND epoch = v_was.epoch AND mark_at IS NOT DISTINCT FROM v_was.mark_at",
+        "",
+        "test_two_replicas_that_advance_at_once_mark_one_moment",
+    ),
+)
+
+GUARDS: Sequence[Guard] = (*REPLAY, *GROUP_COMMIT, *WATERMARK)

@@ -1,0 +1,53 @@
+"""Which tests are nearest to a module, the quickest first: those that a sampled mutant of it is held against."""
+
+from collections.abc import Mapping, Sequence
+
+_UNIT, _INTEGRATION = "tests/unit", "tests/integration"
+_RELAY = f"{_INTEGRATION}/relay"
+_CONSUMER = (f"{_UNIT}/consumer", f"{_INTEGRATION}/consumer/test_dead_letters.py")
+_PARTICIPANTS = (f"{_INTEGRATION}/test_participants.py", f"{_INTEGRATION}/test_retention.py")
+
+# By path or folder; the longest that fits counts. Tests that start processes or kill brokers are left out: they take
+# long, and what only they notice should have a nearer test.
+NEAREST: Mapping[str, Sequence[str]] = {
+    "services/relay": (f"{_UNIT}/relay", f"{_RELAY}/test_publishing.py", f"{_RELAY}/test_takeover.py"),
+    "services/relay/access.py": (f"{_UNIT}/relay/test_settings.py",),
+    "services/relay/admin": (f"{_RELAY}/test_acts.py", f"{_RELAY}/test_operators.py", f"{_RELAY}/test_replayer.py"),
+    "services/relay/cleaner.py": (f"{_INTEGRATION}/relay_storage/test_cleaner.py",),
+    "services/relay/clients.py": (f"{_UNIT}/relay/test_clients.py", f"{_RELAY}/test_takeover.py"),
+    "services/relay/company.py": (f"{_UNIT}/relay/test_company.py",),
+    "services/relay/drain.py": (
+        *(f"{_RELAY}/test_publishing.py", f"{_RELAY}/test_takeover.py"),
+        *(f"{_RELAY}/test_parking.py", f"{_RELAY}/test_group_commit.py"),
+    ),
+    "services/relay/gathering.py": (f"{_UNIT}/relay/test_gathering.py",),
+    "services/relay/group_commit.py": (f"{_UNIT}/relay/test_group_commit.py", f"{_RELAY}/test_group_commit.py"),
+    "services/relay/history.py": (f"{_RELAY}/test_history.py",),
+    "services/relay/history_store.py": (f"{_RELAY}/test_history.py", f"{_RELAY}/test_watermark.py"),
+    "services/relay/patience.py": (f"{_UNIT}/relay/test_patience.py",),
+    "services/relay/records.py": (f"{_UNIT}/relay/test_records.py",),
+    "services/relay/replay.py": (f"{_RELAY}/test_replayer.py",),
+    "services/relay/replay_store.py": (f"{_RELAY}/test_replayer.py",),
+    "services/relay/suspicion.py": (f"{_UNIT}/relay/test_suspicion.py",),
+    "services/relay/takeover.py": (f"{_UNIT}/relay/test_takeover.py", f"{_RELAY}/test_takeover.py"),
+    "services/relay/watermark.py": (f"{_RELAY}/test_watermark.py",),
+    "deploy/consumer": (*_CONSUMER, f"{_INTEGRATION}/consumer/test_consuming.py"),
+    "services/product": (f"{_UNIT}/product", f"{_INTEGRATION}/product", f"{_INTEGRATION}/at_once", *_PARTICIPANTS),
+    "services/coupon": (f"{_UNIT}/coupon", f"{_INTEGRATION}/coupon", f"{_INTEGRATION}/at_once", *_PARTICIPANTS),
+    "services/balance": (f"{_UNIT}/balance", f"{_INTEGRATION}/balance", f"{_INTEGRATION}/at_once", *_PARTICIPANTS),
+    "shared": (f"{_UNIT}/shared", f"{_INTEGRATION}/product", f"{_INTEGRATION}/balance", *_PARTICIPANTS),
+    "shared/batcher.py": (f"{_UNIT}/shared/test_batcher.py",),
+    "shared/migrations.py": (f"{_INTEGRATION}/test_migrations.py",),
+    "shared/turns.py": (f"{_UNIT}/shared/test_turns.py",),
+    "shared/waiting.py": (f"{_UNIT}/shared/test_waiting.py",),
+}
+# Not asked for: what describes data, starts a process or talks to a person; other tests read that whole.
+LEFT_OUT = ("__init__.py", "__main__.py", "settings.py", "metrics.py", "schemas.py", "refusals.py", "openapi.py")
+
+
+def nearest(path: str) -> Sequence[str]:
+    """Return the tests of a module. Raises ValueError if there are none."""
+    places = [place for place in NEAREST if path == place or path.startswith(f"{place}/")]
+    if not places:
+        raise ValueError(f"{path} has no nearest tests")
+    return NEAREST[max(places, key=len)]
