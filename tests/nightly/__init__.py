@@ -1,0 +1,1 @@
+"""Runs everything that takes long, one after the other."""
