@@ -11,7 +11,7 @@ import orjson
 
 from shared import database_url
 from shared.database_url import DatabaseUrl, Host
-from shared.refusals import Unavailable
+from shared.refusals import NothingSent, Unavailable
 from shared.settings import ServiceSettings
 
 CONNECT_TIMEOUT_SECONDS = 5.0
@@ -95,11 +95,11 @@ class CheckedConnection(asyncpg.Connection):
             )
 
 
-class ReadOnlyServer(Unavailable):
+class ReadOnlyServer(NothingSent):
     """The database takes no writes: its server is a standby, or default_transaction_read_only is on."""
 
 
-class WrongEncoding(Unavailable):
+class WrongEncoding(NothingSent):
     """The database's encoding is not UTF8, so it can't hold every text."""
 
     def __init__(self, encoding: str) -> None:

@@ -19,7 +19,7 @@ from prometheus_client import Counter
 
 from shared import sqlstates
 from shared.connecting import CONNECT_TIMEOUT_SECONDS, CheckedConnection, ReadOnlyServer, connect
-from shared.refusals import Unavailable
+from shared.refusals import NothingSent, Unavailable
 from shared.settings import ServiceSettings
 
 # What a pool lends behaves like a connection; only its type differs.
@@ -202,10 +202,16 @@ class Session:
     @asynccontextmanager
     async def statement(self) -> AsyncIterator[Connection]:
         """Take a turn outside a transaction: each statement is one by itself, and saves the round trips of BEGIN and
-        COMMIT. Raises Unavailable as `transaction` does: then it is unknown whether the last one was committed."""
+        COMMIT. Raises Unavailable as `transaction` does: then it is unknown whether the last one was committed, except
+        with NothingSent."""
         async with self._turn:
             with translated():
-                connection = await self._open()
+                try:
+                    connection = await self._open()
+                except Exception as error:
+                    if is_transient(error):
+                        raise NothingSent(f"The database can't be reached: {type(error).__name__}") from error
+                    raise
                 try:
                     if self._checked and not await connection.takes_writes(within_seconds=CHECKED_WITHIN_SECONDS):
                         raise ReadOnlyServer

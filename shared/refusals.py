@@ -5,6 +5,7 @@ The tree, drawn once:
     Refusal                 the rules say no; the caller gets a problem (RFC 9457), nothing is logged as an error
       <one class a reason>  in each service's domain.py, and the ones below that every service shares
     Unavailable             transient: what we need did not answer; the caller may try again
+      NothingSent           it was not even asked, so there is no doubt whether it did something
 
 Standard library only, so that the pure rules may import it.
 """
@@ -65,3 +66,7 @@ class Unavailable(Exception):  # noqa: N818 - transient by definition
     def __init__(self, detail: str = "", *, retry_after_seconds: int = 1) -> None:
         super().__init__(detail or (self.__doc__ or ""))
         self.retry_after_seconds = retry_after_seconds
+
+
+class NothingSent(Unavailable):
+    """The database can't be reached, so nothing was sent to it."""

@@ -18,7 +18,7 @@ from services.order.saga import Kind
 from shared import trace
 from shared.batcher import Batcher
 from shared.postgres import DatabaseClock, Pool
-from shared.refusals import Refusal, Unavailable
+from shared.refusals import NothingSent, Refusal, Unavailable
 from shared.values import value
 
 log = structlog.get_logger()
@@ -158,6 +158,8 @@ class Checkout:
             raise Unavailable("Too many orders are waiting to be started.")
         try:
             return await self._starts.submit(start)
+        except NothingSent:
+            raise
         except Unavailable as error:
             log.warning("start unknown", saga_id=str(start.saga_id), error=str(error))
             return await self._resolve_doubt(start, error, deadline)

@@ -121,6 +121,20 @@ async def test_an_order_of_which_nothing_is_known_is_answered_503_and_its_key_te
     assert [one["order_id"] for one in found["items"]] == [end["order_id"]]
 
 
+async def test_an_order_that_could_not_even_be_sent_to_the_database_is_answered_503_at_once(
+    world: tuple[World, Proxy],
+) -> None:
+    there, way = world
+    order, key = await something_to_buy(there.shop), {"Idempotency-Key": str(uuid4())}
+    way.set(Mode.CLOSED)
+    began = time.monotonic()
+    answer = await there.shop.order.call("POST", "/v1/orders", order, headers=key)
+    assert (answer.status, answer.problem) == (503, "unavailable")
+    assert time.monotonic() - began < DEADLINE_SECONDS / 2
+    way.set(Mode.OPEN)
+    assert (await final(there.shop.order, "/v1/orders", order, key))["status"] == "PAID"
+
+
 async def test_readers_that_take_all_connections_do_not_make_it_unready(database: Database) -> None:
     url = await asyncio.to_thread(migrate_service, "product", database)
     settings = {"request_deadline_seconds": DEADLINE_SECONDS, "pool_size": 2}
