@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import Any
 
 import structlog
-from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
+from aiokafka import ConsumerRebalanceListener, TopicPartition
 from aiokafka.errors import KafkaError
 from aiokafka.structs import ConsumerRecord
 
@@ -18,6 +18,7 @@ from deploy.consumer.events import Event, Undecodable, decode, identity
 from deploy.consumer.settings import ConsumerSettings
 from deploy.consumer.store import DeadLetter
 from shared.background import LoopSupervisor
+from shared.kafka import KafkaConsumer
 from shared.postgres import Pool
 from shared.refusals import Unavailable
 from shared.waiting import waited
@@ -27,6 +28,10 @@ log = structlog.get_logger()
 POLL_MILLISECONDS = 200
 BACKOFF_SECONDS = 0.5
 STOP_SECONDS = 3.0
+POSITION_SECONDS = 5.0
+# How long a topic that comes back, or partitions that are added, go unnoticed. The library's 5 minutes suit nobody who
+# waits for events.
+METADATA_MILLISECONDS = 5_000
 
 Records = Mapping[TopicPartition, Sequence[ConsumerRecord]]
 
@@ -67,7 +72,7 @@ class Reader(ConsumerRebalanceListener):  # type: ignore[misc] # the library pub
     async def _read(self, stop: asyncio.Event) -> None:
         settings = self._settings
         session_milliseconds = int(settings.session_seconds * 1000)
-        consumer = AIOKafkaConsumer(
+        consumer = KafkaConsumer(
             bootstrap_servers=settings.kafka_bootstrap_servers,
             group_id=settings.group,
             group_instance_id=settings.instance,
@@ -76,6 +81,7 @@ class Reader(ConsumerRebalanceListener):  # type: ignore[misc] # the library pub
             auto_offset_reset="earliest",
             session_timeout_ms=session_milliseconds,
             heartbeat_interval_ms=session_milliseconds // 5,
+            metadata_max_age_ms=METADATA_MILLISECONDS,
         )
         self._known.clear()
         try:
@@ -83,7 +89,8 @@ class Reader(ConsumerRebalanceListener):  # type: ignore[misc] # the library pub
             consumer.subscribe([settings.topic], listener=self)
             while not stop.is_set():
                 await self._once(consumer)
-                self._trouble = None
+                there = consumer.partitions_for_topic(settings.topic)
+                self._trouble = None if there else f"the topic {settings.topic} is not there"
                 self._supervisor.succeeded()
         except Exception as error:
             self._trouble = f"{type(error).__name__}: {error}"
@@ -101,7 +108,7 @@ class Reader(ConsumerRebalanceListener):  # type: ignore[misc] # the library pub
         """Trust no position: another process may have moved it."""
         self._known.clear()
 
-    async def _once(self, consumer: AIOKafkaConsumer) -> None:
+    async def _once(self, consumer: KafkaConsumer) -> None:
         records: Records = await consumer.getmany(
             timeout_ms=POLL_MILLISECONDS, max_records=self._settings.batch_records
         )
@@ -114,8 +121,11 @@ class Reader(ConsumerRebalanceListener):  # type: ignore[misc] # the library pub
         for partition in known.keys() & consumer.assignment():
             found = records.get(partition)
             # Without records the position passes over the marks of transactions, and over aborted ones.
-            position = found[-1].offset + 1 if found else await consumer.position(partition)
-            if position > known[partition]:
+            position = found[-1].offset + 1 if found else await _position(consumer, partition)
+            if position < known[partition]:
+                # The topic was made again, and the client went back to its beginning: ask the database how to go on.
+                self._known.pop(partition, None)
+            elif position > known[partition]:
                 moves[partition] = (known[partition], position)
         taken = {partition: found for partition, found in records.items() if partition in moves}
         if moves and moves.keys() <= self._known.keys():
@@ -125,7 +135,7 @@ class Reader(ConsumerRebalanceListener):  # type: ignore[misc] # the library pub
             if end is not None and partition in self._known:
                 metrics.LAG.labels(partition.partition).set(max(0, end - self._known[partition]))
 
-    async def _resume(self, consumer: AIOKafkaConsumer, partitions: Sequence[TopicPartition]) -> None:
+    async def _resume(self, consumer: KafkaConsumer, partitions: Sequence[TopicPartition]) -> None:
         """Go on where the database says; from the beginning if that is not on the topic (any more)."""
         begins = await consumer.beginning_offsets(partitions)
         ends = await consumer.end_offsets(partitions)
@@ -174,6 +184,13 @@ class Reader(ConsumerRebalanceListener):  # type: ignore[misc] # the library pub
         for partition, (expected, position) in moves.items():
             if self._known.get(partition) == expected:
                 self._known[partition] = position
+
+
+async def _position(consumer: KafkaConsumer, partition: TopicPartition) -> int:
+    """Return the client's position. Raises TimeoutError: of a topic that is gone it would wait for one for ever."""
+    async with asyncio.timeout(POSITION_SECONDS):
+        position: int = await consumer.position(partition)
+    return position
 
 
 def _decoded(records: Records) -> tuple[dict[Event, ConsumerRecord], list[DeadLetter]]:

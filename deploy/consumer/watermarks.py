@@ -6,13 +6,14 @@ from contextlib import suppress
 from typing import Any
 
 import structlog
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError
 from aiokafka.structs import ConsumerRecord
 
 from deploy.consumer import store
 from deploy.consumer.settings import ConsumerSettings
 from shared.background import LoopSupervisor
+from shared.kafka import KafkaConsumer
 from shared.notation import parse_integer, parse_timestamp
 from shared.postgres import Pool
 from shared.refusals import Unavailable
@@ -38,13 +39,13 @@ async def read(settings: ConsumerSettings, pool: Pool, stop: asyncio.Event) -> N
 
 async def _read(settings: ConsumerSettings, pool: Pool, stop: asyncio.Event) -> None:
     partition = TopicPartition(settings.watermark_topic, 0)
-    consumer = AIOKafkaConsumer(
+    consumer = KafkaConsumer(
         bootstrap_servers=settings.kafka_bootstrap_servers, group_id=None, auto_offset_reset="earliest"
     )
     try:
         await consumer.start()
         if settings.watermark_topic not in await consumer.topics():
-            return  # the relay has not made it yet; asking for it might
+            return  # the relay has not made it yet
         consumer.assign([partition])
         (begin,) = (await consumer.beginning_offsets([partition])).values()
         (end,) = (await consumer.end_offsets([partition])).values()

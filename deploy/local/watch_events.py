@@ -13,13 +13,14 @@ import signal
 import sys
 from typing import Any
 
-from aiokafka import AIOKafkaConsumer, ConsumerRecord
+from aiokafka import ConsumerRecord
 from aiokafka.errors import KafkaError
 
 from deploy.local.configuration import local_folder
 from deploy.local.folder import Folder, NotRunningError
 from deploy.local.terminal import read_run_or_exit
 from shared.exits import Exit
+from shared.kafka import KafkaConsumer
 
 TOPIC = "orders.v1"
 FETCH_WAIT_MS = 100  # the embedded broker lets a reader at the end wait this long even when an event arrives
@@ -56,7 +57,7 @@ def line_of(event: Json) -> str:
 
 async def watch(kafka: str, *, from_now: bool, as_json: bool) -> None:
     """Print events until cancelled."""
-    consumer = AIOKafkaConsumer(
+    consumer = KafkaConsumer(
         bootstrap_servers=kafka,
         isolation_level="read_committed",
         auto_offset_reset="latest" if from_now else "earliest",
@@ -65,7 +66,7 @@ async def watch(kafka: str, *, from_now: bool, as_json: bool) -> None:
     )
     await consumer.start()
     try:
-        # Subscribing to a topic that isn't there could create it, with another number of partitions than it needs.
+        # To subscribe to a topic that isn't there would print nothing until the client looks again, minutes later.
         while TOPIC not in await consumer.topics():  # noqa: ASYNC110 # the broker tells nobody of new topics
             await asyncio.sleep(LOOK_SECONDS)
         # Without a group: every partition is ours, and nothing is remembered.

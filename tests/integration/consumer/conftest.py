@@ -9,10 +9,10 @@ import pytest
 from tests.infrastructure.databases import Database
 from tests.infrastructure.reaper import Reaper
 from tests.integration.consumer.platform import Platform, platform, relaying
-from tests.integration.relay.conftest import migrated, world
+from tests.integration.relay.conftest import lavish, migrated, world
 from tests.integration.relay.world import World
 
-__all__ = ["migrated", "world"]
+__all__ = ["lavish", "migrated", "world"]
 
 SEED = 20260105
 

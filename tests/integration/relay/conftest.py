@@ -1,7 +1,7 @@
 """A world for each test of the relay: empty outbox, shards that were never published, a topic of its own."""
 
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import asyncpg
@@ -10,9 +10,20 @@ import pytest
 from shared.migrations import migrate
 from tests.conftest import BROKER
 from tests.infrastructure.databases import Database
+from tests.infrastructure.reaper import Reaper
+from tests.integration.relay.own_broker import OwnBroker
 from tests.integration.relay.world import World
 
 SERVICES = Path(__file__).parents[3] / "services"
+
+
+@pytest.fixture(scope="session")
+def lavish(reaper: Reaper) -> Iterator[OwnBroker]:
+    """A real broker that creates every topic it is asked for, with one partition."""
+    broker = OwnBroker(reaper, instead={"auto.create.topics.enable": "true", "num.partitions": "1"})
+    broker.start()
+    yield broker
+    broker.kill()
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,6 @@
 """A real broker of the test's own, which it may kill and start again."""
 
+import shutil
 import signal
 import subprocess
 import tempfile
@@ -47,7 +48,8 @@ class OwnBroker:
             properties["listeners"] = properties["listeners"].rpartition(",CONTROLLER")[0]
         self._properties = self._folder / "server.properties"
         self._properties.write_text("".join(f"{name}={value}\n" for name, value in properties.items()))
-        self._run("kafka.tools.StorageTool", "format", "-t", CLUSTER_ID, "-c", str(self._properties), *format_options)
+        self._format_options = format_options
+        self._format()
         self._process: subprocess.Popen[bytes] | None = None
 
     def _command(self, *arguments: str) -> list[str]:
@@ -55,6 +57,15 @@ class OwnBroker:
 
     def _run(self, *arguments: str) -> None:
         subprocess.run(self._command(*arguments), check=True, capture_output=True)
+
+    def _format(self) -> None:
+        command = ("kafka.tools.StorageTool", "format", "-t", CLUSTER_ID, "-c", str(self._properties))
+        self._run(*command, *self._format_options)
+
+    def empty(self) -> None:
+        """Lose all that it keeps. It must not run."""
+        shutil.rmtree(self._folder / "data")
+        self._format()
 
     def start(self) -> None:
         """Start it, and return when it answers."""
