@@ -10,6 +10,7 @@ from weakref import WeakSet
 import aiokafka.client
 from aiokafka.conn import AIOKafkaConnection, CloseReason, create_conn
 
+from services.relay.broker_errors import describe
 from shared.waiting import ended
 
 STOP_SECONDS = 1.0
@@ -45,14 +46,10 @@ async def bounded(seconds: float) -> AsyncIterator[None]:
             yield
     except BrokerFailed:
         raise
+    except TimeoutError as error:
+        raise BrokerFailed(f"{describe(error)}: no outcome within {seconds:g} s") from error
     except Exception as error:
         raise BrokerFailed(describe(error)) from error
-
-
-def describe(error: BaseException) -> str:
-    """Return an error's name and text; the client's errors put the name into their text themselves."""
-    name, text = type(error).__name__, str(error)
-    return text if name in text else f"{name}: {text}" if text else name
 
 
 async def started(client: Startable) -> None:

@@ -8,21 +8,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from aiokafka import AIOKafkaProducer
-from aiokafka.errors import (
-    BrokerResponseError,
-    CorruptRecordException,
-    InvalidTimestampError,
-    MessageSizeTooLargeError,
-    PolicyViolationError,
-    ProducerClosed,
-    RecordListTooLargeError,
-    kafka_errors,
-)
+from aiokafka.errors import ProducerClosed
 from aiokafka.producer import sender
 from aiokafka.producer.message_accumulator import MessageAccumulator
 
 from services.relay import metrics
-from services.relay.clients import BrokerFailed, bounded, describe, started, stopped
+from services.relay.broker_errors import REFUSALS, TOO_LARGE, describe
+from services.relay.clients import BrokerFailed, bounded, started, stopped
 from services.relay.records import Header, OutboxEvent, headers, partitions
 from services.relay.settings import RelaySettings
 from shared.waiting import ended
@@ -31,21 +23,6 @@ from shared.waiting import ended
 CHUNK_BYTES = 900_000
 # A batch of 4 MiB takes as many round trips as it has record batches for a partition: with these it ends in time.
 CHUNK_BYTES_MIN = 16_384
-TOO_LARGE = (MessageSizeTooLargeError, RecordListTooLargeError)
-
-
-class InvalidRecordError(BrokerResponseError):  # type: ignore[misc]
-    """A broker that validates records, by schemas for example, says so of one. The client knows no such number."""
-
-    errno = 87
-    message = "INVALID_RECORD"
-    description = "The broker's validation refuses the record."
-
-
-kafka_errors[InvalidRecordError.errno] = InvalidRecordError
-
-# What a broker answers because of the records themselves; it would answer it again tomorrow.
-REFUSALS = (*TOO_LARGE, CorruptRecordException, InvalidRecordError, InvalidTimestampError, PolicyViolationError)
 CANCEL_SECONDS = 0.25  # for its task that sends, to end
 # Between a take-over's tries to open the producer, while the broker settles the transaction of the one before.
 RETRY_BACKOFF_MILLISECONDS = 20
@@ -53,6 +30,17 @@ RETRY_BACKOFF_MILLISECONDS = 20
 # takes: the broker writes a transaction's markers in 1 to 5 ms.
 BETWEEN_TRANSACTIONS_SECONDS = 0.002
 sender.BACKOFF_OVERRIDE = BETWEEN_TRANSACTIONS_SECONDS
+
+
+class NotingHandler(sender.SendProduceReqHandler):  # type: ignore[misc] # the library publishes no types
+    """Notes what a broker answers while the client tries again without a word and without end."""
+
+    def _can_retry(self, error: Exception, batch: Any) -> bool:
+        self._sender.last_answer = error
+        return bool(super()._can_retry(error, batch))
+
+
+sender.SendProduceReqHandler = NotingHandler
 
 
 class EventsRefused(Exception):  # noqa: N818 - expected: parks an order
@@ -132,7 +120,7 @@ class Publisher:
         """
         by_partition = self._chunks([event for batch in batches for event in batch.events], one_by_one=one_by_one)
         started = time.perf_counter()
-        async with bounded(self._settings.kafka_timeout_seconds):
+        async with self._answered():
             if self._transactional:
                 await self._producer.begin_transaction()
             sends = [self._send(index, chunks) for index, chunks in enumerate(by_partition) if chunks]
@@ -145,6 +133,19 @@ class Publisher:
             async with bounded(self._settings.kafka_timeout_seconds):
                 await self._producer.commit_transaction()
         metrics.TRANSACTION_SECONDS.observe(time.perf_counter() - started)
+
+    @asynccontextmanager
+    async def _answered(self) -> AsyncIterator[None]:
+        """Bound what is sent; if it doesn't end, say what the broker answered to it meanwhile."""
+        sender_ = self._producer._sender  # noqa: SLF001 - there is no public way to learn of it
+        sender_.last_answer = None
+        try:
+            async with bounded(self._settings.kafka_timeout_seconds):
+                yield
+        except BrokerFailed as failed:
+            if sender_.last_answer is None:
+                raise
+            raise BrokerFailed(f"{failed}; the broker answers {describe(sender_.last_answer)}") from failed
 
     def _chunks(self, events: Sequence[OutboxEvent], *, one_by_one: bool) -> list[list[Chunk]]:
         """Return the record batches by partition. Only the order within a partition counts."""

@@ -4,7 +4,8 @@ from datetime import UTC, datetime
 
 from aiokafka.errors import MessageSizeTooLargeError
 
-from services.relay.publisher import CHUNK_BYTES, Chunk, EventsRefused, InvalidRecordError
+from services.relay.broker_errors import InvalidRecordError
+from services.relay.publisher import CHUNK_BYTES, Chunk, EventsRefused
 from services.relay.records import OutboxEvent
 from services.relay.suspicion import ONE_BY_ONE_EVENTS, Suspicion
 

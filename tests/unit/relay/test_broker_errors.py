@@ -1,0 +1,66 @@
+"""Only what a broker refuses for an event's own sake is the event's fault, and every error says what it means."""
+
+from typing import Any
+
+import aiokafka.errors
+import pytest
+from aiokafka.errors import BrokerResponseError, KafkaError, for_code
+
+from services.relay.broker_errors import EVENT, REFUSALS, SURROUNDINGS, describe, reason
+
+LAST = 133  # of Kafka 4.1; a newer broker answers an older client with what that one knows
+# What other errors derive from, and what is none.
+NO_ANSWERS = {"KafkaError", "BrokerResponseError", "NoError"}
+
+GROUPS = (*EVENT, *SURROUNDINGS)
+
+
+def test_every_number_of_kafka_s_is_in_one_group() -> None:
+    numbers = [number for group in GROUPS for number in group.by_number]
+    assert sorted(numbers) == [-1, *range(1, LAST + 1)]
+
+
+def of_the_client() -> list[Any]:
+    classes = [thing for thing in vars(aiokafka.errors).values() if isinstance(thing, type)]
+    return [thing for thing in classes if issubclass(thing, Exception) and thing.__name__ not in NO_ANSWERS]
+
+
+@pytest.mark.parametrize("error", of_the_client(), ids=lambda error: error.__name__)
+def test_every_error_of_the_client_is_classified(error: Any) -> None:
+    if issubclass(error, BrokerResponseError):
+        number = error.errno
+        assert for_code(number) is error
+        assert any(number in group.by_number for group in GROUPS)
+    else:
+        assert [group for group in GROUPS if error.__name__ in group.of_the_client]
+    assert reason(error())
+
+
+def test_no_group_names_a_class_that_the_client_does_not_have() -> None:
+    named = {name for group in GROUPS for name in group.of_the_client}
+    assert named <= {error.__name__ for error in of_the_client()}
+
+
+@pytest.mark.parametrize("number", [10, 18, 44, 87])
+def test_what_a_record_is_refused_for_is_the_event_s_fault(number: int) -> None:
+    assert isinstance(for_code(number)(), REFUSALS)
+
+
+@pytest.mark.parametrize(
+    "number", [-1, 2, 3, 6, 7, 19, 20, 29, 31, 32, 35, 43, 47, 50, 53, 56, 58, 76, 89, 90, 120, 999]
+)
+def test_what_the_surroundings_are_refused_for_is_no_event_s_fault(number: int) -> None:
+    assert not isinstance(for_code(number)(), REFUSALS)
+
+
+@pytest.mark.parametrize("number", range(1, LAST + 1))
+def test_every_number_has_a_name_of_its_own(number: int) -> None:
+    assert for_code(number).__name__ != "UnknownError"
+
+
+def test_an_error_says_its_name_and_what_it_means() -> None:
+    assert describe(for_code(32)()).startswith("[Error 32] InvalidTimestampError (the database's clock")
+    assert describe(for_code(89)()) == "[Error 89] ThrottlingQuotaExceededError (a quota of the broker's is used up)"
+    assert describe(KafkaError("odd")) == "KafkaError: odd"
+    assert describe(OSError("gone")) == "OSError: gone"
+    assert describe(TimeoutError()) == "TimeoutError"
