@@ -2,7 +2,9 @@
 
 import asyncio
 import logging
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from aiokafka.errors import KafkaError
 
@@ -13,6 +15,7 @@ from services.relay.bootstrap import bootstrap
 from services.relay.relay import Relay
 from services.relay.settings import RelaySettings
 from shared.background import background
+from shared.http.readiness import Check
 from shared.http.server import HttpServer
 from shared.postgres import Pool, Session
 from shared.process import Service, main
@@ -25,7 +28,8 @@ async def serve(settings: RelaySettings, stop: asyncio.Event) -> None:
         relay = Relay(settings, pool)
         checks = api.checks(readiness, relay.broker, relay.drains)
         calls = [*api.routes(settings.topic), *history.routes(pool)]
-        server = HttpServer("relay", api.DESCRIPTION, settings, calls, checks, api.details(relay.drains))
+        details = api.details(relay.broker, relay.drains)
+        server = HttpServer("relay", api.DESCRIPTION, settings, calls, checks, details)
 
         async def publish() -> None:
             try:
@@ -34,18 +38,21 @@ async def serve(settings: RelaySettings, stop: asyncio.Event) -> None:
                 released.set()
 
         async with background("relay", publish):
-            await asyncio.gather(server.run(stop), _run_admin(settings, pool, stop))
+            admin = _admin(settings, pool, checks, details)
+            await asyncio.gather(server.run(stop), *(listener.run(stop) for listener in admin))
             await released.wait()
 
 
-async def _run_admin(settings: RelaySettings, pool: Pool, stop: asyncio.Event) -> None:
-    """Serve the operators on their own listener, if there is to be one."""
+def _admin(
+    settings: RelaySettings, pool: Pool, checks: Mapping[str, Check], details: Callable[[], Mapping[str, Any]]
+) -> list[HttpServer]:
+    """Return the operators' own listener, if there is to be one. It tells of readiness as the other one does."""
     if settings.admin_port is None:
-        return
+        return []
     own = settings.model_copy(update={"port": settings.admin_port})
     description = "For operators only: parked events and what to do with them, and replays."
     calls = [*AdminApi(settings, pool).routes(), *ReplayApi(settings, pool).routes()]
-    await HttpServer("relay admin", description, own, calls, {}).run(stop)
+    return [HttpServer("relay admin", description, own, calls, checks, details)]
 
 
 def quiet_the_client() -> None:

@@ -9,6 +9,7 @@ from pydantic import RootModel
 from services.relay import schemas, store
 from services.relay.broker import Broker
 from services.relay.drain import Drain
+from services.relay.topics import TopicsRefused
 from shared.host_clock import HostClock, database_checks
 from shared.http.problems import NotFound
 from shared.http.readiness import Check
@@ -85,10 +86,17 @@ def checks(readiness: Session, broker: Broker, drains: Callable[[], Sequence[Dra
         if troubled:
             raise NotPublishing("; ".join(troubled))
 
+    async def topics() -> None:
+        if broker.view.refused is not None:
+            raise TopicsRefused(broker.view.refused)
+
     database = database_checks(readiness, lambda connection: store.shards_with_pending(connection, []), HostClock())
-    return {**database, "broker": broker.check, "shards": shards}
+    return {**database, "broker": broker.check, "topics": topics, "shards": shards}
 
 
-def details(drains: Callable[[], Sequence[Drain]]) -> Callable[[], Mapping[str, Any]]:
+def details(broker: Broker, drains: Callable[[], Sequence[Drain]]) -> Callable[[], Mapping[str, Any]]:
     """Return what /readyz tells besides."""
-    return lambda: {"shards": {str(drain.shard): drain.state for drain in sorted(drains(), key=lambda d: d.shard)}}
+    return lambda: {
+        "shards": {str(drain.shard): drain.state for drain in sorted(drains(), key=lambda d: d.shard)},
+        "topics": {"partitions": broker.view.partitions, "doubts": broker.view.doubts},
+    }

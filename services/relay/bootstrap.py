@@ -1,5 +1,7 @@
 """The operator's word that this Kafka is the right one, new or emptied: shards that contradict it begin anew."""
 
+from contextlib import nullcontext
+
 import structlog
 
 from services.relay import positions, store, takeover
@@ -9,6 +11,8 @@ from services.relay.publisher import opened
 from services.relay.settings import RelaySettings
 from services.relay.store import Lease, LeaseLost
 from services.relay.takeover import Verdict
+from services.relay.topic_watch import TopicWatch
+from services.relay.topics import TopicsRefused, TopicView
 from shared.connecting import connect
 from shared.exits import Exit
 from shared.postgres import Connection, translated
@@ -26,12 +30,16 @@ async def bootstrap(settings: RelaySettings) -> int:
     A shard whose row fits what Kafka says is settled as in any take-over. Any other begins at number 0: what the
     database has marked SENT stays so, a batch that was under way is published, perhaps for the second time.
     Leases are taken by force: a relay that runs meanwhile loses its shards and takes them again afterwards.
+    A topic that is not what the relay needs is refused first, with the command that mends it.
     """
     for tries_left in reversed(range(TRIES)):
         try:
             with translated():
                 await _try(settings)
             break
+        except TopicsRefused as error:
+            log.error("bootstrap refused", detail=str(error))  # noqa: TRY400 - expected, needs no trace
+            return 1
         except (BrokerFailed, LeaseLost, Unavailable) as error:
             if not tries_left or isinstance(error, Unavailable):
                 log.error("bootstrap failed, run it again", detail=str(error))  # noqa: TRY400 - expected, needs no trace
@@ -52,19 +60,19 @@ async def _all_shards(connection: Connection, settings: RelaySettings) -> None:
     shards = [holder.shard for holder in await store.shards(connection)]
     broker = Broker(settings, len(shards))
     try:
-        await broker.ensure_topics()
+        await TopicWatch(settings, len(shards), broker, lambda: nullcontext(connection)).declare()
     finally:
         await broker.close()
     for shard in shards:
         lease = await store.take_lease(connection, shard, settings.replica, settings.lease_seconds, by_force=True)
         assert lease is not None
         if settings.transactions or lease.claimed:
-            await _one_shard(connection, settings, lease)
+            await _one_shard(connection, settings, lease, broker.view)
         await store.release_lease(connection, lease)
 
 
-async def _one_shard(connection: Connection, settings: RelaySettings, lease: Lease) -> None:
-    async with opened(settings, settings.shard_name(lease.shard)) as publisher:
+async def _one_shard(connection: Connection, settings: RelaySettings, lease: Lease, view: TopicView) -> None:
+    async with opened(settings, settings.shard_name(lease.shard), view=view) as publisher:
         others = takeover.to_fence(settings, lease)
         if others is not None:
             await takeover.fence(settings, others)

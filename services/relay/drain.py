@@ -20,6 +20,8 @@ from services.relay.settings import RelaySettings
 from services.relay.store import Lease, LeaseLost
 from services.relay.suspicion import Suspicion
 from services.relay.takeover import TakeOverRefused
+from services.relay.topic_watch import TopicWatch
+from services.relay.topics import TopicsRefused
 from shared import postgres
 from shared.background import LoopSupervisor
 from shared.connecting import connect
@@ -29,6 +31,7 @@ from shared.waiting import waited
 
 log = structlog.get_logger()
 
+STATE_CHARACTERS = 1000  # of a state; a refusal's holds the commands that mend the topics
 BACKOFF_FIRST_SECONDS = 0.1
 BACKOFF_MAX_SECONDS = 5.0  # how much later than a broker that comes back the shard may be
 TROUBLE_FAILURES = 3  # a take-over and a restart of the broker may each cost one
@@ -37,9 +40,12 @@ TROUBLE_FAILURES = 3  # a take-over and a restart of the broker may each cost on
 class Drain:
     """One shard, as long as this replica wants it. `state` is for people."""
 
-    def __init__(self, settings: RelaySettings, broker: Broker, group: GroupCommit, shard: int) -> None:
+    def __init__(
+        self, settings: RelaySettings, broker: Broker, watch: TopicWatch, group: GroupCommit, shard: int
+    ) -> None:
         self._settings = settings
         self._broker = broker
+        self._watch = watch
         self._group = group
         self._company = Company()
         self.shard = shard
@@ -106,8 +112,11 @@ class Drain:
             if self._suspicion.consider(error):
                 self._failures = 0  # the broker answers, and the shard comes further
             cause = "refused-events"
+        elif isinstance(error, TopicsRefused):
+            cause = "topics-refused"
         elif isinstance(error, TakeOverRefused):
             cause = "take-over-refused"
+            self._broker.forget_topics()  # they may be others than they were
         elif isinstance(error, Unavailable):
             cause = "database"
         elif isinstance(error, BrokerFailed):
@@ -116,14 +125,14 @@ class Drain:
         else:
             cause = "bug"
         metrics.FAILURES.labels(self.shard, cause).inc()
-        if isinstance(error, TakeOverRefused):
+        if isinstance(error, (TakeOverRefused, TopicsRefused)):
             if not self.refused:
                 log.error("shard refused", shard=self.shard, detail=str(error))
             self.refused = True
             metrics.REFUSED.labels(self.shard).set(1)
         else:
             self._supervisor.failed(error, shard=self.shard, cause=cause)
-        self.state = f"waiting after {cause}: {error}"[:300]
+        self.state = f"waiting after {cause}: {error}"[:STATE_CHARACTERS]
 
     def _not_refused(self) -> None:
         self.refused = False
@@ -160,7 +169,7 @@ class Drain:
     async def _work(self, connection: Connection, lease: Lease) -> None:
         """Bring the shard in line with Kafka and publish it until stopped."""
         self.state = "taking over"
-        await self._broker.ensure_topics()
+        await self._watch.ensure()
         async with self._publisher(transactional=self._settings.transactions or lease.claimed > 0) as publisher:
             number = await self._settle(connection, lease, publisher)
             if self._settings.transactions or lease.claimed == 0:
@@ -172,7 +181,7 @@ class Drain:
 
     def _publisher(self, *, transactional: bool) -> AbstractAsyncContextManager[Publisher]:
         name = self._settings.shard_name(self.shard) if transactional else None
-        return opened(self._settings, name, chunk_bytes=self._suspicion.chunk_bytes)
+        return opened(self._settings, name, chunk_bytes=self._suspicion.chunk_bytes, view=self._broker.view)
 
     async def _settle(self, connection: Connection, lease: Lease, publisher: Publisher) -> int:
         number = lease.number
@@ -197,9 +206,12 @@ class Drain:
 
     async def _publish(self, connection: Connection, lease: Lease, number: int, publisher: Publisher) -> None:
         """Cycle until told to stop, then leave the shard marked and free."""
+        view = self._broker.view
+        made_again = view.made_again
         while not self._stopping.is_set():
             self.state = "publishing"
             self._wake.clear()
+            view.check(made_again)
             if connection.is_closed():  # in company nothing else would notice, until the shard wants to be released
                 raise Unavailable("The database has closed the shard's connection.")
             events = None

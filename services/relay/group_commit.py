@@ -20,6 +20,7 @@ from services.relay.publisher import CHUNK_BYTES, Batch, EventsRefused, Publishe
 from services.relay.records import OutboxEvent
 from services.relay.settings import RelaySettings
 from services.relay.store import Lease, LeaseLost, ShardLocked
+from services.relay.topics import TopicView
 from shared import postgres
 from shared.background import is_survivable
 from shared.connecting import connect
@@ -54,9 +55,10 @@ class Seat:
 class GroupCommit:
     """The rounds of one replica."""
 
-    def __init__(self, settings: RelaySettings, held: Callable[[], int]) -> None:
+    def __init__(self, settings: RelaySettings, held: Callable[[], int], view: TopicView | None = None) -> None:
         """`held` tells how many shards the replica has."""
         self._settings = settings
+        self._view = view
         self._held = held
         # What a shard has to note before its first round. Random, also where replicas are named by hand: a process that
         # is started again must not take what the one before it left open for its own.
@@ -189,7 +191,7 @@ class GroupCommit:
         return await asyncio.shield(self._opening)
 
     async def _open(self) -> Publisher:
-        publisher = Publisher(self._settings, self.transactional_id, chunk_bytes=self._chunk_bytes)
+        publisher = Publisher(self._settings, self.transactional_id, chunk_bytes=self._chunk_bytes, view=self._view)
         try:
             await publisher.open()
         except BaseException:

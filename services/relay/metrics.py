@@ -21,6 +21,11 @@ TRANSACTION_SECONDS = Histogram(
 FAILURES = Counter("relay_failures_total", "Cycles and take-overs that failed and were tried again", ["shard", "cause"])
 LEASE_CHANGES = Counter("relay_lease_changes_total", "Shards taken, lost or released here", ["shard", "change"])
 REFUSED = Gauge("relay_shard_refused", "1 while the shard waits for an operator's bootstrap", ["shard"])
+TOPIC_PARTITIONS = Gauge("relay_topic_partitions", "Partitions of the topic that this process publishes to")
+TOPICS_REFUSED = Gauge(
+    "relay_topics_refused", "1 while a topic is not what the relay needs, so that nothing is published"
+)
+TOPIC_DOUBTS = Gauge("relay_topic_doubts", "What operators should know of the topics, though the relay publishes")
 WATERMARK_LAG = Gauge("relay_watermark_lag_seconds", "How far the watermark is behind the database's clock")
 WATERMARKS = Counter("relay_watermarks_published_total", "Watermarks that this process announced")
 PARTITIONS = Gauge("relay_outbox_partitions", "Partitions of the outbox, the next one included")

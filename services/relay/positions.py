@@ -2,10 +2,11 @@
 
 from typing import Any
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import TopicPartition
 
 from services.relay.clients import BrokerFailed, bounded, started, stopped
 from services.relay.settings import RelaySettings
+from shared.kafka import KafkaConsumer
 
 # A commit leaves a record and a marker; a few aborted batches fit as well. Further back the steps grow.
 STEP_RECORDS = 16
@@ -19,7 +20,7 @@ async def last_committed(settings: RelaySettings, shard: int) -> int | None:
     To be asked after the shard's producer was opened: that settles the transaction of the one before, so that
     nothing between the last stable offset and the end can still become committed.
     """
-    consumer = AIOKafkaConsumer(
+    consumer = KafkaConsumer(
         **settings.kafka_options(),
         client_id=settings.replica,
         group_id=None,
@@ -36,7 +37,7 @@ async def last_committed(settings: RelaySettings, shard: int) -> int | None:
         await stopped(consumer)
 
 
-async def _search(consumer: AIOKafkaConsumer, partition: TopicPartition) -> int | None:
+async def _search(consumer: KafkaConsumer, partition: TopicPartition) -> int | None:
     first = (await consumer.beginning_offsets([partition]))[partition]
     stable_end = (await consumer.end_offsets([partition]))[partition]
     consumer.assign([partition])
@@ -51,7 +52,7 @@ async def _search(consumer: AIOKafkaConsumer, partition: TopicPartition) -> int 
     return None
 
 
-async def _last_value(consumer: AIOKafkaConsumer, partition: TopicPartition, start: int, end: int) -> bytes | None:
+async def _last_value(consumer: KafkaConsumer, partition: TopicPartition, start: int, end: int) -> bytes | None:
     consumer.seek(partition, start)
     last: bytes | None = None
     while await consumer.position(partition) < end:
@@ -62,7 +63,7 @@ async def _last_value(consumer: AIOKafkaConsumer, partition: TopicPartition, sta
     return last
 
 
-def _check_settled(consumer: AIOKafkaConsumer, partition: TopicPartition, stable_end: int) -> None:
+def _check_settled(consumer: KafkaConsumer, partition: TopicPartition, stable_end: int) -> None:
     high_water = consumer.highwater(partition)
     if high_water is not None and high_water > stable_end:
         raise BrokerFailed(f"{partition.topic}-{partition.partition} has an unsettled transaction")

@@ -7,7 +7,6 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from aiokafka import AIOKafkaProducer
 from aiokafka.errors import ProducerClosed
 from aiokafka.producer import sender
 from aiokafka.producer.message_accumulator import MessageAccumulator
@@ -17,6 +16,8 @@ from services.relay.broker_errors import REFUSALS, TOO_LARGE, describe
 from services.relay.clients import BrokerFailed, bounded, started, stopped
 from services.relay.records import Header, OutboxEvent, headers, partitions
 from services.relay.settings import RelaySettings
+from services.relay.topics import TopicView
+from shared.kafka import KafkaProducer
 from shared.waiting import ended
 
 # Below the broker's default of 1 MiB a record batch, with the largest event the outbox takes still fitting.
@@ -88,14 +89,17 @@ class Publisher:
         *,
         chunk_bytes: int = CHUNK_BYTES,
         further_headers: Sequence[Header] = (),
+        view: TopicView | None = None,
     ) -> None:
+        """`view` is what all producers of the process share; without it this one goes by what its cluster tells."""
+        self._view = view or TopicView()
         self._settings = settings
         self._further_headers = further_headers
         self._transactional = transactional_id is not None
         self._partitions = 0
         milliseconds = int(settings.kafka_timeout_seconds * 1000)
         transaction = {"transactional_id": transactional_id, "transaction_timeout_ms": milliseconds}
-        self._producer = AIOKafkaProducer(
+        self._producer = KafkaProducer(
             **settings.kafka_options(),
             client_id=settings.replica,
             enable_idempotence=True,
@@ -118,6 +122,7 @@ class Publisher:
         Raises EventsRefused or BrokerFailed; after either this producer must be dropped, and whether the batches are
         out is unknown: with transactions all of them, or none.
         """
+        await self._keep_up()
         by_partition = self._chunks([event for batch in batches for event in batch.events], one_by_one=one_by_one)
         started = time.perf_counter()
         async with self._answered():
@@ -147,13 +152,25 @@ class Publisher:
                 raise
             raise BrokerFailed(f"{failed}; the broker answers {describe(sender_.last_answer)}") from failed
 
+    async def _keep_up(self) -> None:
+        """Learn of partitions that were added. Raises BrokerFailed if this producer's cluster doesn't tell of them."""
+        if self._view.partitions <= self._partitions:
+            return
+        async with bounded(self._settings.kafka_timeout_seconds):
+            await self._producer.client.force_metadata_update()
+            self._partitions = len(await self._producer.partitions_for(self._settings.topic))
+        if self._view.partitions > self._partitions:
+            raise BrokerFailed(f"{self._settings.topic} has {self._partitions} partitions, not {self._view.partitions}")
+
     def _chunks(self, events: Sequence[OutboxEvent], *, one_by_one: bool) -> list[list[Chunk]]:
         """Return the record batches by partition. Only the order within a partition counts."""
-        by_partition: list[list[Chunk]] = [[] for _ in range(self._partitions)]
+        # One number for all producers of the process: two would send an order's events back and forth.
+        count = self._view.partitions or self._partitions
+        by_partition: list[list[Chunk]] = [[] for _ in range(count)]
         # Kafka keeps records by their timestamp: with the event's own, a late one could be removed at once.
-        now = int(time.time() * 1000)
+        now = self._view.milliseconds()
         keys = [event.order_id.encode() for event in events]
-        for event, key, index in zip(events, keys, partitions(keys, self._partitions), strict=True):
+        for event, key, index in zip(events, keys, partitions(keys, count), strict=True):
             chunks, value, attributes = by_partition[index], event.payload, [*headers(event), *self._further_headers]
             if (
                 one_by_one
@@ -181,6 +198,7 @@ class Publisher:
             key=self._settings.shard_name(batch.shard).encode(),
             value=str(batch.number).encode(),
             partition=batch.shard,
+            timestamp_ms=self._view.milliseconds(),
         )
 
     async def drop(self) -> None:
@@ -204,10 +222,14 @@ class Publisher:
 
 @asynccontextmanager
 async def opened(
-    settings: RelaySettings, transactional_id: str | None, *, chunk_bytes: int = CHUNK_BYTES
+    settings: RelaySettings,
+    transactional_id: str | None,
+    *,
+    chunk_bytes: int = CHUNK_BYTES,
+    view: TopicView | None = None,
 ) -> AsyncIterator[Publisher]:
     """Open a publisher for the body, and drop it whatever becomes of either. Raises BrokerFailed."""
-    publisher = Publisher(settings, transactional_id, chunk_bytes=chunk_bytes)
+    publisher = Publisher(settings, transactional_id, chunk_bytes=chunk_bytes, view=view)
     try:
         await publisher.open()
         yield publisher

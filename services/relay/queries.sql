@@ -60,6 +60,16 @@ FROM refused
 WHERE outbox.order_id = refused.order_id AND outbox.status = 'PENDING' AND outbox.outbox_id >= refused.outbox_id
 RETURNING outbox.outbox_id, outbox.order_id::text AS order_id;
 
+-- name: topic_partitions
+SELECT clock_timestamp() AS now, (SELECT partitions FROM relay.topics WHERE topic = $1::text) AS partitions;
+
+-- name: record_partitions
+INSERT INTO relay.topics (topic, partitions) VALUES ($1::text, $2::int)
+ON CONFLICT (topic) DO UPDATE SET
+    partitions = CASE WHEN $3::boolean THEN excluded.partitions ELSE greatest(topics.partitions, excluded.partitions) END,
+    recorded_at = excluded.recorded_at
+RETURNING partitions;
+
 -- name: shards_with_pending
 SELECT shard FROM relay.shards_with_pending($1::smallint[]) AS shard;
 

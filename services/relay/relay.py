@@ -12,6 +12,7 @@ from services.relay.group_commit import GroupCommit
 from services.relay.leases import Keeper
 from services.relay.replay import Replayer
 from services.relay.settings import RelaySettings
+from services.relay.topic_watch import TopicWatch
 from services.relay.wakeup import Wakeup
 from services.relay.watermark import Watermark
 from shared.background import background
@@ -26,8 +27,9 @@ class Relay:
     def __init__(self, settings: RelaySettings, pool: Pool) -> None:
         self._pool = pool
         self.broker = Broker(settings, SHARDS)
-        self._group = GroupCommit(settings, lambda: len(self.drains()))
-        new_drain = functools.partial(Drain, settings, self.broker, self._group)
+        self._watch = TopicWatch(settings, SHARDS, self.broker, pool.connection)
+        self._group = GroupCommit(settings, lambda: len(self.drains()), self.broker.view)
+        new_drain = functools.partial(Drain, settings, self.broker, self._watch, self._group)
         self._keeper = Keeper(settings, pool, self.broker, new_drain)
         self._cleaner = Cleaner(settings, pool)
         self._watermark = Watermark(settings, pool, self.broker)
@@ -45,6 +47,7 @@ class Relay:
                 background("backlog", lambda: backlog.measure(self._pool)),
                 background("cleaner", self._cleaner.run),
                 background("wakeup", self._wakeup.run),
+                background("topics", lambda: self._watch.run(stop)),
                 background("watermark", lambda: self._watermark.run(stop)),
                 background("replay", lambda: self._replayer.run(stop)),
             ):

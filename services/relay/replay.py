@@ -16,6 +16,7 @@ from services.relay.clients import BrokerFailed
 from services.relay.publisher import Batch, EventsRefused, Publisher
 from services.relay.replay_store import Replay, Window
 from services.relay.settings import RelaySettings
+from services.relay.topics import TopicView
 from shared.background import LoopSupervisor
 from shared.postgres import Pool
 from shared.refusals import Unavailable
@@ -129,7 +130,7 @@ class Replayer:
         await self._broker.declare(replay.topic)
         settings = self._settings.model_copy(update={"topic": replay.topic})
         further = [(HEADER, str(replay.replay_id).encode())]
-        producer = Publisher(settings, None, further_headers=further)
+        producer = Publisher(settings, None, further_headers=further, view=TopicView(clock=self._broker.view.clock))
         self._producer = (replay, producer)
         await producer.open()
         return producer

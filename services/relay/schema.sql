@@ -387,6 +387,13 @@ CREATE TABLE relay.shards (
 )
 WITH (fillfactor='20', autovacuum_vacuum_scale_factor='0', autovacuum_vacuum_threshold='500', toast.autovacuum_vacuum_scale_factor='0', toast.autovacuum_vacuum_threshold='5000');
 
+CREATE TABLE relay.topics (
+    topic text NOT NULL,
+    partitions integer NOT NULL,
+    recorded_at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT topics_partitions_check CHECK ((partitions > 0))
+);
+
 CREATE TABLE relay.watermark (
     single boolean DEFAULT true NOT NULL,
     epoch bigint DEFAULT 0 NOT NULL,
@@ -415,6 +422,9 @@ ALTER TABLE ONLY relay.replicas
 
 ALTER TABLE ONLY relay.shards
     ADD CONSTRAINT shards_pkey PRIMARY KEY (shard);
+
+ALTER TABLE ONLY relay.topics
+    ADD CONSTRAINT topics_pkey PRIMARY KEY (topic);
 
 ALTER TABLE ONLY relay.watermark
     ADD CONSTRAINT watermark_pkey PRIMARY KEY (single);

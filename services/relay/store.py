@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from uuid import UUID
 
@@ -155,6 +156,19 @@ async def declare(connection: Connection, lease: Lease) -> int:
 async def park(connection: Connection, lease: Lease, outbox_id: int, reason: str) -> int:
     """Park an event and the later ones of its order; return how many. Nothing may be claimed meanwhile."""
     return len(await connection.fetch(SQL["park"], lease.shard, lease.epoch, outbox_id, reason))
+
+
+async def topic_partitions(connection: Connection, topic: str) -> tuple[int | None, datetime]:
+    """Return how many partitions are recorded for a topic, None if none are, and the database's time."""
+    row = await connection.fetchrow(SQL["topic_partitions"], topic)
+    assert row is not None
+    return row["partitions"], row["now"]
+
+
+async def record_partitions(connection: Connection, topic: str, partitions: int, *, fewer: bool = False) -> int:
+    """Record how many partitions a topic has and return what is recorded then: only `fewer` makes it less."""
+    recorded: int = await connection.fetchval(SQL["record_partitions"], topic, partitions, fewer)
+    return recorded
 
 
 async def shards_with_pending(connection: Connection, shards: Sequence[int]) -> list[int]:

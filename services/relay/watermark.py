@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka import TopicPartition
 
 from services.relay import history_store, metrics
 from services.relay.announcements import SOURCE, WATERMARK, OrderWatermark
@@ -22,6 +22,7 @@ from services.relay.settings import RelaySettings
 from shared.background import LoopSupervisor
 from shared.http.server import encode
 from shared.ids import uuid7
+from shared.kafka import KafkaConsumer, KafkaProducer
 from shared.postgres import Pool
 from shared.refusals import Unavailable
 from shared.waiting import waited
@@ -56,7 +57,7 @@ class Watermark:
         self._pool = pool
         self._broker = broker
         self._began = 0.0
-        self._kafka: tuple[AIOKafkaProducer, AIOKafkaConsumer] | None = None
+        self._kafka: tuple[KafkaProducer, KafkaConsumer] | None = None
         self._told: Told | None = None
         self._ended = asyncio.Event()
         self._patience = Patience()
@@ -115,6 +116,9 @@ class Watermark:
 
     async def _announce(self, reached: Reached, up_to: datetime, deadline: float) -> None:
         """Tell what was reached, unless consumers know it."""
+        view = self._broker.view
+        if view.refused is not None:
+            raise BrokerFailed(view.refused)  # what is on the topic may not be what was published
         await self._broker.ensure_topics()
         producer, consumer = await self._open()
         offsets = await self._offsets(consumer)
@@ -136,11 +140,12 @@ class Watermark:
                 value=encode(event.model_dump(mode="json")),
                 headers=headers(self._settings.topic, up_to),
                 partition=0,  # also where the topic was made with more
+                timestamp_ms=view.milliseconds(),
             )
         self._told = Told(up_to, body, now, moves)
         metrics.WATERMARKS.inc()
 
-    async def _offsets(self, consumer: AIOKafkaConsumer) -> dict[str, int]:
+    async def _offsets(self, consumer: KafkaConsumer) -> dict[str, int]:
         """Return the end of each partition, transactions under way included.
 
         Not the end of what `read_committed` readers see: another shard's open transaction may hold that back before
@@ -151,7 +156,7 @@ class Watermark:
             ends = await consumer.end_offsets(partitions)
         return {str(partition.partition): ends[partition] for partition in partitions}
 
-    async def _open(self) -> tuple[AIOKafkaProducer, AIOKafkaConsumer]:
+    async def _open(self) -> tuple[KafkaProducer, KafkaConsumer]:
         if self._kafka is None:
             # The options as well: a file that they are read from may be away for a moment.
             async with bounded(self._settings.kafka_timeout_seconds):
@@ -161,8 +166,8 @@ class Watermark:
                     "request_timeout_ms": int(self._settings.kafka_timeout_seconds * 1000),
                 }
                 self._kafka = (
-                    AIOKafkaProducer(enable_idempotence=True, **common),
-                    AIOKafkaConsumer(group_id=None, isolation_level="read_uncommitted", **common),
+                    KafkaProducer(enable_idempotence=True, **common),
+                    KafkaConsumer(group_id=None, isolation_level="read_uncommitted", **common),
                 )
                 for client in self._kafka:
                     await started(client)

@@ -7,6 +7,7 @@ Check = Callable[[], Awaitable[None]]
 
 # A balancer commonly waits one second for a probe. The rest is for the way and for a busy event loop.
 CHECK_SECONDS = 0.8
+REASON_CHARACTERS = 3000  # a reason may hold the commands that mend what is wrong, a line for each topic
 NO_ANSWER = f"no answer within {CHECK_SECONDS} s"
 
 
@@ -47,5 +48,5 @@ async def _run(check: Check) -> str:
     try:
         await check()
     except Exception as error:  # noqa: BLE001 - whatever a check raises is its answer
-        return f"{type(error).__name__}: {error}"[:300]
+        return f"{type(error).__name__}: {error}"[:REASON_CHARACTERS]
     return "ok"

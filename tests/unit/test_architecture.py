@@ -75,6 +75,14 @@ def test_what_is_shared_names_no_service_s_concept(path: Path) -> None:
     assert not found
 
 
+def test_kafka_s_clients_are_taken_from_where_none_of_them_has_a_topic_created() -> None:
+    files = [path for folder in ("services", "shared", "deploy") for path in REPOSITORY.glob(f"{folder}/**/*.py")]
+    taking = {
+        relative(path) for path in files if re.search(r"AIOKafka(Producer|Consumer|AdminClient)", path.read_text())
+    }
+    assert taking == {"shared/kafka.py"}
+
+
 @pytest.mark.parametrize("service", SERVICES, ids=relative)
 def test_a_service_can_be_installed_and_built_alone(service: Path) -> None:
     assert {path.name for path in service.iterdir()} >= {

@@ -39,7 +39,7 @@ async def world(migrated: Database, kafka_bootstrap: str, pytestconfig: pytest.C
     connection = await asyncpg.connect(migrated.url)
     await connection.execute("""
         TRUNCATE orders.outbox RESTART IDENTITY;
-        TRUNCATE relay.shards, relay.replicas, relay.operator_acts, relay.replays, relay.watermark;
+        TRUNCATE relay.shards, relay.replicas, relay.operator_acts, relay.replays, relay.watermark, relay.topics;
         INSERT INTO relay.shards (shard) SELECT generate_series(0, 3);
         INSERT INTO relay.watermark DEFAULT VALUES;
     """)

@@ -7,6 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin._acl import AclBinding, AclOperation, AclPermissionType
+from confluent_kafka.admin._resource import ResourcePatternType, ResourceType
 
 from services.relay.broker import Broker
 from services.relay.clients import BrokerFailed
@@ -74,6 +77,12 @@ def addresses(reaper: Reaper, authority: Authority) -> Iterator[dict[str, str]]:
             f"listener.name.{name}.scram-sha-256.sasl.jaas.config": f"{SCRAM};",
             f"listener.name.{name}.scram-sha-512.sasl.jaas.config": f"{SCRAM};",
         }
+    # Who comes by PLAINTEXT may do all; a topic without rules is everybody's.
+    properties |= {
+        "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+        "super.users": "User:ANONYMOUS",
+        "allow.everyone.if.no.acl.found": "true",
+    }
     secrets = [f'SCRAM-SHA-{bits}=[name={NAME},password="{PASSWORD}"]' for bits in (256, 512)]
     broker = OwnBroker(reaper, properties, [word for secret in secrets for word in ("--add-scram", secret)])
     broker.start()
@@ -103,6 +112,28 @@ async def test_events_go_out_by_each_protocol(
         await world.until_sent(4)
     async with outside.reader() as reader:
         assert sorted(map(identity, await reader.to_the_end())) == sorted(expected(events))
+
+
+async def test_a_relay_that_may_not_read_its_topics_settings_publishes_and_says_that_nobody_checks_them(
+    world: World, addresses: dict[str, str], authority: Authority
+) -> None:
+    protocol = "SASL_PLAINTEXT"
+    here = replace(world, kafka=addresses[protocol])
+    admin = AdminClient({"bootstrap.servers": addresses["PLAINTEXT"], "log_level": 0})
+    rules = [
+        AclBinding(
+            *(ResourceType.TOPIC, here.topic, ResourcePatternType.PREFIXED, f"User:{NAME}", "*"),
+            *(operation, AclPermissionType.ALLOW),
+        )
+        for operation in (AclOperation.READ, AclOperation.WRITE, AclOperation.DESCRIBE, AclOperation.CREATE)
+    ]
+    for answer in admin.create_acls(rules).values():
+        answer.result(10)
+    async with here.relay(**options(protocol, authority)) as relay:
+        await write(world.connection, [Event(order_in(shard), 1) for shard in range(4)])
+        await world.until_sent(4)
+        assert relay.broker.view.refused is None
+        assert f"the settings of {here.topic} can't be read" in " ".join(relay.broker.view.doubts)
 
 
 async def let_in(world: World, address: str, **settings: Any) -> None:

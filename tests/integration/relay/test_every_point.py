@@ -263,3 +263,18 @@ async def test_an_outage_uses_up_no_attempts_however_long_it_is(
 
             await eventually(in_trouble, 60, "a shard that failed more than five times")
         await assert_complete(trapped, events)
+
+
+@pytest.mark.parametrize(("code", "name"), [(19, "NotEnoughReplicasError"), (89, "ThrottlingQuotaExceededError")])
+async def test_a_shard_that_waits_names_what_the_broker_answers(trapped: Trapped, code: int, name: str) -> None:
+    """To the first of them the client tries again by itself, without a word."""
+    async with trapped.world.relay(kafka_timeout_seconds=1) as relay:
+        await trapped.direct.until_held()
+        async with outage(trapped, code):
+            await write(trapped.direct.connection, [Event(order_in(0), 1)])
+
+            async def named() -> bool:
+                return any(name in drain.state for drain in relay.drains())
+
+            await eventually(named, 30, f"a shard that names {name}")
+        await trapped.direct.until_sent(1)

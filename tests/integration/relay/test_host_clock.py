@@ -1,0 +1,62 @@
+"""A wrong clock, of the relay's host or of the database, parks no event."""
+
+import time
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from services.relay import store
+from services.relay.relay import Relay
+from tests.infrastructure.waiting import eventually
+from tests.integration.relay.world import Event, World, expected, identity, order_in, write
+
+HOUR_SECONDS = 3600
+
+
+@pytest.mark.parametrize("transactions", [True, False])
+@pytest.mark.parametrize("hours", [2, -24 * 30])
+async def test_a_relay_whose_host_s_clock_is_off_publishes_with_the_database_s_time(
+    real_world: World, monkeypatch: pytest.MonkeyPatch, hours: int, *, transactions: bool
+) -> None:
+    """Kafka refuses what is more than an hour ahead of its own clock, and removes what is older than its retention."""
+    right = time.time
+    monkeypatch.setattr(time, "time", lambda: right() + hours * HOUR_SECONDS)
+    events = [Event(order_in(shard), 1) for shard in range(4)]
+    async with real_world.relay(transactions=transactions):
+        await write(real_world.connection, events)
+        await real_world.until_sent(4)
+    monkeypatch.undo()
+    for topic in (real_world.topic, f"{real_world.topic}.positions"):
+        if topic == real_world.topic or transactions:
+            async with real_world.reader(topic) as reader:
+                records = await reader.until(4)
+            assert all(abs(record.timestamp / 1000 - time.time()) < 60 for record in records)
+            if topic == real_world.topic:
+                assert sorted(map(identity, records)) == sorted(expected(events))
+
+
+@pytest.mark.parametrize("transactions", [True, False])
+async def test_while_the_database_s_clock_and_the_broker_s_differ_everything_waits_and_says_so(
+    real_world: World, monkeypatch: pytest.MonkeyPatch, *, transactions: bool
+) -> None:
+    world, right = real_world, store.topic_partitions
+
+    async def ahead(*arguments: Any) -> Any:
+        recorded, now = await right(*arguments)
+        return recorded, now + timedelta(hours=2)
+
+    monkeypatch.setattr(store, "topic_partitions", ahead)
+    events = [Event(order_in(shard), 1) for shard in range(4)]
+    async with world.relay(transactions=transactions) as relay:
+        await write(world.connection, events)
+        await eventually(lambda: all_named(relay), 20, "shards that name the clocks")
+        assert await world.statuses() == {"PENDING": 4}
+        monkeypatch.undo()
+        await world.until_sent(4)
+    assert await world.statuses() == {"SENT": 4}
+
+
+async def all_named(relay: Relay) -> bool:
+    states = [drain.state for drain in relay.drains() if drain.in_trouble]
+    return len(states) == 4 and all("InvalidTimestampError" in state and "clock" in state for state in states)

@@ -1,0 +1,146 @@
+"""Which topics the relay refuses, which it only doubts, and what it says an operator should do."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from services.relay.settings import RelaySettings
+from services.relay.topics import Requirements, Topic, TopicView
+
+SHARDS = 4
+TOOL = "--bootstrap-server nowhere:1"
+
+
+def settings(**changes: Any) -> RelaySettings:
+    return RelaySettings(database_url="postgresql://nowhere", kafka_bootstrap_servers="nowhere:1", **changes)
+
+
+def topics(**changes: Topic) -> dict[str, Topic]:
+    """The topics as the relay makes them, but for those given by the last part of their name."""
+    right = {
+        "events": Topic("orders.v1", 4, 1, {"cleanup.policy": "delete"}),
+        "positions": Topic("orders.v1.positions", SHARDS, 1, {"cleanup.policy": "compact"}),
+        "watermarks": Topic("orders.v1.watermarks", 1, 1, {"cleanup.policy": "compact"}),
+    }
+    return {topic.name: topic for topic in (right | changes).values()}
+
+
+def refusals(partitions: int = 4, **changes: Topic) -> list[str]:
+    return Requirements(settings(), SHARDS).refusals(topics(**changes), partitions)
+
+
+def doubts(of: RelaySettings | None = None, **changes: Topic) -> list[str]:
+    return Requirements(of or settings(), SHARDS).doubts(topics(**changes))
+
+
+def events(number: int = 4, replication: int = 1, **config: str) -> Topic:
+    policy = {"cleanup.policy": "delete"} | {name.replace("_", "."): value for name, value in config.items()}
+    return Topic("orders.v1", number, replication, policy)
+
+
+def test_topics_as_the_relay_makes_them_are_neither_refused_nor_doubted() -> None:
+    assert refusals() == []
+    assert doubts() == []
+    assert refusals(events=events(8)) == [], "partitions that were added"
+
+
+@pytest.mark.parametrize("policy", ["compact", "compact,delete", "delete,compact"])
+def test_events_may_only_be_deleted_by_time(policy: str) -> None:
+    (refusal,) = refusals(events=events(cleanup_policy=policy))
+    assert refusal.startswith(f"orders.v1 has cleanup.policy={policy} and needs delete")
+    assert refusal.endswith(
+        f"kafka-configs.sh {TOOL} --alter --entity-type topics --entity-name orders.v1 "
+        "--add-config cleanup.policy=delete"
+    )
+
+
+@pytest.mark.parametrize("policy", ["delete", "compact,delete"])
+def test_positions_may_only_be_compacted(policy: str) -> None:
+    (refusal,) = refusals(positions=Topic("orders.v1.positions", 4, 1, {"cleanup.policy": policy}))
+    assert "--entity-name orders.v1.positions --add-config cleanup.policy=compact" in refusal
+
+
+def test_positions_have_a_partition_for_each_shard_and_no_more() -> None:
+    policy = {"cleanup.policy": "compact"}
+    (few,) = refusals(positions=Topic("orders.v1.positions", 1, 1, policy))
+    assert few == (
+        "orders.v1.positions has 1 partition and needs 4, one for each shard: "
+        f"kafka-topics.sh {TOOL} --alter --topic orders.v1.positions --partitions 4"
+    )
+    (many,) = refusals(positions=Topic("orders.v1.positions", 5, 1, policy))
+    assert many.endswith(
+        f"kafka-topics.sh {TOOL} --delete --topic orders.v1.positions; then python -m services.relay bootstrap"
+    )
+
+
+def test_the_topic_of_events_never_has_fewer_partitions_than_it_had() -> None:
+    (refusal,) = refusals(8, events=events(4))
+    assert f"has 4 partitions and had 8: kafka-topics.sh {TOOL} --alter --topic orders.v1 --partitions 8" in refusal
+    assert "RELAY_TOPIC_PARTITIONS=4 python -m services.relay bootstrap" in refusal
+
+
+def test_everything_that_is_wrong_is_told_at_once() -> None:
+    wrong = Topic("orders.v1.positions", 1, 1, {"cleanup.policy": "delete"})
+    assert len(refusals(events=events(1, cleanup_policy="compact"), positions=wrong)) == 4
+
+
+def test_settings_that_may_not_be_read_are_doubted_and_refuse_nothing() -> None:
+    hidden = Topic("orders.v1", 4, 1, None)
+    assert refusals(events=hidden) == []
+    assert doubts(events=hidden) == [
+        "the settings of orders.v1 can't be read, so nobody checks them: grant DESCRIBE_CONFIGS on it"
+    ]
+
+
+def test_a_broker_without_settings_leaves_nothing_to_doubt() -> None:
+    assert doubts(events=Topic("orders.v1", 4, 1, {})) == []
+
+
+@pytest.mark.parametrize(
+    ("of", "topic", "doubt"),
+    [
+        (
+            settings(topic_replication=3),
+            events(replication=1),
+            "replication factor of 1, below RELAY_TOPIC_REPLICATION",
+        ),
+        (settings(), events(replication=3, min_insync_replicas="1"), "min.insync.replicas=1, so one broker that dies"),
+        (
+            settings(),
+            events(replication=2, min_insync_replicas="3"),
+            "min.insync.replicas=3 and 2 replicas, so it can never",
+        ),
+        (settings(), events(2), "has 2 partitions, fewer than RELAY_TOPIC_PARTITIONS (4)"),
+    ],
+)
+def test_what_is_doubted(of: RelaySettings, topic: Topic, doubt: str) -> None:
+    assert [found for found in doubts(of, events=topic) if found.startswith("orders.v1 ") and doubt in found]
+
+
+def test_two_of_three_replicas_in_sync_are_not_doubted() -> None:
+    assert doubts(events=events(replication=3, min_insync_replicas="2")) == []
+
+
+def test_the_policy_of_watermarks_is_doubted_only() -> None:
+    wrong = Topic("orders.v1.watermarks", 1, 1, {"cleanup.policy": "delete"})
+    assert refusals(watermarks=wrong) == []
+    assert "orders.v1.watermarks has cleanup.policy=delete and needs compact" in doubts(watermarks=wrong)[0]
+
+
+def test_commands_for_a_broker_that_wants_credentials_say_where_they_go() -> None:
+    secured = settings(
+        kafka_security_protocol="SASL_PLAINTEXT",
+        kafka_sasl_mechanism="PLAIN",
+        kafka_sasl_username="relay",
+        kafka_sasl_password="secret",
+    )
+    (refusal,) = Requirements(secured, SHARDS).refusals(topics(events=events(1)), 4)
+    assert "--bootstrap-server nowhere:1 --command-config FILE --alter" in refusal
+    assert "secret" not in refusal
+
+
+def test_records_are_stamped_by_the_database_s_clock_once_it_was_heard() -> None:
+    view = TopicView()
+    view.clock.heard(datetime(2020, 1, 1, tzinfo=UTC))
+    assert abs(view.milliseconds() - 1_577_836_800_000) < 60_000
