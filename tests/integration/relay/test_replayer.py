@@ -1,17 +1,16 @@
 """The duty of replaying, led step by step: after trouble, after a pause, and beside another replica."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
-from typing import Any
 
 import asyncpg
 import pytest
-from structlog.testing import capture_logs
 
 from services.relay import replay, replay_store
 from services.relay.broker import Broker
 from services.relay.replay import DUTY, Replayer
+from shared.background import FAILED_ROUNDS
 from shared.postgres import Pool
 from tests.infrastructure.databases import Database
 from tests.infrastructure.waiting import eventually, free_port
@@ -82,42 +81,45 @@ async def test_paused_replica_publishes_no_step(world: World) -> None:
 
 
 @pytest.mark.parametrize(
-    ("trouble", "mended", "said"),
+    ("trouble", "mended", "cause"),
     [
-        ("relay.duties RENAME TO away", "relay.away RENAME TO duties", "replay interrupted"),
+        ("relay.duties RENAME TO away", "relay.away RENAME TO duties", "transient"),
         ("relay.replays RENAME up_to TO away", "relay.replays RENAME away TO up_to", "bug"),
     ],
     ids=["database", "bug"],
 )
-async def test_replaying_goes_on_after_trouble(world: World, trouble: str, mended: str, said: str) -> None:
+async def test_replaying_goes_on_after_trouble(world: World, trouble: str, mended: str, cause: str) -> None:
     await published(world, [Event(order_in(0), 1)])
     replay_id = await start(world, from_at=LONG_AGO)
-    with capture_logs() as logs:
-        await world.connection.execute(f"ALTER TABLE {trouble}")
-        try:
-            async with replaying(world) as replayer, running(replayer) as task:
-                await eventually(lambda: _logged(task, logs, said), 10, "trouble")
-                await world.connection.execute(f"ALTER TABLE {mended}")
-                await until(world, replay_id, "DONE")
-        finally:
-            with suppress(asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError):  # it is mended
-                await world.connection.execute(f"ALTER TABLE {mended}")
+    await world.connection.execute(f"ALTER TABLE {trouble}")
+    try:
+        async with replaying(world) as replayer, running(replayer) as task:
+            await eventually(failing(task, cause), 10, "a step in vain")
+            await world.connection.execute(f"ALTER TABLE {mended}")
+            await until(world, replay_id, "DONE")
+    finally:
+        with suppress(asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError):  # it is mended
+            await world.connection.execute(f"ALTER TABLE {mended}")
 
 
 async def test_replaying_goes_on_while_no_broker_answers(world: World) -> None:
     await published(world, [Event(order_in(0), 1)])
     await start(world, from_at=LONG_AGO)
     nowhere = {"kafka_bootstrap_servers": f"127.0.0.1:{free_port()}", "kafka_timeout_seconds": 0.5}
-    with capture_logs() as logs:
-        async with replaying(world, **nowhere) as replayer, running(replayer) as task:
-            await eventually(lambda: _logged(task, logs, "replay interrupted", times=2), 10, "two steps in vain")
+    async with replaying(world, **nowhere) as replayer, running(replayer) as task:
+        await eventually(failing(task, "transient", rounds=2), 10, "two steps in vain")
 
 
-async def _logged(task: "asyncio.Task[None]", logs: Sequence[Mapping[str, Any]], event: str, times: int = 1) -> bool:
-    events = [line["event"] for line in logs]
-    assert not task.done(), "it has ended"
-    assert event == "bug" or "bug" not in events
-    return events.count(event) >= times
+def failing(task: "asyncio.Task[None]", cause: str, rounds: int = 1) -> Callable[[], Awaitable[bool]]:
+    """Return what tells whether so many rounds of the task have failed from now on."""
+    counter = FAILED_ROUNDS.labels("replay", cause)
+    before = counter._value.get()
+
+    async def failed() -> bool:
+        assert not task.done(), "it has ended"
+        return bool(counter._value.get() >= before + rounds)
+
+    return failed
 
 
 async def test_replay_waits_for_an_event_that_is_published_again(world: World) -> None:

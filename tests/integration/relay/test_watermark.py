@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -13,7 +13,6 @@ import asyncpg
 import pytest
 from aiokafka import AIOKafkaProducer
 from jsonschema import Draft202012Validator
-from structlog.testing import capture_logs
 
 from services.relay import history_store, metrics
 from services.relay.broker import Broker
@@ -22,6 +21,7 @@ from services.relay.schemas import schema_of
 from services.relay.settings import RelaySettings
 from services.relay.watermark import Watermark
 from shared import connecting
+from shared.background import FAILED_ROUNDS
 from shared.ids import uuid7
 from shared.postgres import Pool
 from shared.refusals import Unavailable
@@ -314,22 +314,30 @@ async def test_duty_goes_on_after_trouble(world: World, trouble: str) -> None:
     changes: dict[str, Any] = {"kafka_timeout_seconds": 0.5}
     if trouble == "broker":
         changes["kafka_bootstrap_servers"] = f"127.0.0.1:{free_port()}"
-    else:
-        await world.connection.execute("ALTER TABLE relay.watermark RENAME TO away")
     broker = Broker(world.settings(**changes), 4)
-    said = {"database": "watermark not advanced", "broker": "watermark not announced"}[trouble]
-    with capture_logs() as logs:
-        async with watching(world, broker, **changes) as running:
+    failed = FAILED_ROUNDS.labels("watermark", "transient")
+    before = failed._value.get()
+    async with (
+        without_table(world) if trouble == "database" else nullcontext(),
+        watching(world, broker, **changes) as running,
+    ):
 
-            async def twice() -> bool:
-                assert not running.done(), "it has ended"
-                return len([line for line in logs if line["event"] == said]) >= 2
+        async def twice() -> bool:
+            assert not running.done(), "it has ended"
+            return bool(failed._value.get() >= before + 2)
 
-            await eventually(twice, 20, "two rounds in vain")
-            if trouble == "database":
-                await world.connection.execute("ALTER TABLE relay.away RENAME TO watermark")
-                await moved(world, 2)
+        await eventually(twice, 20, "two rounds in vain")
     await broker.close()
+
+
+@asynccontextmanager
+async def without_table(world: World) -> AsyncIterator[None]:
+    """The database fails whoever asks for the watermark."""
+    await world.connection.execute("ALTER TABLE relay.watermark RENAME TO away")
+    try:
+        yield
+    finally:
+        await world.connection.execute("ALTER TABLE relay.away RENAME TO watermark")
 
 
 async def test_stopped_replica_leaves_the_duty_although_its_broker_is_away(world: World) -> None:
@@ -341,12 +349,8 @@ async def test_stopped_replica_leaves_the_duty_although_its_broker_is_away(world
 
 
 async def test_replica_stops_in_order_while_its_database_is_away(world: World) -> None:
-    async with duty(world) as watermark:
-        await world.connection.execute("ALTER TABLE relay.watermark RENAME TO away")
-        try:
-            await watermark._give_up()
-        finally:
-            await world.connection.execute("ALTER TABLE relay.away RENAME TO watermark")
+    async with duty(world) as watermark, without_table(world):
+        await watermark._give_up()
 
 
 async def test_offsets_include_a_transaction_under_way(real_world: World) -> None:
