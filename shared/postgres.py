@@ -290,6 +290,19 @@ def is_transient(error: BaseException) -> bool:
     return isinstance(error, _LOST)
 
 
+def needs_operator(error: Unavailable) -> bool:
+    """Return whether the server refused a statement for what lasts until an operator mends it.
+
+    Then it is known that nothing was committed, and there is no point in repeating the statement at once.
+    """
+    cause = error.__cause__
+    return (
+        isinstance(cause, asyncpg.PostgresError)
+        and cause.severity_en == "ERROR"  # else the session may have ended in the middle of a commit
+        and sqlstates.needs_operator(cause.sqlstate or "")
+    )
+
+
 def explain(error: BaseException) -> str:
     """Return an error with the database's own words behind it and what they mean, for the log."""
     cause = error.__cause__ if isinstance(error, Unavailable) else error

@@ -75,6 +75,11 @@ BUGS: Mapping[str, str] = {
 }
 
 
+# Classes whose transient errors an operator mends, and those of them that pass by themselves.
+_OPERATORS = ("42", "53", "54", "55", "58", "XX")
+_PASSING = ("42P05", "53300", "55P03")
+
+
 def is_transient(sqlstate: str | None, severity: str | None = None) -> bool:
     """Return whether an error of the server is transient.
 
@@ -82,6 +87,11 @@ def is_transient(sqlstate: str | None, severity: str | None = None) -> bool:
     A code of no known class is a bug: only functions raise such codes, and ours are translated in store.py.
     """
     return severity in ("FATAL", "PANIC") or _entry(sqlstate or "") in TRANSIENT
+
+
+def needs_operator(sqlstate: str) -> bool:
+    """Return whether a transient error lasts until an operator mends it, so that a repeat at once meets it again."""
+    return _entry(sqlstate) in TRANSIENT and sqlstate[:2] in _OPERATORS and sqlstate not in _PASSING
 
 
 def reason(sqlstate: str) -> str:

@@ -17,7 +17,7 @@ from services.order.runner import Runner, ended_answer
 from services.order.saga import Kind
 from shared import trace
 from shared.batcher import Batcher
-from shared.postgres import DatabaseClock, Pool
+from shared.postgres import DatabaseClock, Pool, needs_operator
 from shared.refusals import NothingSent, Refusal, Unavailable
 from shared.values import value
 
@@ -158,9 +158,9 @@ class Checkout:
             raise Unavailable("Too many orders are waiting to be started.")
         try:
             return await self._starts.submit(start)
-        except NothingSent:
-            raise
         except Unavailable as error:
+            if isinstance(error, NothingSent) or needs_operator(error):
+                raise  # it is known that nothing was committed
             log.warning("start unknown", saga_id=str(start.saga_id), error=str(error))
             return await self._resolve_doubt(start, error, deadline)
 

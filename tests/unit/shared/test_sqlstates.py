@@ -5,7 +5,7 @@ import psycopg.errors
 import pytest
 from asyncpg.exceptions._base import PostgresMessageMeta
 
-from shared.postgres import explain, is_transient, translated
+from shared.postgres import explain, is_transient, needs_operator, translated
 from shared.refusals import Unavailable
 from shared.sqlstates import BUGS, TRANSIENT
 from shared.sqlstates import is_transient as is_transient_code
@@ -84,3 +84,20 @@ def test_the_log_gets_the_server_s_words_and_what_they_mean() -> None:
         raise error("42501")
     assert explain(unavailable.value) == f"InsufficientPrivilegeError: message ({TRANSIENT['42501']})"
     assert explain(Unavailable("The queue is full.")) == "The queue is full."
+
+
+@pytest.mark.parametrize(
+    ("code", "severity", "expected"),
+    [
+        *((code, "ERROR", True) for code in ("42501", "42P01", "53100", "54000", "55000", "58030", "XX001")),
+        *((code, "ERROR", False) for code in ("08006", "25006", "40001", "42601", "42P05", "55P03", "57014", "0A000")),
+        ("42501", "FATAL", False),  # the session ended, perhaps in the middle of a commit
+    ],
+)
+def test_only_a_statement_that_was_refused_until_an_operator_acts_is_not_repeated_at_once(
+    code: str, severity: str, *, expected: bool
+) -> None:
+    unavailable = Unavailable()
+    unavailable.__cause__ = error(code, severity)
+    assert needs_operator(unavailable) is expected
+    assert not needs_operator(Unavailable("the queue is full"))
