@@ -86,7 +86,7 @@ def command_ends() -> Iterator[None]:
     except KeyboardInterrupt:
         end(Exit.INTERRUPTED, "interrupted")
     except Exception:  # noqa: BLE001 - a bug, which the person at the command line gets with its trace
-        end(Exit.CRASHED, traceback.format_exc())
+        end(Exit.CRASHED, traceback.format_exc().rstrip())
 
 
 def show(text: str) -> None:

@@ -113,7 +113,7 @@ def main() -> None:
     except KeyboardInterrupt:  # before anything was started
         status = Exit.INTERRUPTED
     except Exception:  # noqa: BLE001 - a bug, which the person at the terminal gets with its trace
-        complain([traceback.format_exc()])
+        complain([traceback.format_exc().rstrip()])
         status = Exit.CRASHED
     sys.exit(status)
 

@@ -6,6 +6,8 @@ from contextlib import asynccontextmanager
 
 from prometheus_client import Counter
 
+from shared.background import background
+
 # How long after its deadline a handler may still answer by itself: what it has begun must not be answered 503.
 GRACE_SECONDS = 0.4
 # One timer looks at all requests: one for each costs 3 us, a hundredth of a small request.
@@ -39,12 +41,8 @@ class Deadlines:
     @asynccontextmanager
     async def watched(self) -> AsyncIterator[None]:
         """Cut off requests while the body runs."""
-        watcher = asyncio.create_task(self._watch())
-        try:
+        async with background("deadlines", self._watch):
             yield
-        finally:
-            watcher.cancel()
-            await asyncio.wait([watcher])
 
     async def _watch(self) -> None:
         loop = asyncio.get_running_loop()

@@ -1,6 +1,9 @@
 """Migrations are applied once, whole or not at all, however they are interrupted or raced."""
 
 import asyncio
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +13,7 @@ import pytest
 from psycopg import sql
 from yoyo.backends.core.postgresql import PostgresqlPsycopgBackend
 
+from shared.exits import Exit
 from shared.migrations import migrate
 from shared.refusals import Unavailable
 from tests.infrastructure.databases import Database
@@ -78,3 +82,44 @@ async def test_a_migration_needs_a_server_that_takes_writes(
         db.execute(change.format(sql.Identifier(db.info.dbname)))
     with pytest.raises(Unavailable, match="session is read-only"):
         migrate(url, "things", folder)
+
+
+MIGRATE = """
+from pathlib import Path
+
+from shared import process
+from shared.settings import ServiceSettings
+
+
+class Settings(ServiceSettings):
+    port: int = 1
+
+
+process.main(process.Service("things", Settings, "things", Path("{folder}"), None))
+"""
+
+
+def migrated(url: str, folder: Path) -> tuple[int, str]:
+    """Migrate in a process of its own; return its exit status and all it printed."""
+    done = subprocess.run(
+        [sys.executable, "-c", MIGRATE.format(folder=folder), "migrate"],
+        env={"PATH": os.environ["PATH"], "DATABASE_URL": url},
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return done.returncode, done.stdout + done.stderr
+
+
+def test_migration_ends_with_a_status_for_done_for_what_an_operator_mends_and_for_a_bug(
+    create_database: Callable[..., Database], folder: Path
+) -> None:
+    database = create_database()
+    status, output = migrated(database.as_role("order_service"), folder)  # which may not make that schema
+    assert (status, "Traceback" in output or '"exception"' in output) == (Exit.FAILED, False)
+    assert "InsufficientPrivilege" in output
+    assert migrated(database.url, folder)[0] == Exit.DONE
+    (folder / "0003.third.sql").write_text("-- depends: 0002.second\nCREATE TABEL things.third (id int);")
+    status, output = migrated(database.url, folder)
+    assert (status, '"event":"not migrated"' in output) == (Exit.NOT_MIGRATED, True)
