@@ -1,7 +1,9 @@
 """Every background loop of every service outlives a bug in its rounds, counts it, and goes on."""
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any, cast
 from uuid import UUID
 
@@ -26,6 +28,7 @@ from services.relay.cleaner import Cleaner
 from services.relay.leases import Keeper
 from services.relay.replay import Replayer
 from services.relay.settings import RelaySettings
+from services.relay.topic_watch import TopicWatch
 from services.relay.wakeup import Wakeup
 from services.relay.watermark import Watermark
 from shared.host_clock import HostClock
@@ -43,6 +46,7 @@ CONSUMER = ConsumerSettings(**NOWHERE)
 # Nobody has entered it, so that every use of it raises AssertionError: as good a bug as any.
 BROKEN = Pool(RELAY, "broken")
 SECONDS = 10.0
+REPOSITORY = Path(__file__).parents[2]
 
 Loop = Callable[[], Awaitable[object]]
 
@@ -105,6 +109,7 @@ LOOPS: dict[str, Loop] = {
     "cleaner": lambda: Cleaner(RELAY, BROKEN).run(),
     "watermark": lambda: Watermark(RELAY, BROKEN, broker()).run(asyncio.Event()),
     "replay": lambda: Replayer(RELAY, BROKEN, broker()).run(asyncio.Event()),
+    "topics": lambda: TopicWatch(RELAY, 4, broker(), BROKEN.connection).run(asyncio.Event()),
     "shards": lambda: Keeper(RELAY, BROKEN, broker(), _missing(object)).run(asyncio.Event()),
     "gaps": duty_of("gaps"),
     "completeness": duty_of("completeness"),
@@ -147,3 +152,17 @@ async def test_loop_outlives_a_bug_in_its_round(loop: str) -> None:
 @pytest.mark.parametrize("loop", CUT_OFF)
 async def test_loop_outlives_what_it_needs_being_away(loop: str) -> None:
     await outlives(loop, CUT_OFF[loop], "transient")
+
+
+# Of one order or shard: tests/integration drives them.
+ELSEWHERE = {"saga", "shard", "watermarks"}
+
+
+def test_every_loop_is_tried_here_and_named_where_its_metric_is_explained() -> None:
+    names = re.compile(r"LoopSupervisor\(\s*\"(\w+)\"")
+    sources = [*REPOSITORY.glob("services/**/*.py"), REPOSITORY / "shared" / "pruning.py"]
+    loops = {name for path in sources for name in names.findall(path.read_text())}
+    consumers = {name for path in REPOSITORY.glob("deploy/**/*.py") for name in names.findall(path.read_text())}
+    assert loops | consumers <= {*LOOPS, *CUT_OFF, *ELSEWHERE}
+    explained = (REPOSITORY / "docs" / "metrics.md").read_text()
+    assert [name for name in loops if f"`{name}`" not in explained] == []

@@ -1,60 +1,49 @@
-"""A command line ends with the status of what became of it, whoever reads what it prints."""
+"""A command line takes what the API takes, and says in a line what it does not take."""
 
-import os
-import subprocess
-import sys
+import argparse
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
 
 import pytest
 
-from shared.exits import Exit
+from services.order.admin.api import AgeSeconds
+from services.relay.admin.replay_api import Topic
+from shared.http.wire import Id, Name
+from shared.notation import Timestamp, Uuid
+from shared.operators import argument
 
-COMMAND = """
-from shared.operators import command_ends, show
-from shared.refusals import Refusal, Unavailable
-
-with command_ends():
-    {work}
-"""
-
-
-def ended(work: str, stdout: int, stderr: int = subprocess.PIPE) -> tuple[int, str]:
-    """Run a command; return its status and what it said on standard error."""
-    command = [sys.executable, "-c", COMMAND.format(work=work)]
-    done = subprocess.run(command, stdout=stdout, stderr=stderr, text=True, check=False)
-    return done.returncode, done.stderr or ""
+ID = "019a0c1e-7d52-7c3a-9b1f-2f4e8a6d0c11"
 
 
 @pytest.mark.parametrize(
-    ("work", "status", "said"),
+    ("kind", "text", "value"),
     [
-        ("show('fine')", Exit.DONE, ""),
-        ("raise Refusal('It is not allowed.')", Exit.FAILED, "Refusal: It is not allowed.\n"),
-        ("raise Unavailable('It is away.')", Exit.FAILED, "Unavailable: It is away.\n"),
-        ("raise KeyboardInterrupt", Exit.INTERRUPTED, "interrupted\n"),
+        (Uuid, ID, UUID(ID)),
+        (Timestamp, "2026-01-31T12:00:00Z", datetime(2026, 1, 31, 12, tzinfo=UTC)),
+        (AgeSeconds, "2.5", 2.5),
+        (int, "1", 1),
+        (Name, "the clock of the host was wrong", "the clock of the host was wrong"),
+        (Topic, "orders.again", "orders.again"),
     ],
 )
-def test_command_ends_with_the_status_and_one_line_of_its_failure(work: str, status: Exit, said: str) -> None:
-    assert ended(work, subprocess.PIPE) == (status, said)
+def test_an_argument_becomes_its_value(kind: Any, text: str, value: Any) -> None:
+    assert argument(kind)(text) == value
 
 
-def test_bug_comes_with_its_trace() -> None:
-    status, said = ended("raise ValueError('a bug')", subprocess.PIPE)
-    assert (status, said.splitlines()[-1]) == (Exit.CRASHED, "ValueError: a bug")
-    assert said.startswith("Traceback")
-
-
-def test_result_that_can_not_be_written_has_a_status_of_its_own() -> None:
-    full = os.open("/dev/full", os.O_WRONLY)
-    reading, writing = os.pipe()
-    os.close(reading)
-    try:
-        for stdout, reason in ((full, "No space left on device"), (writing, "Broken pipe")):
-            assert ended("show('lost')", stdout) == (
-                Exit.OUTPUT_LOST,
-                f"the result could not be written: {reason}\n",
-            )
-        assert ended("show('lost')", full, full)[0] == Exit.OUTPUT_LOST, "also when nobody reads the complaint"
-        assert ended("import os; os.close(1); show('lost')", full)[0] == Exit.OUTPUT_LOST
-    finally:
-        os.close(full)
-        os.close(writing)
+@pytest.mark.parametrize(
+    ("kind", "text"),
+    [
+        *((Uuid, text) for text in (f"urn:uuid:{ID}", f"{{{ID}}}", ID.replace("-", ""))),
+        *((Timestamp, text) for text in ("20300101", "0", "1893456000", "2030-01-01", "2030-01-01T00:00:00", "now")),
+        *((AgeSeconds, text) for text in ("inf", "nan", "-1", "1e300", "1_0", " 1", "1e9999")),
+        *((int, text) for text in ("1_0", "1.0", "+1", "\u0661", "")),
+        *((Name, text) for text in ("", "x" * 201, "a\nb", "\udcff")),
+        *((Id, text) for text in ("", "x" * 129, "a\x1b[2J")),
+        *((Topic, text) for text in ("a/b", "orders\n", "")),
+    ],
+)
+def test_an_argument_that_the_api_refuses_is_refused(kind: Any, text: str) -> None:
+    with pytest.raises(argparse.ArgumentTypeError) as refused:
+        argument(kind)(text)
+    assert "\n" not in str(refused.value)
