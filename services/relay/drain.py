@@ -10,7 +10,7 @@ import structlog
 from services.relay import metrics, store, takeover
 from services.relay.broker import Broker
 from services.relay.clients import BrokerFailed
-from services.relay.company import SLOW_SECONDS, Company
+from services.relay.grouping_policy import SLOW_SECONDS, GroupingPolicy
 from services.relay.gathering import PAUSE_MAX_SECONDS, Gathering
 from services.relay.group_commit import GroupCommit, RefusedTogether
 from services.relay.patience import Patience
@@ -47,7 +47,7 @@ class Drain:
         self._broker = broker
         self._watch = watch
         self._group = group
-        self._company = Company()
+        self._grouping_policy = GroupingPolicy()
         self.shard = shard
         self.state = "starting"
         self.refused = False
@@ -70,9 +70,9 @@ class Drain:
         return self.refused or self._failures >= TROUBLE_FAILURES
 
     @property
-    def in_company(self) -> bool:
+    def grouped(self) -> bool:
         """Return whether the next batch goes out with those of other shards."""
-        return self._settings.transactions and self._company.wanted(asyncio.get_running_loop().time())
+        return self._settings.transactions and self._grouping_policy.wants_group(asyncio.get_running_loop().time())
 
     def wake(self) -> None:
         """Look for events now."""
@@ -108,7 +108,7 @@ class Drain:
             self._failures = 0  # the broker answers
             cause = "refused-events"
         elif isinstance(error, EventsRefused):
-            self._company.troubled(asyncio.get_running_loop().time())
+            self._grouping_policy.isolate(asyncio.get_running_loop().time())
             if self._suspicion.consider(error):
                 self._failures = 0  # the broker answers, and the shard comes further
             cause = "refused-events"
@@ -215,7 +215,7 @@ class Drain:
             if connection.is_closed():  # in company nothing else would notice, until the shard wants to be released
                 raise Unavailable("The database has closed the shard's connection.")
             events = None
-            if self.in_company:
+            if self.grouped:
                 events = await self._together(connection, lease, number)
             if events is None:
                 events = await self._alone(connection, lease, number, publisher)
@@ -234,13 +234,13 @@ class Drain:
         try:
             events = await self._group.round(lease, number)
         except Exception:
-            self._company.disturbed(asyncio.get_running_loop().time())
+            self._grouping_policy.group_failed(asyncio.get_running_loop().time())
             raise
         if events is not None:
-            self._company.got_through()
+            self._grouping_policy.group_succeeded()
             self._out(events)
         if self._group.claim_seconds > SLOW_SECONDS:
-            self._company.slow()
+            self._grouping_policy.group_slow()
         return events
 
     async def _alone(self, connection: Connection, lease: Lease, number: int, publisher: Publisher) -> int:
@@ -284,7 +284,7 @@ class Drain:
                 )
         finally:
             if clock() - began > SLOW_SECONDS:
-                self._company.troubled(clock())
+                self._grouping_policy.isolate(clock())
 
     async def _bring_out(self, publisher: Publisher, batch: Batch, deadline: float) -> None:
         if asyncio.get_running_loop().time() > deadline:
@@ -295,7 +295,7 @@ class Drain:
 
     def _out(self, events: int) -> None:
         """Note that a batch of so many events is out."""
-        self._company.went(events)
+        self._grouping_policy.published(events)
         if events:
             self._went_well()
 

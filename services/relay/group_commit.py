@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from services.relay import metrics, store
 from services.relay.clients import BrokerFailed
-from services.relay.company import SLOW_SECONDS
+from services.relay.grouping_policy import SLOW_SECONDS
 from services.relay.gathering import PAUSE_TOGETHER_SECONDS, Gathering
 from services.relay.publisher import CHUNK_BYTES, Batch, EventsRefused, Publisher, smaller
 from services.relay.records import OutboxEvent

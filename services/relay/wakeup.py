@@ -64,7 +64,7 @@ class Wakeup:
         self._notified.clear()
         idle = {}
         for drain in self._drains():
-            if drain.idle and not (notified and drain.in_company):
+            if drain.idle and not (notified and drain.grouped):
                 idle[drain.shard] = drain
             else:
                 drain.wake()

@@ -6,7 +6,7 @@ SLOW_SECONDS = 0.25  # a claim that walks over dead entries; beside others it wo
 ALONE_SECONDS = 10.0
 
 
-class Company:
+class GroupingPolicy:
     """One shard's rule.
 
     Alone while it has a backlog: batches of many events are worth a transaction each, and several at once use more of
@@ -17,32 +17,32 @@ class Company:
     def __init__(self) -> None:
         self._once = False
         self._backlog = False
-        self._disturbed = False
+        self._group_failed = False
         self._until = float("-inf")
 
-    def wanted(self, now: float) -> bool:
+    def wants_group(self, now: float) -> bool:
         """Return whether the next batch goes out with others."""
         return not (self._once or self._backlog) and now >= self._until
 
-    def went(self, events: int) -> None:
+    def published(self, events: int) -> None:
         """Note that a batch of so many events is out."""
         self._backlog = events >= BACKLOG_EVENTS
         self._once = False
 
-    def got_through(self) -> None:
+    def group_succeeded(self) -> None:
         """Note that a round went well in company."""
-        self._disturbed = False
+        self._group_failed = False
 
-    def slow(self) -> None:
+    def group_slow(self) -> None:
         """Note a slow claim in company."""
         self._once = True
 
-    def disturbed(self, now: float) -> None:
+    def group_failed(self, now: float) -> None:
         """Note trouble in company."""
-        if self._disturbed:
-            self.troubled(now)
-        self._once = self._disturbed = True
+        if self._group_failed:
+            self.isolate(now)
+        self._once = self._group_failed = True
 
-    def troubled(self, now: float) -> None:
+    def isolate(self, now: float) -> None:
         """Note trouble of this shard alone."""
         self._until = now + ALONE_SECONDS
