@@ -11,7 +11,7 @@ from services.relay import metrics, store, takeover
 from services.relay.broker import Broker
 from services.relay.clients import BrokerFailed
 from services.relay.grouping_policy import SLOW_SECONDS, GroupingPolicy
-from services.relay.gathering import PAUSE_MAX_SECONDS, Gathering
+from services.relay.batch_pacer import PAUSE_MAX_SECONDS, BatchPacer
 from services.relay.group_commit import GroupCommit, RefusedTogether
 from services.relay.patience import Patience
 from services.relay.publisher import Batch, EventsRefused, Publisher, opened
@@ -54,7 +54,7 @@ class Drain:
         self.idle = False
         self._wake = asyncio.Event()
         self._stopping = asyncio.Event()
-        self._gathering = Gathering(
+        self._pacer = BatchPacer(
             settings.batch_pause_milliseconds / 1000, most_seconds=PAUSE_MAX_SECONDS if settings.transactions else 0.0
         )
         self._failures = 0
@@ -250,7 +250,7 @@ class Drain:
             await self._note(connection, lease, number, self._settings.shard_name(self.shard))
         began = clock()
         events = await self._cycle(connection, lease, number)
-        pause = self._gathering.after(len(events), began)
+        pause = self._pacer.next_pause(len(events), began)
         if events:
             deadline = clock() + self._settings.lease_seconds
             await self._bring_out(publisher, Batch(self.shard, number + 1, events), deadline)

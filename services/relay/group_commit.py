@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from services.relay import metrics, store
 from services.relay.clients import BrokerFailed
 from services.relay.grouping_policy import SLOW_SECONDS
-from services.relay.gathering import PAUSE_TOGETHER_SECONDS, Gathering
+from services.relay.batch_pacer import PAUSE_TOGETHER_SECONDS, BatchPacer
 from services.relay.publisher import CHUNK_BYTES, Batch, EventsRefused, Publisher, smaller
 from services.relay.records import OutboxEvent
 from services.relay.settings import RelaySettings
@@ -63,7 +63,7 @@ class GroupCommit:
         # What a shard has to note before its first round. Random, also where replicas are named by hand: a process that
         # is started again must not take what the one before it left open for its own.
         self.transactional_id = f"{settings.topic}.relay-{settings.replica}-{secrets.token_hex(4)}"
-        self._gathering = Gathering(settings.batch_pause_milliseconds / 1000, most_seconds=PAUSE_TOGETHER_SECONDS)
+        self._pacer = BatchPacer(settings.batch_pause_milliseconds / 1000, most_seconds=PAUSE_TOGETHER_SECONDS)
         self._waiting: list[Seat] = []
         self._rounds: asyncio.Task[None] | None = None
         self._opening: asyncio.Task[Publisher] | None = None
@@ -137,7 +137,7 @@ class GroupCommit:
             for seat in seats:
                 seat.answer(len(claimed[seat.lease.shard]))
             events = sum(len(batch.events) for batch in full)
-            return began + self._gathering.after(events, began, shards=max(1, self._held()))
+            return began + self._pacer.next_pause(events, began, shards=max(1, self._held()))
         except BaseException as error:
             failure = error if isinstance(error, Exception) else BrokerFailed("the round was cut off")
             for seat in seats:

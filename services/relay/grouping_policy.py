@@ -1,6 +1,6 @@
 """When a shard of the relay goes out with the others of its replica, and when alone."""
 
-from services.relay.gathering import BACKLOG_EVENTS
+from services.relay.batch_pacer import BACKLOG_EVENTS
 
 SLOW_SECONDS = 0.25  # a claim that walks over dead entries; beside others it would hold them all up
 ALONE_SECONDS = 10.0

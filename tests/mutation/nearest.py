@@ -20,7 +20,7 @@ NEAREST: Mapping[str, Sequence[str]] = {
         *(f"{_RELAY}/test_publishing.py", f"{_RELAY}/test_takeover.py"),
         *(f"{_RELAY}/test_parking.py", f"{_RELAY}/test_group_commit.py"),
     ),
-    "services/relay/gathering.py": (f"{_UNIT}/relay/test_gathering.py",),
+    "services/relay/batch_pacer.py": (f"{_UNIT}/relay/test_batch_pacer.py",),
     "services/relay/group_commit.py": (f"{_UNIT}/relay/test_group_commit.py", f"{_RELAY}/test_group_commit.py"),
     "services/relay/history.py": (f"{_RELAY}/test_history.py",),
     "services/relay/history_store.py": (f"{_RELAY}/test_history.py", f"{_RELAY}/test_watermark.py"),

@@ -14,7 +14,7 @@ BACKLOG_EVENTS = 100  # of one shard in one batch; more in that time would be 8,
 MEMORY_SECONDS = 1.0  # over which the rate is a mean: longer than a burst, shorter than a sale
 
 
-class Gathering:
+class BatchPacer:
     """The rate of what goes out together, and how long its batches stay apart."""
 
     def __init__(self, least_seconds: float = 0.0, *, most_seconds: float = PAUSE_MAX_SECONDS) -> None:
@@ -24,7 +24,7 @@ class Gathering:
         self._rate = 0.0  # of a shard
         self._last: float | None = None
 
-    def after(self, events: int, now: float, *, shards: int = 1) -> float:
+    def next_pause(self, events: int, now: float, *, shards: int = 1) -> float:
         """Return the seconds from a batch that was claimed `now`, by a monotonic clock, to the next one.
 
         `shards`: how many go out together.

@@ -2,13 +2,13 @@
 
 import pytest
 
-from services.relay.gathering import BACKLOG_EVENTS, PAUSE_MAX_SECONDS, RATE_FULL, RATE_MIN, Gathering
+from services.relay.batch_pacer import BACKLOG_EVENTS, PAUSE_MAX_SECONDS, RATE_FULL, RATE_MIN, BatchPacer
 
 
 def pauses(rate: float, *, burst: int = 1, seconds: float = 5.0) -> list[float]:
     """The pauses of a shard that gets `burst` events at a time, `rate` a second in all."""
-    gathering, step = Gathering(), burst / rate
-    return [gathering.after(burst, number * step) for number in range(int(seconds / step))]
+    pacer, step = BatchPacer(), burst / rate
+    return [pacer.next_pause(burst, number * step) for number in range(int(seconds / step))]
 
 
 @pytest.mark.parametrize("burst", [1, 4])
@@ -26,24 +26,24 @@ def test_between_them_the_pause_grows_with_the_rate() -> None:
 
 
 def test_batches_stay_apart_as_long_as_an_operator_says_at_any_rate() -> None:
-    gathering = Gathering(0.02, most_seconds=0.0)
-    assert {gathering.after(1, number * seconds) for number, seconds in enumerate([1.0, 0.001, 0.001])} == {0.02}
+    pacer = BatchPacer(0.02, most_seconds=0.0)
+    assert {pacer.next_pause(1, number * seconds) for number, seconds in enumerate([1.0, 0.001, 0.001])} == {0.02}
 
 
 def test_what_goes_out_together_may_be_as_many_times_as_much() -> None:
-    together, alone = Gathering(), Gathering()
+    together, alone = BatchPacer(), BatchPacer()
     for number in range(1000):
-        assert together.after(12, number * 0.01, shards=4) == alone.after(3, number * 0.01)
+        assert together.next_pause(12, number * 0.01, shards=4) == alone.next_pause(3, number * 0.01)
 
 
 def test_a_backlog_does_not_wait() -> None:
-    gathering = Gathering(0.02)
-    assert {gathering.after(BACKLOG_EVENTS, number * 0.01) for number in range(100)} == {0.0}
+    pacer = BatchPacer(0.02)
+    assert {pacer.next_pause(BACKLOG_EVENTS, number * 0.01) for number in range(100)} == {0.0}
 
 
 def test_a_shard_that_becomes_quiet_stops_waiting() -> None:
-    gathering = Gathering()
+    pacer = BatchPacer()
     for number in range(1000):
-        gathering.after(5, number * 0.01)
-    assert gathering.after(0, 12.0) == 0.0
-    assert gathering.after(1, 12.1) == 0.0
+        pacer.next_pause(5, number * 0.01)
+    assert pacer.next_pause(0, 12.0) == 0.0
+    assert pacer.next_pause(1, 12.1) == 0.0
