@@ -4,7 +4,7 @@ import asyncio
 import time
 
 from services.relay import metrics, store
-from services.relay.patience import Patience
+from services.relay.adaptive_timeout import AdaptiveTimeout
 from shared.background import LoopSupervisor
 from shared.postgres import Pool
 
@@ -17,13 +17,13 @@ COUNT_MAX = 100_000  # counting more takes the database longer than it is worth
 
 async def measure(pool: Pool) -> None:
     """Set the gauges, for all shards whoever holds them, for ever."""
-    patience = Patience()
+    timeout = AdaptiveTimeout()
     supervisor = LoopSupervisor("backlog", "backlog not measured")
     while True:
         began = time.monotonic()
         with supervisor:
             async with pool.connection() as connection:
-                with patience.limit() as seconds:
+                with timeout.limit() as seconds:
                     found = await store.backlog(connection, COUNT_MAX, timeout_seconds=seconds)
                 for waiting in found:
                     metrics.PENDING.labels(waiting.shard).set(waiting.pending)

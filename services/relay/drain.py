@@ -13,7 +13,7 @@ from services.relay.clients import BrokerFailed
 from services.relay.grouping_policy import SLOW_SECONDS, GroupingPolicy
 from services.relay.batch_pacer import PAUSE_MAX_SECONDS, BatchPacer
 from services.relay.group_commit import GroupCommit, RefusedTogether
-from services.relay.patience import Patience
+from services.relay.adaptive_timeout import AdaptiveTimeout
 from services.relay.publisher import Batch, EventsRefused, Publisher, opened
 from services.relay.records import OutboxEvent
 from services.relay.settings import RelaySettings
@@ -60,7 +60,7 @@ class Drain:
         self._failures = 0
         expected = (Unavailable, BrokerFailed, EventsRefused, RefusedTogether)
         self._supervisor = LoopSupervisor("shard", "shard interrupted", expected=expected)
-        self._patience = Patience()
+        self._timeout = AdaptiveTimeout()
         self._noted: str | None = None
         self._suspicion = Suspicion()
 
@@ -271,7 +271,7 @@ class Drain:
         settings, clock = self._settings, asyncio.get_running_loop().time
         began = clock()
         try:
-            with self._patience.limit() as seconds:
+            with self._timeout.limit() as seconds:
                 return await store.cycle(
                     connection,
                     lease,

@@ -16,7 +16,7 @@ from services.relay.announcements import SOURCE, WATERMARK, OrderWatermark
 from services.relay.broker import Broker
 from services.relay.clients import BrokerFailed, bounded, started, stopped
 from services.relay.history_store import Reached
-from services.relay.patience import Patience
+from services.relay.adaptive_timeout import AdaptiveTimeout
 from services.relay.records import Header, rfc3339
 from services.relay.settings import RelaySettings
 from shared.background import LoopSupervisor
@@ -60,7 +60,7 @@ class Watermark:
         self._kafka: tuple[KafkaProducer, KafkaConsumer] | None = None
         self._told: Told | None = None
         self._ended = asyncio.Event()
-        self._patience = Patience()
+        self._timeout = AdaptiveTimeout()
         self._call_seconds = 0.0  # what the last call of the database took, though it may have failed
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -89,7 +89,7 @@ class Watermark:
         lease_seconds = self._lease_seconds + (IDLE_RATIO + 1) * self._call_seconds
         async with self._pool.connection() as connection:
             try:
-                with self._patience.limit() as seconds:
+                with self._timeout.limit() as seconds:
                     reached = await history_store.advance_watermark(
                         connection, self._settings.replica, lease_seconds, MISSING_MAX, timeout_seconds=seconds
                     )

@@ -24,7 +24,7 @@ NEAREST: Mapping[str, Sequence[str]] = {
     "services/relay/group_commit.py": (f"{_UNIT}/relay/test_group_commit.py", f"{_RELAY}/test_group_commit.py"),
     "services/relay/history.py": (f"{_RELAY}/test_history.py",),
     "services/relay/history_store.py": (f"{_RELAY}/test_history.py", f"{_RELAY}/test_watermark.py"),
-    "services/relay/patience.py": (f"{_UNIT}/relay/test_patience.py",),
+    "services/relay/adaptive_timeout.py": (f"{_UNIT}/relay/test_adaptive_timeout.py",),
     "services/relay/records.py": (f"{_UNIT}/relay/test_records.py",),
     "services/relay/replay.py": (f"{_RELAY}/test_replayer.py",),
     "services/relay/replay_store.py": (f"{_RELAY}/test_replayer.py",),

@@ -10,7 +10,7 @@ WALK_SECONDS = 300.0
 GROWTH = 3
 
 
-class Patience:
+class AdaptiveTimeout:
     """The time limit of one call: the usual one, and more each time that was not enough.
 
     Not the most from the start: the limit also is what notices a connection whose server is gone without a word, and a

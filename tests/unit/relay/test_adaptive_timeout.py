@@ -1,0 +1,21 @@
+"""A call that is cut off gets more time the next time, up to a limit."""
+
+from contextlib import suppress
+
+from services.relay.adaptive_timeout import WALK_SECONDS, AdaptiveTimeout
+
+
+def cut_off(timeout: AdaptiveTimeout, error: Exception) -> float:
+    """The limit of a call that ends with an error."""
+    limits = []
+    with suppress(type(error)), timeout.limit() as seconds:
+        limits.append(seconds)
+        raise error
+    return limits[0]
+
+
+def test_the_limit_grows_when_it_was_not_enough_and_only_then() -> None:
+    timeout = AdaptiveTimeout()
+    assert [cut_off(timeout, TimeoutError()) for _ in range(6)] == [10, 30, 90, 270, WALK_SECONDS, WALK_SECONDS]
+    timeout = AdaptiveTimeout()
+    assert [cut_off(timeout, ConnectionError()) for _ in range(2)] == [10, 10]
