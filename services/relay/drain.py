@@ -18,7 +18,7 @@ from services.relay.publisher import Batch, EventsRefused, Publisher, opened
 from services.relay.records import OutboxEvent
 from services.relay.settings import RelaySettings
 from services.relay.store import Lease, LeaseLost
-from services.relay.suspicion import Suspicion
+from services.relay.poison_isolation import PoisonIsolation
 from services.relay.takeover import TakeOverRefused
 from services.relay.topic_watch import TopicWatch
 from services.relay.topics import TopicsRefused
@@ -62,7 +62,7 @@ class Drain:
         self._supervisor = LoopSupervisor("shard", "shard interrupted", expected=expected)
         self._timeout = AdaptiveTimeout()
         self._noted: str | None = None
-        self._suspicion = Suspicion()
+        self._isolation = PoisonIsolation()
 
     @property
     def in_trouble(self) -> bool:
@@ -109,7 +109,7 @@ class Drain:
             cause = "refused-events"
         elif isinstance(error, EventsRefused):
             self._grouping_policy.isolate(asyncio.get_running_loop().time())
-            if self._suspicion.consider(error):
+            if self._isolation.batch_refused(error):
                 self._failures = 0  # the broker answers, and the shard comes further
             cause = "refused-events"
         elif isinstance(error, TopicsRefused):
@@ -181,7 +181,7 @@ class Drain:
 
     def _publisher(self, *, transactional: bool) -> AbstractAsyncContextManager[Publisher]:
         name = self._settings.shard_name(self.shard) if transactional else None
-        return opened(self._settings, name, chunk_bytes=self._suspicion.chunk_bytes, view=self._broker.view)
+        return opened(self._settings, name, chunk_bytes=self._isolation.chunk_bytes, view=self._broker.view)
 
     async def _settle(self, connection: Connection, lease: Lease, publisher: Publisher) -> int:
         number = lease.number
@@ -191,9 +191,9 @@ class Drain:
         self._noted = lease.transactional_id
         self._not_refused()
         log.info("shard taken", shard=self.shard, epoch=lease.epoch, number=number, failures=self._failures)
-        while self._suspicion.to_park:
-            await self._park(connection, lease, *self._suspicion.to_park[-1])
-            self._suspicion.to_park.pop()
+        while self._isolation.to_park:
+            await self._park(connection, lease, *self._isolation.to_park[-1])
+            self._isolation.to_park.pop()
         return number
 
     async def _fence(self, lease: Lease) -> None:
@@ -277,7 +277,7 @@ class Drain:
                     lease,
                     number,
                     lease_seconds=settings.lease_seconds,
-                    events_max=self._suspicion.events_max(settings.batch_events),
+                    events_max=self._isolation.events_max(settings.batch_events),
                     bytes_max=settings.batch_bytes,
                     in_transaction=settings.transactions,
                     timeout_seconds=seconds,
@@ -289,9 +289,9 @@ class Drain:
     async def _bring_out(self, publisher: Publisher, batch: Batch, deadline: float) -> None:
         if asyncio.get_running_loop().time() > deadline:
             raise LeaseLost("this process was paused for longer than its lease")
-        await publisher.publish(batch, one_by_one=self._suspicion.one_by_one)
+        await publisher.publish(batch, one_by_one=self._isolation.one_by_one)
         metrics.batch_is_out(self.shard, len(batch.events))
-        self._suspicion.got_through()
+        self._isolation.batch_published()
 
     def _out(self, events: int) -> None:
         """Note that a batch of so many events is out."""
@@ -315,4 +315,4 @@ class Drain:
         if parked:  # else another replica has parked it and an operator acted on it since
             metrics.PARKINGS.labels(self.shard).inc(parked)
             log.error("order parked", shard=self.shard, outbox_id=outbox_id, events=parked, reason=reason)
-        self._suspicion.parked()
+        self._isolation.event_parked()

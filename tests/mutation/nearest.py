@@ -28,7 +28,7 @@ NEAREST: Mapping[str, Sequence[str]] = {
     "services/relay/records.py": (f"{_UNIT}/relay/test_records.py",),
     "services/relay/replay.py": (f"{_RELAY}/test_replayer.py",),
     "services/relay/replay_store.py": (f"{_RELAY}/test_replayer.py",),
-    "services/relay/suspicion.py": (f"{_UNIT}/relay/test_suspicion.py",),
+    "services/relay/poison_isolation.py": (f"{_UNIT}/relay/test_poison_isolation.py",),
     "services/relay/takeover.py": (f"{_UNIT}/relay/test_takeover.py", f"{_RELAY}/test_takeover.py"),
     "services/relay/watermark.py": (f"{_RELAY}/test_watermark.py",),
     "deploy/consumer": (*_CONSUMER, f"{_INTEGRATION}/consumer/test_consuming.py"),

@@ -7,7 +7,7 @@ from aiokafka.errors import MessageSizeTooLargeError
 from services.relay.broker_errors import InvalidRecordError
 from services.relay.publisher import CHUNK_BYTES, Chunk, EventsRefused
 from services.relay.records import OutboxEvent
-from services.relay.suspicion import ONE_BY_ONE_EVENTS, Suspicion
+from services.relay.poison_isolation import ONE_BY_ONE_EVENTS, PoisonIsolation
 
 TOO_LARGE, WRONG = MessageSizeTooLargeError(), InvalidRecordError()
 
@@ -28,37 +28,37 @@ def events(*outbox_ids: int) -> list[OutboxEvent]:
 
 
 def test_after_a_refusal_the_batch_goes_out_one_by_one_until_it_is_through() -> None:
-    suspicion = Suspicion()
-    assert suspicion.events_max(10_000) == 10_000
-    assert not suspicion.consider(refused(WRONG, 1, 2))
-    assert (suspicion.one_by_one, suspicion.to_park) == (True, [])
-    assert suspicion.events_max(10_000) == ONE_BY_ONE_EVENTS
-    assert suspicion.events_max(10) == 10
-    suspicion.got_through()
-    assert (suspicion.one_by_one, suspicion.chunk_bytes) == (False, CHUNK_BYTES), "its size was not in question"
+    isolation = PoisonIsolation()
+    assert isolation.events_max(10_000) == 10_000
+    assert not isolation.batch_refused(refused(WRONG, 1, 2))
+    assert (isolation.one_by_one, isolation.to_park) == (True, [])
+    assert isolation.events_max(10_000) == ONE_BY_ONE_EVENTS
+    assert isolation.events_max(10) == 10
+    isolation.batch_published()
+    assert (isolation.one_by_one, isolation.chunk_bytes) == (False, CHUNK_BYTES), "its size was not in question"
 
 
 def test_what_is_refused_alone_is_to_be_parked() -> None:
-    suspicion = Suspicion()
-    suspicion.consider(refused_as_a_whole(TOO_LARGE, 1, 2, 3))
-    assert suspicion.consider(refused(TOO_LARGE, 2, 3))
-    assert [outbox_id for outbox_id, _ in suspicion.to_park] == [2, 3]
-    suspicion.parked()
-    suspicion.got_through()
-    assert suspicion.chunk_bytes == CHUNK_BYTES, "an event was at fault, and not how many went together"
+    isolation = PoisonIsolation()
+    isolation.batch_refused(refused_as_a_whole(TOO_LARGE, 1, 2, 3))
+    assert isolation.batch_refused(refused(TOO_LARGE, 2, 3))
+    assert [outbox_id for outbox_id, _ in isolation.to_park] == [2, 3]
+    isolation.event_parked()
+    isolation.batch_published()
+    assert isolation.chunk_bytes == CHUNK_BYTES, "an event was at fault, and not how many went together"
 
 
 def test_record_batches_become_smaller_when_all_events_get_through_alone() -> None:
-    suspicion = Suspicion()
-    suspicion.consider(refused_as_a_whole(TOO_LARGE, 1, 2))
-    suspicion.got_through()
-    assert suspicion.chunk_bytes == CHUNK_BYTES // 2
-    suspicion.got_through()
-    assert suspicion.chunk_bytes == CHUNK_BYTES // 2
+    isolation = PoisonIsolation()
+    isolation.batch_refused(refused_as_a_whole(TOO_LARGE, 1, 2))
+    isolation.batch_published()
+    assert isolation.chunk_bytes == CHUNK_BYTES // 2
+    isolation.batch_published()
+    assert isolation.chunk_bytes == CHUNK_BYTES // 2
 
 
 def test_record_batches_stay_as_they_are_for_an_event_that_is_too_large_alone() -> None:
-    suspicion = Suspicion()
-    suspicion.consider(refused(TOO_LARGE, 9))
-    suspicion.got_through()  # what went before it, one by one
-    assert suspicion.chunk_bytes == CHUNK_BYTES
+    isolation = PoisonIsolation()
+    isolation.batch_refused(refused(TOO_LARGE, 9))
+    isolation.batch_published()  # what went before it, one by one
+    assert isolation.chunk_bytes == CHUNK_BYTES

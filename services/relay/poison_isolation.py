@@ -6,7 +6,7 @@ from services.relay.publisher import CHUNK_BYTES, EventsRefused, smaller
 ONE_BY_ONE_EVENTS = 500
 
 
-class Suspicion:
+class PoisonIsolation:
     """Which of a shard's events may be at fault, and how its next batch goes out to find that out."""
 
     def __init__(self) -> None:
@@ -20,7 +20,7 @@ class Suspicion:
         """Return how many events the next batch may have, of `most`."""
         return min(most, ONE_BY_ONE_EVENTS) if self.one_by_one else most
 
-    def consider(self, error: EventsRefused) -> bool:
+    def batch_refused(self, error: EventsRefused) -> bool:
         """Take in what a batch was refused for; return whether there is something to park now."""
         if self.one_by_one:
             self.to_park = [(chunk.events[0].outbox_id, str(error)) for chunk in error.refused]
@@ -29,11 +29,11 @@ class Suspicion:
         self.one_by_one = True
         return False
 
-    def parked(self) -> None:
+    def event_parked(self) -> None:
         """Note that an event was at fault, not the size of its record batch."""
         self._for_size = False
 
-    def got_through(self) -> None:
+    def batch_published(self) -> None:
         """Note that a batch is out. One by one, all of it: then only whole record batches were too large."""
         if self.one_by_one and self._for_size:
             self.chunk_bytes = smaller(self.chunk_bytes)
