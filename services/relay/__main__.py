@@ -26,9 +26,9 @@ async def serve(settings: RelaySettings, stop: asyncio.Event) -> None:
     released = asyncio.Event()
     async with Pool(settings, "relay") as pool, Session(settings, "relay readiness", checked=True) as readiness:
         relay = Relay(settings, pool)
-        checks = api.checks(readiness, relay.broker, relay.drains)
+        checks = api.checks(readiness, relay.broker, relay.publishers)
         calls = [*api.routes(settings.topic), *history.routes(pool)]
-        details = api.details(relay.broker, relay.drains)
+        details = api.details(relay.broker, relay.publishers)
         server = HttpServer("relay", api.DESCRIPTION, settings, calls, checks, details)
 
         async def publish() -> None:

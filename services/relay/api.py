@@ -8,7 +8,7 @@ from pydantic import RootModel
 
 from services.relay import schemas, store
 from services.relay.broker import Broker
-from services.relay.drain import Drain
+from services.relay.shard_publisher import ShardPublisher
 from services.relay.topics import TopicsRefused
 from shared.host_clock import HostClock, database_checks
 from shared.http.problems import NotFound
@@ -78,11 +78,11 @@ def routes(topic: str) -> list[Route]:
     ]
 
 
-def checks(readiness: Session, broker: Broker, drains: Callable[[], Sequence[Drain]]) -> Mapping[str, Check]:
+def checks(readiness: Session, broker: Broker, publishers: Callable[[], Sequence[ShardPublisher]]) -> Mapping[str, Check]:
     """Return what /readyz asks; `readiness` is the connection for its question to the database."""
 
     async def shards() -> None:
-        troubled = [f"shard {drain.shard} is {drain.state}" for drain in drains() if drain.in_trouble]
+        troubled = [f"shard {publisher.shard} is {publisher.state}" for publisher in publishers() if publisher.failing]
         if troubled:
             raise NotPublishing("; ".join(troubled))
 
@@ -94,9 +94,9 @@ def checks(readiness: Session, broker: Broker, drains: Callable[[], Sequence[Dra
     return {**database, "broker": broker.check, "topics": topics, "shards": shards}
 
 
-def details(broker: Broker, drains: Callable[[], Sequence[Drain]]) -> Callable[[], Mapping[str, Any]]:
+def details(broker: Broker, publishers: Callable[[], Sequence[ShardPublisher]]) -> Callable[[], Mapping[str, Any]]:
     """Return what /readyz tells besides."""
     return lambda: {
-        "shards": {str(drain.shard): drain.state for drain in sorted(drains(), key=lambda d: d.shard)},
+        "shards": {str(publisher.shard): publisher.state for publisher in sorted(publishers(), key=lambda d: d.shard)},
         "topics": {"partitions": broker.view.partitions, "doubts": broker.view.doubts},
     }

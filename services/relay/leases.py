@@ -11,7 +11,7 @@ import structlog
 from services.relay import store
 from services.relay.broker import Broker
 from services.relay.clients import BrokerFailed
-from services.relay.drain import Drain
+from services.relay.shard_publisher import ShardPublisher
 from services.relay.settings import RelaySettings
 from services.relay.store import ShardHolder
 from shared.background import LoopSupervisor
@@ -56,18 +56,18 @@ def share(replica: str, live: Sequence[str], holders: Sequence[ShardHolder], min
 class Keeper:
     """Runs a drain for each shard that is this replica's share."""
 
-    def __init__(self, settings: RelaySettings, pool: Pool, broker: Broker, new_drain: Callable[[int], Drain]) -> None:
+    def __init__(self, settings: RelaySettings, pool: Pool, broker: Broker, new_publisher: Callable[[int], ShardPublisher]) -> None:
         self._settings = settings
         self._pool = pool
         self._broker = broker
-        self._new_drain = new_drain
-        self._drains: dict[int, tuple[Drain, asyncio.Task[None]]] = {}
+        self._new_publisher = new_publisher
+        self._publishers: dict[int, tuple[ShardPublisher, asyncio.Task[None]]] = {}
         self._look = asyncio.Event()
 
     @property
-    def drains(self) -> list[Drain]:
+    def publishers(self) -> list[ShardPublisher]:
         """Return the drains at work."""
-        return [drain for drain, _ in self._drains.values()]
+        return [publisher for publisher, _ in self._publishers.values()]
 
     async def run(self, stop: asyncio.Event) -> None:
         """Keep this replica's share until `stop` is set, then finish and release it."""
@@ -95,12 +95,12 @@ class Keeper:
                 await store.forget_replicas(connection, settings.replica)
             live = await store.live_replicas(connection)
             holders = await store.shards(connection)
-        change = share(settings.replica, live, holders, list(self._drains))
+        change = share(settings.replica, live, holders, list(self._publishers))
         for shard in change.take:
             self._start(shard)
         for shard in change.give:
             log.info("shard given away", shard=shard, replicas=len(live))
-            self._drains[shard][0].stop()
+            self._publishers[shard][0].stop()
 
     async def _reaches_the_broker(self) -> bool:
         try:
@@ -110,23 +110,23 @@ class Keeper:
         return True
 
     def _start(self, shard: int) -> None:
-        drain = self._new_drain(shard)
-        task = asyncio.create_task(drain.run(), name=f"shard {shard}")
-        self._drains[shard] = (drain, task)
+        publisher = self._new_publisher(shard)
+        task = asyncio.create_task(publisher.run(), name=f"shard {shard}")
+        self._publishers[shard] = (publisher, task)
         task.add_done_callback(partial(self._ended, shard))
 
     def _ended(self, shard: int, task: "asyncio.Task[None]") -> None:
-        self._drains.pop(shard)
+        self._publishers.pop(shard)
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("shard's task died", shard=shard, exc_info=error)
             return  # it is started again at the next look, and not at once for ever
         self._look.set()
 
     async def _stop(self) -> None:
-        for drain in self.drains:
-            drain.stop()
+        for publisher in self.publishers:
+            publisher.stop()
         forgotten = asyncio.create_task(self._forget())
-        tasks = [task for _, task in self._drains.values()]
+        tasks = [task for _, task in self._publishers.values()]
         _, late = await asyncio.wait([*tasks, forgotten], timeout=STOP_SECONDS)
         for task in late:
             task.cancel()

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from services.relay import backlog
 from services.relay.broker import Broker
 from services.relay.cleaner import Cleaner
-from services.relay.drain import Drain
+from services.relay.shard_publisher import ShardPublisher
 from services.relay.group_commit import GroupCommit
 from services.relay.leases import Keeper
 from services.relay.replay import Replayer
@@ -28,17 +28,17 @@ class Relay:
         self._pool = pool
         self.broker = Broker(settings, SHARDS)
         self._watch = TopicWatch(settings, SHARDS, self.broker, pool.connection)
-        self._group = GroupCommit(settings, lambda: len(self.drains()), self.broker.view)
-        new_drain = functools.partial(Drain, settings, self.broker, self._watch, self._group)
-        self._keeper = Keeper(settings, pool, self.broker, new_drain)
+        self._group = GroupCommit(settings, lambda: len(self.publishers()), self.broker.view)
+        new_publisher = functools.partial(ShardPublisher, settings, self.broker, self._watch, self._group)
+        self._keeper = Keeper(settings, pool, self.broker, new_publisher)
         self._cleaner = Cleaner(settings, pool)
         self._watermark = Watermark(settings, pool, self.broker)
         self._replayer = Replayer(settings, pool, self.broker)
-        self._wakeup = Wakeup(settings, self.drains)
+        self._wakeup = Wakeup(settings, self.publishers)
 
-    def drains(self) -> Sequence[Drain]:
+    def publishers(self) -> Sequence[ShardPublisher]:
         """Return the shards that this replica works on at the moment."""
-        return self._keeper.drains
+        return self._keeper.publishers
 
     async def run(self, stop: asyncio.Event) -> None:
         """Publish until `stop` is set; then finish the batches under way and release the shards."""

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 
 from services.relay import metrics, store
-from services.relay.drain import Drain
+from services.relay.shard_publisher import ShardPublisher
 from services.relay.settings import RelaySettings
 from shared import postgres
 from shared.background import LoopSupervisor
@@ -18,9 +18,9 @@ CHANNEL = "orders_outbox"
 class Wakeup:
     """Listens on a connection of its own, which no pooler may stand behind, and opens it again when it breaks."""
 
-    def __init__(self, settings: RelaySettings, drains: Callable[[], Sequence[Drain]]) -> None:
+    def __init__(self, settings: RelaySettings, publishers: Callable[[], Sequence[ShardPublisher]]) -> None:
         self._settings = settings
-        self._drains = drains
+        self._publishers = publishers
         self._notified = asyncio.Event()
         self._supervisor = LoopSupervisor("wakeup", "not listening")
 
@@ -31,8 +31,8 @@ class Wakeup:
                 await self._listen()
             metrics.LISTENING.set(0)
             # Until it listens again every shard looks for itself, as often as ever.
-            for drain in self._drains():
-                drain.wake()
+            for publisher in self._publishers():
+                publisher.wake()
             await asyncio.sleep(self._settings.poll_interval_seconds)
 
     async def _listen(self) -> None:
@@ -63,11 +63,11 @@ class Wakeup:
         notified = await waited(self._notified, self._settings.poll_interval_seconds)
         self._notified.clear()
         idle = {}
-        for drain in self._drains():
-            if drain.idle and not (notified and drain.grouped):
-                idle[drain.shard] = drain
+        for publisher in self._publishers():
+            if publisher.idle and not (notified and publisher.grouped):
+                idle[publisher.shard] = publisher
             else:
-                drain.wake()
+                publisher.wake()
         # Without idle shards only now and then: an answer tells that the connection still stands.
         if idle or not notified:
             for shard in await store.shards_with_pending(connection, list(idle)):

@@ -16,7 +16,7 @@ NEAREST: Mapping[str, Sequence[str]] = {
     "services/relay/cleaner.py": (f"{_INTEGRATION}/relay_storage/test_cleaner.py",),
     "services/relay/clients.py": (f"{_UNIT}/relay/test_clients.py", f"{_RELAY}/test_takeover.py"),
     "services/relay/grouping_policy.py": (f"{_UNIT}/relay/test_grouping_policy.py",),
-    "services/relay/drain.py": (
+    "services/relay/shard_publisher.py": (
         *(f"{_RELAY}/test_publishing.py", f"{_RELAY}/test_takeover.py"),
         *(f"{_RELAY}/test_parking.py", f"{_RELAY}/test_group_commit.py"),
     ),

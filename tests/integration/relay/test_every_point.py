@@ -101,7 +101,7 @@ async def test_a_connection_that_is_cut_at_any_request_loses_and_repeats_nothing
                     await trapped.direct.connection.execute("UPDATE relay.shards SET epoch = epoch + 1")
                 await asyncio.wait_for(trapped.struck.wait(), 20)
         await assert_complete(trapped, events)
-    assert relay.drains() == []
+    assert relay.publishers() == []
 
 
 @pytest.mark.parametrize(("api", "moment"), [p for p in POINTS if p[0] is not Api.INIT_PRODUCER_ID])
@@ -258,10 +258,10 @@ async def test_an_outage_uses_up_no_attempts_however_long_it_is(
         await trapped.direct.until_held()
         async with writing(migrated, 25) as events, outage(trapped, code):
 
-            async def in_trouble() -> bool:
-                return any(drain.in_trouble and drain._failures > 5 for drain in relay.drains())
+            async def failing() -> bool:
+                return any(publisher.failing and publisher._failures > 5 for publisher in relay.publishers())
 
-            await eventually(in_trouble, 60, "a shard that failed more than five times")
+            await eventually(failing, 60, "a shard that failed more than five times")
         await assert_complete(trapped, events)
 
 
@@ -274,7 +274,7 @@ async def test_a_shard_that_waits_names_what_the_broker_answers(trapped: Trapped
             await write(trapped.direct.connection, [Event(order_in(0), 1)])
 
             async def named() -> bool:
-                return any(name in drain.state for drain in relay.drains())
+                return any(name in publisher.state for publisher in relay.publishers())
 
             await eventually(named, 30, f"a shard that names {name}")
         await trapped.direct.until_sent(1)

@@ -101,7 +101,7 @@ async def test_what_is_committed_for_all_shards_goes_out_in_one_transaction(worl
 
 
 async def all_idle(relay: Any) -> bool:
-    return all(drain.idle for drain in relay.drains())
+    return all(publisher.idle for publisher in relay.publishers())
 
 
 async def has_read_the_end(relay: Any) -> bool:

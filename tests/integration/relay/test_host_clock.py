@@ -58,5 +58,5 @@ async def test_while_the_database_s_clock_and_the_broker_s_differ_everything_wai
 
 
 async def all_named(relay: Relay) -> bool:
-    states = [drain.state for drain in relay.drains() if drain.in_trouble]
+    states = [publisher.state for publisher in relay.publishers() if publisher.failing]
     return len(states) == 4 and all("InvalidTimestampError" in state and "clock" in state for state in states)

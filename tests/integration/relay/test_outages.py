@@ -39,7 +39,7 @@ async def failing(relay: Relay, check: str) -> bool:
     """Whether /readyz would name this check."""
     async with Session(relay._pool._settings, "relay readiness") as readiness:
         try:
-            await api.checks(readiness, relay.broker, relay.drains)[check]()
+            await api.checks(readiness, relay.broker, relay.publishers)[check]()
         except (BrokerFailed, Unavailable, api.NotPublishing):
             return True
         return False
@@ -148,7 +148,7 @@ async def test_a_relay_stops_in_time_although_its_broker_hangs(world: World, own
 
 
 async def none_idle(relay: Relay) -> bool:
-    return not any(drain.idle for drain in relay.drains())
+    return not any(publisher.idle for publisher in relay.publishers())
 
 
 @pytest.mark.parametrize("connections", ["relay%", "relay wakeup", "relay shard%"])

@@ -10,7 +10,7 @@ from tests.integration.relay.world import Event, World, expected, header, identi
 
 
 async def all_idle(relay: Relay) -> bool:
-    return len(relay.drains()) == 4 and all(drain.idle for drain in relay.drains())
+    return len(relay.publishers()) == 4 and all(publisher.idle for publisher in relay.publishers())
 
 
 async def test_a_committed_event_is_on_the_topic_as_the_contract_says(world: World) -> None:

@@ -104,10 +104,10 @@ async def test_any_other_number_refuses_the_shard_until_an_operator_declares_the
     await world.connection.execute("UPDATE relay.shards SET batch_number = $1 WHERE shard = $2", number, SHARD)
     async with world.relay() as relay:
         await write(world.connection, [event, other])
-        await eventually(lambda: refused(relay.drains), 10, "a refused shard")
+        await eventually(lambda: refused(relay.publishers), 10, "a refused shard")
         await world.until_sent(1)  # the other shards go on
         assert await world.statuses() == {"PENDING": 1, "SENT": 1}
-        check = api.checks(Session(world.settings(), "relay readiness"), relay.broker, relay.drains)["shards"]
+        check = api.checks(Session(world.settings(), "relay readiness"), relay.broker, relay.publishers)["shards"]
         with pytest.raises(api.NotPublishing, match=f"shard {SHARD}"):
             await check()
 
@@ -125,8 +125,8 @@ async def test_a_take_over_that_was_paused_and_overtaken_is_lost_and_refuses_not
             await takeover.settle(connection, world.settings(), old, producer)
 
 
-async def refused(drains: Any) -> bool:
-    return any(drain.refused for drain in drains() if drain.shard == SHARD)
+async def refused(publishers: Any) -> bool:
+    return any(publisher.refused for publisher in publishers() if publisher.shard == SHARD)
 
 
 async def test_a_kafka_that_lost_its_positions_refuses_until_it_is_declared(world: World) -> None:
@@ -136,7 +136,7 @@ async def test_a_kafka_that_lost_its_positions_refuses_until_it_is_declared(worl
     emptied = f"{world.topic}-after"
     async with world.relay(topic=emptied) as relay:
         await write(world.connection, [event])
-        await eventually(lambda: refused(relay.drains), 10, "a refused shard")
+        await eventually(lambda: refused(relay.publishers), 10, "a refused shard")
         assert await bootstrap(world.settings(topic=emptied)) == 0
         async with world.reader(emptied) as reader:
             assert [identity(record) for record in await reader.until(1)] == expected([event])

@@ -44,7 +44,7 @@ async def check(relay: Relay, name: str) -> str | None:
     """What /readyz says of this check, None if it is fine."""
     async with Session(relay._pool._settings, "relay readiness") as readiness:
         try:
-            await api.checks(readiness, relay.broker, relay.drains)[name]()
+            await api.checks(readiness, relay.broker, relay.publishers)[name]()
         except (BrokerFailed, TopicsRefused, api.NotPublishing) as error:
             return str(error)
         return None
@@ -256,7 +256,7 @@ async def test_topics_are_created_with_an_explicit_policy_and_doubts_are_told(re
         assert "has 2 partitions, fewer than RELAY_TOPIC_PARTITIONS (4)" in few
         assert "has min.insync.replicas=2 and 1 replica, so it can never have as many in sync" in many
         assert await check(relay, "topics") is None
-        assert api.details(relay.broker, relay.drains)()["topics"] == {"partitions": 2, "doubts": (many, few)}
+        assert api.details(relay.broker, relay.publishers)()["topics"] == {"partitions": 2, "doubts": (many, few)}
     assert await configured(world, f"{world.topic}.positions") == ("compact", True)
 
 

@@ -12,7 +12,7 @@ from tests.unit.relay.sharing.world import (
     SHARDS,
     TOGETHER,
     Batch,
-    Drain,
+    ShardPublisher,
     State,
     Step,
     Transaction,
@@ -57,7 +57,7 @@ def moves(state: State, rules: Rules) -> Iterator[Move]:
     """Return everything that can happen next, each with what it is called."""
     for replica in range(rules.replicas):
         for shard in SHARDS:
-            yield from _of_drain(state, rules, replica, shard)
+            yield from _of_publisher(state, rules, replica, shard)
         yield from _of_group(state, rules, replica)
     yield from _of_kafka(state, rules)
     if state.faults_left:
@@ -65,42 +65,42 @@ def moves(state: State, rules: Rules) -> Iterator[Move]:
             yield from _faults(state, rules, replica)
 
 
-def _of_drain(state: State, rules: Rules, replica: int, shard: int) -> Iterator[Move]:
-    drain = state.drains[len(SHARDS) * replica + shard]
-    act = _ACTS.get(drain.step)
+def _of_publisher(state: State, rules: Rules, replica: int, shard: int) -> Iterator[Move]:
+    publisher = state.publishers[len(SHARDS) * replica + shard]
+    act = _ACTS.get(publisher.step)
     if act is not None:
         for what, world in act(state, rules, replica, shard):
             yield f"replica {replica}, shard {shard}: {what}", world
 
 
 def _lease(state: State, rules: Rules, replica: int, shard: int) -> Iterator[Move]:
-    stolen = any(state.drains[len(SHARDS) * other + shard].current for other in REPLICAS)
+    stolen = any(state.publishers[len(SHARDS) * other + shard].current for other in REPLICAS)
     if stolen and not state.faults_left:
         return
     world = World(state, rules.idle)
     world.faults_left -= stolen
     world.end_epoch(shard)
     row = world.rows[shard]
-    drain = Drain(rules.after(Step.LEASE), current=True, to_fence=row.transactional_id if row.claimed else NO_ID)
-    world.move(replica, shard, drain)
+    publisher = ShardPublisher(rules.after(Step.LEASE), current=True, to_fence=row.transactional_id if row.claimed else NO_ID)
+    world.move(replica, shard, publisher)
     yield f"takes the lease{' from another' * stolen}", world
 
 
 def _open(state: State, rules: Rules, replica: int, shard: int) -> Iterator[Move]:
     world = World(state, rules.idle)
     world.open_producer(shard, replica)
-    drain = world.drain(replica, shard)
+    publisher = world.publisher(replica, shard)
     step = rules.after(Step.OPEN)
-    if step is Step.FENCE and drain.to_fence == NO_ID:
+    if step is Step.FENCE and publisher.to_fence == NO_ID:
         step = rules.after(step)
-    world.move(replica, shard, drain._replace(step=step))
+    world.move(replica, shard, publisher._replace(step=step))
     yield "opens the shard's producer", world
 
 
 def _fence(state: State, rules: Rules, replica: int, shard: int) -> Iterator[Move]:
     world = World(state, rules.idle)
-    drain, row = world.drain(replica, shard), state.rows[shard]
-    to_fence = drain.to_fence
+    publisher, row = world.publisher(replica, shard), state.rows[shard]
+    to_fence = publisher.to_fence
     if rules.idle is Step.FENCE:
         to_fence = row.transactional_id if row.claimed else NO_ID
     if to_fence == group_id(replica):
@@ -109,7 +109,7 @@ def _fence(state: State, rules: Rules, replica: int, shard: int) -> Iterator[Mov
             world.group_alive[replica] = True
     elif to_fence != NO_ID:
         world.open_producer(to_fence, NOBODY, spared=rules.spared)
-    world.move(replica, shard, drain._replace(step=rules.after(Step.FENCE), to_fence=NO_ID))
+    world.move(replica, shard, publisher._replace(step=rules.after(Step.FENCE), to_fence=NO_ID))
     yield f"fences {name(to_fence)}", world
 
 
@@ -126,23 +126,23 @@ def _read(state: State, rules: Rules, replica: int, shard: int) -> Iterator[Move
         return
     if visible not in (row.number, row.number - row.claimed):
         world.broken = f"a shard is refused: {visible} is committed, {row.number} claimed"
-    drain = world.drain(replica, shard)
+    publisher = world.publisher(replica, shard)
     step = rules.after(Step.READ)
-    if step is Step.FENCE and drain.to_fence == NO_ID:
+    if step is Step.FENCE and publisher.to_fence == NO_ID:
         step = rules.after(step)
-    world.move(replica, shard, drain._replace(step=step, published=visible == row.number))
+    world.move(replica, shard, publisher._replace(step=step, published=visible == row.number))
     yield f"reads that {visible} is committed", world
 
 
 def _settle(state: State, rules: Rules, replica: int, shard: int) -> Iterator[Move]:
     world = World(state, rules.idle)
-    drain = world.drain(replica, shard)
-    if drain.published:
+    publisher = world.publisher(replica, shard)
+    if publisher.published:
         world.mark(shard)
     else:
         world.unclaim(shard)
-    world.move(replica, shard, Drain(Step.CYCLE, current=True))
-    yield "marks the batch" if drain.published else "gives the claim up", world
+    world.move(replica, shard, ShardPublisher(Step.CYCLE, current=True))
+    yield "marks the batch" if publisher.published else "gives the claim up", world
 
 
 def _cycle(state: State, rules: Rules, replica: int, shard: int) -> Iterator[Move]:
@@ -178,7 +178,7 @@ def _claimed(state: State, rules: Rules, replica: int, shard: int, id_: int) -> 
     if id_ != shard:
         step = Step.NOTE if rules.id_noted == "before sending" else Step.WRITE_TOGETHER
     if world.transactions[id_].session == replica or step is rules.spared:
-        world.move(replica, shard, Drain(step, current=True, number=world.rows[shard].number))
+        world.move(replica, shard, ShardPublisher(step, current=True, number=world.rows[shard].number))
         return world
     world.leave(replica, shard)
     if id_ != shard:
@@ -188,41 +188,41 @@ def _claimed(state: State, rules: Rules, replica: int, shard: int, id_: int) -> 
 
 def _note(state: State, rules: Rules, replica: int, shard: int) -> Iterator[Move]:
     world = World(state, rules.idle)
-    drain = world.drain(replica, shard)
-    if drain.current:
+    publisher = world.publisher(replica, shard)
+    if publisher.current:
         world.note(shard, group_id(replica))
-        world.move(replica, shard, drain._replace(step=Step.WRITE_TOGETHER))
+        world.move(replica, shard, publisher._replace(step=Step.WRITE_TOGETHER))
     else:
         world.leave(replica, shard)
     yield "notes the group's id", world
 
 
 def _write(state: State, rules: Rules, replica: int, shard: int) -> Iterator[Move]:
-    drain = state.drains[len(SHARDS) * replica + shard]
-    alone = drain.step is Step.WRITE_ALONE
+    publisher = state.publishers[len(SHARDS) * replica + shard]
+    alone = publisher.step is Step.WRITE_ALONE
     id_ = shard if alone else group_id(replica)
     transaction = state.transactions[id_]
     if transaction.session == replica and not transaction.ended:
         world = World(state, rules.idle)
-        world.write(id_, Batch(shard, drain.number))
+        world.write(id_, Batch(shard, publisher.number))
         step = Step.COMMIT_ALONE if alone else Step.COMMIT_TOGETHER
-        world.move(replica, shard, drain._replace(step=step))
+        world.move(replica, shard, publisher._replace(step=step))
         yield "its batch is written", world
-    if not rules.id_kept_in_the_air and not alone and drain.current and state.rows[shard].transactional_id != NO_ID:
+    if not rules.id_kept_in_the_air and not alone and publisher.current and state.rows[shard].transactional_id != NO_ID:
         world = World(state, rules.idle)
         world.note(shard, NO_ID)
         yield "notes too early that its batches go alone", world
     if not rules.rounds_awaited and not alone:
         world = World(state, rules.idle)
         world.leave(replica, shard)
-        world.transactions[id_] = transaction._replace(late=(*transaction.late, Batch(shard, drain.number)))
+        world.transactions[id_] = transaction._replace(late=(*transaction.late, Batch(shard, publisher.number)))
         yield "does not wait for its round", world
 
 
 def _commit_alone(state: State, rules: Rules, replica: int, shard: int) -> Iterator[Move]:
     world = World(state, rules.idle)
     world.end(shard)
-    world.move(replica, shard, world.drain(replica, shard)._replace(step=Step.CYCLE, number=0))
+    world.move(replica, shard, world.publisher(replica, shard)._replace(step=Step.CYCLE, number=0))
     yield "its transaction is committed", world
 
 
@@ -247,11 +247,11 @@ def _of_group(state: State, rules: Rules, replica: int) -> Iterator[Move]:
         world = World(state, rules.idle)
         world.end(id_)
         for shard in SHARDS:
-            drain = world.drain(replica, shard)
-            if drain.step is Step.COMMIT_TOGETHER:
-                if rules.id_noted == "after the commit" and drain.current:
+            publisher = world.publisher(replica, shard)
+            if publisher.step is Step.COMMIT_TOGETHER:
+                if rules.id_noted == "after the commit" and publisher.current:
                     world.note(shard, id_)
-                world.move(replica, shard, drain._replace(step=Step.CYCLE, number=0))
+                world.move(replica, shard, publisher._replace(step=Step.CYCLE, number=0))
         yield f"replica {replica}: the group's transaction is committed", world
     if state.group_alive[replica] and transaction.session != replica:
         world = World(state, rules.idle)
@@ -281,12 +281,12 @@ def _of_kafka(state: State, rules: Rules) -> Iterator[Move]:
 
 def _faults(state: State, rules: Rules, replica: int) -> Iterator[Move]:
     for shard in SHARDS:
-        drain = state.drains[len(SHARDS) * replica + shard]
-        if drain.step not in (rules.idle, *TOGETHER) and (drain.current or drain.step in ALONE):
+        publisher = state.publishers[len(SHARDS) * replica + shard]
+        if publisher.step not in (rules.idle, *TOGETHER) and (publisher.current or publisher.step in ALONE):
             world = _after_fault(state, rules)
             _give_up(world, replica, shard)
             yield f"replica {replica}, shard {shard}: fails", world
-        if drain.step is Step.WRITE_TOGETHER:
+        if publisher.step is Step.WRITE_TOGETHER:
             world = _after_fault(state, rules)
             world.leave(replica, shard)
             yield f"replica {replica}, shard {shard}: does not learn what it has claimed", world
@@ -310,10 +310,10 @@ def _after_fault(state: State, rules: Rules) -> World:
 
 def _give_up(world: World, replica: int, shard: int) -> None:
     """Let a drain fail, whatever it waits for; what it has sent by itself may still arrive."""
-    drain, transaction = world.drain(replica, shard), world.transactions[shard]
-    if drain.step is Step.WRITE_ALONE:
-        world.transactions[shard] = transaction._replace(late=(Batch(shard, drain.number),))
-    if drain.step is Step.COMMIT_ALONE:
+    publisher, transaction = world.publisher(replica, shard), world.transactions[shard]
+    if publisher.step is Step.WRITE_ALONE:
+        world.transactions[shard] = transaction._replace(late=(Batch(shard, publisher.number),))
+    if publisher.step is Step.COMMIT_ALONE:
         world.transactions[shard] = transaction._replace(late_end=True)
     world.leave(replica, shard)
 
@@ -322,10 +322,10 @@ def _drop_group(world: World, rules: Rules, replica: int, *, late_end: bool) -> 
     """Drop the group's producer, and with it all who are aboard; either writes or the commit may still arrive."""
     late = []
     for shard in SHARDS:
-        drain = world.drain(replica, shard)
-        if drain.step is Step.WRITE_TOGETHER:
-            late.append(Batch(shard, drain.number))
-        if drain.step in TOGETHER and drain.step is not rules.spared:
+        publisher = world.publisher(replica, shard)
+        if publisher.step is Step.WRITE_TOGETHER:
+            late.append(Batch(shard, publisher.number))
+        if publisher.step in TOGETHER and publisher.step is not rules.spared:
             world.leave(replica, shard)
     world.group_alive[replica] = False
     transaction = world.transactions[group_id(replica)]
@@ -344,4 +344,4 @@ def _crash(world: World, rules: Rules, replica: int, *, late_end: bool) -> None:
     world.transactions.append(world.transactions[old])
     world.transactions[old] = Transaction()
     world.rows = [row._replace(transactional_id=former) if row.transactional_id == old else row for row in world.rows]
-    world.drains = [drain._replace(to_fence=former) if drain.to_fence == old else drain for drain in world.drains]
+    world.publishers = [publisher._replace(to_fence=former) if publisher.to_fence == old else publisher for publisher in world.publishers]

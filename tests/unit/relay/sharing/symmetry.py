@@ -2,7 +2,7 @@
 
 from functools import cache
 
-from tests.unit.relay.sharing.world import NO_ID, NOBODY, REPLICAS, Batch, Drain, Row, State, Transaction, group_id
+from tests.unit.relay.sharing.world import NO_ID, NOBODY, REPLICAS, Batch, ShardPublisher, Row, State, Transaction, group_id
 
 _OTHER_GROUP = {group_id(replica): group_id(1 - replica) for replica in REPLICAS}
 
@@ -16,23 +16,23 @@ def canonical(state: State, replicas: int) -> State:
 
 
 def _shards_swapped(state: State) -> State:
-    first, second, third, fourth = state.drains
+    first, second, third, fourth = state.publishers
     alone, other_alone, *together = state.transactions
     return state._replace(
         rows=state.rows[::-1],
         committed=state.committed[::-1],
-        drains=(second, first, fourth, third),
+        publishers=(second, first, fourth, third),
         transactions=tuple(_of_other_shards(transaction) for transaction in (other_alone, alone, *together)),
     )
 
 
 def _replicas_swapped(state: State) -> State:
-    first, second, third, fourth = state.drains
+    first, second, third, fourth = state.publishers
     alone, other_alone, group, other_group, *former = state.transactions
     transactions = (alone, other_alone, other_group, group, *former)
     return state._replace(
         rows=tuple(_with_other_group(row) for row in state.rows),
-        drains=tuple(_fencing_other_group(drain) for drain in (third, fourth, first, second)),
+        publishers=tuple(_fencing_other_group(publisher) for publisher in (third, fourth, first, second)),
         group_alive=state.group_alive[::-1],
         transactions=tuple(_of_other_replica(transaction) for transaction in transactions),
     )
@@ -59,7 +59,7 @@ def _with_other_group(row: Row) -> Row:
 
 
 @cache
-def _fencing_other_group(drain: Drain) -> Drain:
+def _fencing_other_group(publisher: ShardPublisher) -> ShardPublisher:
     return (
-        drain if drain.to_fence == NO_ID else drain._replace(to_fence=_OTHER_GROUP.get(drain.to_fence, drain.to_fence))
+        publisher if publisher.to_fence == NO_ID else publisher._replace(to_fence=_OTHER_GROUP.get(publisher.to_fence, publisher.to_fence))
     )

@@ -52,7 +52,7 @@ ALONE = (Step.WRITE_ALONE, Step.COMMIT_ALONE)
 TOGETHER = (Step.NOTE, Step.WRITE_TOGETHER, Step.COMMIT_TOGETHER)
 
 
-class Drain(NamedTuple):
+class ShardPublisher(NamedTuple):
     """One shard in one replica. `current`: its epoch is the row's; `number`: of the batch that it sends."""
 
     step: Step
@@ -106,7 +106,7 @@ class State(NamedTuple):
 
     rows: tuple[Row, ...]
     committed: tuple[int, ...]
-    drains: tuple[Drain, ...]
+    publishers: tuple[ShardPublisher, ...]
     group_alive: tuple[bool, ...]
     transactions: tuple[Transaction, ...]
     faults_left: int
@@ -118,7 +118,7 @@ def beginning(idle: Step, events: int, faults: int) -> State:
     return State(
         rows=tuple(Row(0, 0, events) for _ in SHARDS),
         committed=tuple(0 for _ in SHARDS),
-        drains=tuple(Drain(idle) for _ in REPLICAS for _ in SHARDS),
+        publishers=tuple(ShardPublisher(idle) for _ in REPLICAS for _ in SHARDS),
         group_alive=tuple(False for _ in REPLICAS),
         transactions=tuple(Transaction() for _ in (*SHARDS, *REPLICAS)),
         faults_left=faults,
@@ -129,10 +129,10 @@ class World:
     """A state that is being changed."""
 
     def __init__(self, state: State, idle: Step) -> None:
-        self._idle = Drain(idle)
+        self._idle = ShardPublisher(idle)
         self.rows = list(state.rows)
         self.committed = list(state.committed)
-        self.drains = list(state.drains)
+        self.publishers = list(state.publishers)
         self.group_alive = list(state.group_alive)
         self.transactions = list(state.transactions)
         self.faults_left = state.faults_left
@@ -143,36 +143,36 @@ class World:
         return State(
             tuple(self.rows),
             tuple(self.committed),
-            tuple(self.drains),
+            tuple(self.publishers),
             tuple(self.group_alive),
             tuple(self.transactions),
             self.faults_left,
             self.broken,
         )
 
-    def drain(self, replica: int, shard: int) -> Drain:
+    def publisher(self, replica: int, shard: int) -> ShardPublisher:
         """Return the replica's drain of the shard."""
-        return self.drains[len(SHARDS) * replica + shard]
+        return self.publishers[len(SHARDS) * replica + shard]
 
-    def move(self, replica: int, shard: int, drain: Drain) -> None:
+    def move(self, replica: int, shard: int, publisher: ShardPublisher) -> None:
         """Let a drain be at another step; one whose epoch is over only goes on while that does anything."""
-        if not drain.current and drain.step in (Step.READ, Step.SETTLE, Step.CYCLE):
+        if not publisher.current and publisher.step in (Step.READ, Step.SETTLE, Step.CYCLE):
             self.leave(replica, shard)
         else:
-            self.drains[len(SHARDS) * replica + shard] = drain
+            self.publishers[len(SHARDS) * replica + shard] = publisher
 
     def leave(self, replica: int, shard: int) -> None:
         """Let a drain drop its own producer and begin again with a take-over."""
-        self.drains[len(SHARDS) * replica + shard] = self._idle
+        self.publishers[len(SHARDS) * replica + shard] = self._idle
         if self.transactions[shard].session == replica:
             self.transactions[shard] = self.transactions[shard]._replace(session=NOBODY)
 
     def end_epoch(self, shard: int) -> None:
         """Let the epoch of whoever holds the shard be an old one."""
         for replica in REPLICAS:
-            drain = self.drain(replica, shard)
-            if drain.current:
-                self.move(replica, shard, drain._replace(current=False))
+            publisher = self.publisher(replica, shard)
+            if publisher.current:
+                self.move(replica, shard, publisher._replace(current=False))
 
     def open_producer(self, id_: int, session: int, *, spared: Step | None = None) -> None:
         """Open a producer: whatever the one before left open is over, and nothing it sends is taken any more.
@@ -182,7 +182,7 @@ class World:
         self.transactions[id_] = Transaction(session=session)
         for replica in REPLICAS:
             for shard in SHARDS:
-                step = self.drain(replica, shard).step
+                step = self.publisher(replica, shard).step
                 sending = (shard == id_ and step in ALONE) or (group_id(replica) == id_ and step in TOGETHER)
                 if sending and step is not spared:
                     self.leave(replica, shard)

@@ -37,7 +37,7 @@ BACKOFF_MAX_SECONDS = 5.0  # how much later than a broker that comes back the sh
 TROUBLE_FAILURES = 3  # a take-over and a restart of the broker may each cost one
 
 
-class Drain:
+class ShardPublisher:
     """One shard, as long as this replica wants it. `state` is for people."""
 
     def __init__(
@@ -65,7 +65,7 @@ class Drain:
         self._isolation = PoisonIsolation()
 
     @property
-    def in_trouble(self) -> bool:
+    def failing(self) -> bool:
         """Return whether this shard is not published, and not only for a moment."""
         return self.refused or self._failures >= TROUBLE_FAILURES
 
