@@ -9,7 +9,7 @@ from services.relay.broker import Broker
 from services.relay.cleaner import Cleaner
 from services.relay.shard_publisher import ShardPublisher
 from services.relay.group_commit import GroupCommit
-from services.relay.leases import Keeper
+from services.relay.shard_assigner import ShardAssigner
 from services.relay.replay import Replayer
 from services.relay.settings import RelaySettings
 from services.relay.topic_watch import TopicWatch
@@ -30,7 +30,7 @@ class Relay:
         self._watch = TopicWatch(settings, SHARDS, self.broker, pool.connection)
         self._group = GroupCommit(settings, lambda: len(self.publishers()), self.broker.view)
         new_publisher = functools.partial(ShardPublisher, settings, self.broker, self._watch, self._group)
-        self._keeper = Keeper(settings, pool, self.broker, new_publisher)
+        self._assigner = ShardAssigner(settings, pool, self.broker, new_publisher)
         self._cleaner = Cleaner(settings, pool)
         self._watermark = Watermark(settings, pool, self.broker)
         self._replayer = Replayer(settings, pool, self.broker)
@@ -38,7 +38,7 @@ class Relay:
 
     def publishers(self) -> Sequence[ShardPublisher]:
         """Return the shards that this replica works on at the moment."""
-        return self._keeper.publishers
+        return self._assigner.publishers
 
     async def run(self, stop: asyncio.Event) -> None:
         """Publish until `stop` is set; then finish the batches under way and release the shards."""
@@ -51,7 +51,7 @@ class Relay:
                 background("watermark", lambda: self._watermark.run(stop)),
                 background("replay", lambda: self._replayer.run(stop)),
             ):
-                await self._keeper.run(stop)
+                await self._assigner.run(stop)
                 await self._watermark.ended()
         finally:
             await asyncio.gather(self._group.close(), self.broker.close())

@@ -25,7 +25,7 @@ from services.order.running import Running
 from services.relay import backlog
 from services.relay.broker import Broker
 from services.relay.cleaner import Cleaner
-from services.relay.leases import Keeper
+from services.relay.shard_assigner import ShardAssigner
 from services.relay.replay import Replayer
 from services.relay.settings import RelaySettings
 from services.relay.topic_watch import TopicWatch
@@ -110,7 +110,7 @@ LOOPS: dict[str, Loop] = {
     "watermark": lambda: Watermark(RELAY, BROKEN, broker()).run(asyncio.Event()),
     "replay": lambda: Replayer(RELAY, BROKEN, broker()).run(asyncio.Event()),
     "topics": lambda: TopicWatch(RELAY, 4, broker(), BROKEN.connection).run(asyncio.Event()),
-    "shards": lambda: Keeper(RELAY, BROKEN, broker(), _missing(object)).run(asyncio.Event()),
+    "shards": lambda: ShardAssigner(RELAY, BROKEN, broker(), _missing(object)).run(asyncio.Event()),
     "gaps": duty_of("gaps"),
     "completeness": duty_of("completeness"),
     "prune": duty_of("prune"),

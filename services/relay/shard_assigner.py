@@ -28,14 +28,14 @@ STOP_SECONDS = 2.5
 
 
 @dataclass(frozen=True, slots=True)
-class Share:
+class Assignment:
     """What a replica should change: shards to take over, shards to give away."""
 
     take: list[int]
     give: list[int]
 
 
-def share(replica: str, live: Sequence[str], holders: Sequence[ShardHolder], mine: Sequence[int]) -> Share:
+def assign(replica: str, live: Sequence[str], holders: Sequence[ShardHolder], mine: Sequence[int]) -> Assignment:
     """Divide the shards evenly among the live replicas, the first ones in name order getting one more.
 
     `mine` are the shards that this replica works on, with or without a lease at this moment. A replica that isn't
@@ -43,17 +43,17 @@ def share(replica: str, live: Sequence[str], holders: Sequence[ShardHolder], min
     """
     names = sorted(live) or [replica]
     if replica not in names:
-        return Share([], sorted(mine))
+        return Assignment([], sorted(mine))
     rest, rank = len(holders) % len(names), names.index(replica)
     fair = len(holders) // len(names) + (1 if rank < rest else 0)
     if len(mine) > fair:
-        return Share([], sorted(mine)[fair:])
+        return Assignment([], sorted(mine)[fair:])
     free = [shard.shard for shard in holders if shard.holder in (None, replica) and shard.shard not in mine]
     start = rank * len(free) // len(names)  # so that replicas that start together reach for different shards
-    return Share((free[start:] + free[:start])[: fair - len(mine)], [])
+    return Assignment((free[start:] + free[:start])[: fair - len(mine)], [])
 
 
-class Keeper:
+class ShardAssigner:
     """Runs a drain for each shard that is this replica's share."""
 
     def __init__(self, settings: RelaySettings, pool: Pool, broker: Broker, new_publisher: Callable[[int], ShardPublisher]) -> None:
@@ -95,7 +95,7 @@ class Keeper:
                 await store.forget_replicas(connection, settings.replica)
             live = await store.live_replicas(connection)
             holders = await store.shards(connection)
-        change = share(settings.replica, live, holders, list(self._publishers))
+        change = assign(settings.replica, live, holders, list(self._publishers))
         for shard in change.take:
             self._start(shard)
         for shard in change.give:
