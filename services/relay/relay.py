@@ -13,7 +13,7 @@ from services.relay.shard_assigner import ShardAssigner
 from services.relay.replay import Replayer
 from services.relay.settings import RelaySettings
 from services.relay.topic_watch import TopicWatch
-from services.relay.wakeup import Wakeup
+from services.relay.notifier import Notifier
 from services.relay.watermark import Watermark
 from shared.background import background
 from shared.postgres import Pool
@@ -34,7 +34,7 @@ class Relay:
         self._cleaner = Cleaner(settings, pool)
         self._watermark = Watermark(settings, pool, self.broker)
         self._replayer = Replayer(settings, pool, self.broker)
-        self._wakeup = Wakeup(settings, self.publishers)
+        self._notifier = Notifier(settings, self.publishers)
 
     def publishers(self) -> Sequence[ShardPublisher]:
         """Return the shards that this replica works on at the moment."""
@@ -46,7 +46,7 @@ class Relay:
             async with (
                 background("backlog", lambda: backlog.measure(self._pool)),
                 background("cleaner", self._cleaner.run),
-                background("wakeup", self._wakeup.run),
+                background("wakeup", self._notifier.run),
                 background("topics", lambda: self._watch.run(stop)),
                 background("watermark", lambda: self._watermark.run(stop)),
                 background("replay", lambda: self._replayer.run(stop)),

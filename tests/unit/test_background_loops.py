@@ -29,7 +29,7 @@ from services.relay.shard_assigner import ShardAssigner
 from services.relay.replay import Replayer
 from services.relay.settings import RelaySettings
 from services.relay.topic_watch import TopicWatch
-from services.relay.wakeup import Wakeup
+from services.relay.notifier import Notifier
 from services.relay.watermark import Watermark
 from shared.host_clock import HostClock
 from shared.ids import uuid7
@@ -118,7 +118,7 @@ LOOPS: dict[str, Loop] = {
 }
 # What they need is out of reach: Kafka, or a connection of their own.
 CUT_OFF: dict[str, Loop] = {
-    "wakeup": lambda: Wakeup(RELAY, list).run(),
+    "wakeup": lambda: Notifier(RELAY, list).run(),
     "reader": lambda: Reader(CONSUMER, BROKEN).run(asyncio.Event()),
 }
 

@@ -15,7 +15,7 @@ from shared.waiting import waited
 CHANNEL = "orders_outbox"
 
 
-class Wakeup:
+class Notifier:
     """Listens on a connection of its own, which no pooler may stand behind, and opens it again when it breaks."""
 
     def __init__(self, settings: RelaySettings, publishers: Callable[[], Sequence[ShardPublisher]]) -> None:
