@@ -34,7 +34,7 @@ class RefusedTogether(Exception):  # noqa: N818 - expected: each shard goes alon
 
 
 @dataclass(slots=True)
-class Seat:
+class CommitRequest:
     """A shard's place in the next round. The outcome is how many events went out; None says to go alone."""
 
     lease: Lease
@@ -64,7 +64,7 @@ class GroupCommit:
         # is started again must not take what the one before it left open for its own.
         self.transactional_id = f"{settings.topic}.relay-{settings.replica}-{secrets.token_hex(4)}"
         self._pacer = BatchPacer(settings.batch_pause_milliseconds / 1000, most_seconds=PAUSE_TOGETHER_SECONDS)
-        self._waiting: list[Seat] = []
+        self._waiting: list[CommitRequest] = []
         self._rounds: asyncio.Task[None] | None = None
         self._opening: asyncio.Task[Publisher] | None = None
         self._publisher: Publisher | None = None
@@ -78,11 +78,11 @@ class GroupCommit:
         None: the shard has to go alone this time, and nothing has happened.
         Raises LeaseLost, Unavailable, BrokerFailed or RefusedTogether; then the shard has to be taken over again.
         """
-        seat = Seat(lease, number)
-        self._waiting.append(seat)
+        request = CommitRequest(lease, number)
+        self._waiting.append(request)
         if self._rounds is None:
             self._rounds = asyncio.create_task(self._run(), name="group commit")
-        return await seat.outcome
+        return await request.outcome
 
     async def settle(self) -> None:
         """Return once nothing of a shard that failed here can be committed any more. Raises BrokerFailed.
@@ -107,13 +107,13 @@ class GroupCommit:
         try:
             while self._waiting:
                 await asyncio.sleep(0)  # whoever was answered in this step of the loop comes again in the next one
-                seats, self._waiting = self._waiting, []
-                pause_ends = await self._round(seats)
+                requests, self._waiting = self._waiting, []
+                pause_ends = await self._round(requests)
                 await asyncio.sleep(pause_ends - asyncio.get_running_loop().time())
         finally:
             self._rounds = None
 
-    async def _round(self, seats: Sequence[Seat]) -> float:
+    async def _round(self, requests: Sequence[CommitRequest]) -> float:
         """Make one round, tell everyone how it went, and return when the next one may begin."""
         clock = asyncio.get_running_loop().time
         began = clock()
@@ -121,32 +121,32 @@ class GroupCommit:
             # Before the claim: what is fenced by the time of the claim must not go out with a producer opened after it.
             publisher = await self._opened()
             began = clock()
-            claimed = await self._claim(seats)
+            claimed = await self._claim(requests)
             self.claim_seconds = clock() - began
-            for seat in seats:
-                if not claimed.get(seat.lease.shard):
-                    seat.answer(0 if claimed else None)
+            for request in requests:
+                if not claimed.get(request.lease.shard):
+                    request.answer(0 if claimed else None)
             full = [
-                Batch(seat.lease.shard, seat.number + 1, claimed[seat.lease.shard])
-                for seat in seats
-                if claimed.get(seat.lease.shard)
+                Batch(request.lease.shard, request.number + 1, claimed[request.lease.shard])
+                for request in requests
+                if claimed.get(request.lease.shard)
             ]
             if not full:
                 return began
             await self._bring_out(publisher, full)
-            for seat in seats:
-                seat.answer(len(claimed[seat.lease.shard]))
+            for request in requests:
+                request.answer(len(claimed[request.lease.shard]))
             events = sum(len(batch.events) for batch in full)
             return began + self._pacer.next_pause(events, began, shards=max(1, self._held()))
         except BaseException as error:
             failure = error if isinstance(error, Exception) else BrokerFailed("the round was cut off")
-            for seat in seats:
-                seat.fail(failure)  # it is each shard's to judge
+            for request in requests:
+                request.fail(failure)  # it is each shard's to judge
             if not is_survivable(error):
                 raise
             return began
 
-    async def _claim(self, seats: Sequence[Seat]) -> Mapping[int, list[OutboxEvent]]:
+    async def _claim(self, requests: Sequence[CommitRequest]) -> Mapping[int, list[OutboxEvent]]:
         """Return the claimed events by shard; nothing at all if the shards have to go alone."""
         settings = self._settings
         try:
@@ -155,7 +155,7 @@ class GroupCommit:
                     self._connection = await connect(settings, "relay group commit")
                 return await store.cycle_together(
                     self._connection,
-                    {seat.lease: seat.number for seat in seats},
+                    {request.lease: request.number for request in requests},
                     lease_seconds=settings.lease_seconds,
                     events_max=settings.batch_events,
                     bytes_max=settings.batch_bytes,

@@ -9,7 +9,7 @@ from aiokafka.errors import MessageSizeTooLargeError
 
 from services.relay import group_commit
 from services.relay.clients import BrokerFailed
-from services.relay.group_commit import GroupCommit, RefusedTogether, Seat
+from services.relay.group_commit import GroupCommit, RefusedTogether, CommitRequest
 from services.relay.publisher import CHUNK_BYTES, Chunk, EventsRefused
 from services.relay.settings import RelaySettings
 from services.relay.store import Lease
@@ -168,10 +168,10 @@ async def test_record_batches_get_smaller_only_if_they_were_too_large_as_a_whole
 
 async def test_shard_that_gave_up_waiting_is_answered_without_harm() -> None:
     for end in ("answer", "fail"):
-        seat = Seat(Lease(0, 1, 0, 0, True, None), 0)
-        seat.outcome.cancel()
-        seat.answer(1) if end == "answer" else seat.fail(BrokerFailed("late"))
-        assert seat.outcome.cancelled()
+        request = CommitRequest(Lease(0, 1, 0, 0, True, None), 0)
+        request.outcome.cancel()
+        request.answer(1) if end == "answer" else request.fail(BrokerFailed("late"))
+        assert request.outcome.cancelled()
 
 
 async def test_attempt_that_fails_with_nobody_waiting_is_no_complaint_of_the_loop(
