@@ -167,11 +167,11 @@ async def digests(pool: Pool, query: DigestsQuery) -> dict[str, Any]:
     """Return the digests of as many buckets as fit an answer. Raises BucketGone."""
     async with pool.connection() as connection:
         # First how far the topic is complete, then what there is: a bucket that is closed by then has all it will have.
-        how_far = await history_store.watermark(connection)
+        status = await history_store.watermark(connection)
         await _check_kept(connection, query.start)
-        up_to = how_far.up_to
+        up_to = status.up_to
         end = query.end or (query.start if up_to is None else up_to.replace(second=0, microsecond=0))
-        end = min(end, how_far.now.replace(second=0, microsecond=0) + BUCKET)
+        end = min(end, status.now.replace(second=0, microsecond=0) + BUCKET)
         items: list[dict[str, Any]] = []
         bucket, started, count = query.start, monotonic(), 0
         while bucket < end and count < BUCKETS_MAX and monotonic() - started < DIGESTS_SECONDS:

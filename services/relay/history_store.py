@@ -11,7 +11,7 @@ from shared.postgres import Connection, Row
 
 
 @dataclass(frozen=True, slots=True)
-class Reached:
+class WatermarkAdvance:
     """How far the topic is complete, and the first of the exceptions; `up_to` is None until that was found once."""
 
     epoch: int
@@ -21,7 +21,7 @@ class Reached:
 
 
 @dataclass(frozen=True, slots=True)
-class HowFar:
+class WatermarkStatus:
     """How far the topic is complete, by the database's clock."""
 
     up_to: datetime | None
@@ -46,12 +46,12 @@ async def advance_watermark(
     missing_max: int,
     *,
     timeout_seconds: float | None = None,
-) -> Reached | None:
+) -> WatermarkAdvance | None:
     """Take or keep the duty and close the marked moment, if it can be closed; None if another replica has the duty."""
     row = await connection.fetchrow(
         SQL["advance_watermark"], replica, lease_seconds, missing_max, timeout=timeout_seconds
     )
-    return None if row is None else Reached(**row)
+    return None if row is None else WatermarkAdvance(**row)
 
 
 async def release_watermark(connection: Connection, replica: str) -> None:
@@ -59,11 +59,11 @@ async def release_watermark(connection: Connection, replica: str) -> None:
     await connection.execute(SQL["release_watermark"], replica)
 
 
-async def watermark(connection: Connection) -> HowFar:
+async def watermark(connection: Connection) -> WatermarkStatus:
     """Return how far the topic is complete."""
     row = await connection.fetchrow(SQL["watermark"])
     assert row is not None
-    return HowFar(**row)
+    return WatermarkStatus(**row)
 
 
 async def digest(connection: Connection, start: datetime, end: datetime, shard: int | None) -> list[Digest]:

@@ -15,7 +15,7 @@ from services.relay import history_store, metrics
 from services.relay.announcements import SOURCE, WATERMARK, OrderWatermark
 from services.relay.broker import Broker
 from services.relay.clients import BrokerFailed, bounded, started, stopped
-from services.relay.history_store import Reached
+from services.relay.history_store import WatermarkAdvance
 from services.relay.adaptive_timeout import AdaptiveTimeout
 from services.relay.records import Header, rfc3339
 from services.relay.settings import RelaySettings
@@ -39,7 +39,7 @@ END_SECONDS = 1.0  # with what cancelling takes, a process is gone within 8 s ev
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class Announcement:
     """What was announced last and when, by this process' clock; and how many further moments are worth telling although
     nothing else changes."""
 
@@ -58,7 +58,7 @@ class Watermark:
         self._broker = broker
         self._began = 0.0
         self._kafka: tuple[KafkaProducer, KafkaConsumer] | None = None
-        self._told: Told | None = None
+        self._announced: Announcement | None = None
         self._ended = asyncio.Event()
         self._timeout = AdaptiveTimeout()
         self._call_seconds = 0.0  # what the last call of the database took, though it may have failed
@@ -90,21 +90,21 @@ class Watermark:
         async with self._pool.connection() as connection:
             try:
                 with self._timeout.limit() as seconds:
-                    reached = await history_store.advance_watermark(
+                    advance = await history_store.advance_watermark(
                         connection, self._settings.replica, lease_seconds, MISSING_MAX, timeout_seconds=seconds
                     )
             finally:
                 self._call_seconds = asyncio.get_running_loop().time() - started
-            how_far = await history_store.watermark(connection)
+            status = await history_store.watermark(connection)
         # While none was ever reached it grows too, for the alert on it.
         waiting_seconds = asyncio.get_running_loop().time() - self._began
-        metrics.WATERMARK_LAG.set(waiting_seconds if how_far.lag_seconds is None else how_far.lag_seconds)
-        if reached is None:
-            self._told = None
+        metrics.WATERMARK_LAG.set(waiting_seconds if status.lag_seconds is None else status.lag_seconds)
+        if advance is None:
+            self._announced = None
             await self._close()
-        elif reached.up_to is not None:
+        elif advance.up_to is not None:
             try:
-                await self._announce(reached, reached.up_to, started + lease_seconds)
+                await self._announce(advance, advance.up_to, started + lease_seconds)
             except Exception:
                 await self._close()  # in doubt about their state
                 raise
@@ -114,7 +114,7 @@ class Watermark:
         # Longer than a step takes at its worst, so that a slow broker doesn't make the duty change hands.
         return 2 * (self._settings.watermark_interval_seconds + self._settings.kafka_timeout_seconds)
 
-    async def _announce(self, reached: Reached, up_to: datetime, deadline: float) -> None:
+    async def _announce(self, advance: WatermarkAdvance, up_to: datetime, deadline: float) -> None:
         """Tell what was reached, unless consumers know it."""
         view = self._broker.view
         if view.refused is not None:
@@ -122,13 +122,13 @@ class Watermark:
         await self._broker.ensure_topics()
         producer, consumer = await self._open()
         offsets = await self._offsets(consumer)
-        body = {"partitions": offsets, "missing": reached.missing, "missing_count": reached.missing_count}
+        body = {"partitions": offsets, "missing": advance.missing, "missing_count": advance.missing_count}
         now = asyncio.get_running_loop().time()
-        told = self._told
+        announced = self._announced
         moves = MOVES_AFTER_CHANGE
-        if told is not None and told.body == body:
-            moves = max(0, told.moves - (up_to > told.up_to))
-            if (up_to == told.up_to or told.moves == 0) and now - told.at < IDLE_SECONDS:
+        if announced is not None and announced.body == body:
+            moves = max(0, announced.moves - (up_to > announced.up_to))
+            if (up_to == announced.up_to or announced.moves == 0) and now - announced.at < IDLE_SECONDS:
                 return
         if now > deadline:
             return  # this process was paused: another may have told more
@@ -142,7 +142,7 @@ class Watermark:
                 partition=0,  # also where the topic was made with more
                 timestamp_ms=view.milliseconds(),
             )
-        self._told = Told(up_to, body, now, moves)
+        self._announced = Announcement(up_to, body, now, moves)
         metrics.WATERMARKS.inc()
 
     async def _offsets(self, consumer: KafkaConsumer) -> dict[str, int]:

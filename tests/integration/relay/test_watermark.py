@@ -16,7 +16,7 @@ from jsonschema import Draft202012Validator
 
 from services.relay import history_store, metrics
 from services.relay.broker import Broker
-from services.relay.history_store import Reached
+from services.relay.history_store import WatermarkAdvance
 from services.relay.schemas import schema_of
 from services.relay.settings import RelaySettings
 from services.relay.watermark import Watermark
@@ -48,7 +48,7 @@ async def writer(migrated: Database) -> AsyncIterator[asyncpg.Connection]:
     await connection.close()
 
 
-async def step(connection: asyncpg.Connection, holder: str = "one") -> Reached:
+async def step(connection: asyncpg.Connection, holder: str = "one") -> WatermarkAdvance:
     reached = await history_store.advance_watermark(connection, holder, LEASE_SECONDS, 3)
     assert reached is not None
     return reached
@@ -282,7 +282,7 @@ async def watermarks(world: World) -> int:
 async def test_paused_replica_announces_nothing(world: World) -> None:
     now = asyncio.get_running_loop().time
     async with duty(world) as watermark:
-        reached = Reached(1, datetime.now(UTC), [], 0)
+        reached = WatermarkAdvance(1, datetime.now(UTC), [], 0)
         assert reached.up_to is not None
         await watermark._announce(reached, reached.up_to, now() - 0.001)
         assert await watermarks(world) == 0
@@ -297,7 +297,7 @@ async def test_replica_that_has_lost_the_duty_closes_its_clients_and_tells_anew_
         assert await watermarks(world) == 1
         await world.connection.execute("UPDATE relay.watermark SET holder = 'other', lease_expires_at = 'infinity'")
         await watermark._once()
-        assert (watermark._kafka, watermark._told) == (None, None)
+        assert (watermark._kafka, watermark._announced) == (None, None)
 
 
 async def test_duty_is_held_for_as_long_as_the_next_slow_call_takes(world: World) -> None:

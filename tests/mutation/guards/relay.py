@@ -334,14 +334,14 @@ WATERMARK = (
     ),
     _watermark(
         "watermark: what was told counts no more without the duty",
-        "if reached is None:",
-        "self._told = None",
+        "if advance is None:",
+        "self._announced = None",
         "pass",
         "test_replica_that_has_lost_the_duty_closes_its_clients_and_tells_anew_when_it_is_back",
     ),
     _watermark(
         "watermark: no clients without the duty",
-        "if reached is None:",
+        "if advance is None:",
         "await self._close()",
         "pass",
         "test_replica_that_has_lost_the_duty_closes_its_clients_and_tells_anew_when_it_is_back",
