@@ -10,7 +10,7 @@ from services.relay.clients import BrokerFailed
 from services.relay.publisher import opened
 from services.relay.settings import RelaySettings
 from services.relay.store import Lease, LeaseLost
-from services.relay.takeover import Verdict
+from services.relay.takeover import Reconciliation
 from services.relay.topic_watch import TopicWatch
 from services.relay.topics import TopicsRefused, TopicView
 from shared.connecting import connect
@@ -77,7 +77,7 @@ async def _one_shard(connection: Connection, settings: RelaySettings, lease: Lea
         if others is not None:
             await takeover.fence(settings, others)
         committed = await positions.last_committed(settings, lease.shard)
-        if takeover.reconcile(lease, committed) is Verdict.REFUSED:
+        if takeover.reconcile(lease, committed) is Reconciliation.REFUSED:
             await takeover.begin(connection, lease, publisher)
             log.warning("shard begins anew", shard=lease.shard, database=lease.number, kafka=committed)
         else:

@@ -13,7 +13,7 @@ from shared.postgres import Connection
 log = structlog.get_logger()
 
 
-class Verdict(Enum):
+class Reconciliation(Enum):
     """What Kafka's last committed number says of the batch that was under way."""
 
     PUBLISHED = "the batch was committed: mark it"
@@ -26,19 +26,19 @@ class TakeOverRefused(Exception):  # noqa: N818 - not an error of ours: an opera
     """Kafka and the database contradict each other on what was published."""
 
 
-def reconcile(lease: Lease, committed: int | None) -> Verdict:
+def reconcile(lease: Lease, committed: int | None) -> Reconciliation:
     """Compare the shard's row with the last number committed to Kafka; never guess.
 
     Any contradiction means that Kafka or the database is not the one it was: emptied, restored or swapped.
     """
     if committed is None:
         untouched = lease.number == 0 and not lease.claimed and not lease.declared
-        return Verdict.NEW if untouched else Verdict.REFUSED
+        return Reconciliation.NEW if untouched else Reconciliation.REFUSED
     if committed == lease.number:
-        return Verdict.PUBLISHED
+        return Reconciliation.PUBLISHED
     if committed == lease.number - 1 and lease.claimed:
-        return Verdict.UNPUBLISHED
-    return Verdict.REFUSED
+        return Reconciliation.UNPUBLISHED
+    return Reconciliation.REFUSED
 
 
 def to_fence(settings: RelaySettings, lease: Lease) -> str | None:
@@ -64,8 +64,8 @@ async def settle(connection: Connection, settings: RelaySettings, lease: Lease, 
     Raises LeaseLost, BrokerFailed, Unavailable or TakeOverRefused.
     """
     committed = await positions.last_committed(settings, lease.shard)
-    verdict = reconcile(lease, committed)
-    if verdict is Verdict.REFUSED:
+    found = reconcile(lease, committed)
+    if found is Reconciliation.REFUSED:
         # Whoever was paused here compares its old row with what another replica has published since.
         await store.check_lease(connection, lease)
         raise TakeOverRefused(
@@ -73,9 +73,9 @@ async def settle(connection: Connection, settings: RelaySettings, lease: Lease, 
             f"database's is {lease.number} with {lease.claimed} events claimed; if this Kafka is new or was emptied, "
             "run python -m services.relay bootstrap"
         )
-    if verdict is Verdict.NEW:
+    if found is Reconciliation.NEW:
         return await begin(connection, lease, publisher)
-    if verdict is Verdict.UNPUBLISHED:
+    if found is Reconciliation.UNPUBLISHED:
         return await store.unclaim(connection, lease)
     if lease.claimed:
         metrics.DUPLICATES.labels(lease.shard).inc(lease.claimed)

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.relay.store import Lease
-from services.relay.takeover import Verdict, reconcile
+from services.relay.takeover import Reconciliation, reconcile
 
 COUNTS = st.integers(0, 5)
 
@@ -16,46 +16,46 @@ def lease(number: int, claimed: int = 0, *, declared: bool = True) -> Lease:
 
 
 def test_a_batch_whose_number_was_committed_is_published() -> None:
-    assert reconcile(lease(7, claimed=3), 7) is Verdict.PUBLISHED
+    assert reconcile(lease(7, claimed=3), 7) is Reconciliation.PUBLISHED
 
 
 def test_a_shard_without_a_batch_under_way_goes_on_after_its_number() -> None:
-    assert reconcile(lease(7), 7) is Verdict.PUBLISHED
+    assert reconcile(lease(7), 7) is Reconciliation.PUBLISHED
 
 
 def test_a_batch_whose_number_was_not_committed_is_claimed_again() -> None:
-    assert reconcile(lease(7, claimed=3), 6) is Verdict.UNPUBLISHED
+    assert reconcile(lease(7, claimed=3), 6) is Reconciliation.UNPUBLISHED
 
 
 @pytest.mark.parametrize("committed", [0, 5, 8, 100, None])
 def test_any_other_number_is_refused(committed: int | None) -> None:
-    assert reconcile(lease(7, claimed=3), committed) is Verdict.REFUSED
+    assert reconcile(lease(7, claimed=3), committed) is Reconciliation.REFUSED
 
 
 def test_the_number_before_is_refused_when_nothing_was_claimed() -> None:
-    assert reconcile(lease(7), 6) is Verdict.REFUSED
+    assert reconcile(lease(7), 6) is Reconciliation.REFUSED
 
 
 def test_a_shard_that_never_published_begins_on_a_kafka_that_knows_nothing_of_it() -> None:
-    assert reconcile(lease(0, declared=False), None) is Verdict.NEW
+    assert reconcile(lease(0, declared=False), None) is Reconciliation.NEW
 
 
 def test_a_shard_that_was_declared_does_not_begin_again_by_itself() -> None:
-    assert reconcile(lease(0), None) is Verdict.REFUSED
+    assert reconcile(lease(0), None) is Reconciliation.REFUSED
 
 
 def test_a_restored_database_does_not_publish_into_a_kafka_that_is_ahead_of_it() -> None:
-    assert reconcile(lease(0, declared=False), 4) is Verdict.REFUSED
+    assert reconcile(lease(0, declared=False), 4) is Reconciliation.REFUSED
 
 
 @given(COUNTS, COUNTS, st.booleans(), st.none() | COUNTS)
 def test_a_batch_is_repeated_only_when_kafka_has_the_one_before_it(
     number: int, claimed: int, declared: bool, committed: int | None
 ) -> None:
-    verdict = reconcile(lease(number, claimed, declared=declared), committed)
-    if verdict is Verdict.UNPUBLISHED:
+    found = reconcile(lease(number, claimed, declared=declared), committed)
+    if found is Reconciliation.UNPUBLISHED:
         assert committed == number - 1
         assert claimed
-    if verdict is Verdict.NEW:
+    if found is Reconciliation.NEW:
         assert not claimed
         assert committed is None
