@@ -78,7 +78,9 @@ def routes(topic: str) -> list[Route]:
     ]
 
 
-def checks(readiness: Session, broker: Broker, publishers: Callable[[], Sequence[ShardPublisher]]) -> Mapping[str, Check]:
+def checks(
+    readiness: Session, broker: Broker, publishers: Callable[[], Sequence[ShardPublisher]]
+) -> Mapping[str, Check]:
     """Return what /readyz asks; `readiness` is the connection for its question to the database."""
 
     async def shards() -> None:

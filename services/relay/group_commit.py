@@ -13,9 +13,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from services.relay import metrics, store
+from services.relay.batch_pacer import PAUSE_TOGETHER_SECONDS, BatchPacer
 from services.relay.clients import BrokerFailed
 from services.relay.grouping_policy import SLOW_SECONDS
-from services.relay.batch_pacer import PAUSE_TOGETHER_SECONDS, BatchPacer
 from services.relay.publisher import CHUNK_BYTES, Batch, EventsRefused, Publisher, smaller
 from services.relay.records import OutboxEvent
 from services.relay.settings import RelaySettings

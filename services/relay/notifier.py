@@ -4,8 +4,8 @@ import asyncio
 from collections.abc import Callable, Sequence
 
 from services.relay import metrics, store
-from services.relay.shard_publisher import ShardPublisher
 from services.relay.settings import RelaySettings
+from services.relay.shard_publisher import ShardPublisher
 from shared import postgres
 from shared.background import LoopSupervisor
 from shared.connecting import ReadOnlyServer, connect

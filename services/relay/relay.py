@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from services.relay import backlog
 from services.relay.broker import Broker
 from services.relay.cleaner import Cleaner
-from services.relay.shard_publisher import ShardPublisher
 from services.relay.group_commit import GroupCommit
-from services.relay.shard_assigner import ShardAssigner
+from services.relay.notifier import Notifier
 from services.relay.replay import Replayer
 from services.relay.settings import RelaySettings
+from services.relay.shard_assigner import ShardAssigner
+from services.relay.shard_publisher import ShardPublisher
 from services.relay.topic_watch import TopicWatch
-from services.relay.notifier import Notifier
 from services.relay.watermark import Watermark
 from shared.background import background
 from shared.postgres import Pool

@@ -1,5 +1,5 @@
 """What the topics hold, for machines: a JSON Schema for each type of event and an AsyncAPI document, generated from the
-models in shared/contracts/events.py and announcements.py. `python -m services.relay.schemas FOLDER` writes them to
+models in shared/contracts/events.py and watermark.py. `python -m services.relay.schemas FOLDER` writes them to
 files."""
 
 import argparse
@@ -12,9 +12,9 @@ from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue, models_json_schema
 from pydantic_core import core_schema
 
-from services.relay import announcements
-from services.relay.announcements import WATERMARK, OrderWatermark
+from shared.contracts import watermark
 from shared.contracts.events import EVENTS, SOURCE, TOPIC
+from shared.contracts.watermark import WATERMARK, OrderWatermark
 from shared.http.server import VERSION
 
 Schema = dict[str, Any]
@@ -122,7 +122,7 @@ def _message(type_: str, model: type[BaseModel]) -> Schema:
 
 def _watermark_message(topic: str) -> Schema:
     own = {
-        "ce_source": {"const": announcements.SOURCE},
+        "ce_source": {"const": watermark.SOURCE},
         "ce_time": {"type": "string", "format": "date-time", "description": "up_to"},
         "ce_subject": {"const": topic},
     }

@@ -11,8 +11,8 @@ import structlog
 from services.relay import store
 from services.relay.broker import Broker
 from services.relay.clients import BrokerFailed
-from services.relay.shard_publisher import ShardPublisher
 from services.relay.settings import RelaySettings
+from services.relay.shard_publisher import ShardPublisher
 from services.relay.store import ShardHolder
 from shared.background import LoopSupervisor
 from shared.postgres import Pool
@@ -56,7 +56,9 @@ def assign(replica: str, live: Sequence[str], holders: Sequence[ShardHolder], mi
 class ShardAssigner:
     """Runs a drain for each shard that is this replica's share."""
 
-    def __init__(self, settings: RelaySettings, pool: Pool, broker: Broker, new_publisher: Callable[[int], ShardPublisher]) -> None:
+    def __init__(
+        self, settings: RelaySettings, pool: Pool, broker: Broker, new_publisher: Callable[[int], ShardPublisher]
+    ) -> None:
         self._settings = settings
         self._pool = pool
         self._broker = broker

@@ -8,17 +8,17 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 import structlog
 
 from services.relay import metrics, store, takeover
+from services.relay.adaptive_timeout import AdaptiveTimeout
+from services.relay.batch_pacer import PAUSE_MAX_SECONDS, BatchPacer
 from services.relay.broker import Broker
 from services.relay.clients import BrokerFailed
-from services.relay.grouping_policy import SLOW_SECONDS, GroupingPolicy
-from services.relay.batch_pacer import PAUSE_MAX_SECONDS, BatchPacer
 from services.relay.group_commit import GroupCommit, RefusedTogether
-from services.relay.adaptive_timeout import AdaptiveTimeout
+from services.relay.grouping_policy import SLOW_SECONDS, GroupingPolicy
+from services.relay.poison_isolation import PoisonIsolation
 from services.relay.publisher import Batch, EventsRefused, Publisher, opened
 from services.relay.records import OutboxEvent
 from services.relay.settings import RelaySettings
 from services.relay.store import Lease, LeaseLost
-from services.relay.poison_isolation import PoisonIsolation
 from services.relay.takeover import TakeOverRefused
 from services.relay.topic_watch import TopicWatch
 from services.relay.topics import TopicsRefused

@@ -9,8 +9,8 @@ from uuid import UUID
 
 import asyncpg
 
-from services.relay.admin.refusals import EventNotFirst, EventNotParked, NothingToRedact
 from services.relay.adaptive_timeout import WALK_SECONDS
+from services.relay.admin.refusals import EventNotFirst, EventNotParked, NothingToRedact
 from services.relay.records import OutboxEvent
 from shared.operators import Who
 from shared.postgres import Connection, Row, load_queries

@@ -12,14 +12,14 @@ from typing import Any
 from aiokafka import TopicPartition
 
 from services.relay import history_store, metrics
-from services.relay.announcements import SOURCE, WATERMARK, OrderWatermark
+from services.relay.adaptive_timeout import AdaptiveTimeout
 from services.relay.broker import Broker
 from services.relay.clients import BrokerFailed, bounded, started, stopped
 from services.relay.history_store import WatermarkAdvance
-from services.relay.adaptive_timeout import AdaptiveTimeout
 from services.relay.records import Header, rfc3339
 from services.relay.settings import RelaySettings
 from shared.background import LoopSupervisor
+from shared.contracts.watermark import SOURCE, WATERMARK, OrderWatermark
 from shared.http.server import encode
 from shared.ids import uuid7
 from shared.kafka import KafkaConsumer, KafkaProducer

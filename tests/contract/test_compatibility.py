@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from jsonschema import Draft7Validator, Draft202012Validator
 
-from services.relay.announcements import WATERMARK
 from services.relay.schemas import MODELS, asyncapi, files, schema_of
 from shared.contracts.events import TOPIC
+from shared.contracts.watermark import WATERMARK
 from shared.http.server import VERSION
 from tests.contract.compatibility import breaks
 

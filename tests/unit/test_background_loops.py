@@ -25,11 +25,11 @@ from services.order.running import Running
 from services.relay import backlog
 from services.relay.broker import Broker
 from services.relay.cleaner import Cleaner
-from services.relay.shard_assigner import ShardAssigner
+from services.relay.notifier import Notifier
 from services.relay.replay import Replayer
 from services.relay.settings import RelaySettings
+from services.relay.shard_assigner import ShardAssigner
 from services.relay.topic_watch import TopicWatch
-from services.relay.notifier import Notifier
 from services.relay.watermark import Watermark
 from shared.host_clock import HostClock
 from shared.ids import uuid7

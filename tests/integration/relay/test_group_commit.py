@@ -9,10 +9,10 @@ import asyncpg
 import pytest
 
 from services.relay import metrics, positions, store
+from services.relay.batch_pacer import BACKLOG_EVENTS
 from services.relay.bootstrap import bootstrap
 from services.relay.broker import Broker
 from services.relay.clients import BrokerFailed
-from services.relay.batch_pacer import BACKLOG_EVENTS
 from services.relay.publisher import Batch, Publisher
 from services.relay.records import OutboxEvent
 from services.relay.store import Lease, LeaseLost

@@ -9,7 +9,7 @@ from aiokafka.errors import MessageSizeTooLargeError
 
 from services.relay import group_commit
 from services.relay.clients import BrokerFailed
-from services.relay.group_commit import GroupCommit, RefusedTogether, CommitRequest
+from services.relay.group_commit import CommitRequest, GroupCommit, RefusedTogether
 from services.relay.publisher import CHUNK_BYTES, Chunk, EventsRefused
 from services.relay.settings import RelaySettings
 from services.relay.store import Lease

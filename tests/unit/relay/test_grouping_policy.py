@@ -1,7 +1,7 @@
 """When a shard goes out with others: whenever neither a backlog nor trouble speaks against it."""
 
-from services.relay.grouping_policy import ALONE_SECONDS, GroupingPolicy
 from services.relay.batch_pacer import BACKLOG_EVENTS
+from services.relay.grouping_policy import ALONE_SECONDS, GroupingPolicy
 
 NOW = 1000.0
 

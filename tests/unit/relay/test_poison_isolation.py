@@ -5,9 +5,9 @@ from datetime import UTC, datetime
 from aiokafka.errors import MessageSizeTooLargeError
 
 from services.relay.broker_errors import InvalidRecordError
+from services.relay.poison_isolation import ONE_BY_ONE_EVENTS, PoisonIsolation
 from services.relay.publisher import CHUNK_BYTES, Chunk, EventsRefused
 from services.relay.records import OutboxEvent
-from services.relay.poison_isolation import ONE_BY_ONE_EVENTS, PoisonIsolation
 
 TOO_LARGE, WRONG = MessageSizeTooLargeError(), InvalidRecordError()
 

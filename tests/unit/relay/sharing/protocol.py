@@ -81,7 +81,9 @@ def _lease(state: State, rules: Rules, replica: int, shard: int) -> Iterator[Mov
     world.faults_left -= stolen
     world.end_epoch(shard)
     row = world.rows[shard]
-    publisher = ShardPublisher(rules.after(Step.LEASE), current=True, to_fence=row.transactional_id if row.claimed else NO_ID)
+    publisher = ShardPublisher(
+        rules.after(Step.LEASE), current=True, to_fence=row.transactional_id if row.claimed else NO_ID
+    )
     world.move(replica, shard, publisher)
     yield f"takes the lease{' from another' * stolen}", world
 
@@ -344,4 +346,7 @@ def _crash(world: World, rules: Rules, replica: int, *, late_end: bool) -> None:
     world.transactions.append(world.transactions[old])
     world.transactions[old] = Transaction()
     world.rows = [row._replace(transactional_id=former) if row.transactional_id == old else row for row in world.rows]
-    world.publishers = [publisher._replace(to_fence=former) if publisher.to_fence == old else publisher for publisher in world.publishers]
+    world.publishers = [
+        publisher._replace(to_fence=former) if publisher.to_fence == old else publisher
+        for publisher in world.publishers
+    ]

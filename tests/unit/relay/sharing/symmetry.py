@@ -2,7 +2,17 @@
 
 from functools import cache
 
-from tests.unit.relay.sharing.world import NO_ID, NOBODY, REPLICAS, Batch, ShardPublisher, Row, State, Transaction, group_id
+from tests.unit.relay.sharing.world import (
+    NO_ID,
+    NOBODY,
+    REPLICAS,
+    Batch,
+    Row,
+    ShardPublisher,
+    State,
+    Transaction,
+    group_id,
+)
 
 _OTHER_GROUP = {group_id(replica): group_id(1 - replica) for replica in REPLICAS}
 
@@ -61,5 +71,7 @@ def _with_other_group(row: Row) -> Row:
 @cache
 def _fencing_other_group(publisher: ShardPublisher) -> ShardPublisher:
     return (
-        publisher if publisher.to_fence == NO_ID else publisher._replace(to_fence=_OTHER_GROUP.get(publisher.to_fence, publisher.to_fence))
+        publisher
+        if publisher.to_fence == NO_ID
+        else publisher._replace(to_fence=_OTHER_GROUP.get(publisher.to_fence, publisher.to_fence))
     )
