@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol, TypeVar
 from uuid import UUID
 
+from shared.fast_dataclass import fast_dataclass
 from shared.refusals import Refusal
-from shared.values import value
 
 
 class Fenced(Refusal):
@@ -39,7 +39,7 @@ class Command(Protocol):
         """Return which try of the same operation this is; 0 where there can be only one."""
 
 
-@value(frozen=True, slots=True)
+@fast_dataclass(frozen=True, slots=True)
 class Outcome:
     """What became of a command: applied with its `body` as result, or refused with it as problem."""
 

@@ -5,12 +5,12 @@ from typing import Any
 
 from services.order.domain import Order, OrderId, OrderNotPayable, OrderStatus
 from services.order.saga import Kind
+from shared.fast_dataclass import fast_dataclass
 from shared.http.server import encode
 from shared.refusals import Refusal
-from shared.values import value
 
 
-@value(frozen=True, slots=True)
+@fast_dataclass(frozen=True, slots=True)
 class Answer:
     """A final HTTP answer: status, the body's bytes, and where the order is found."""
 

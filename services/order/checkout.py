@@ -17,9 +17,9 @@ from services.order.runner import Runner, ended_answer
 from services.order.saga import Kind
 from shared import trace
 from shared.batcher import Batcher
+from shared.fast_dataclass import fast_dataclass
 from shared.postgres import DatabaseClock, Pool, needs_operator
 from shared.refusals import NothingSent, Refusal, Unavailable
-from shared.values import value
 
 log = structlog.get_logger()
 
@@ -29,7 +29,7 @@ LOOK_INTERVAL_SECONDS = 0.1
 LOOK_INTERVAL_MAX_SECONDS = 1.0
 
 
-@value(frozen=True, slots=True)
+@fast_dataclass(frozen=True, slots=True)
 class Pending:
     """The saga goes on; `order` is as it was when the saga started."""
 

@@ -6,8 +6,8 @@ from enum import StrEnum
 from typing import Any, NewType
 from uuid import UUID
 
+from shared.fast_dataclass import fast_dataclass, replace
 from shared.refusals import Refusal
-from shared.values import replace, value
 
 OrderId = NewType("OrderId", UUID)
 SagaId = NewType("SagaId", UUID)
@@ -69,7 +69,7 @@ class AmountTooLarge(Refusal):
     slug = "amount-too-large"
 
 
-@value(frozen=True, slots=True)
+@fast_dataclass(frozen=True, slots=True)
 class Line:
     """Units of one product; name and price (minor units) are unknown until the stock is held."""
 
@@ -94,7 +94,7 @@ class Line:
         }
 
 
-@value(frozen=True, slots=True)
+@fast_dataclass(frozen=True, slots=True)
 class Order:
     """An order as stored. Amounts are in minor units of `currency`, None until known."""
 
@@ -166,7 +166,7 @@ def discount(order: Order, discount_amount: int) -> Order:
     return replace(order, discount_amount=discount_amount, total_amount=total)
 
 
-@value(frozen=True, slots=True)
+@fast_dataclass(frozen=True, slots=True)
 class Live:
     """An order's live saga: what a second operation on the order runs into."""
 
@@ -174,21 +174,21 @@ class Live:
     kind: str
 
 
-@value(frozen=True, slots=True)
+@fast_dataclass(frozen=True, slots=True)
 class Begin:
     """The operation may start; for a closing, `target` is what the order becomes."""
 
     target: OrderStatus | None = None
 
 
-@value(frozen=True, slots=True)
+@fast_dataclass(frozen=True, slots=True)
 class Attach:
     """The same operation is on its way already; its end is the answer to this one too."""
 
     saga_id: SagaId
 
 
-@value(frozen=True, slots=True)
+@fast_dataclass(frozen=True, slots=True)
 class Already:
     """The order is what the operation would have made it."""
 

@@ -11,14 +11,14 @@ import orjson
 from services.order.answers import Answer
 from services.order.domain import Line, Order, OrderId, OrderStatus, SagaId
 from services.order.saga import Kind, Saga
+from shared.fast_dataclass import fast_dataclass
 from shared.ids import uuid7
-from shared.values import value
 
 NOT_YET = datetime.min.replace(tzinfo=UTC)
 KeyPlace = tuple[str, str, str]
 
 
-@value(frozen=True, slots=True)
+@fast_dataclass(frozen=True, slots=True)
 class KeyClaim:
     """A client's idempotency key for one operation; `fingerprint` is a SHA-256 of what it was sent with."""
 
@@ -38,7 +38,7 @@ def fingerprint(request: Any) -> bytes:
     return hashlib.sha256(orjson.dumps(request, option=orjson.OPT_SORT_KEYS)).digest()
 
 
-@value(frozen=True, slots=True)
+@fast_dataclass(frozen=True, slots=True)
 class Start:
     """An operation that wants to begin.
 
@@ -55,14 +55,14 @@ class Start:
     saga_id: SagaId = field(default_factory=lambda: SagaId(uuid7()))
 
 
-@value(frozen=True, slots=True)
+@fast_dataclass(frozen=True, slots=True)
 class Begun:
     """The operation has begun; its saga is ours to run."""
 
     saga: Saga
 
 
-@value(frozen=True, slots=True)
+@fast_dataclass(frozen=True, slots=True)
 class Attached:
     """The operation was under way already; the end of that saga is the answer to this one too."""
 

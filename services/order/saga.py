@@ -18,8 +18,8 @@ from enum import StrEnum
 from typing import Any, Final
 
 from services.order.domain import AmountTooLarge, Order, OrderStatus, OrderWithdrawn, SagaId, discount, price
+from shared.fast_dataclass import fast_dataclass, replace
 from shared.participant import Fenced, Outcome
-from shared.values import replace, value
 
 VERSION: Final = 1
 # The definitions this build can run; a saga of another version is left to the build that knows it.
@@ -57,7 +57,7 @@ class Participant(StrEnum):
     BALANCE = "balance"
 
 
-@value(frozen=True, slots=True)
+@fast_dataclass(frozen=True, slots=True)
 class Step:
     """One step: the command that does it, the command that undoes it, and who takes both."""
 
@@ -93,7 +93,7 @@ EVENTS: Final[Mapping[OrderStatus, str]] = {
 }
 
 
-@value(frozen=True, slots=True)
+@fast_dataclass(frozen=True, slots=True)
 class Command:
     """What the saga asks of a participant; `fields` beside type, order_id and attempt."""
 
@@ -108,7 +108,7 @@ class Command:
         return {"type": self.type, "order_id": self.order_id, "attempt": self.attempt, **self.fields}
 
 
-@value(frozen=True, slots=True)
+@fast_dataclass(frozen=True, slots=True)
 class Saga:
     """A saga as its runner knows it: the stored row, the order, and what was learnt in this run.
 
@@ -130,14 +130,14 @@ class Saga:
     traceparent: str | None = None
 
 
-@value(frozen=True, slots=True)
+@fast_dataclass(frozen=True, slots=True)
 class Send:
     """Send these commands, all at once, and learn what becomes of each."""
 
     commands: tuple[Command, ...]
 
 
-@value(frozen=True, slots=True)
+@fast_dataclass(frozen=True, slots=True)
 class Transition:
     """Commit this, guarded on the saga's id and both statuses, in one transaction with its event and answer."""
 

@@ -13,9 +13,9 @@ from services.order.domain import Attach, Begin, Live, Order, OrderNotFound, Ord
 from services.order.keys import claim_keys, settle_keys
 from services.order.operations import Attached, Begun, Start, Started
 from services.order.saga import VERSION, Kind, Saga, Status
+from shared.fast_dataclass import replace
 from shared.postgres import Connection, DatabaseClock, Session
 from shared.refusals import Refusal
-from shared.values import replace
 
 
 class Starts:

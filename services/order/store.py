@@ -11,12 +11,12 @@ import orjson
 from services.order.answers import Answer
 from services.order.domain import Line, Live, Order, OrderId, OrderStatus, SagaId
 from services.order.saga import Kind, Saga, Status, Transition
+from shared.fast_dataclass import fast_dataclass
 from shared.ids import uuid7
 from shared.postgres import Connection, Row, load_queries
-from shared.values import value
 
 
-@value(frozen=True, slots=True)
+@fast_dataclass(frozen=True, slots=True)
 class End:
     """A transition with all that it writes: the order as it makes it, its JSON (`view`), the saga's log since the
     last one, and the answer if the saga has ended."""

@@ -14,12 +14,12 @@ from services.order.answers import Answer
 from services.order.domain import Order
 from services.order.saga import Kind, Saga, Transition, moved
 from services.order.store import End
+from shared.fast_dataclass import fast_dataclass
 from shared.http.server import encode
 from shared.postgres import DatabaseClock, Session
-from shared.values import value
 
 
-@value(frozen=True, slots=True)
+@fast_dataclass(frozen=True, slots=True)
 class Change:
     """A transition that a runner wants committed, and what its saga did since the last one."""
 
@@ -28,7 +28,7 @@ class Change:
     log: Sequence[dict[str, Any]]
 
 
-@value(frozen=True, slots=True)
+@fast_dataclass(frozen=True, slots=True)
 class Changed:
     """The transition was committed: the order as it is now, and the answer if the saga has ended."""
 
