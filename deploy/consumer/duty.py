@@ -6,9 +6,9 @@ from contextlib import suppress
 
 from deploy.consumer import store
 from shared.background import LoopSupervisor
+from shared.concurrency import wait_for
 from shared.postgres import Pool
 from shared.refusals import Unavailable
-from shared.waiting import waited
 
 LEASE_SECONDS = 30.0  # longer than a pass takes unless much is missing
 
@@ -30,7 +30,7 @@ async def repeat(
                     ours = await store.hold_duty(db, name, replica, LEASE_SECONDS)
                 if ours:
                     await work()
-            await waited(stop, supervisor.pause(interval_seconds))
+            await wait_for(stop, supervisor.pause(interval_seconds))
     finally:
         with suppress(Unavailable):
             async with pool.connection() as db:

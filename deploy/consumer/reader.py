@@ -18,10 +18,10 @@ from deploy.consumer.events import Event, Undecodable, decode, identity
 from deploy.consumer.settings import ConsumerSettings
 from deploy.consumer.store import DeadLetter
 from shared.background import LoopSupervisor
+from shared.concurrency import wait_for
 from shared.kafka import KafkaConsumer
 from shared.postgres import Pool
 from shared.refusals import Unavailable
-from shared.waiting import waited
 
 log = structlog.get_logger()
 
@@ -67,7 +67,7 @@ class Reader(ConsumerRebalanceListener):  # type: ignore[misc] # the library pub
         while not stop.is_set():
             with self._supervisor:
                 await self._read(stop)
-            await waited(stop, self._supervisor.pause(BACKOFF_SECONDS))
+            await wait_for(stop, self._supervisor.pause(BACKOFF_SECONDS))
 
     async def _read(self, stop: asyncio.Event) -> None:
         settings = self._settings

@@ -13,11 +13,11 @@ from aiokafka.structs import ConsumerRecord
 from deploy.consumer import store
 from deploy.consumer.settings import ConsumerSettings
 from shared.background import LoopSupervisor
+from shared.concurrency import wait_for
 from shared.kafka import KafkaConsumer
 from shared.notation import parse_integer, parse_timestamp
 from shared.postgres import Pool
 from shared.refusals import Unavailable
-from shared.waiting import waited
 
 log = structlog.get_logger()
 
@@ -34,7 +34,7 @@ async def read(settings: ConsumerSettings, pool: Pool, stop: asyncio.Event) -> N
     while not stop.is_set():
         with supervisor:
             await _read(settings, pool, stop)
-        await waited(stop, supervisor.pause(BACKOFF_SECONDS))
+        await wait_for(stop, supervisor.pause(BACKOFF_SECONDS))
 
 
 async def _read(settings: ConsumerSettings, pool: Pool, stop: asyncio.Event) -> None:

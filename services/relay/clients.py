@@ -11,7 +11,7 @@ import aiokafka.client
 from aiokafka.conn import AIOKafkaConnection, CloseReason, create_conn
 
 from services.relay.broker_errors import describe
-from shared.waiting import ended
+from shared.concurrency import run_to_completion
 
 STOP_SECONDS = 1.0
 
@@ -75,7 +75,7 @@ async def stopped(*clients: Stoppable) -> None:
 
     What a broker that hangs keeps them from closing closes with the broker or with the process.
     """
-    await ended(_stop(clients))
+    await run_to_completion(_stop(clients))
 
 
 async def _stop(clients: Sequence[Stoppable]) -> None:

@@ -8,9 +8,9 @@ from services.relay.settings import RelaySettings
 from services.relay.shard_publisher import ShardPublisher
 from shared import postgres
 from shared.background import LoopSupervisor
+from shared.concurrency import wait_for
 from shared.connecting import ReadOnlyServer, connect
 from shared.postgres import Connection, translated
-from shared.waiting import waited
 
 CHANNEL = "orders_outbox"
 
@@ -60,7 +60,7 @@ class Notifier:
         that are idle costs less than a cycle of each. A busy one may have looked already when the event was committed,
         so it is told to look once more.
         """
-        notified = await waited(self._notified, self._settings.poll_interval_seconds)
+        notified = await wait_for(self._notified, self._settings.poll_interval_seconds)
         self._notified.clear()
         idle = {}
         for publisher in self._publishers():

@@ -17,8 +17,8 @@ from services.relay.clients import BrokerFailed, bounded, started, stopped
 from services.relay.records import Header, OutboxEvent, headers, partitions
 from services.relay.settings import RelaySettings
 from services.relay.topics import TopicView
+from shared.concurrency import run_to_completion
 from shared.kafka import KafkaProducer
-from shared.waiting import ended
 
 # Below the broker's default of 1 MiB a record batch, with the largest event the outbox takes still fitting.
 CHUNK_BYTES = 900_000
@@ -206,7 +206,7 @@ class Publisher:
 
         Its own stop() would first go on trying to deliver what is left, without end.
         """
-        await ended(self._end())
+        await run_to_completion(self._end())
 
     async def _end(self) -> None:
         task = self._producer._sender.sender_task  # noqa: SLF001 - there is no public way to stop it

@@ -18,9 +18,9 @@ from services.relay.replay_store import Replay, Window
 from services.relay.settings import RelaySettings
 from services.relay.topics import TopicView
 from shared.background import LoopSupervisor
+from shared.concurrency import wait_for
 from shared.postgres import Pool
 from shared.refusals import Unavailable
-from shared.waiting import waited
 
 log = structlog.get_logger()
 
@@ -52,7 +52,7 @@ class Replayer:
                 pause = IDLE_SECONDS
                 with supervisor:
                     pause = await self._round()
-                await waited(stop, supervisor.pause(pause))
+                await wait_for(stop, supervisor.pause(pause))
         finally:
             await self._give_up()
 

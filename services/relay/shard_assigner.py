@@ -15,9 +15,9 @@ from services.relay.settings import RelaySettings
 from services.relay.shard_publisher import ShardPublisher
 from services.relay.store import ShardHolder
 from shared.background import LoopSupervisor
+from shared.concurrency import wait_for
 from shared.postgres import Pool
 from shared.refusals import Unavailable
-from shared.waiting import waited
 
 log = structlog.get_logger()
 
@@ -81,7 +81,7 @@ class ShardAssigner:
                 self._look.clear()
                 with supervisor:
                     await self._adjust()
-                await waited(self._look, self._settings.lease_seconds / RENEWALS_PER_LEASE)
+                await wait_for(self._look, self._settings.lease_seconds / RENEWALS_PER_LEASE)
         finally:
             stopped.cancel()
             await self._stop()

@@ -24,10 +24,10 @@ from services.relay.topic_watch import TopicWatch
 from services.relay.topics import TopicsRefused
 from shared import postgres
 from shared.background import LoopSupervisor
+from shared.concurrency import wait_for
 from shared.connecting import connect
 from shared.postgres import Connection, translated
 from shared.refusals import Unavailable
-from shared.waiting import waited
 
 log = structlog.get_logger()
 
@@ -140,7 +140,7 @@ class ShardPublisher:
 
     async def _back_off(self) -> None:
         ceiling = min(BACKOFF_MAX_SECONDS, BACKOFF_FIRST_SECONDS * 2 ** min(self._failures - 1, 10))
-        await waited(self._stopping, ceiling * random.uniform(0.5, 1))  # noqa: S311 - jitter
+        await wait_for(self._stopping, ceiling * random.uniform(0.5, 1))  # noqa: S311 - jitter
 
     @asynccontextmanager
     async def _connected(self) -> AsyncIterator[Connection]:
@@ -256,7 +256,7 @@ class ShardPublisher:
             await self._bring_out(publisher, Batch(self.shard, number + 1, events), deadline)
         self._out(len(events))
         if events and (left := began + pause - clock()) > 0:
-            await waited(self._stopping, left)
+            await wait_for(self._stopping, left)
         return len(events)
 
     async def _note(self, connection: Connection, lease: Lease, number: int, transactional_id: str) -> None:
@@ -307,7 +307,7 @@ class ShardPublisher:
         """Wait until woken or until the lease wants to be renewed."""
         self.state, self.idle = "idle", True
         self._went_well()
-        await waited(self._wake, self._settings.lease_seconds / 3)
+        await wait_for(self._wake, self._settings.lease_seconds / 3)
         self.idle = False
 
     async def _park(self, connection: Connection, lease: Lease, outbox_id: int, reason: str) -> None:

@@ -16,9 +16,9 @@ from services.relay.clients import BrokerFailed
 from services.relay.settings import RelaySettings
 from services.relay.topics import Requirements, count
 from shared.background import LoopSupervisor
+from shared.concurrency import wait_for
 from shared.postgres import Connection
 from shared.refusals import Unavailable
-from shared.waiting import waited
 
 log = structlog.get_logger()
 
@@ -53,7 +53,7 @@ class TopicWatch:
             with supervisor:
                 async with self._turn:
                     await self._look(await self._recorded(), seconds=CHECK_SECONDS)
-            await waited(stop, supervisor.pause(LOOK_SECONDS))
+            await wait_for(stop, supervisor.pause(LOOK_SECONDS))
 
     async def ensure(self) -> None:
         """Bring the view up to date for a shard whose lease was just taken.

@@ -19,13 +19,13 @@ from services.relay.history_store import WatermarkAdvance
 from services.relay.records import Header, rfc3339
 from services.relay.settings import RelaySettings
 from shared.background import LoopSupervisor
+from shared.concurrency import wait_for
 from shared.contracts.watermark import SOURCE, WATERMARK, OrderWatermark
 from shared.http.server import encode
 from shared.ids import uuid7
 from shared.kafka import KafkaConsumer, KafkaProducer
 from shared.postgres import Pool
 from shared.refusals import Unavailable
-from shared.waiting import waited
 
 MISSING_MAX = 100  # parked orders beyond that are for operators to look at, not for consumers
 IDLE_SECONDS = 60.0  # how long consumers hear nothing while nothing changes
@@ -72,7 +72,7 @@ class Watermark:
                 with supervisor:
                     await self._once()
                 pause = max(self._settings.watermark_interval_seconds, IDLE_RATIO * self._call_seconds)
-                await waited(stop, supervisor.pause(pause))
+                await wait_for(stop, supervisor.pause(pause))
         finally:
             try:
                 await self._give_up()
@@ -81,7 +81,7 @@ class Watermark:
 
     async def ended(self) -> None:
         """Wait until `run` has left the duty, but not for a broker that hangs."""
-        await waited(self._ended, END_SECONDS)
+        await wait_for(self._ended, END_SECONDS)
 
     async def _once(self) -> None:
         started = asyncio.get_running_loop().time()

@@ -39,7 +39,7 @@ NEAREST: Mapping[str, Sequence[str]] = {
     "shared/batcher.py": (f"{_UNIT}/shared/test_batcher.py",),
     "shared/migrations.py": (f"{_INTEGRATION}/test_migrations.py",),
     "shared/turns.py": (f"{_UNIT}/shared/test_turns.py",),
-    "shared/waiting.py": (f"{_UNIT}/shared/test_waiting.py",),
+    "shared/concurrency.py": (f"{_UNIT}/shared/test_concurrency.py",),
 }
 # Not asked for: what describes data, starts a process or talks to a person; other tests read that whole.
 LEFT_OUT = ("__init__.py", "__main__.py", "settings.py", "metrics.py", "schemas.py", "refusals.py", "openapi.py")

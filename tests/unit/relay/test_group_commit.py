@@ -13,7 +13,7 @@ from services.relay.group_commit import CommitRequest, GroupCommit, RefusedToget
 from services.relay.publisher import CHUNK_BYTES, Chunk, EventsRefused
 from services.relay.settings import RelaySettings
 from services.relay.store import Lease
-from shared.waiting import ended
+from shared.concurrency import run_to_completion
 
 
 class Hanging:
@@ -37,7 +37,7 @@ class Hanging:
             raise self.fails_with
 
     async def drop(self) -> None:
-        await ended(self._end())
+        await run_to_completion(self._end())
 
     async def _end(self) -> None:
         await self.may_be_dropped.wait()
