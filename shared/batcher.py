@@ -14,8 +14,8 @@ import structlog
 from prometheus_client import Counter, Gauge, Histogram
 
 from shared.background import essential, is_survivable
+from shared.pacing import BatchScheduler
 from shared.refusals import Unavailable
-from shared.turns import Turns
 
 log = structlog.get_logger()
 
@@ -74,18 +74,18 @@ class Batcher(Generic[Item, Result]):
         *,
         batch_max: int,
         queue_max: int,
-        turns: Turns | None = None,
+        scheduler: BatchScheduler | None = None,
     ) -> None:
         self.name = name
         self._work = work
-        self._turns = turns
+        self._scheduler = scheduler
         self._batch_max = batch_max
         self._queue_max = queue_max
         self._queue: deque[_Queued[Item, Result]] = deque()
         self._arrived = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._closing = False
-        self.let_go = 0  # in the last batch
+        self.last_batch_size = 0  # in the last batch
         self._size = SIZE.labels(name)
         self._full = FULL.labels(name)
         WAITING.labels(name).set_function(lambda: len(self._queue))
@@ -138,8 +138,8 @@ class Batcher(Generic[Item, Result]):
 
     def _queued(self, count: int) -> None:
         self._arrived.set()
-        if self._turns is not None:
-            self._turns.grown(self, count)
+        if self._scheduler is not None:
+            self._scheduler.on_enqueued(self, count)
 
     async def _run(self) -> None:
         while True:
@@ -149,10 +149,10 @@ class Batcher(Generic[Item, Result]):
                 self._arrived.clear()
                 await self._arrived.wait()
                 continue
-            if self._turns is None:
+            if self._scheduler is None:
                 await self._run_batch(self._next_batch())
                 continue
-            async with self._turns.turn(self):
+            async with self._scheduler.slot(self):
                 await self._run_batch(self._next_batch())
 
     def _next_batch(self) -> list[_Queued[Item, Result]]:
@@ -161,7 +161,7 @@ class Batcher(Generic[Item, Result]):
             queued = self._queue.popleft()
             if not queued[1].done():  # else its waiter was cancelled
                 batch.append(queued)
-        self.let_go = len(batch)
+        self.last_batch_size = len(batch)
         return batch
 
     async def _run_batch(self, batch: list[_Queued[Item, Result]]) -> None:

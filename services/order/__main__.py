@@ -27,10 +27,10 @@ from shared.batcher import Batcher, Item, Result, Work, one_by_one_when
 from shared.host_clock import HostClock, database_checks
 from shared.http.server import HttpServer
 from shared.ids import uuid7
+from shared.pacing import BatchScheduler
 from shared.postgres import DatabaseClock, Pool, Session, is_about_the_batch
 from shared.process import Service, main
 from shared.pruning import Pruner
-from shared.turns import Turns
 
 # The batchers in the order in which a checkout passes them; as many batches at once as these is no limit.
 STEPS = ("starts", "product", "coupon", "balance", "transitions")
@@ -56,12 +56,12 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             settings.payment_timeout_seconds,
         )
         transitions = Transitions(await enter(Session(settings, "order transitions")), clock, process_id)
-        turns = Turns(settings.batches_at_once, STEPS) if settings.batches_at_once < len(STEPS) else None
-        start_batcher: Batcher[Start, Started] = await enter(_batcher("starts", starts.commit, settings, turns))
+        scheduler = BatchScheduler(settings.batches_at_once, STEPS) if settings.batches_at_once < len(STEPS) else None
+        start_batcher: Batcher[Start, Started] = await enter(_batcher("starts", starts.commit, settings, scheduler))
         transition_batcher: Batcher[Change, Changed | None] = await enter(
-            _batcher("transitions", transitions.commit, settings, turns)
+            _batcher("transitions", transitions.commit, settings, scheduler)
         )
-        participants = await enter(Participants(settings.participant_urls, turns=turns))
+        participants = await enter(Participants(settings.participant_urls, scheduler=scheduler))
         runner = await enter(Runner(process_id, pool, participants, transition_batcher))
         admission = Admission(runner.running, settings.sagas_max, host_clock.check)
         checkout = Checkout(
@@ -125,9 +125,11 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         await ownership.give_up()
 
 
-def _batcher(name: str, work: Work[Item, Result], settings: Settings, turns: Turns | None) -> Batcher[Item, Result]:
+def _batcher(
+    name: str, work: Work[Item, Result], settings: Settings, scheduler: BatchScheduler | None
+) -> Batcher[Item, Result]:
     work = one_by_one_when(is_about_the_batch, work)
-    return Batcher(name, work, batch_max=COMMIT_BATCH_MAX, queue_max=settings.sagas_max * 2, turns=turns)
+    return Batcher(name, work, batch_max=COMMIT_BATCH_MAX, queue_max=settings.sagas_max * 2, scheduler=scheduler)
 
 
 async def _run_admin(settings: Settings, pool: Pool, participants: Participants, stop: asyncio.Event) -> None:

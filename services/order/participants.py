@@ -14,9 +14,9 @@ from services.order.saga import Command, Participant
 from shared import trace
 from shared.batcher import Batcher
 from shared.contracts.commands import COMMANDS_MAX, COMMANDS_PATH
+from shared.pacing import BatchScheduler
 from shared.participant import Outcome
 from shared.refusals import Unavailable
-from shared.turns import Turns
 
 log = structlog.get_logger()
 
@@ -74,9 +74,9 @@ class Participants:
         urls: Mapping[Participant, str],
         channel: Callable[[str], Channel] = HttpChannel,
         *,
-        turns: Turns | None = None,
+        scheduler: BatchScheduler | None = None,
     ) -> None:
-        self._clients = {participant: _Client(participant, channel(url), turns) for participant, url in urls.items()}
+        self._clients = {name: _Client(name, channel(url), scheduler) for name, url in urls.items()}
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> "Participants":
@@ -106,14 +106,14 @@ _Sent = tuple[Command, trace.Trace | None]
 
 
 class _Client:
-    def __init__(self, participant: Participant, channel: Channel, turns: Turns | None) -> None:
+    def __init__(self, participant: Participant, channel: Channel, scheduler: BatchScheduler | None) -> None:
         self._participant = participant
         self._channel = channel
         self._seconds = CALL_SECONDS.labels(participant.value)
         self._failures = CALL_FAILURES.labels(participant.value)
         self.reachable = True
         self.batcher: Batcher[_Sent, Outcome] = Batcher(
-            participant.value, self._call_all, batch_max=COMMANDS_MAX, queue_max=QUEUE_MAX, turns=turns
+            participant.value, self._call_all, batch_max=COMMANDS_MAX, queue_max=QUEUE_MAX, scheduler=scheduler
         )
 
     async def __aenter__(self) -> "_Client":

@@ -38,7 +38,7 @@ NEAREST: Mapping[str, Sequence[str]] = {
     "shared": (f"{_UNIT}/shared", f"{_INTEGRATION}/product", f"{_INTEGRATION}/balance", *_PARTICIPANTS),
     "shared/batcher.py": (f"{_UNIT}/shared/test_batcher.py",),
     "shared/migrations.py": (f"{_INTEGRATION}/test_migrations.py",),
-    "shared/turns.py": (f"{_UNIT}/shared/test_turns.py",),
+    "shared/pacing.py": (f"{_UNIT}/shared/test_pacing.py",),
     "shared/concurrency.py": (f"{_UNIT}/shared/test_concurrency.py",),
 }
 # Not asked for: what describes data, starts a process or talks to a person; other tests read that whole.

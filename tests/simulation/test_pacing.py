@@ -1,6 +1,6 @@
-"""Pacing in a model: checkouts pass real batchers with real turns, and only what a batch takes is made up.
+"""Model of pacing: checkouts pass real batchers and a real scheduler; only the duration of a batch is modelled.
 
-A batch takes 1.5 ms and 0.06 ms an item, about what it takes where everything shares two cores.
+A batch takes 1.5 ms and 0.06 ms an item, as measured where everything shares two cores.
 """
 
 import asyncio
@@ -12,9 +12,9 @@ from statistics import mean, quantiles
 
 import pytest
 
-from shared import turns as module
+from shared import pacing as module
 from shared.batcher import Batcher
-from shared.turns import Turns
+from shared.pacing import BatchScheduler
 from tests.simulation.loop import VirtualLoop
 
 STEPS = ("starts", "product", "coupon", "balance", "transitions")
@@ -25,7 +25,7 @@ SECONDS = 4.0
 
 @dataclass
 class Shop:
-    """One replica with one turn, and what became of its checkouts."""
+    """One replica with one slot, the sizes of its batches and the durations of its checkouts."""
 
     batchers: list[Batcher[int, int]]
     sizes: dict[str, list[int]]
@@ -61,8 +61,8 @@ def run(customers: Callable[[Shop], Awaitable[None]]) -> Shop:
             return do
 
         async with AsyncExitStack() as stack:
-            turns = Turns(1, STEPS)
-            made = [Batcher(name, work(name), batch_max=256, queue_max=1024, turns=turns) for name in STEPS]
+            scheduler = BatchScheduler(1, STEPS)
+            made = [Batcher(name, work(name), batch_max=256, queue_max=1024, scheduler=scheduler) for name in STEPS]
             shop = Shop([await stack.enter_async_context(batcher) for batcher in made], sizes)
             await customers(shop)
             return shop
@@ -99,19 +99,19 @@ def arrivals(rate: float) -> Shop:
     return run(come)
 
 
-def test_clients_who_buy_again_and_again_go_through_all_steps_together() -> None:
+def test_returning_clients_pass_all_steps_in_one_batch() -> None:
     shop = clients(32)
     for step in ("starts", "product", "balance", "transitions"):
         assert mean(shop.sizes[step]) > 30
 
 
-def test_nobody_is_left_behind_by_those_who_need_fewer_steps() -> None:
+def test_checkouts_with_more_steps_take_at_most_twice_the_median() -> None:
     shop = clients(16)
     assert shop.percentile(99) < 2 * shop.percentile(50)
 
 
 @pytest.mark.parametrize("rate", [100, 300, 600])
-def test_who_waits_for_nobody_pays_little_for_those_who_catch_up(monkeypatch: pytest.MonkeyPatch, rate: float) -> None:
+def test_independent_arrivals_lose_little_latency_to_pacing(monkeypatch: pytest.MonkeyPatch, rate: float) -> None:
     paced = arrivals(rate)
     monkeypatch.setattr(module, "CATCHES_UP_FROM", 1 / 2)
     monkeypatch.setattr(module, "COME_BACK_SECONDS", 0.0)

@@ -1,4 +1,4 @@
-"""Turns: batches under way are few and large, nobody waits for ever, and nobody holds up who could go."""
+"""The batch scheduler limits the batches in flight, lets every batcher go in bounded time, and delays no idle one."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -7,16 +7,16 @@ from dataclasses import dataclass
 
 import pytest
 
-from shared import turns as module
+from shared import pacing as module
 from shared.batcher import Batcher
-from shared.turns import Turns
+from shared.pacing import BatchScheduler
 from tests.unit.shared.work import Work
 
 STEPS = [str(step) for step in range(20)]
 
 
-def batcher(step: int, work: Work, turns: Turns) -> Batcher[int, int]:
-    return Batcher(STEPS[step], work, batch_max=8, queue_max=50, turns=turns)
+def batcher(step: int, work: Work, scheduler: BatchScheduler) -> Batcher[int, int]:
+    return Batcher(STEPS[step], work, batch_max=8, queue_max=50, scheduler=scheduler)
 
 
 async def all_that_can_run() -> None:
@@ -26,12 +26,12 @@ async def all_that_can_run() -> None:
 
 @asynccontextmanager
 async def beside_a_batch(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[Batcher[int, int], Work]]:
-    """A batcher and its work, while a batch of another has one of two turns; three items are worth the second."""
-    monkeypatch.setattr(module, "WORTH_A_TURN", 3)
-    monkeypatch.setattr(module, "TURN_SECONDS", 60)
+    """A batcher and its work, while a batch of another has one of two slots; the other slot needs three items."""
+    monkeypatch.setattr(module, "MIN_CONCURRENT_BATCH", 3)
+    monkeypatch.setattr(module, "SLOT_SECONDS", 60)
     busy, work = Work(), Work()
-    turns = Turns(2, STEPS)
-    async with batcher(0, busy, turns) as first, batcher(1, work, turns) as second:
+    scheduler = BatchScheduler(2, STEPS)
+    async with batcher(0, busy, scheduler) as first, batcher(1, work, scheduler) as second:
         alone = first.submit(1)
         await busy.started.wait()
         try:
@@ -42,17 +42,17 @@ async def beside_a_batch(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple
         assert await alone == 10
 
 
-async def test_batchers_that_share_turns_have_no_more_batches_under_way_than_turns(
+async def test_no_more_batches_are_in_flight_than_slots(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(module, "WORTH_A_TURN", 1)
+    monkeypatch.setattr(module, "MIN_CONCURRENT_BATCH", 1)
     works = [Work() for _ in range(3)]
-    turns = Turns(2, STEPS)
+    scheduler = BatchScheduler(2, STEPS)
     async with AsyncExitStack() as stack:
-        batchers = [await stack.enter_async_context(batcher(step, work, turns)) for step, work in enumerate(works)]
+        batchers = [await stack.enter_async_context(batcher(step, work, scheduler)) for step, work in enumerate(works)]
         results = [each.submit(number) for number, each in enumerate(batchers)]
         await asyncio.gather(*(work.started.wait() for work in works[:2]))
-        more = batchers[2].submit(7)  # joins the batch that waits for its turn
+        more = batchers[2].submit(7)  # joins the batch that waits for a slot
         assert works[2].batches == []
         works[0].through.set()
         await works[2].started.wait()
@@ -62,7 +62,7 @@ async def test_batchers_that_share_turns_have_no_more_batches_under_way_than_tur
         assert await asyncio.gather(*results, more) == [0, 10, 20, 70]
 
 
-async def test_a_batch_leaves_beside_another_as_soon_as_it_is_worth_it(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_batch_starts_beside_another_once_it_has_the_minimum_size(monkeypatch: pytest.MonkeyPatch) -> None:
     async with beside_a_batch(monkeypatch) as (batches, work):
         results = [batches.submit(2), batches.submit(3)]
         await all_that_can_run()
@@ -74,7 +74,7 @@ async def test_a_batch_leaves_beside_another_as_soon_as_it_is_worth_it(monkeypat
         assert await asyncio.gather(*results) == [20, 30, 40]
 
 
-async def test_items_that_come_together_and_are_more_than_are_worth_it_leave_as_well(
+async def test_items_submitted_together_past_the_minimum_start_a_batch(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async with beside_a_batch(monkeypatch) as (batches, work):
@@ -89,13 +89,13 @@ async def test_items_that_come_together_and_are_more_than_are_worth_it_leave_as_
         assert await together == [30, 40, 50]
 
 
-async def test_a_small_batch_is_passed_over_so_often_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_small_batch_is_passed_over_a_bounded_number_of_times(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "PASSED_MAX", 2)
-    turns = Turns(1, STEPS)
+    scheduler = BatchScheduler(1, STEPS)
     async with AsyncExitStack() as stack:
         works = [Work() for _ in range(5)]
         first, *others, small = [
-            await stack.enter_async_context(batcher(step, work, turns)) for step, work in enumerate(works)
+            await stack.enter_async_context(batcher(step, work, scheduler)) for step, work in enumerate(works)
         ]
         results = [first.submit(1)]
         await works[0].started.wait()
@@ -117,10 +117,14 @@ async def test_a_small_batch_is_passed_over_so_often_and_no_more(monkeypatch: py
 @pytest.mark.parametrize(
     ("ahead", "behind", "first"), [(8, 3, "behind"), (8, 2, "ahead"), (6, 3, "behind"), (6, 2, "ahead")]
 )
-async def test_those_behind_catch_up_with_those_ahead_unless_they_are_few(ahead: int, behind: int, first: str) -> None:
-    turns = Turns(1, STEPS)
+async def test_earlier_step_goes_first_unless_it_has_far_fewer_items(ahead: int, behind: int, first: str) -> None:
+    scheduler = BatchScheduler(1, STEPS)
     busy, earlier, later = Work(), Work(), Work()
-    async with batcher(0, busy, turns) as zero, batcher(1, earlier, turns) as one, batcher(2, later, turns) as two:
+    async with (
+        batcher(0, busy, scheduler) as zero,
+        batcher(1, earlier, scheduler) as one,
+        batcher(2, later, scheduler) as two,
+    ):
         results = [zero.submit(0)]
         await busy.started.wait()
         results += [two.submit(number) for number in range(ahead)]
@@ -138,11 +142,11 @@ async def test_those_behind_catch_up_with_those_ahead_unless_they_are_few(ahead:
     assert started == [first == "behind", first == "ahead"]
 
 
-async def test_what_a_batch_brought_goes_on_together_with_who_waits_there() -> None:
-    turns = Turns(1, STEPS)
+async def test_results_join_the_items_that_wait_at_the_next_step() -> None:
+    scheduler = BatchScheduler(1, STEPS)
     first, second = Work(), Work()
     second.through.set()
-    async with batcher(0, first, turns) as zero, batcher(1, second, turns) as one:
+    async with batcher(0, first, scheduler) as zero, batcher(1, second, scheduler) as one:
 
         async def both_steps(number: int) -> int:
             return await one.submit(await zero.submit(number))
@@ -158,20 +162,20 @@ async def test_what_a_batch_brought_goes_on_together_with_who_waits_there() -> N
 
 @asynccontextmanager
 async def first_and_last(
-    monkeypatch: pytest.MonkeyPatch, *, turn_seconds: float = 60
+    monkeypatch: pytest.MonkeyPatch, *, slot_seconds: float = 60
 ) -> AsyncIterator[tuple[Batcher[int, int], Batcher[int, int], Work, Work]]:
-    """Two steps with one turn, and their work; the first step's is let through. Clients are waited for long."""
-    monkeypatch.setattr(module, "TURN_SECONDS", turn_seconds)
+    """Two steps with one slot, and their work; the first step's ends at once. The wait for clients is long."""
+    monkeypatch.setattr(module, "SLOT_SECONDS", slot_seconds)
     monkeypatch.setattr(module, "COME_BACK_SECONDS", 5)
-    turns, firsts, lasts = Turns(1, STEPS[:2]), Work(), Work()
+    scheduler, firsts, lasts = BatchScheduler(1, STEPS[:2]), Work(), Work()
     firsts.through.set()
-    async with batcher(0, firsts, turns) as first, batcher(1, lasts, turns) as last:
+    async with batcher(0, firsts, scheduler) as first, batcher(1, lasts, scheduler) as last:
         yield first, last, firsts, lasts
 
 
 @dataclass
 class Clients:
-    """Three clients on their way through the last of two steps, and one who waits for the first."""
+    """Three clients in a batch of the last of two steps, and one that waits at the first step."""
 
     first: Batcher[int, int]
     firsts: Work
@@ -183,7 +187,7 @@ class Clients:
         self.lasts.through.set()
         await asyncio.gather(*self.leaving)
 
-    async def are_not_waited_for(self) -> None:
+    async def do_not_delay_the_waiting_item(self) -> None:
         await self.are_answered()
         assert await asyncio.wait_for(self.waits, 2) == 40
 
@@ -197,7 +201,7 @@ async def clients(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Clients]:
         yield Clients(first, firsts, lasts, leaving, first.submit(4))
 
 
-async def test_who_waits_goes_together_with_clients_who_come_back(clients: Clients) -> None:
+async def test_waiting_item_shares_a_batch_with_returning_clients(clients: Clients) -> None:
     await clients.are_answered()
     await all_that_can_run()
     back = [clients.first.submit(number) for number in (1, 2)]
@@ -208,25 +212,25 @@ async def test_who_waits_goes_together_with_clients_who_come_back(clients: Clien
     assert clients.firsts.batches == [[4, 1, 2, 3]]
 
 
-async def test_clients_who_are_back_at_once_are_not_waited_for_any_more(clients: Clients) -> None:
+async def test_wait_ends_when_all_clients_have_returned(clients: Clients) -> None:
     await clients.are_answered()
     back = [clients.first.submit(number) for number in (1, 2, 3)]
     assert await asyncio.wait_for(asyncio.gather(clients.waits, *back), 2) == [40, 10, 20, 30]
 
 
-async def test_nobody_waits_long_for_clients_who_do_not_come_back(
+async def test_wait_for_clients_that_do_not_return_is_bounded(
     clients: Clients, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "COME_BACK_SECONDS", 0)
-    await clients.are_not_waited_for()
+    await clients.do_not_delay_the_waiting_item()
 
 
-async def test_few_clients_are_not_waited_for(clients: Clients, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_slot_is_not_kept_for_few_clients(clients: Clients, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "COME_BACK_MIN", 4)
-    await clients.are_not_waited_for()
+    await clients.do_not_delay_the_waiting_item()
 
 
-async def test_only_those_who_were_answered_are_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_slot_is_kept_only_for_answered_clients(monkeypatch: pytest.MonkeyPatch) -> None:
     async with first_and_last(monkeypatch) as (first, last, _, lasts):
         leaving = [last.submit(number) for number in range(12)]  # four of them stay for the next batch
         await lasts.started.wait()
@@ -237,7 +241,7 @@ async def test_only_those_who_were_answered_are_waited_for(monkeypatch: pytest.M
     assert [len(batch) for batch in lasts.batches] == [8, 4]
 
 
-async def test_those_who_went_away_are_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_slot_is_not_kept_for_cancelled_clients(monkeypatch: pytest.MonkeyPatch) -> None:
     async with first_and_last(monkeypatch) as (first, last, _, lasts):
         for gone in [last.submit(number) for number in range(8)]:
             gone.cancel()
@@ -245,24 +249,24 @@ async def test_those_who_went_away_are_not_waited_for(monkeypatch: pytest.Monkey
     assert lasts.batches == []
 
 
-async def test_after_a_batch_that_took_long_clients_are_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_slot_given_back_early_is_not_kept_for_clients(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "COME_BACK_MIN", 1)
-    async with asyncio.timeout(2), first_and_last(monkeypatch, turn_seconds=0.0) as (first, last, _, lasts):
+    async with asyncio.timeout(2), first_and_last(monkeypatch, slot_seconds=0.0) as (first, last, _, lasts):
         leaving = last.submit(1)
         await lasts.started.wait()
-        assert await first.submit(2) == 20  # the turn is given back
+        assert await first.submit(2) == 20  # the slot was given back
         lasts.through.set()
         assert await leaving == 10
 
 
-async def test_a_batch_that_takes_long_does_not_keep_its_turn(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "TURN_SECONDS", 0.0)
+async def test_slow_batch_gives_its_slot_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "SLOT_SECONDS", 0.0)
     hanging, work = Work(), Work()
     work.through.set()
-    turns = Turns(1, STEPS)
+    scheduler = BatchScheduler(1, STEPS)
     async with (
-        batcher(0, hanging, turns) as first,
-        batcher(1, work, turns) as second,
+        batcher(0, hanging, scheduler) as first,
+        batcher(1, work, scheduler) as second,
     ):
         late = first.submit(1)
         await hanging.started.wait()
@@ -272,21 +276,21 @@ async def test_a_batch_that_takes_long_does_not_keep_its_turn(monkeypatch: pytes
         assert (await first.submit(3), await second.submit(4)) == (30, 40)
 
 
-async def test_a_turn_that_is_given_to_who_was_cancelled_meanwhile_is_passed_on() -> None:
-    turns = Turns(1, STEPS)
+async def test_slot_given_to_a_cancelled_waiter_goes_to_the_next() -> None:
+    scheduler = BatchScheduler(1, STEPS)
     entered = asyncio.Event()
 
-    idle = batcher(0, Work(), turns)
+    idle = batcher(0, Work(), scheduler)
 
     async def have() -> None:
-        async with turns.turn(idle):
+        async with scheduler.slot(idle):
             entered.set()
 
-    async with turns.turn(idle):
+    async with scheduler.slot(idle):
         gone, next_one = asyncio.create_task(have()), asyncio.create_task(have())
         await asyncio.sleep(0)
     gone.cancel()
     await asyncio.gather(gone, next_one, return_exceptions=True)
     assert entered.is_set()
-    async with turns.turn(idle):
+    async with scheduler.slot(idle):
         pass
