@@ -7,21 +7,21 @@ from pathlib import Path
 from services.order import store
 from services.order.admin.api import AdminApi
 from services.order.admin.audit_api import AuditApi
-from services.order.admission import Admission
 from services.order.api import OrderApi
 from services.order.audit.books import BookReader
 from services.order.audit.passes import Auditor
 from services.order.audit.schedule import AuditSchedule
 from services.order.checkout import Checkout
+from services.order.engine.admission import Admission
+from services.order.engine.operations import Start, Started
+from services.order.engine.participants import Participants
+from services.order.engine.recovery import Ownership
+from services.order.engine.runner import Runner
+from services.order.engine.starts import Starts
+from services.order.engine.transitions import Change, Changed, Transitions
 from services.order.expiry import Expiry
-from services.order.operations import Start, Started
-from services.order.ownership import Ownership
-from services.order.participants import Participants
 from services.order.retention import prunings
-from services.order.runner import Runner
 from services.order.settings import Settings
-from services.order.starts import Starts
-from services.order.transitions import Change, Changed, Transitions
 from shared.background import background
 from shared.batcher import Batcher, Item, Result, Work, one_by_one_when
 from shared.host_clock import HostClock, database_checks

@@ -9,8 +9,6 @@ from aiohttp import web
 from pydantic import AfterValidator, Field
 
 from services.order import store
-from services.order.admission import Admission
-from services.order.answers import Answer, location
 from services.order.checkout import Checkout, Pending
 from services.order.domain import (
     AmountTooLarge,
@@ -22,7 +20,10 @@ from services.order.domain import (
     OrderNotPayable,
     OrderStatus,
 )
-from services.order.operations import KeyClaim, fingerprint
+from services.order.engine.admission import Admission
+from services.order.engine.idempotency import location
+from services.order.engine.operations import KeyClaim, fingerprint
+from services.order.store import Answer
 from services.order.timeline import timeline
 from shared.contracts import events
 from shared.contracts.commands import LINES_MAX, HoldLine

@@ -8,13 +8,13 @@ import asyncpg
 import structlog
 
 from services.order import store
-from services.order.admission import Admission
-from services.order.answers import Answer
 from services.order.domain import Order, OrderId, SagaId
-from services.order.keys import is_known, read_answer
-from services.order.operations import Attached, Begun, KeyClaim, Start, Started, new_order
-from services.order.runner import Runner, ended_answer
+from services.order.engine.admission import Admission
+from services.order.engine.idempotency import ended, is_known, read_answer
+from services.order.engine.operations import Attached, Begun, KeyClaim, Start, Started, new_order
+from services.order.engine.runner import Runner
 from services.order.saga import Kind
+from services.order.store import Answer
 from shared import trace
 from shared.batcher import Batcher
 from shared.fast_dataclass import fast_dataclass
@@ -200,7 +200,7 @@ class Checkout:
                     async with self._pool.connection() as db:
                         found = await store.get_saga(db, saga_id)
                         if found is not None and not found[0].status.live:
-                            return (await read_answer(db, key) if key else None) or ended_answer(found[0])
+                            return (await read_answer(db, key) if key else None) or ended(found[0])
                     if self._running.hurrying:
                         return None
                     await asyncio.sleep(pause)

@@ -5,10 +5,10 @@ import asyncio
 from prometheus_client import Counter
 
 from services.order import store
-from services.order.admission import Admission
 from services.order.checkout import Checkout
 from services.order.domain import SagaId
-from services.order.running import Running
+from services.order.engine.admission import Admission
+from services.order.engine.registry import Running
 from shared.background import LoopSupervisor
 from shared.postgres import Pool
 

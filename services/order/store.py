@@ -8,12 +8,22 @@ from uuid import UUID
 
 import orjson
 
-from services.order.answers import Answer
 from services.order.domain import Line, Live, Order, OrderId, OrderStatus, SagaId
 from services.order.saga import Kind, Saga, Status, Transition
 from shared.fast_dataclass import fast_dataclass
 from shared.ids import uuid7
 from shared.postgres import Connection, Row, load_queries
+
+KeyPlace = tuple[str, str, str]  # what an idempotency key is unique by: user, operation, key
+
+
+@fast_dataclass(frozen=True, slots=True)
+class Answer:
+    """A final HTTP answer: status, the body's bytes, and where the order is found."""
+
+    status: int
+    body: bytes
+    location: str | None = None
 
 
 @fast_dataclass(frozen=True, slots=True)
@@ -143,6 +153,22 @@ async def place_orders(
     return {row["order_id"]: (row["created_at"], row["expires_at"]) for row in rows}
 
 
+async def insert_sagas(db: Connection, sagas: Sequence[Saga], version: int, process_id: UUID) -> None:
+    """Insert the sagas of orders that exist, owned by this process."""
+    await db.execute(
+        SQL["insert_sagas"],
+        [saga.saga_id for saga in sagas],
+        [saga.order.order_id for saga in sagas],
+        [saga.kind.value for saga in sagas],
+        [saga.status.value for saga in sagas],
+        [saga.target.value if saga.target else None for saga in sagas],
+        [saga.attempt for saga in sagas],
+        [saga.traceparent for saga in sagas],
+        version,
+        process_id,
+    )
+
+
 async def lock_orders(db: Connection, orders: Sequence[UUID]) -> dict[UUID, Order]:
     """Lock the orders in order of id and return those that exist."""
     return {row["order_id"]: order_of(row) for row in await db.fetch(SQL["lock_orders"], orders)}
@@ -205,18 +231,6 @@ async def apply_transitions(
     return {row["saga_id"] for row in rows}, rows[0]["now"] if rows else None
 
 
-async def answer_keys(db: Connection, ends: Sequence[End]) -> None:
-    """Answer the keys that joined sagas which have ended in this transaction."""
-    answers = [(end.saga_id, end.answer) for end in ends if end.answer]
-    await db.execute(
-        SQL["answer_keys"],
-        [saga_id for saga_id, _ in answers],
-        [answer.status for _, answer in answers],
-        [answer.body for _, answer in answers],
-        [answer.location for _, answer in answers],
-    )
-
-
 async def mark_stuck(db: Connection, saga_id: SagaId, owner: UUID) -> None:
     """Flag a compensating saga that does not get on."""
     await db.execute(SQL["mark_stuck"], saga_id, owner)
@@ -263,12 +277,6 @@ async def count_unknown_versions(db: Connection, versions: Collection[int]) -> i
 async def list_expired(db: Connection, limit: int, *, coupon: bool) -> list[OrderId]:
     """Return orders with or without a coupon that are unpaid and past `expires_at`, longest first."""
     return [row["order_id"] for row in await db.fetch(SQL["list_expired"], limit, coupon)]
-
-
-async def oldest_unpublished_seconds(db: Connection) -> float:
-    """Return the age of the oldest event that the relay has not published; 0 if there is none."""
-    seconds: float = await db.fetchval(SQL["oldest_unpublished_seconds"])
-    return seconds
 
 
 async def prune_keys(db: Connection, after: datetime, limit: int, *, hours: int) -> list[datetime]:

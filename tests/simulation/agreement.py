@@ -7,11 +7,11 @@ from typing import Any
 
 import asyncpg
 
-from services.order.answers import Answer
 from services.order.domain import Order
-from services.order.operations import Attached, Begun
+from services.order.engine.operations import Attached, Begun
+from services.order.engine.transitions import Changed
 from services.order.saga import Saga
-from services.order.transitions import Changed
+from services.order.store import Answer
 from shared.participant import Outcome
 from shared.postgres import Pool, Session
 from shared.refusals import Refusal

@@ -12,10 +12,10 @@ import orjson
 from services.balance.api import _charge
 from services.balance.domain import UserId
 from services.order.admin import acts
-from services.order.answers import Answer
 from services.order.checkout import Checkout, Pending
 from services.order.domain import OrderId
-from services.order.operations import KeyClaim
+from services.order.engine.operations import KeyClaim
+from services.order.store import Answer
 from shared.refusals import Refusal
 from tests.simulation.books import demand
 from tests.simulation.links import LinkedPool

@@ -11,11 +11,11 @@ from uuid import UUID
 
 import services.coupon.domain as coupon_domain
 import services.product.domain as product_domain
-from services.order import domain, runner, saga, starts, store
+from services.order import domain, saga, store
 from services.order.domain import OrderStatus
-from services.order.runner import Runner
+from services.order.engine import runner, starts
+from services.order.engine.runner import Runner
 from services.order.saga import Kind, Saga, Status, Transition
-from services.order.starts import Starts
 from shared import participant
 from shared.command_desk import CommandDesk
 from shared.participant import Outcome
@@ -229,12 +229,12 @@ def refused_payment_undoes() -> Patch:
 
 
 def no_row_for_closings() -> Patch:
-    original = Starts._insert_sagas
+    original = store.insert_sagas
 
-    async def insert(self: Starts, db: Any, sagas: Sequence[Saga]) -> None:
-        await original(self, db, [one for one in sagas if one.kind is not Kind.CLOSE])
+    async def insert(db: Any, sagas: Sequence[Saga], *arguments: Any) -> None:
+        await original(db, [one for one in sagas if one.kind is not Kind.CLOSE], *arguments)
 
-    return replaced(Starts, "_insert_sagas", insert)
+    return replaced(store, "insert_sagas", insert)
 
 
 # Mistakes of our own choosing -------------------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable, Mapping
 
-from services.order.participants import CALL_TIMEOUT_SECONDS
+from services.order.engine.participants import CALL_TIMEOUT_SECONDS
 from tests.infrastructure.desks import Answer
 from tests.simulation.loop import WORLD_CONTEXT, Actor, current
 from tests.simulation.world import World
@@ -67,7 +67,7 @@ def _reset(answer: "asyncio.Future[Answer]", _given: Answer | None = None) -> No
 
 
 class NetworkChannel:
-    """A process' way to one participant, for services.order.participants."""
+    """A process' way to one participant, for services.order.engine.participants."""
 
     def __init__(self, world: World, network: Network, place: str) -> None:
         self._world = world

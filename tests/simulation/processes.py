@@ -6,16 +6,16 @@ from typing import Any, TypeVar
 from uuid import UUID
 
 from services.order.__main__ import COMMIT_BATCH_MAX, DRAIN_SECONDS
-from services.order.admission import Admission
 from services.order.checkout import Checkout
+from services.order.engine.admission import Admission
+from services.order.engine.operations import Start, Started
+from services.order.engine.participants import Participants
+from services.order.engine.recovery import Ownership
+from services.order.engine.runner import Runner
+from services.order.engine.starts import Starts
+from services.order.engine.transitions import Change, Changed, Transitions
 from services.order.expiry import Expiry
-from services.order.operations import Start, Started
-from services.order.ownership import Ownership
-from services.order.participants import Participants
-from services.order.runner import Runner
 from services.order.saga import Participant
-from services.order.starts import Starts
-from services.order.transitions import Change, Changed, Transitions
 from shared.batcher import Batcher, one_by_one_when
 from shared.host_clock import HostClock
 from shared.ids import uuid7

@@ -9,7 +9,7 @@ from unittest.mock import patch
 
 import structlog
 
-import services.order.runner
+import services.order.engine.runner
 import shared.ids
 from tests.simulation.books import ViolationError
 from tests.simulation.world import World
@@ -36,8 +36,8 @@ def virtual_sources(world: World) -> Iterator[None]:
         patch.object(shared.ids, "os", SimpleNamespace(urandom=dice.randbytes)),
         patch.object(shared.ids, "_pool", bytearray()),
         patch.object(shared.ids, "time", SimpleNamespace(time_ns=nanoseconds)),
-        patch.object(services.order.runner, "random", SimpleNamespace(uniform=dice.uniform)),
-        patch.object(services.order.runner, "TRIES_BEFORE_STUCK", TRIES_BEFORE_STUCK),
+        patch.object(services.order.engine.runner, "random", SimpleNamespace(uniform=dice.uniform)),
+        patch.object(services.order.engine.runner, "TRIES_BEFORE_STUCK", TRIES_BEFORE_STUCK),
         _bugs_end_the_history(world),
     ):
         yield

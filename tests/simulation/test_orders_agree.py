@@ -12,12 +12,12 @@ import pytest_asyncio
 from services.order import store
 from services.order.admin import acts
 from services.order.domain import OrderId, OrderStatus, SagaId, price
-from services.order.operations import KeyClaim, Start, new_order
+from services.order.engine.operations import KeyClaim, Start, new_order
+from services.order.engine.starts import Starts
+from services.order.engine.transitions import Change, Transitions
 from services.order.retention import FIRST_MOMENT
 from services.order.saga import EVENTS, Kind, Saga, Status, Transition
 from services.order.settings import Settings
-from services.order.starts import Starts
-from services.order.transitions import Change, Transitions
 from shared.ids import uuid7
 from shared.postgres import Connection, DatabaseClock, Pool, Session
 from tests.infrastructure.databases import Database

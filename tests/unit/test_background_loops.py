@@ -16,12 +16,12 @@ from deploy.consumer.completeness import Completeness
 from deploy.consumer.reader import Reader
 from deploy.consumer.relay import Relay as ConsumersRelay
 from deploy.consumer.settings import ConsumerSettings
-from services.order.admission import Admission
 from services.order.audit.passes import Auditor
 from services.order.audit.schedule import AuditSchedule
+from services.order.engine.admission import Admission
+from services.order.engine.recovery import Ownership
+from services.order.engine.registry import Running
 from services.order.expiry import Expiry
-from services.order.ownership import Ownership
-from services.order.running import Running
 from services.relay import backlog
 from services.relay.broker import Broker
 from services.relay.cleaner import Cleaner

@@ -10,7 +10,7 @@ READINGS = {"time.time", "time.time_ns", "datetime.now", "datetime.utcnow", "dat
 ALLOWED = {
     "shared/host_clock.py": "it is compared with the database's; where they disagree nothing is started or forgotten",
     "shared/ids.py": "ids carry the time they were made, for the order of indexes",
-    "services/order/journal.py": "the timeline tells when this process saw something",
+    "services/order/engine/journal.py": "the timeline tells when this process saw something",
     "services/order/admin/acts.py": "the timeline tells when an operator resolved something",
     "services/order/audit/passes.py": "a report tells when it began",
     "services/relay/publisher.py": "Kafka records carry the time they were sent",

@@ -11,7 +11,7 @@ from pydantic import Field
 from services.order.admin import acts
 from services.order.admin.api import AgeSeconds
 from services.order.admin.audit_api import audit_now, repair_orphans
-from services.order.participants import Participants
+from services.order.engine.participants import Participants
 from services.order.settings import Settings
 from shared.exits import Exit
 from shared.http.server import encode

@@ -12,10 +12,10 @@ from typing import Any, Literal
 from uuid import UUID
 
 from services.order import store
+from services.order.admin import store as admin_store
+from services.order.engine.transitions import Change, Transitions
 from services.order.saga import VERSIONS_KNOWN, Command, Saga, Status, Transition, next_move, steps, undos
-from services.order.store import SQL
 from services.order.timeline import timeline
-from services.order.transitions import Change, Transitions
 from shared import operators
 from shared.ids import uuid7
 from shared.postgres import Connection, DatabaseClock, Pool, Session
@@ -54,7 +54,7 @@ State = Literal["RUNNING", "COMPENSATING", "stuck"]
 async def list_sagas(pool: Pool, *, state: State | None, older_than_seconds: float) -> list[dict[str, Any]]:
     """Return the live sagas, oldest first. `state`: RUNNING, COMPENSATING, stuck or None for all."""
     async with pool.connection() as db:
-        rows = await db.fetch(SQL["list_live_sagas"], older_than_seconds, LIST_MAX)
+        rows = await admin_store.list_live_sagas(db, older_than_seconds, LIST_MAX)
     return [
         dict(row) for row in rows if state is None or (row["stuck"] if state == "stuck" else row["status"] == state)
     ]
@@ -104,7 +104,7 @@ def require(act: str, saga: Mapping[str, Any]) -> None:
 async def retry(pool: Pool, ids: Sequence[UUID], who: Who) -> list[UUID]:
     """Have live sagas tried again now; return those that were."""
     async with pool.transaction() as db:
-        rows = await db.fetch(SQL["release_sagas"], list(ids))
+        rows = await admin_store.release_sagas(db, ids)
         for row in rows:
             await _record(db, who, "retry", row["order_id"], row["saga_id"])
     return [row["saga_id"] for row in rows]
@@ -115,7 +115,7 @@ async def force(pool: Pool, id_: UUID, who: Who) -> UUID:
     problem = ForcedByOperator(f"An operator had the order undone: {who.reason}").problem()
     async with pool.transaction() as db:
         saga = await _find(db, id_)
-        row = await db.fetchrow(SQL["force_compensation"], saga.saga_id, problem)
+        row = await admin_store.force_compensation(db, saga.saga_id, problem)
         if row is None:
             raise SagaNotInState(f"Only a RUNNING saga can be forced; this one is {saga.status}.")
         await _record(db, who, "force", row["order_id"], row["saga_id"])
@@ -132,7 +132,7 @@ async def resolve(pool: Pool, session: Session, id_: UUID, who: Who) -> UUID:
     async with pool.transaction() as db:
         await store.renew_lease(db, operator, RESOLUTION_SECONDS)
         saga = await _find(db, id_)
-        row = await db.fetchrow(SQL["take_for_resolution"], saga.saga_id, operator)
+        row = await admin_store.take_for_resolution(db, saga.saga_id, operator)
         if row is None:
             raise SagaNotInState(f"Only a COMPENSATING saga can be resolved; this one is {saga.status}.")
         await _record(db, who, "resolve", row["order_id"], row["saga_id"], {"left": remaining(saga)})
@@ -151,13 +151,13 @@ async def resolve(pool: Pool, session: Session, id_: UUID, who: Who) -> UUID:
 async def list_acts(pool: Pool, limit: int) -> list[dict[str, Any]]:
     """Return the newest acts."""
     async with pool.connection() as db:
-        return [dict(row) for row in await db.fetch(SQL["list_acts"], limit)]
+        return [dict(row) for row in await admin_store.list_acts(db, limit)]
 
 
 async def drain_status(pool: Pool) -> list[dict[str, Any]]:
     """Return per version of the saga's definition how many sagas are live, and whether this build knows it."""
     async with pool.connection() as db:
-        rows = await db.fetch(SQL["count_live_by_version"])
+        rows = await admin_store.count_live_by_version(db)
     return [{**dict(row), "known": row["version"] in VERSIONS_KNOWN} for row in rows]
 
 
@@ -168,10 +168,10 @@ async def record_repair(pool: Pool, who: Who, command: Command) -> None:
 
 
 async def _find(db: Connection, id_: UUID) -> Saga:
-    rows = await db.fetch(SQL["find_sagas"], id_)
-    if not rows:
+    sagas = await admin_store.find_sagas(db, id_)
+    if not sagas:
         raise SagaNotFound(f"There is no saga or order {id_} with a saga.")
-    found = await store.get_saga(db, rows[-1]["saga_id"])
+    found = await store.get_saga(db, sagas[-1])
     assert found is not None
     return found[0]
 
@@ -179,4 +179,4 @@ async def _find(db: Connection, id_: UUID) -> Saga:
 async def _record(
     db: Connection, who: Who, act: str, order_id: UUID, saga_id: UUID | None, detail: dict[str, Any] | None = None
 ) -> None:
-    await db.execute(SQL["record_act"], who.actor, act, order_id, saga_id, who.reason, detail or {})
+    await admin_store.record_act(db, who.actor, act, order_id, saga_id, who.reason, detail or {})

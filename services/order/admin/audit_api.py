@@ -8,7 +8,7 @@ from services.order.admin import acts
 from services.order.audit.books import BookReader
 from services.order.audit.passes import Auditor, Report
 from services.order.audit.schedule import publish, repair, repairs
-from services.order.participants import Participants
+from services.order.engine.participants import Participants
 from services.order.saga import Command
 from services.order.settings import Settings
 from shared.http.routes import Route

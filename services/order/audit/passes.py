@@ -10,12 +10,12 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
 from services.order import store
 from services.order.audit import rules
+from services.order.audit import store as audit_store
 from services.order.audit.books import BookReader
 from services.order.audit.rules import Finding, Holds
 from services.order.saga import Participant
@@ -93,9 +93,7 @@ class Auditor:
     async def value_at_risk(self) -> dict[str, float]:
         """Return what live sagas tie up, and how long. It asks no participant: it counts when one is away."""
         async with self._pool.connection() as db:
-            row = await db.fetchrow(store.SQL["read_value_at_risk"])
-        assert row is not None
-        return {name: int(value) if isinstance(value, Decimal) else value for name, value in row.items()}
+            return await audit_store.read_value_at_risk(db)
 
     async def _compare_all(self, report: Report, rest: Rest) -> list[UUID]:
         """Walk all ids upward; return those where something differs."""
@@ -131,7 +129,7 @@ class Auditor:
         """Return a page of orders, the last id that it tells of, and the database's time before it was read."""
         async with self._pool.connection() as db:
             now = await store.read_clock(db)
-            rows = await db.fetch(store.SQL["list_orders_to_audit"], after, PAGE)
+            rows = await audit_store.list_orders_to_audit(db, after, PAGE)
         until = rows[-1]["order_id"] if len(rows) == PAGE else LAST
         return {row["order_id"]: row for row in rows}, until, now
 
@@ -146,7 +144,7 @@ class Auditor:
 
     async def _order(self, order_id: UUID) -> Row | None:
         async with self._pool.connection() as db:
-            return await db.fetchrow(store.SQL["get_order_to_audit"], order_id)
+            return await audit_store.get_order_to_audit(db, order_id)
 
     async def _own_checks(self, participant: Participant, report: Report) -> None:
         books = await self._books.own_checks(participant)

@@ -8,10 +8,10 @@ from uuid import UUID
 import structlog
 from prometheus_client import Counter, Gauge
 
-from services.order import store
+from services.order.audit import store
 from services.order.audit.passes import Auditor, Report
 from services.order.audit.rules import UNDO, Finding, Kind
-from services.order.participants import Participants
+from services.order.engine.participants import Participants
 from services.order.saga import Command, Participant
 from shared.background import LoopSupervisor
 from shared.postgres import Pool
@@ -100,8 +100,7 @@ class AuditSchedule:
     async def _is_ours(self) -> bool:
         # Held for three intervals: a pass may take longer than one, and a dead holder is replaced soon.
         async with self._pool.connection() as db:
-            seconds = 3 * self._interval_seconds
-            return await db.fetchrow(store.SQL["hold_duty"], DUTY, self._process_id, seconds) is not None
+            return await store.hold_duty(db, DUTY, self._process_id, 3 * self._interval_seconds)
 
 
 def publish(report: Report) -> None:

@@ -24,7 +24,7 @@ FUNCTIONS: Final = (
     ("fences", re.compile(r"^(\w*_)?gates?$")),
     ("stored outcomes", re.compile(r"^(\w*_)?outcomes?$|shared/participant\.py:")),
     ("ledger", re.compile(r"^(\w*_)?entries$")),
-    ("saga record", re.compile(r"^_?(insert_)?sagas?$|services/order/journal\.py:")),
+    ("saga record", re.compile(r"^_?(insert_)?sagas?$|services/order/engine/journal\.py:")),
     ("outbox", re.compile(r"^_?insert_events$|services/relay/")),
 )
 _CALL = re.compile(r"\b(?:orders|products|coupons|balances|relay)\.\w+ ?\(")

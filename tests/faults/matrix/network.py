@@ -70,7 +70,7 @@ async def fail(fault: Fault) -> Answer:
 
 
 class NetworkChannel:
-    """A process' way to one participant, for services.order.participants."""
+    """A process' way to one participant, for services.order.engine.participants."""
 
     def __init__(self, network: Network, place: str) -> None:
         self._network = network

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import orjson
 
 from services.order.domain import OrderId, OrderStatus
-from services.order.operations import Start, new_order
+from services.order.engine.operations import Start, new_order
 from services.order.saga import STEPS, Kind
 from tests.faults.matrix.cells import PLACES, Cell, Fault, Point, Scenario, Way
 from tests.faults.matrix.network import Trap

@@ -5,15 +5,15 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 from services.order import store
-from services.order.admission import Admission
 from services.order.checkout import Checkout
-from services.order.operations import Start, Started
-from services.order.ownership import Ownership
-from services.order.participants import Participants
-from services.order.runner import Runner
+from services.order.engine.admission import Admission
+from services.order.engine.operations import Start, Started
+from services.order.engine.participants import Participants
+from services.order.engine.recovery import Ownership
+from services.order.engine.runner import Runner
+from services.order.engine.starts import Starts
+from services.order.engine.transitions import Change, Changed, Transitions
 from services.order.saga import Participant
-from services.order.starts import Starts
-from services.order.transitions import Change, Changed, Transitions
 from shared.batcher import Batcher
 from shared.host_clock import HostClock
 from shared.ids import uuid7

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
-from services.order.participants import Participants
+from services.order.engine.participants import Participants
 from services.order.saga import Command, Participant
 from shared.batcher import Batcher, Item, Result, Work, one_by_one_when
 from shared.participant import Outcome

@@ -9,9 +9,9 @@ from urllib.parse import urlsplit
 import pytest
 from prometheus_client import REGISTRY
 
-from services.order.answers import Answer
 from services.order.domain import OrderId
 from services.order.saga import Participant
+from services.order.store import Answer
 from shared.http.idempotency import IdempotencyInProgress
 from shared.refusals import Unavailable
 from tests.infrastructure.proxy import Mode, Proxy

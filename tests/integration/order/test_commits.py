@@ -7,7 +7,7 @@ import orjson
 import pytest
 import pytest_asyncio
 
-from services.order.answers import Answer
+from services.order.store import Answer
 from shared.refusals import Unavailable
 from tests.integration.order.commits import Cut, Way, breaking_commits
 from tests.integration.order.moments import Moments

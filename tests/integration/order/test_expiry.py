@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from services.order.answers import Answer
+from services.order.store import Answer
 from tests.infrastructure.waiting import eventually
 from tests.integration.order.moments import Losses, Moments
 from tests.integration.order.world import PATIENCE_SECONDS, World, beside, order_id_of, problem_of

@@ -9,7 +9,7 @@ import pytest
 from prometheus_client import REGISTRY
 
 from services.order.checkout import Pending
-from services.order.participants import CALL_TIMEOUT_SECONDS
+from services.order.engine.participants import CALL_TIMEOUT_SECONDS
 from services.order.saga import Participant
 from tests.infrastructure.raw_http import connected, read_answer
 from tests.infrastructure.services import Answer, Client, serving

@@ -11,7 +11,7 @@ import orjson
 import pytest
 from aiohttp import web
 
-from services.order.participants import Participants
+from services.order.engine.participants import Participants
 from services.order.saga import Command, Participant
 from shared.refusals import Unavailable
 from tests.infrastructure.waiting import free_port

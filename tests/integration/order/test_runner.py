@@ -6,10 +6,10 @@ import random
 import orjson
 import pytest
 
-from services.order.answers import Answer
 from services.order.checkout import Pending
-from services.order.runner import TRIES_BEFORE_STUCK
+from services.order.engine.runner import TRIES_BEFORE_STUCK
 from services.order.saga import Participant
+from services.order.store import Answer
 from services.order.timeline import timeline
 from tests.infrastructure.waiting import eventually, free_port
 from tests.integration.order.moments import Losses, Moments

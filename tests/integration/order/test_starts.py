@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from services.order.answers import Answer
 from services.order.checkout import Pending
-from services.order.operations import Attached, Begun, KeyClaim, Start, fingerprint, new_order
+from services.order.engine.operations import Attached, Begun, KeyClaim, Start, fingerprint, new_order
 from services.order.saga import Kind
+from services.order.store import Answer
 from shared.http.idempotency import IdempotencyInProgress, IdempotencyKeyReused
 from shared.postgres import Connection, Pool
 from tests.infrastructure.waiting import eventually

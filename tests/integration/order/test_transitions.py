@@ -12,9 +12,9 @@ import pytest
 import pytest_asyncio
 
 from services.order import store
-from services.order.operations import Begun, Start, new_order
+from services.order.engine.operations import Begun, Start, new_order
+from services.order.engine.transitions import Change, Changed
 from services.order.saga import Kind, Saga, Send, Transition, learn, next_move, undos
-from services.order.transitions import Change, Changed
 from shared.participant import Outcome
 from tests.integration.order.world import Customer, Replica, World
 

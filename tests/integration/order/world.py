@@ -12,18 +12,18 @@ import asyncpg
 import orjson
 
 from services.order import store
-from services.order.admission import Admission
-from services.order.answers import Answer
 from services.order.checkout import Checkout, Pending
 from services.order.domain import OrderId
+from services.order.engine.admission import Admission
+from services.order.engine.operations import KeyClaim, Start, Started, fingerprint
+from services.order.engine.recovery import Ownership
+from services.order.engine.runner import Runner
+from services.order.engine.starts import Starts
+from services.order.engine.transitions import Change, Changed, Transitions
 from services.order.expiry import Expiry
-from services.order.operations import KeyClaim, Start, Started, fingerprint
-from services.order.ownership import Ownership
-from services.order.runner import Runner
 from services.order.saga import Participant
 from services.order.settings import Settings
-from services.order.starts import Starts
-from services.order.transitions import Change, Changed, Transitions
+from services.order.store import Answer
 from shared.batcher import Batcher
 from shared.host_clock import HostClock
 from shared.ids import uuid7

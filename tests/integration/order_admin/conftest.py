@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
-from services.order import participants, runner
+from services.order.engine import participants, runner
 from tests.infrastructure.checkout import World, checkout
 from tests.infrastructure.databases import Database
 

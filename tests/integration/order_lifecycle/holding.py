@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from unittest.mock import patch
 
-from services.order.participants import Participants
+from services.order.engine.participants import Participants
 from services.order.saga import Command
 from shared.participant import Outcome
 from shared.refusals import Unavailable

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from services.order import participants
+from services.order.engine import participants
 from tests.infrastructure.checkout import World, checkout
 from tests.infrastructure.databases import Database
 from tests.infrastructure.proxy import Mode

@@ -9,8 +9,8 @@ import pytest_asyncio
 import structlog
 from prometheus_client import REGISTRY
 
-from services.order import ownership, starts
 from services.order.admin import acts
+from services.order.engine import recovery, starts
 from services.order.saga import STEPS, UNDONE, Kind
 from tests.infrastructure.checkout import Participants, World, ordering, participants
 from tests.infrastructure.databases import Database
@@ -49,7 +49,7 @@ def holder() -> Iterator[Holder]:
 def build(patch: pytest.MonkeyPatch, version: int, *known: int) -> None:
     """Make what is started next a build that begins sagas of a version, and knows these."""
     patch.setattr(starts, "VERSION", version)
-    patch.setattr(ownership, "VERSIONS_KNOWN", known)
+    patch.setattr(recovery, "VERSIONS_KNOWN", known)
     patch.setattr(acts, "VERSIONS_KNOWN", known)
 
 

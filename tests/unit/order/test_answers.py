@@ -6,18 +6,18 @@ from typing import Any
 
 import pytest
 
-from services.order import answers
 from services.order.domain import Order, OrderNotCancellable, OrderStatus
-from services.order.runner import ended_answer
+from services.order.engine import idempotency
 from services.order.saga import Kind, Status
+from services.order.store import Answer
 from shared.http.server import encode
 from tests.unit.order.samples import NO_MONEY, NOW, ORDER_ID, OUT_OF_STOCK, a_saga, an_order
 
 S = OrderStatus
 
 
-def final(kind: Kind, order: Order, problem: Any = None) -> answers.Answer:
-    return answers.final(kind, order, problem, encode(order.view()))
+def final(kind: Kind, order: Order, problem: Any = None) -> Answer:
+    return idempotency.final(kind, order, problem, encode(order.view()))
 
 
 @pytest.mark.parametrize(("kind", "status"), [(Kind.PLACE_NOW, S.PAID), (Kind.PLACE_LATER, S.PENDING_PAYMENT)])
@@ -58,18 +58,18 @@ def test_a_payment_that_an_operator_undid_is_answered_as_not_payable() -> None:
 def test_the_end_of_a_stored_saga_is_answered_with_the_same_bytes() -> None:
     order = an_order(S.PAID, paid_at=NOW)
     saga = a_saga(Kind.PLACE_NOW, status=Status.DONE, order=order)
-    assert ended_answer(saga) == final(Kind.PLACE_NOW, order)
+    assert idempotency.ended(saga) == final(Kind.PLACE_NOW, order)
     refused = replace(saga, order=an_order(S.REJECTED, reason="out-of-stock"), problem=OUT_OF_STOCK.body)
-    assert ended_answer(refused) == final(Kind.PLACE_NOW, refused.order, OUT_OF_STOCK.body)
+    assert idempotency.ended(refused) == final(Kind.PLACE_NOW, refused.order, OUT_OF_STOCK.body)
 
 
 def test_what_is_so_already_is_answered_with_the_order() -> None:
-    answer = answers.already(an_order(S.PAID, paid_at=NOW))
+    answer = idempotency.already(an_order(S.PAID, paid_at=NOW))
     assert (answer.status, json.loads(answer.body)["status"]) == (200, "PAID")
 
 
 def test_a_refused_operation_names_its_order_and_its_path() -> None:
-    answer = answers.refused(Kind.CLOSE, OrderNotCancellable("The order is PAYING."), ORDER_ID)
+    answer = idempotency.refused(Kind.CLOSE, OrderNotCancellable("The order is PAYING."), ORDER_ID)
     assert json.loads(answer.body) == {
         "type": "/problems/order-not-cancellable",
         "title": "The order can't be cancelled as it stands",

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.order.domain import OrderStatus
-from services.order.operations import KeyClaim, Start, fingerprint, new_order
+from services.order.engine.operations import KeyClaim, Start, fingerprint, new_order
 from services.order.saga import Kind
 
 TEXT = st.text(st.characters(codec="utf-8"), max_size=5)

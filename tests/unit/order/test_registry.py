@@ -3,10 +3,10 @@
 import asyncio
 import time
 
-from services.order.answers import Answer
 from services.order.domain import SagaId
-from services.order.running import Running
+from services.order.engine.registry import Running
 from services.order.saga import Kind, Saga
+from services.order.store import Answer
 from shared.ids import uuid7
 from tests.unit.order.samples import a_saga
 

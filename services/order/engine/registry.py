@@ -7,9 +7,9 @@ from typing import Any
 
 from prometheus_client import Gauge
 
-from services.order.answers import Answer
 from services.order.domain import SagaId
 from services.order.saga import Saga
+from services.order.store import Answer
 
 RUNNING = Gauge("sagas_running", "Sagas that this process is running or about to start")
 WITH_COUPON = Gauge("sagas_running_with_coupon", "Of those, the ones whose order is known to have a coupon")

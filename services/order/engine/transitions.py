@@ -9,11 +9,11 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from services.order import answers, store
-from services.order.answers import Answer
+from services.order import store
 from services.order.domain import Order
+from services.order.engine import idempotency, key_store
 from services.order.saga import Kind, Saga, Transition, moved
-from services.order.store import End
+from services.order.store import Answer, End
 from shared.fast_dataclass import fast_dataclass
 from shared.http.server import encode
 from shared.postgres import DatabaseClock, Session
@@ -58,7 +58,7 @@ class Transitions:
             ends = [_end(change, now) for change in changes]
             won, heard = await store.apply_transitions(db, ends, self._process_id)
             if joined:
-                await store.answer_keys(db, [end for end in ends if end.saga_id in won])
+                await key_store.answer_keys(db, [end for end in ends if end.saga_id in won])
         if heard is not None:
             self._clock.heard(heard)
         return [Changed(end.order, end.answer) if end.saga_id in won else None for end in ends]
@@ -71,5 +71,5 @@ def _end(change: Change, now: datetime) -> End:
     order = moved(saga.order, transition, now)
     ended = not transition.saga_to.live
     view = encode(order.view()) if ended or transition.event else b""
-    answer = answers.final(saga.kind, order, transition.problem, view) if ended else None
+    answer = idempotency.final(saga.kind, order, transition.problem, view) if ended else None
     return End(saga.saga_id, transition, order, encode(change.log).decode(), view, answer, saga.traceparent)

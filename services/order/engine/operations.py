@@ -8,14 +8,13 @@ from typing import Any
 
 import orjson
 
-from services.order.answers import Answer
 from services.order.domain import Line, Order, OrderId, OrderStatus, SagaId
 from services.order.saga import Kind, Saga
+from services.order.store import Answer, KeyPlace
 from shared.fast_dataclass import fast_dataclass
 from shared.ids import uuid7
 
 NOT_YET = datetime.min.replace(tzinfo=UTC)
-KeyPlace = tuple[str, str, str]
 
 
 @fast_dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 import pytest
 from prometheus_client import REGISTRY
 
-from services.order.operations import Begun, Start, new_order
+from services.order.engine.operations import Begun, Start, new_order
 from services.order.saga import Kind, Saga
 from tests.infrastructure.waiting import eventually
 from tests.integration.order.world import PATIENCE_SECONDS, Customer, Replica, World

@@ -11,8 +11,8 @@ import structlog
 from prometheus_client import Counter, Gauge
 
 from services.order import store
-from services.order.admission import Admission
-from services.order.runner import Runner
+from services.order.engine.admission import Admission
+from services.order.engine.runner import Runner
 from services.order.saga import VERSIONS_KNOWN
 from shared.background import LoopSupervisor
 from shared.host_clock import HostClock

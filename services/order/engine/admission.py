@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from prometheus_client import Counter
 
-from services.order.running import Running
+from services.order.engine.registry import Running
 from shared.refusals import Unavailable
 
 # Orders are turned away while payments and cancellations of those that there are still get as much room again: what was

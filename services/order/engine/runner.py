@@ -14,18 +14,17 @@ from uuid import UUID
 import structlog
 from prometheus_client import Counter, Histogram
 
-from services.order import answers, store
-from services.order.answers import Answer
+from services.order import store
 from services.order.domain import OrderStatus, SagaId
-from services.order.journal import Journal
-from services.order.participants import Participants
-from services.order.running import Running
+from services.order.engine.journal import Journal
+from services.order.engine.participants import Participants
+from services.order.engine.registry import Running
+from services.order.engine.transitions import Change, Changed
 from services.order.saga import Command, Kind, Saga, Send, Status, Transition, committed, learn, next_move
-from services.order.transitions import Change, Changed
+from services.order.store import Answer
 from shared import trace
 from shared.background import LoopSupervisor
 from shared.batcher import Batcher
-from shared.http.server import encode
 from shared.participant import Outcome
 from shared.postgres import Pool
 from shared.refusals import Unavailable
@@ -246,8 +245,3 @@ def _sagas(kind: Kind, end: OrderStatus) -> Counter:
 
 class LostError(Exception):
     """Another process has taken the saga over."""
-
-
-def ended_answer(saga: Saga) -> Answer:
-    """Return the answer of a saga that has ended, from what is stored."""
-    return answers.final(Kind(saga.kind), saga.order, saga.problem, encode(saga.order.view()))

@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from datetime import datetime
 from uuid import UUID
 
-from services.order import answers, domain, store
+from services.order import domain, store
 from services.order.domain import Attach, Begin, Live, Order, OrderNotFound, OrderStatus, SagaId
-from services.order.keys import claim_keys, settle_keys
-from services.order.operations import Attached, Begun, Start, Started
+from services.order.engine import idempotency
+from services.order.engine.idempotency import claim_keys, settle_keys
+from services.order.engine.operations import Attached, Begun, Start, Started
 from services.order.saga import VERSION, Kind, Saga, Status
 from shared.fast_dataclass import replace
 from shared.postgres import Connection, DatabaseClock, Session
@@ -89,9 +90,9 @@ class Starts:
                 results[start.saga_id] = Attached(ruling.saga_id, orders[start.order_id])
             elif isinstance(ruling, Refusal):
                 # An answer, not an exception: a repeat with its key is told the same bytes.
-                results[start.saga_id] = answers.refused(start.kind, ruling, start.order_id)
+                results[start.saga_id] = idempotency.refused(start.kind, ruling, start.order_id)
             else:
-                results[start.saga_id] = answers.already(orders[start.order_id])
+                results[start.saga_id] = idempotency.already(orders[start.order_id])
         results.update(await self._begin(db, begun))
         return results
 
@@ -107,22 +108,8 @@ class Starts:
             orders |= await store.begin_closings(db, closing)
         sagas = [_saga(start, orders[start.order_id], target) for start, target in begun]
         if sagas:
-            await self._insert_sagas(db, sagas)
+            await store.insert_sagas(db, sagas, VERSION, self._process_id)
         return {saga.saga_id: Begun(saga) for saga in sagas}
-
-    async def _insert_sagas(self, db: Connection, sagas: Sequence[Saga]) -> None:
-        await db.execute(
-            store.SQL["insert_sagas"],
-            [saga.saga_id for saga in sagas],
-            [saga.order.order_id for saga in sagas],
-            [saga.kind.value for saga in sagas],
-            [saga.status.value for saga in sagas],
-            [saga.target.value if saga.target else None for saga in sagas],
-            [saga.attempt for saga in sagas],
-            [saga.traceparent for saga in sagas],
-            VERSION,
-            self._process_id,
-        )
 
 
 def _rule(start: Start, order: Order | None, live: Live | None, now: datetime) -> domain.Ruling | Refusal:
