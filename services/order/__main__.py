@@ -12,7 +12,7 @@ from services.order.audit.books import BookReader
 from services.order.audit.passes import Auditor
 from services.order.audit.schedule import AuditSchedule
 from services.order.checkout import Checkout
-from services.order.engine.admission import Admission
+from services.order.engine.admission import Admission, Lease
 from services.order.engine.operations import Start, Started
 from services.order.engine.participants import Participants
 from services.order.engine.recovery import Ownership
@@ -63,7 +63,8 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         )
         participants = await enter(Participants(settings.participant_urls, scheduler=scheduler))
         runner = await enter(Runner(process_id, pool, participants, transition_batcher))
-        admission = Admission(runner.running, settings.sagas_max, host_clock.check)
+        lease = Lease(settings.lease_seconds)
+        admission = Admission(runner.running, settings.sagas_max, (lease.check, host_clock.check))
         checkout = Checkout(
             pool,
             clock,
@@ -78,8 +79,8 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             runner,
             admission,
             host_clock=host_clock,
+            lease=lease,
             lease_pool=await enter(Pool(settings, "order lease", size=1)),
-            lease_seconds=settings.lease_seconds,
             sweep_seconds=settings.sweep_interval_seconds,
         )
         expiry = Expiry(pool, checkout, runner.running, admission, interval_seconds=settings.expiry_interval_seconds)

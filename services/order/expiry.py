@@ -43,8 +43,8 @@ class Expiry:
             await asyncio.sleep(supervisor.pause(self._interval_seconds))
 
     async def _expire(self, *, coupon: bool) -> None:
-        self._admission.check_fitness()
         while (limit := self._room(coupon=coupon)) > 0:
+            self._admission.check_fitness()
             async with self._pool.connection() as db:
                 due = await store.list_expired(db, limit, coupon=coupon)
             begun = await self._checkout.expire(due[: max(0, self._room(coupon=coupon))], coupon=coupon)

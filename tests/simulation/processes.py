@@ -7,7 +7,7 @@ from uuid import UUID
 
 from services.order.__main__ import COMMIT_BATCH_MAX, DRAIN_SECONDS
 from services.order.checkout import Checkout
-from services.order.engine.admission import Admission
+from services.order.engine.admission import Admission, Lease
 from services.order.engine.operations import Start, Started
 from services.order.engine.participants import Participants
 from services.order.engine.recovery import Ownership
@@ -91,7 +91,8 @@ class OrderReplica:
         parts = (start_batcher, transition_batcher, participants, runner)
         for part in parts:
             await part.__aenter__()
-        admission = Admission(runner.running, SAGAS_MAX)
+        lease = Lease(LEASE_SECONDS)
+        admission = Admission(runner.running, SAGAS_MAX, (lease.check,))
         checkout = Checkout(pool, clock, start_batcher, runner, admission, deadline_seconds=REQUEST_DEADLINE_SECONDS)
         ownership = Ownership(
             process_id,
@@ -99,21 +100,21 @@ class OrderReplica:
             runner,
             admission,
             host_clock=HostClock(clock),
+            lease=lease,
             lease_pool=pool,
-            lease_seconds=LEASE_SECONDS,
             sweep_seconds=SWEEP_SECONDS,
         )
         expiry = Expiry(pool, checkout, runner.running, admission, interval_seconds=EXPIRY_INTERVAL_SECONDS)
         await ownership.renew()
         self.checkout = checkout
-        lease = self._world.loop.start(self.actor, ownership.keep_lease())
+        keeping = self._world.loop.start(self.actor, ownership.keep_lease())
         loops = [self._world.loop.start(self.actor, loop) for loop in (ownership.sweep(), expiry.run())]
         await self.actor.stopping.wait()
         for task in loops:
             task.cancel()
         runner.running.hurry()
         await runner.running.drain(DRAIN_SECONDS)
-        lease.cancel()
+        keeping.cancel()
         await ownership.give_up()
         await runner.__aexit__()
         self.actor.alive = False

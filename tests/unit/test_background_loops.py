@@ -18,7 +18,7 @@ from deploy.consumer.relay import Relay as ConsumersRelay
 from deploy.consumer.settings import ConsumerSettings
 from services.order.audit.passes import Auditor
 from services.order.audit.schedule import AuditSchedule
-from services.order.engine.admission import Admission
+from services.order.engine.admission import Admission, Lease
 from services.order.engine.recovery import Ownership
 from services.order.engine.registry import Running
 from services.order.expiry import Expiry
@@ -57,7 +57,8 @@ def _missing(kind: type[Any]) -> Any:
 
 
 def ownership() -> Ownership:
-    running = Running()
+    running, lease = Running(), Lease(0.03)
+    lease.renewed(asked_at=float("inf"))
     return Ownership(
         uuid7(),
         BROKEN,
@@ -65,7 +66,7 @@ def ownership() -> Ownership:
         Admission(running, 10),
         lease_pool=BROKEN,
         host_clock=HostClock(),
-        lease_seconds=0.03,
+        lease=lease,
         sweep_seconds=0.01,
     )
 

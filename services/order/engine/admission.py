@@ -4,7 +4,8 @@ A participant that is away holds up the sagas that need it until it is back. All
 coupon must not wait for coupons.
 """
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Callable, Sequence
 
 from prometheus_client import Counter
 
@@ -23,14 +24,42 @@ EXPIRING_SHARE = 1 / 8
 TURNED_AWAY = Counter("orders_turned_away_total", "Orders that were refused because this process had too many sagas")
 
 
+class Lease:
+    """Until when this process surely holds its lease, by its own clock. `recovery.py` renews it."""
+
+    def __init__(self, seconds: float) -> None:
+        """`seconds`: how long it lasts from each renewal on."""
+        self.seconds = seconds
+        self.given_up()
+
+    @property
+    def valid(self) -> bool:
+        """Return whether no other process may take this one's sagas yet."""
+        return asyncio.get_running_loop().time() < self._valid_until
+
+    def renewed(self, asked_at: float) -> None:
+        """Take note that the database has renewed the lease. `asked_at`: the event loop's time before it was asked. So
+        the lease runs out here before it does there."""
+        self._valid_until = asked_at + self.seconds
+
+    def given_up(self) -> None:
+        """Take note that this process wants the lease no more."""
+        self._valid_until = float("-inf")
+
+    def check(self) -> None:
+        """Raise Unavailable without a valid lease: others would take at once whatever was begun."""
+        if not self.valid:
+            raise Unavailable("This process has no lease: its database does not answer, or takes no writes.")
+
+
 class Admission:
     """Says whether there is room for another saga; `sagas_max` is the room for new orders.
 
-    `check_fitness` raises Unavailable while this process must not start anything, whatever room there is.
+    `fitness`: checks that raise Unavailable while this process must not start anything, whatever room there is.
     """
 
-    def __init__(self, running: Running, sagas_max: int, check_fitness: Callable[[], None] = lambda: None) -> None:
-        self.check_fitness = check_fitness
+    def __init__(self, running: Running, sagas_max: int, fitness: Sequence[Callable[[], None]] = ()) -> None:
+        self._fitness = fitness
         self._running = running
         self._sagas_max = sagas_max
         self._coupons_max = max(1, int(sagas_max * COUPONS_SHARE))
@@ -50,6 +79,11 @@ class Admission:
     def coupons_fit(self) -> bool:
         """Say whether a new order may have a coupon."""
         return self._running.count_with_coupon < self._coupons_max
+
+    def check_fitness(self) -> None:
+        """Raise Unavailable while this process must not start anything."""
+        for check in self._fitness:
+            check()
 
     def make_sure_of_room(self, on_the_way: int = 0) -> None:
         """Raise Unavailable when no further order can be placed: to be asked before any work is done for one.

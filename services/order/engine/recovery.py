@@ -11,7 +11,7 @@ import structlog
 from prometheus_client import Counter, Gauge
 
 from services.order import store
-from services.order.engine.admission import Admission
+from services.order.engine.admission import Admission, Lease
 from services.order.engine.runner import Runner
 from services.order.saga import VERSIONS_KNOWN
 from shared.background import LoopSupervisor
@@ -26,6 +26,8 @@ STUCK = Gauge("sagas_stuck", "Live sagas whose undo keeps failing")
 UNKNOWN_VERSION = Gauge("sagas_unknown_version", "Live sagas of a version that this build does not know")
 # As many as a process takes at a time: enough to clear an outage quickly, few enough to share with other replicas.
 TAKE_OVER_MAX = 200
+# How soon a renewal that failed is tried again: without a lease this process begins nothing.
+RENEW_AGAIN_SECONDS = 0.5
 
 
 class Ownership:
@@ -43,8 +45,8 @@ class Ownership:
         admission: Admission,
         *,
         host_clock: HostClock,
+        lease: Lease,
         lease_pool: Pool,
-        lease_seconds: float,
         sweep_seconds: float,
     ) -> None:
         self._process_id = process_id
@@ -53,9 +55,8 @@ class Ownership:
         self._lease_pool = lease_pool
         self._runner = runner
         self._admission = admission
-        self._lease_seconds = lease_seconds
         self._sweep_seconds = sweep_seconds
-        self._renewed_at = float("-inf")
+        self._lease = lease
         self._renewals = LoopSupervisor("lease", "lease not renewed")
 
     async def renew(self) -> None:
@@ -63,33 +64,36 @@ class Ownership:
 
         Done once before serving: a saga that started without a lease would be taken by others at once.
         """
+        asked_at = asyncio.get_running_loop().time()
         with self._renewals:
             async with self._lease_pool.connection() as db:
-                renewal = store.renew_lease(db, self._process_id, self._lease_seconds)
+                renewal = store.renew_lease(db, self._process_id, self._lease.seconds)
                 await self._host_clock.compare(renewal)
-            self._renewed_at = asyncio.get_running_loop().time()
+            self._lease.renewed(asked_at)
 
     async def keep_lease(self) -> None:
-        """Renew the lease three times in its length, for ever. Failures don't slow it down: it has no time to lose."""
+        """Renew the lease three times in its length, for ever, and sooner after a failure: it has no time to lose."""
+        usual = self._lease.seconds / 3
         while True:
-            await asyncio.sleep(self._lease_seconds / 3)
+            await asyncio.sleep(min(usual, RENEW_AGAIN_SECONDS) if self._renewals.failures else usual)
             await self.renew()
 
     async def check_lease(self) -> None:
-        """Raise unless the lease holds: without it, others take this process' sagas."""
-        if asyncio.get_running_loop().time() - self._renewed_at > self._lease_seconds:
-            raise RuntimeError("this process has no lease")
+        """Raise Unavailable unless the lease holds."""
+        self._lease.check()
 
     async def sweep(self) -> None:
         """Take up sagas that nobody runs, for ever."""
         supervisor = LoopSupervisor("sweep", "sweep failed")
         while True:
             with supervisor:
-                await self._sweep_once()
+                if self._lease.valid:  # else others would take at once what this process takes
+                    await self._sweep_once()
             await asyncio.sleep(supervisor.pause(self._sweep_seconds))
 
     async def give_up(self) -> None:
         """End the lease, so that other replicas go on with what is left at once."""
+        self._lease.given_up()
         try:
             async with self._lease_pool.connection() as db:
                 await store.give_lease_up(db, self._process_id)

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 
 from services.order import store
 from services.order.checkout import Checkout
-from services.order.engine.admission import Admission
+from services.order.engine.admission import Admission, Lease
 from services.order.engine.operations import Start, Started
 from services.order.engine.participants import Participants
 from services.order.engine.recovery import Ownership
@@ -61,7 +61,8 @@ class OrderProcess:
             self._transitions,
             sleep=lambda seconds: asyncio.sleep(seconds * BACKOFF_FACTOR),
         )
-        admission = Admission(self.runner.running, SAGAS_MAX)
+        lease = Lease(LEASE_SECONDS)
+        admission = Admission(self.runner.running, SAGAS_MAX, (lease.check,))
         self.checkout = Checkout(pool, clock, self._starts, self.runner, admission, deadline_seconds=30)
         self.ownership = Ownership(
             self.process_id,
@@ -69,8 +70,8 @@ class OrderProcess:
             self.runner,
             admission,
             host_clock=HostClock(clock),
+            lease=lease,
             lease_pool=pool,
-            lease_seconds=LEASE_SECONDS,
             sweep_seconds=LEASE_LEFT_SECONDS,
         )
 

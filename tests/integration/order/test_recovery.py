@@ -2,12 +2,15 @@
 
 import asyncio
 from datetime import UTC, datetime
+from uuid import UUID
 
 import pytest
 from prometheus_client import REGISTRY
 
 from services.order.engine.operations import Begun, Start, new_order
 from services.order.saga import Kind, Saga
+from shared.refusals import Unavailable
+from tests.infrastructure.services import serving
 from tests.infrastructure.waiting import eventually
 from tests.integration.order.world import PATIENCE_SECONDS, Customer, Replica, World
 
@@ -171,7 +174,7 @@ async def test_a_process_takes_no_more_sagas_than_it_may_run(world: World) -> No
 
 async def test_a_process_without_a_lease_is_not_ready(world: World) -> None:
     async with world.replica(lease_seconds=0.2) as replica:
-        with pytest.raises(RuntimeError):
+        with pytest.raises(Unavailable):
             await replica.ownership.check_lease()
         await replica.ownership.renew()
         await replica.ownership.check_lease()
@@ -179,7 +182,7 @@ async def test_a_process_without_a_lease_is_not_ready(world: World) -> None:
         async def not_ready() -> bool:
             try:
                 await replica.ownership.check_lease()
-            except RuntimeError:
+            except Unavailable:
                 return True
             return False
 
@@ -202,4 +205,51 @@ async def test_leases_of_the_long_dead_are_forgotten_unless_they_own_something(w
         await world.db.execute("UPDATE orders.sagas SET version = 1 WHERE saga_id = $1", newer.saga_id)
         async with other.sweeping():
             await world.settled()
+    await world.check()
+
+
+async def test_a_process_that_lost_its_lease_begins_nothing_until_it_has_it_again(world: World) -> None:
+    customer = await world.customer()
+    urls = {f"{who.value}_url": url for who, url in world.urls.items()}
+    settings = {"lease_seconds": LEASE_SECONDS, "expiry_interval_seconds": 0.02, "sweep_interval_seconds": 0.02}
+    body = {"user_id": customer.user, "lines": [{"product_id": customer.product, "quantity": 1}], "payment": "later"}
+    async with serving("order", world.order_url, **settings, **urls) as order:
+        orders = [(await order.post("/v1/orders", body))["order_id"] for _ in range(2)]
+        calls = [
+            ("/v1/orders", body),
+            (f"/v1/orders/{orders[0]}/payment", None),
+            (f"/v1/orders/{orders[0]}/cancel", None),
+        ]
+
+        async def refused() -> None:
+            for path, sent in calls:
+                answer = await order.call("POST", path, sent)
+                assert (answer.status, answer.problem) == (503, "unavailable")
+                assert "no lease" in answer.body["detail"]
+                assert answer.headers["Retry-After"] == "1"
+
+        async def not_ready() -> bool:
+            return "no lease" in (await order.call("GET", "/readyz")).body["checks"]["lease"]
+
+        async with world.db.acquire() as db, db.transaction():
+            # Its renewals wait, and nothing else does.
+            await db.execute("LOCK TABLE orders.processes IN EXCLUSIVE MODE")
+            await eventually(not_ready, PATIENCE_SECONDS, "the end of the lease")
+            await refused()
+            assert (await order.get(f"/v1/orders/{orders[0]}"))["status"] == "PENDING_PAYMENT"
+            sagas = await world.db.fetchval("SELECT count(*) FROM orders.sagas")
+            await world.let_expire(UUID(orders[1]))
+            for _ in range(20):  # many times the interval in which due orders are looked for
+                await refused()
+            assert await world.db.fetchval("SELECT count(*) FROM orders.sagas") == sagas
+
+        async def placed() -> bool:
+            return (await order.call("POST", "/v1/orders", body)).status == 201
+
+        async def expired() -> bool:
+            return await world.status(UUID(orders[1])) == "EXPIRED"
+
+        await eventually(placed, 5, "orders with a lease again")
+        await eventually(expired, PATIENCE_SECONDS, "the expiry that was left alone")
+    await world.settled()
     await world.check()

@@ -14,7 +14,7 @@ import orjson
 from services.order import store
 from services.order.checkout import Checkout, Pending
 from services.order.domain import OrderId
-from services.order.engine.admission import Admission
+from services.order.engine.admission import Admission, Lease
 from services.order.engine.operations import KeyClaim, Start, Started, fingerprint
 from services.order.engine.recovery import Ownership
 from services.order.engine.runner import Runner
@@ -168,8 +168,8 @@ class World:
                 runner,
                 admission,
                 host_clock=HostClock(clock),
+                lease=Lease(chosen.lease_seconds),
                 lease_pool=await enter(Pool(chosen, "replica lease", size=1)),
-                lease_seconds=chosen.lease_seconds,
                 sweep_seconds=chosen.sweep_interval_seconds,
             )
             expiry = Expiry(pool, checkout, runner.running, admission, interval_seconds=chosen.expiry_interval_seconds)

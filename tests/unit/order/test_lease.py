@@ -1,0 +1,51 @@
+"""Without a lease a process takes nothing on, and it knows by its own clock."""
+
+import asyncio
+
+import pytest
+
+from services.order.engine.admission import Admission, Lease
+from services.order.engine.registry import Running
+from shared.refusals import Unavailable
+
+SECONDS = 5.0
+
+
+def now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+async def test_a_lease_is_valid_from_its_first_renewal() -> None:
+    lease = Lease(SECONDS)
+    with pytest.raises(Unavailable, match="no lease"):
+        lease.check()
+    lease.renewed(now())
+    assert lease.valid
+    lease.check()
+
+
+async def test_a_lease_counts_from_the_question_not_from_the_answer() -> None:
+    lease = Lease(SECONDS)
+    lease.renewed(asked_at=now() - SECONDS)
+    assert not lease.valid
+    with pytest.raises(Unavailable, match="no lease"):
+        lease.check()
+
+
+async def test_a_lease_that_was_given_up_is_not_valid() -> None:
+    lease = Lease(SECONDS)
+    lease.renewed(now())
+    lease.given_up()
+    assert not lease.valid
+
+
+async def test_without_a_lease_no_order_is_placed_and_none_goes_on() -> None:
+    lease = Lease(SECONDS)
+    admission = Admission(Running(), 10, (lease.check,))
+    for ask in (admission.make_sure_of_room, admission.make_sure_it_goes_on, admission.check_fitness):
+        with pytest.raises(Unavailable, match="no lease"):
+            ask()
+    lease.renewed(now())
+    admission.make_sure_of_room()
+    admission.make_sure_it_goes_on()
+    admission.check_fitness()
