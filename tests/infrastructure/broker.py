@@ -138,8 +138,17 @@ def why_no_download(maven: str) -> str | None:
         result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=DOWNLOAD_SECONDS)
         if result.returncode != 0:
             return f"Maven cannot fetch Kafka: {result.stdout[:500]}"
-        copied.rename(jars())
+        put_in_place(copied, jars())
     return None
+
+
+def put_in_place(fetched: Path, place: Path) -> None:
+    """Move a folder to where it belongs, unless another process has put the same one there meanwhile."""
+    try:
+        fetched.rename(place)
+    except OSError:
+        if not place.exists():
+            raise
 
 
 def start_jars(reaper: Reaper) -> str:

@@ -11,7 +11,7 @@ import psycopg
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
-from tests.infrastructure.broker import declare_topic
+from tests.infrastructure.broker import declare_topic, put_in_place
 from tests.infrastructure.databases import Database
 from tests.infrastructure.postgres import VERSION_MINIMUM
 from tests.infrastructure.waiting import wait_until
@@ -94,3 +94,13 @@ os.kill(os.getpid(), signal.SIGKILL)
     )
     pid = int(killed.stdout)
     wait_until(lambda: not psutil.pid_exists(pid) and not left.exists(), 30, "the end of what was left")
+
+
+def test_two_test_processes_may_fetch_the_same_jars_at_once(tmp_path: Path) -> None:
+    place = tmp_path / "jars"
+    for process in ("first", "second"):
+        fetched = tmp_path / process
+        fetched.mkdir()
+        (fetched / "kafka.jar").write_text("the same")
+        put_in_place(fetched, place)
+    assert [path.name for path in place.iterdir()] == ["kafka.jar"]
