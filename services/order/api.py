@@ -168,7 +168,7 @@ class OrderApi:
                 started,
                 (*placing, *keys),
                 NewOrder,
-                make_sure_of_room=self._admission.make_sure_of_room,
+                check_capacity=self._admission.check_capacity,
                 **keyed,
             ),
             Route("GET", "/v1/orders", self.list, "List orders, newest first", {200: Orders}, query=OrdersQuery),
@@ -189,7 +189,7 @@ class OrderApi:
 
     async def place(self, request: web.Request) -> web.Response:
         """POST /v1/orders."""
-        self._admission.make_sure_of_room()  # the server has not asked it of a request that comes in pieces
+        self._admission.check_capacity()  # the server has not asked it of a request that comes in pieces
         deadline = self._deadline()
         key = parse_key(request)
         new = await read_body(request, NewOrder, timeout_seconds=self._timeout)

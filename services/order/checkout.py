@@ -70,11 +70,11 @@ class Checkout:
     ) -> Answer | Pending:
         """Place an order. `lines` are product ids and quantities; `deadline` is the time of the event loop until which
         its end is waited for. Raises Unavailable when there is no room for it."""
-        self._admission.make_sure_of_room()
+        self._admission.check_capacity()
         if coupon_id is not None and not self._admission.coupons_fit:
             if not await self._is_repeated(key):
                 self._admission.make_sure_that_coupons_fit()
-            self._admission.make_sure_of_room()
+            self._admission.check_capacity()
         if not self._clock.known:
             raise Unavailable("The database has not answered yet.")
         order = new_order(self._clock.now(), user_id, lines, coupon_id, pay_now=pay_now)

@@ -1,4 +1,4 @@
-"""A client's connection: how many there may be, who is answered before anything is begun for it, and who is cut off."""
+"""A client's connection: limits open connections, rejects requests early when busy, and closes unresponsive ones."""
 
 import asyncio
 import re
@@ -20,25 +20,25 @@ from shared.refusals import Unavailable
 
 log = structlog.get_logger()
 
-# Connections that are served at a time; each holds some 30 KB, and a file, of which the system gives so many. Some are
-# left for the database, for participants and logs.
+# Open connections; each needs about 30 KB and a file descriptor, which the system limits. Some descriptors are left for
+# the database, the participants and the log.
 CONNECTIONS_MAX = max(64, min(4096, resource.getrlimit(resource.RLIMIT_NOFILE)[0] - 128))
-TURNED_AWAY = Counter("http_connections_refused_total", "Connections refused because there were too many")
+REJECTED = Counter("http_connections_refused_total", "Connections refused because there were too many")
 
 
-class Door:
-    """Where requests of one kind are let in, as far as there is room for them."""
+class AdmissionGate:
+    """Admits or rejects the requests of one route, before anything is begun for them."""
 
-    def __init__(self, turn_away: Callable[[RawRequestMessage, int], bytes | None]) -> None:
-        """`turn_away` takes a request and how many others are on the way; it returns all of the answer to a request
-        for which there is no room, None for one to let in."""
-        self.turn_away = turn_away
-        # Let in, and not known yet to those whose room it is. Of a burst, all that came at once would find room.
-        self.on_the_way = 0
+    def __init__(self, reject: Callable[[RawRequestMessage, int], bytes | None]) -> None:
+        """`reject` takes a request and the number of pending ones. It returns the bytes of the whole answer if there is
+        no capacity for the request, and None to admit it."""
+        self.reject = reject
+        # Admitted requests whose handler has not begun. Without them, a whole burst would find the same free capacity.
+        self.pending = 0
 
 
 # By method and path.
-Doors = Mapping[tuple[str, str], Door]
+AdmissionGates = Mapping[tuple[str, str], AdmissionGate]
 
 
 @lru_cache
@@ -90,53 +90,58 @@ async def _refuse(request: web.BaseRequest) -> web.StreamResponse:
     return problems.bad_http(400, problems.instance(request))
 
 
-class Room:
-    """How many connections are open."""
+class ConnectionLimit:
+    """Counts open connections."""
 
     taken = 0
 
     @property
     def full(self) -> bool:
-        """Say whether a further connection would be one too many."""
+        """Return whether a further connection would exceed the limit."""
         return self.taken >= CONNECTIONS_MAX
 
 
-class TurnedAway(asyncio.Protocol):
-    """A connection too many: told so, and closed, before anything is read from it."""
+class RejectedConnection(asyncio.Protocol):
+    """A connection beyond the limit: answers 503 and closes before anything is read."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        TURNED_AWAY.inc()
+        REJECTED.inc()
         writing = cast("asyncio.WriteTransport", transport)  # uvloop's is none by its class
         writing.write(_TOO_MANY)
         writing.close()
 
 
 class Connection(RequestHandler):
-    """Turns requests away for which there is no room, answers what isn't valid HTTP with a problem, answers a client
-    that has closed its sending side, and cuts off who doesn't read.
+    """Adds to aiohttp's connection: early rejection without capacity, problems for invalid HTTP, answers to clients
+    that have closed their sending side, and a limit for clients that do not read.
 
-    Who doesn't send is cut off by the keep-alive timer (headers) and by read_body (bodies).
+    The keep-alive timer (headers) and read_body (bodies) close connections of clients that do not send.
     """
 
     __slots__ = (
+        "_admitted_by",
         "_answered",
         "_body",
         "_body_unwanted",
-        "_doors",
+        "_gates",
         "_half_closed",
-        "_let_in",
-        "_room",
+        "_limit",
         "_user_timeout_seconds",
     )
 
     def __init__(
-        self, manager: web.Server, user_timeout_seconds: float, room: Room, doors: Doors, **options: Any
+        self,
+        manager: web.Server,
+        user_timeout_seconds: float,
+        limit: ConnectionLimit,
+        gates: AdmissionGates,
+        **options: Any,
     ) -> None:
         super().__init__(manager, **options)
         self._user_timeout_seconds = user_timeout_seconds
-        self._room = room
-        self._doors = doors
-        self._let_in: Door | None = None  # who is on the way has come through it
+        self._limit = limit
+        self._gates = gates
+        self._admitted_by: AdmissionGate | None = None  # of the pending request
         self._answered = 0  # of the requests that have come, which the library counts
         self._body: StreamReader | None = None  # the latest request's
         self._body_unwanted = False  # the latest request has been answered
@@ -144,21 +149,21 @@ class Connection(RequestHandler):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        self._room.taken += 1
+        self._limit.taken += 1
         raw = transport.get_extra_info("socket")
         if raw is not None and hasattr(socket, "TCP_USER_TIMEOUT"):
             raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(self._user_timeout_seconds * 1000))
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        self._room.taken -= 1
+        self._limit.taken -= 1
         self._arrived()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Parse what has come. A request for which there is no room is answered here and now.
+        """Parse received bytes, and answer a request at once if there is no capacity for it.
 
-        The way through the connection's task costs several times as much, and beyond capacity most requests are
-        refused: what they cost is taken from those that are served.
+        The way through the connection's task costs several times as much. Under overload most requests are rejected,
+        and their cost is taken from the requests that are served.
         """
         if self._messages:  # its task has been woken for them
             super().data_received(data)
@@ -173,7 +178,7 @@ class Connection(RequestHandler):
             return
         self._body = self._messages[-1][1]
         self._body_unwanted = False
-        if not self._answered_at_once() and waiter is not None and not waiter.done():
+        if not self._rejected_at_once() and waiter is not None and not waiter.done():
             waiter.set_result(None)
 
     def eof_received(self) -> bool:  # type: ignore[override] # asyncio's protocols answer, the library's has nothing to say
@@ -200,27 +205,27 @@ class Connection(RequestHandler):
         # Of an upgrade the parser drops what follows it in the same packet: no client may wait for an answer to that.
         return bool(request._message.upgrade) or (self._half_closed and not self._messages)  # noqa: SLF001
 
-    def _answered_at_once(self) -> bool:
-        """Answer the request that has come if it is to be turned away, and say whether it was."""
+    def _rejected_at_once(self) -> bool:
+        """Answer the received request if its gate rejects it; return whether it did."""
         message, payload = self._messages[0]
         if (
             self._request_count != self._answered + 1  # those before it are answered first
             or not isinstance(message, RawRequestMessage)
-            or (door := self._doors.get((message.method, message.path))) is None
+            or (gate := self._gates.get((message.method, message.path))) is None
             or message.version != HttpVersion11
             or message.should_close
             or message.upgrade
             or not payload.is_eof()
             or self._reading_paused
-            or self._paused  # who doesn't read is not written to without end
+            or self._paused  # else the answers for a client that does not read would pile up
             or self.transport is None
             or not is_valid(message)
         ):
             return False
-        answer = door.turn_away(message, door.on_the_way)
+        answer = gate.reject(message, gate.pending)
         if answer is None:
-            self._let_in = door
-            door.on_the_way += 1
+            self._admitted_by = gate
+            gate.pending += 1
             return False
         self._messages.clear()
         assert self._parser is not None
@@ -231,10 +236,10 @@ class Connection(RequestHandler):
         return True
 
     def _arrived(self) -> None:
-        """Have the request that was let in, if there is one, on its way no longer."""
-        if self._let_in is not None:
-            self._let_in.on_the_way -= 1
-            self._let_in = None
+        """Stop counting the admitted request, if there is one, as pending."""
+        if self._admitted_by is not None:
+            self._admitted_by.pending -= 1
+            self._admitted_by = None
 
     async def _handle_request(
         self, request: web.BaseRequest, start_time: float | None, request_handler: Any

@@ -28,9 +28,9 @@ class Route:
     query: type[BaseModel] | None = None
     tags: Sequence[str] = ()
     headers: Mapping[str, str] = field(default_factory=dict)  # request header → what it is for
-    # Raises Unavailable while there is no room for such a call beside so many others, of which nobody knows yet. For a
-    # path without parameters: the server asks it of a request that has come in one piece, before anything is begun for
-    # it; the handler asks it of the others.
-    make_sure_of_room: Callable[[int], None] | None = None
+    # Raises Unavailable while there is no capacity for a further request; takes the number of pending ones. Only for a
+    # path without parameters. The server calls it for requests that arrive in one piece, before anything is begun for
+    # them; the handler calls it for the others.
+    check_capacity: Callable[[int], None] | None = None
     # For a call that may take longer than the service's deadline for requests, on a path without parameters.
     deadline_seconds: float | None = None

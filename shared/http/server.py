@@ -19,7 +19,14 @@ from shared import trace
 from shared.background import dead_tasks
 from shared.exits import Exit, end
 from shared.http import openapi, problems
-from shared.http.connection import CONNECTIONS_MAX, Connection, Door, Room, TurnedAway, unavailable
+from shared.http.connection import (
+    CONNECTIONS_MAX,
+    AdmissionGate,
+    Connection,
+    ConnectionLimit,
+    RejectedConnection,
+    unavailable,
+)
 from shared.http.deadline import Deadlines
 from shared.http.problems import RequestTimeout
 from shared.http.readiness import Check, Readiness
@@ -112,17 +119,17 @@ class HttpServer:
         server.request_handler = self._observe
         loop = asyncio.get_running_loop()
         user_timeout = self._settings.client_timeout_seconds
-        room = Room()
-        doors = {
-            place: Door(partial(self._turn_away, route))
+        limit = ConnectionLimit()
+        gates = {
+            place: AdmissionGate(partial(self._reject, route))
             for place, route in self._direct.items()
-            if route.make_sure_of_room
+            if route.check_capacity
         }
 
         def accept() -> asyncio.Protocol:
-            if room.full:
-                return TurnedAway()
-            return Connection(server, user_timeout, room, doors, loop=loop, **options)
+            if limit.full:
+                return RejectedConnection()
+            return Connection(server, user_timeout, limit, gates, loop=loop, **options)
 
         try:
             listener = await loop.create_server(accept, self._settings.host, self._settings.port, backlog=BACKLOG)
@@ -160,14 +167,14 @@ class HttpServer:
         self._take_note(mark, method, route, request.rel_url.raw_path, response.status, time.perf_counter() - started)
         return response
 
-    def _turn_away(self, route: Route, message: RawRequestMessage, on_the_way: int) -> bytes | None:
-        """Return what a request is answered for which there is no room; None if it is to be handled."""
+    def _reject(self, route: Route, message: RawRequestMessage, pending: int) -> bytes | None:
+        """Return the answer to a request for which there is no capacity, None for one to handle."""
         if self._stopping or "Expect" in message.headers:
             return None
         started = time.perf_counter()
         try:
-            assert route.make_sure_of_room is not None
-            route.make_sure_of_room(on_the_way)
+            assert route.check_capacity is not None
+            route.check_capacity(pending)
         except Unavailable as error:
             mark = trace.take_over(message.headers)
             answer = unavailable(error, route.path, mark.headers())
@@ -180,7 +187,7 @@ class HttpServer:
         _seconds(method, route).observe(seconds)
         _responses(method, route, status).inc()
         if self._is_logged(status):
-            # Its trace is named here: what is turned away has no task, and so no context, of its own.
+            # A rejected request has no task and so no context of its own: its trace is passed here.
             known = {"request_id": mark.request_id, "trace_id": mark.trace_id}
             log.info("answered", method=method, path=path, status=status, seconds=round(seconds, 4), **known)
 

@@ -85,13 +85,13 @@ class Admission:
         for check in self._fitness:
             check()
 
-    def make_sure_of_room(self, on_the_way: int = 0) -> None:
-        """Raise Unavailable when no further order can be placed: to be asked before any work is done for one.
+    def check_capacity(self, pending: int = 0) -> None:
+        """Raise Unavailable if there is no capacity for a further order; to be called before any work for it.
 
-        `on_the_way`: how many others will be, of which nothing is known here yet.
+        `pending`: admitted orders that this object does not count yet.
         """
         self.check_fitness()
-        if self.room <= on_the_way:
+        if self.room <= pending:
             TURNED_AWAY.inc()
             raise Unavailable("Too many orders are being worked on.")
 

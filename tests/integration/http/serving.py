@@ -95,7 +95,7 @@ def routes(path: str, begun: threading.Event, finish: threading.Event) -> list[R
         Route("GET", one, show, "Get a thing", {200: Thing}),
         Route("POST", f"{one}/act", act, "Act on a thing", {200: Thing}, body=NoBody),
         Route("GET", f"{path}/slow", wait, "Wait", {200: Thing}),
-        Route("POST", f"{path}/crowd", crowd, "Find no room", {200: Thing}, body=Thing, make_sure_of_room=refuse),
+        Route("POST", f"{path}/crowd", crowd, "Find no room", {200: Thing}, body=Thing, check_capacity=refuse),
     ]
 
 

@@ -1,4 +1,4 @@
-"""Requests for which there is no room are answered in their turn, and only whole ones before a task is woken."""
+"""Requests without capacity are answered in order; whole ones without waking the connection's task."""
 
 import asyncio
 import itertools
@@ -10,11 +10,11 @@ from aiohttp.http import RawRequestMessage
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from shared.http.connection import Connection, Door, Room, unavailable
+from shared.http.connection import AdmissionGate, Connection, ConnectionLimit, unavailable
 from shared.refusals import Unavailable
 
 ANSWER_SECONDS = 5
-REFUSED = unavailable(Unavailable("No room."), "/crowded", {})
+REFUSED = unavailable(Unavailable("No capacity."), "/crowded", {})
 BODY = b"POST /crowded HTTP/1.1\r\nHost: x\r\n\r\n"  # looks like a request, but is what one carries
 CROWDED = b"POST /crowded HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(BODY) + BODY
 CHUNKED = b"POST /crowded HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n"
@@ -61,17 +61,19 @@ class Wire(asyncio.Transport):
 
 
 class Crowded:
-    """A connection of a server that has no room for requests to /crowded."""
+    """A connection of a server that has `free` capacity for requests to /crowded, at first none."""
 
-    def __init__(self, door: Door | None = None) -> None:
+    def __init__(self, gate: AdmissionGate | None = None) -> None:
         self.handled: list[str] = []
-        self.room = 0
-        self.door = door or Door(self._turn_away)
+        self.free = 0
+        self.gate = gate or AdmissionGate(self._reject)
         server = web.Server(self._handle)
         options = {"access_log": None, "lingering_time": 0}
         loop = asyncio.get_running_loop()
         self.wire = Wire()
-        self.connection = Connection(server, 1, Room(), {("POST", "/crowded"): self.door}, loop=loop, **options)
+        self.connection = Connection(
+            server, 1, ConnectionLimit(), {("POST", "/crowded"): self.gate}, loop=loop, **options
+        )
         self.connection.connection_made(self.wire)
 
     async def _handle(self, request: web.BaseRequest) -> web.Response:
@@ -79,11 +81,11 @@ class Crowded:
         self.handled.append(request.path)
         return web.Response(status=503 if request.path == "/crowded" else 200)
 
-    def _turn_away(self, _message: RawRequestMessage, on_the_way: int) -> bytes | None:
-        return REFUSED if self.room <= on_the_way else None
+    def _reject(self, _message: RawRequestMessage, pending: int) -> bytes | None:
+        return REFUSED if self.free <= pending else None
 
     async def idle(self) -> None:
-        """Wait until the connection's task waits for a request: one that is handled is answered then."""
+        """Wait until the connection's task is idle; a request that was handled is answered by then."""
         seen = len(self.wire.statuses)
         self.connection.data_received(OTHER)
         await self.wire.answers(seen + 1)
@@ -112,7 +114,7 @@ def cut(data: bytes, places: Sequence[int]) -> list[bytes]:
 )
 # Its end comes when its task has been woken for its beginning, and has not run yet.
 @example([OTHER, CROWDED], [len(OTHER), len(OTHER) + len(CROWDED) - 1], [6, 0, 0])
-def test_every_request_is_answered_once_and_in_its_turn(
+def test_every_request_is_answered_once_and_in_order(
     requests: list[bytes], places: list[int], pauses: list[int]
 ) -> None:
     async def scene() -> None:
@@ -129,7 +131,7 @@ def test_every_request_is_answered_once_and_in_its_turn(
     asyncio.run(scene())
 
 
-async def test_a_whole_request_without_room_is_answered_at_once_and_never_handled() -> None:
+async def test_whole_request_without_capacity_is_answered_at_once_unhandled() -> None:
     crowded = Crowded()
     crowded.connection.data_received(CROWDED)  # the first on its connection
     assert crowded.wire.statuses == [503]
@@ -143,23 +145,23 @@ async def test_a_whole_request_without_room_is_answered_at_once_and_never_handle
     crowded.close()
 
 
-async def test_of_those_who_come_at_once_so_many_are_let_in_as_there_is_room_for() -> None:
+async def test_burst_is_admitted_up_to_the_free_capacity() -> None:
     first = Crowded()
-    first.room = 2
-    others = [Crowded(first.door) for _ in range(3)]
+    first.free = 2
+    others = [Crowded(first.gate) for _ in range(3)]
     for crowded in (first, *others):
         crowded.connection.data_received(CROWDED)
     assert [crowded.wire.statuses for crowded in (first, *others)] == [[], [], [503], [503]]
-    # Whoever is handled, or gone, is not on the way any more.
+    # Handled requests and closed connections are no longer pending.
     others[0].close()
     await first.wire.answers(1)
     assert first.handled == ["/crowded"]
-    assert first.door.on_the_way == 0
+    assert first.gate.pending == 0
     for crowded in (first, *others[1:]):
         crowded.close()
 
 
-async def test_who_does_not_read_is_not_written_to_without_end() -> None:
+async def test_answers_to_a_client_that_does_not_read_are_bounded() -> None:
     crowded = Crowded()
     await crowded.idle()
     crowded.connection.pause_writing()
@@ -172,7 +174,7 @@ async def test_who_does_not_read_is_not_written_to_without_end() -> None:
     crowded.close()
 
 
-async def test_who_wants_the_connection_closed_has_it_closed() -> None:
+async def test_rejected_request_with_connection_close_is_closed() -> None:
     crowded = Crowded()
     await crowded.idle()
     crowded.connection.data_received(
