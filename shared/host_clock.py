@@ -52,7 +52,7 @@ class HostClock:
         self._ahead_seconds = (asked_at + time.time()) / 2 - now.timestamp()
         SKEW.set(self._ahead_seconds)
         if self._database is not None:
-            self._database.heard(now)
+            self._database.observe(now)
 
     async def compare_and_check(self, db: Connection) -> None:
         """Ask the database for its time. Raise ClocksDisagree unless the clocks agree: before what can't be undone."""

@@ -244,31 +244,31 @@ class Session:
 
 
 class DatabaseClock:
-    """The database's clock as this process knows it: what was heard last, and the time that went by since.
+    """Estimates the database's time: the timestamp observed last, plus the time since.
 
-    It lags by the time an answer is under way, and goes back only if the server's clock did.
+    It lags by the time that an answer takes to arrive, and goes back only if the server's clock does.
     """
 
     def __init__(self, elapsed: Callable[[], float] = time.monotonic) -> None:
         self._elapsed = elapsed
-        self._heard: datetime | None = None
-        self._heard_at = 0.0
+        self._observed: datetime | None = None
+        self._observed_at = 0.0
 
     @property
     def known(self) -> bool:
-        """Say whether anything was heard yet."""
-        return self._heard is not None
+        """Return whether a timestamp was observed yet."""
+        return self._observed is not None
 
-    def heard(self, now: datetime) -> None:
-        """Take in what a statement said the time was."""
-        # Answers overtake each other, so one that is a little older tells nothing new.
-        if self._heard is None or not timedelta() <= self._heard - now < ANSWER_LATE_MAX:
-            self._heard, self._heard_at = now, self._elapsed()
+    def observe(self, now: datetime) -> None:
+        """Take a timestamp that a statement has just returned."""
+        # Answers can overtake each other, so a slightly older timestamp is ignored.
+        if self._observed is None or not timedelta() <= self._observed - now < ANSWER_LATE_MAX:
+            self._observed, self._observed_at = now, self._elapsed()
 
     def now(self) -> datetime:
-        """Return the time."""
-        assert self._heard is not None
-        return self._heard + timedelta(seconds=self._elapsed() - self._heard_at)
+        """Return the estimated time of the database."""
+        assert self._observed is not None
+        return self._observed + timedelta(seconds=self._elapsed() - self._observed_at)
 
 
 def is_about_the_batch(error: Exception) -> bool:

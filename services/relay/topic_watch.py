@@ -85,7 +85,7 @@ class TopicWatch:
     async def _recorded(self) -> int | None:
         async with self._connection() as connection:
             recorded, now = await store.topic_partitions(connection, self._settings.topic)
-        self._broker.view.clock.heard(now)
+        self._broker.view.clock.observe(now)
         return recorded
 
     async def _look(self, recorded: int | None, *, least: int | None = None, seconds: float | None = None) -> int:

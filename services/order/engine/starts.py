@@ -65,7 +65,7 @@ class Starts:
         for start in starts:
             assert start.order is not None
             created_at, expires_at = moments[start.order_id]
-            self._clock.heard(created_at)
+            self._clock.observe(created_at)
             order = replace(start.order, created_at=created_at, expires_at=expires_at, currency=self._currency)
             begun[start.saga_id] = Begun(_saga(start, order, None))
         return begun
@@ -77,7 +77,7 @@ class Starts:
         orders = await store.lock_orders(db, ids)
         live = await store.read_live_sagas(db, ids)
         now = await store.read_clock(db)
-        self._clock.heard(now)
+        self._clock.observe(now)
         results: dict[SagaId, Started | Refusal] = {}
         begun: list[tuple[Start, OrderStatus | None]] = []
         for start in starts:

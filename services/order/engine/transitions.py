@@ -53,14 +53,14 @@ class Transitions:
         joined = any(change.saga.kind in (Kind.PAY, Kind.CLOSE) for change in changes)
         async with self._session.transaction() if joined else self._session.statement() as db:
             if not self._clock.known:
-                self._clock.heard(await store.read_clock(db))
+                self._clock.observe(await store.read_clock(db))
             now = self._clock.now()
             ends = [_end(change, now) for change in changes]
-            won, heard = await store.apply_transitions(db, ends, self._process_id)
+            won, observed = await store.apply_transitions(db, ends, self._process_id)
             if joined:
                 await key_store.answer_keys(db, [end for end in ends if end.saga_id in won])
-        if heard is not None:
-            self._clock.heard(heard)
+        if observed is not None:
+            self._clock.observe(observed)
         return [Changed(end.order, end.answer) if end.saga_id in won else None for end in ends]
 
 

@@ -150,7 +150,7 @@ class World:
             session, other = await enter(Session(chosen, "starts")), await enter(Session(chosen, "transitions"))
             clock = DatabaseClock()
             async with pool.connection() as db:
-                clock.heard(await store.read_clock(db))
+                clock.observe(await store.read_clock(db))
             starts = Starts(session, clock, process_id, chosen.currency, chosen.payment_timeout_seconds)
             transitions = Transitions(other, clock, process_id)
             start: Batcher[Start, Started] = await enter(WatchedBatcher("starts", starts.commit, moments))

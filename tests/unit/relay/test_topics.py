@@ -142,5 +142,5 @@ def test_commands_for_a_broker_that_wants_credentials_say_where_they_go() -> Non
 
 def test_records_are_stamped_by_the_database_s_clock_once_it_was_heard() -> None:
     view = TopicView()
-    view.clock.heard(datetime(2020, 1, 1, tzinfo=UTC))
+    view.clock.observe(datetime(2020, 1, 1, tzinfo=UTC))
     assert abs(view.milliseconds() - 1_577_836_800_000) < 60_000

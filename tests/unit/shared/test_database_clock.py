@@ -1,4 +1,4 @@
-"""The database's clock as a process knows it: carried on between answers, corrected by each, led astray by none."""
+"""The estimate of the database's clock advances between answers, and each newer answer corrects it."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -10,7 +10,7 @@ NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
 
 class Watch:
-    """Time that goes by when it is told to."""
+    """Elapsed time that a test advances."""
 
     def __init__(self) -> None:
         self.seconds = 0.0
@@ -19,35 +19,35 @@ class Watch:
         return self.seconds
 
 
-def test_it_goes_on_from_what_was_heard() -> None:
+def test_clock_advances_from_the_last_observed_time() -> None:
     watch = Watch()
     clock = DatabaseClock(watch)
     assert not clock.known
-    clock.heard(NOON)
+    clock.observe(NOON)
     watch.seconds += 1.5
     assert (clock.known, clock.now()) == (True, NOON + timedelta(seconds=1.5))
 
 
 @pytest.mark.parametrize("ahead", [-0.4, 3600.0])
-def test_what_is_heard_later_corrects_it(ahead: float) -> None:
+def test_later_observation_corrects_the_clock(ahead: float) -> None:
     watch = Watch()
     clock = DatabaseClock(watch)
-    clock.heard(NOON)
+    clock.observe(NOON)
     watch.seconds += 1
-    told = NOON + timedelta(seconds=1 + ahead)
-    clock.heard(told)
-    assert clock.now() == told
+    observed = NOON + timedelta(seconds=1 + ahead)
+    clock.observe(observed)
+    assert clock.now() == observed
 
 
-def test_an_answer_that_was_overtaken_does_not_set_it_back() -> None:
+def test_overtaken_answer_does_not_set_the_clock_back() -> None:
     clock = DatabaseClock(Watch())
-    clock.heard(NOON)
-    clock.heard(NOON - timedelta(milliseconds=20))
+    clock.observe(NOON)
+    clock.observe(NOON - timedelta(milliseconds=20))
     assert clock.now() == NOON
 
 
-def test_it_follows_a_server_whose_clock_was_set_back() -> None:
+def test_clock_follows_a_server_clock_that_was_set_back() -> None:
     clock = DatabaseClock(Watch())
-    clock.heard(NOON)
-    clock.heard(NOON - ANSWER_LATE_MAX)
+    clock.observe(NOON)
+    clock.observe(NOON - ANSWER_LATE_MAX)
     assert clock.now() == NOON - ANSWER_LATE_MAX
