@@ -6,7 +6,7 @@ from aiohttp import web
 from pydantic import Field, model_validator
 
 from services.product import store
-from services.product.domain import OutOfStock, ProductExists, ProductNotFound, StockTooLarge, moved
+from services.product.domain import OutOfStock, ProductExists, ProductNotFound, StockTooLarge, check_stock_move
 from shared.http.routes import Route
 from shared.http.server import reply
 from shared.http.wire import (
@@ -155,7 +155,7 @@ class ProductApi:
             locked = await store.lock_product(db, product_id)
             if locked is None:
                 raise ProductNotFound
-            moved(locked["stock"], locked["put_in"], move.delta)
+            check_stock_move(locked["stock"], locked["put_in"], move.delta)
             row = await store.move_stock(db, product_id, move.delta)
         return reply(self._view(row))
 

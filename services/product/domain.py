@@ -166,7 +166,7 @@ class _Desk:
         return {}
 
 
-def moved(stock: int, put_in: int, delta: int) -> None:
+def check_stock_move(stock: int, put_in: int, delta: int) -> None:
     """Check a delivery (delta > 0) or removal (delta < 0) of units. Raises OutOfStock or StockTooLarge.
 
     Bounding what was ever put in keeps every later restore within a bigint as well.

@@ -19,8 +19,8 @@ from services.product.domain import (
     RestoreStock,
     Stock,
     StockTooLarge,
+    check_stock_move,
     decide,
-    moved,
 )
 from shared.participant import FENCED, Outcome
 from tests.unit.protocol import ORDERS, Protocol, assert_repeats_are_answered_alike
@@ -187,14 +187,14 @@ def test_a_late_hold_after_its_undo_is_fenced_even_if_it_was_never_seen() -> Non
 
 @pytest.mark.parametrize(("stock", "put_in", "delta"), [(0, 0, 5), (5, 5, -5), (1, UNITS_MAX - 1, 1)])
 def test_units_can_be_put_in_and_taken_out(stock: int, put_in: int, delta: int) -> None:
-    moved(stock, put_in, delta)
+    check_stock_move(stock, put_in, delta)
 
 
 def test_more_units_than_are_free_can_not_be_taken_out() -> None:
     with pytest.raises(OutOfStock):
-        moved(4, 9, -5)
+        check_stock_move(4, 9, -5)
 
 
 def test_units_ever_put_in_stay_within_a_bigint_so_that_no_restore_overflows() -> None:
     with pytest.raises(StockTooLarge):
-        moved(0, UNITS_MAX, 1)
+        check_stock_move(0, UNITS_MAX, 1)
