@@ -25,23 +25,23 @@ QUEUE_MAX = 4096  # about a second of work; beyond it a caller does better to he
 OUTCOMES = Counter("commands_total", "Commands by outcome", ["type", "outcome"])
 
 Execute = Callable[[Connection, Sequence[C]], Awaitable[Sequence[Outcome]]]
-ApplyAtOnce = Callable[[Connection, Sequence[C]], Awaitable[Mapping[UUID, Outcome]]]
+FastPath = Callable[[Connection, Sequence[C]], Awaitable[Mapping[UUID, Outcome]]]
 
 
 class CommandDesk(Generic[C]):
     """Runs commands in batches.
 
-    `apply_at_once` is given dos, each the only command of its gate in the batch. In one statement, and outside a
+    `fast_path` is given dos, each the only command of its gate in the batch. In one statement, and outside a
     transaction, it applies those that can be applied whatever becomes of the others, and returns their outcomes by
     gate. `execute` decides and writes the rest inside the transaction it is given.
     """
 
     def __init__(
-        self, session: Session, execute: Execute[C], apply_at_once: ApplyAtOnce[C], *, batch_max: int = BATCH_MAX
+        self, session: Session, execute: Execute[C], fast_path: FastPath[C], *, batch_max: int = BATCH_MAX
     ) -> None:
         self._session = session
         self._execute = execute
-        self._apply_at_once = apply_at_once
+        self._fast_path = fast_path
         self._run_rest = one_by_one_when(is_about_the_batch, self._run_transaction)
         self._batcher: Batcher[C, Outcome] = Batcher(
             "commands", self._run_batch, batch_max=batch_max, queue_max=QUEUE_MAX
@@ -102,7 +102,7 @@ class CommandDesk(Generic[C]):
             return {}
         try:
             async with self._session.statement() as connection:
-                return await self._apply_at_once(connection, candidates)
+                return await self._fast_path(connection, candidates)
         except Exception as error:
             if not is_about_the_batch(error):
                 raise

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from services.balance import store
 from services.balance.api import BalanceApi
-from services.balance.batch import apply_at_once, execute, understand
+from services.balance.batch import execute, fast_path, to_command
 from services.balance.settings import Settings
 from shared.background import background
 from shared.command_desk import CommandDesk
@@ -27,14 +27,14 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
     async with AsyncExitStack() as stack:
         pool = await stack.enter_async_context(Pool(settings, "balance"))
         session = await stack.enter_async_context(Session(settings, "balance commands"))
-        desk = await stack.enter_async_context(CommandDesk(session, execute, apply_at_once))
+        desk = await stack.enter_async_context(CommandDesk(session, execute, fast_path))
         readiness = await stack.enter_async_context(Session(settings, "balance readiness", checked=True))
         checks = database_checks(readiness, store.ready, HostClock())
 
         api = BalanceApi(pool, settings.currency, settings.client_timeout_seconds)
         routes = [
             *api.routes(),
-            command_route(desk, BalanceCommands, understand),
+            command_route(desk, BalanceCommands, to_command),
             outcomes_route(pool, store.read_order_outcomes),
             *book_routes(pool, store.list_holds, store.check_books),
         ]

@@ -12,7 +12,7 @@ from shared.participant import Outcome
 from shared.postgres import Connection
 
 
-def understand(command: Any) -> Command:
+def to_command(command: Any) -> Command:
     """Return the domain's command for a wire command."""
     order_id = OrderId(command.order_id)
     if isinstance(command, wire.Debit):
@@ -40,7 +40,7 @@ async def execute(db: Connection, commands: Sequence[Command]) -> Sequence[Outco
     return decision.verdict.outcomes
 
 
-async def apply_at_once(db: Connection, commands: Sequence[Command]) -> Mapping[UUID, Outcome]:
+async def fast_path(db: Connection, commands: Sequence[Command]) -> Mapping[UUID, Outcome]:
     """Apply in one statement the debits that can be applied whatever becomes of the others; return their outcomes."""
     debits = [command for command in commands if isinstance(command, Debit) and _plain(command)]
     sums: Counter[UserId] = Counter()

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from services.coupon import store
 from services.coupon.api import CouponApi
-from services.coupon.batch import apply_at_once, execute, understand
+from services.coupon.batch import execute, fast_path, to_command
 from services.coupon.settings import Settings
 from shared.background import background
 from shared.command_desk import CommandDesk
@@ -27,14 +27,14 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
     async with AsyncExitStack() as stack:
         pool = await stack.enter_async_context(Pool(settings, "coupon"))
         session = await stack.enter_async_context(Session(settings, "coupon commands"))
-        desk = await stack.enter_async_context(CommandDesk(session, execute, apply_at_once))
+        desk = await stack.enter_async_context(CommandDesk(session, execute, fast_path))
         readiness = await stack.enter_async_context(Session(settings, "coupon readiness", checked=True))
         checks = database_checks(readiness, store.ready, HostClock())
 
         api = CouponApi(pool, settings.currency, settings.client_timeout_seconds)
         routes = [
             *api.routes(),
-            command_route(desk, CouponCommands, understand),
+            command_route(desk, CouponCommands, to_command),
             outcomes_route(pool, store.read_order_outcomes),
             *book_routes(pool, store.list_holds, store.check_books),
         ]

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from services.product import store
 from services.product.api import ProductApi
-from services.product.batch import apply_at_once, execute, understand
+from services.product.batch import execute, fast_path, to_command
 from services.product.settings import Settings
 from shared.background import background
 from shared.command_desk import CommandDesk
@@ -27,14 +27,14 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
     async with AsyncExitStack() as stack:
         pool = await stack.enter_async_context(Pool(settings, "product"))
         session = await stack.enter_async_context(Session(settings, "product commands"))
-        desk = await stack.enter_async_context(CommandDesk(session, execute, apply_at_once))
+        desk = await stack.enter_async_context(CommandDesk(session, execute, fast_path))
         readiness = await stack.enter_async_context(Session(settings, "product readiness", checked=True))
         checks = database_checks(readiness, store.ready, HostClock())
 
         api = ProductApi(pool, settings.currency, settings.client_timeout_seconds)
         routes = [
             *api.routes(),
-            command_route(desk, ProductCommands, understand),
+            command_route(desk, ProductCommands, to_command),
             outcomes_route(pool, store.read_order_outcomes),
             *book_routes(pool, store.list_holds, store.check_books),
         ]

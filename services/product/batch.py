@@ -11,7 +11,7 @@ from shared.participant import Outcome
 from shared.postgres import Connection
 
 
-def understand(command: Any) -> Command:
+def to_command(command: Any) -> Command:
     """Return the domain's command for a wire command."""
     if isinstance(command, wire.HoldStock):
         lines = tuple((ProductId(line.product_id), line.quantity) for line in command.lines)
@@ -39,7 +39,7 @@ async def execute(db: Connection, commands: Sequence[Command]) -> Sequence[Outco
     return decision.verdict.outcomes
 
 
-async def apply_at_once(db: Connection, commands: Sequence[Command]) -> Mapping[UUID, Outcome]:
+async def fast_path(db: Connection, commands: Sequence[Command]) -> Mapping[UUID, Outcome]:
     """Apply in one statement the holds that can be applied whatever becomes of the others; return their outcomes."""
     holds = [command for command in commands if isinstance(command, HoldStock) and not command.attempt]
     return await store.hold_at_once(db, holds) if holds else {}

@@ -19,12 +19,12 @@ from shared.postgres import Connection, Pool, Row
 UNKNOWN = {"outcome": "unknown"}
 
 
-def command_route(desk: CommandDesk[C], batch: type[BaseModel], understand: Callable[[Any], C]) -> Route:
-    """Return the route. `understand` turns one wire command of `batch` into the domain's."""
+def command_route(desk: CommandDesk[C], batch: type[BaseModel], to_command: Callable[[Any], C]) -> Route:
+    """Return the route. `to_command` turns one wire command of `batch` into the domain's."""
 
     async def take_commands(request: web.Request) -> web.Response:
         body: Any = await read_body(request, batch, limit_bytes=COMMANDS_BODY_MAX_BYTES)
-        outcomes = await desk.run([understand(command) for command in body.commands])
+        outcomes = await desk.run([to_command(command) for command in body.commands])
         return reply({"outcomes": [UNKNOWN if outcome is None else outcome.wire() for outcome in outcomes]})
 
     return Route(

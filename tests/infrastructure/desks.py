@@ -26,13 +26,13 @@ class Trade:
     or applies part of it at once."""
 
     batch: type[BaseModel]
-    understand: Callable[[Any], Any]
+    to_command: Callable[[Any], Any]
     execute: Callable[..., Any]
-    apply_at_once: Callable[..., Any]
+    fast_path: Callable[..., Any]
 
 
 def _trade(model: type[BaseModel], batch: Any) -> Trade:
-    return Trade(model, batch.understand, batch.execute, batch.apply_at_once)
+    return Trade(model, batch.to_command, batch.execute, batch.fast_path)
 
 
 TRADES = {
@@ -47,7 +47,7 @@ class Desk:
 
     def __init__(self, place: Participant, session: Session) -> None:
         self._trade = TRADES[place]
-        self._desk: CommandDesk[Any] = CommandDesk(session, self._trade.execute, self._trade.apply_at_once)
+        self._desk: CommandDesk[Any] = CommandDesk(session, self._trade.execute, self._trade.fast_path)
 
     async def __aenter__(self) -> "Desk":
         await self._desk.__aenter__()
@@ -59,7 +59,7 @@ class Desk:
     async def answer(self, body: bytes) -> Answer:
         """Run the commands of a body and return the answer's status and body, as the service does."""
         batch: Any = self._trade.batch.model_validate_json(body)
-        commands: Sequence[Any] = [self._trade.understand(command) for command in batch.commands]
+        commands: Sequence[Any] = [self._trade.to_command(command) for command in batch.commands]
         try:
             outcomes = await self._desk.run(commands)
         except Unavailable:

@@ -25,15 +25,15 @@ BATCH_MAX = 8
 class Desk:
     """One replica's desk, spoken to as over HTTP."""
 
-    def __init__(self, desk: CommandDesk[Any], model: type[BaseModel], understand: Any) -> None:
+    def __init__(self, desk: CommandDesk[Any], model: type[BaseModel], to_command: Any) -> None:
         self._desk = desk
         self._model = model
-        self._understand = understand
+        self._to_command = to_command
 
     async def command(self, commands: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
         """Run commands and return their outcomes; fails if one is unknown, as a command in a deadlock would be."""
         body: Any = self._model.model_validate_json(orjson.dumps({"commands": commands}))
-        outcomes = await self._desk.run([self._understand(command) for command in body.commands])
+        outcomes = await self._desk.run([self._to_command(command) for command in body.commands])
         assert None not in outcomes
         return [outcome.wire() for outcome in outcomes if outcome]
 
@@ -59,6 +59,6 @@ async def replicas(name: str, database_url: str, count: int = 4) -> AsyncIterato
         desks = []
         for number in range(count):
             session = await stack.enter_async_context(Session(settings, f"replica {number}"))
-            desk = CommandDesk[Any](session, batch.execute, batch.apply_at_once, batch_max=BATCH_MAX)
-            desks.append(Desk(await stack.enter_async_context(desk), MODELS[name], batch.understand))
+            desk = CommandDesk[Any](session, batch.execute, batch.fast_path, batch_max=BATCH_MAX)
+            desks.append(Desk(await stack.enter_async_context(desk), MODELS[name], batch.to_command))
         yield desks

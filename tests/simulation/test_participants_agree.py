@@ -71,7 +71,7 @@ async def test_whatever_commands_arrive_come_out_alike(participant: tuple[str, S
 
         async def run(side: Side, commands: Sequence[Any] = commands) -> object:
             async with side.session.statement() as db:
-                applied = await BATCH[name].apply_at_once(db, alone(commands))
+                applied = await BATCH[name].fast_path(db, alone(commands))
             async with side.session.transaction() as db:
                 rest = [command for command in commands if command.gate not in applied]
                 return applied, await BATCH[name].execute(db, rest) if rest else []

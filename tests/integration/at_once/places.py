@@ -70,7 +70,7 @@ async def open_place(stack: AsyncExitStack, name: str, database: Database) -> Pl
     settings_ = import_module(f"services.{name}.settings").Settings(database_url=url)
     session, other = [await stack.enter_async_context(Session(settings_, "at once")) for _ in range(2)]
     batch = import_module(f"services.{name}.batch")
-    desk = await stack.enter_async_context(CommandDesk[Any](session, batch.execute, batch.apply_at_once))
+    desk = await stack.enter_async_context(CommandDesk[Any](session, batch.execute, batch.fast_path))
     return Place(name, session, other, desk)
 
 

@@ -119,7 +119,7 @@ async def test_a_batch_comes_out_as_if_decided_with_what_is_applied_at_once_in_f
         applied: set[UUID] = set()
 
         async def note(db: Any, candidates: Sequence[Any], applied: set[UUID] = applied) -> Any:
-            done = await one.batch.apply_at_once(db, candidates)
+            done = await one.batch.fast_path(db, candidates)
             applied.update(done)
             return done
 

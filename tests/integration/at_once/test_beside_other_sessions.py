@@ -91,7 +91,7 @@ async def test_a_command_that_another_session_runs_meanwhile_is_done_once(produc
     first: list[Any] = []
 
     async def run(db: Any) -> None:
-        first.append((await product.batch.apply_at_once(db, [same]))[same.order_id])
+        first.append((await product.batch.fast_path(db, [same]))[same.order_id])
 
     told = await beside(product, run, [same])
     assert [outcome.applied for outcome in told if outcome] == [True]
@@ -112,7 +112,7 @@ async def test_a_balance_that_another_session_changes_meanwhile_is_counted_as_it
         if amount > 0:
             await _charge(db, user, amount, None)
         elif amount < 0:
-            await balance.batch.apply_at_once(db, [Debit(BalanceOrder(uuid7()), 0, user, -amount)])
+            await balance.batch.fast_path(db, [Debit(BalanceOrder(uuid7()), 0, user, -amount)])
         else:
             await db.execute("SELECT FROM balances.accounts WHERE user_id = $1 FOR UPDATE", user)
 
@@ -136,7 +136,7 @@ async def test_a_coupon_that_another_session_uses_meanwhile_is_used_already(coup
     uses = [RedeemCoupon(CouponOrder(uuid7()), CouponId(f"c{number}"), user, 100) for number in range(2)]
 
     async def use(db: Any) -> None:
-        await coupon.batch.apply_at_once(db, [RedeemCoupon(CouponOrder(uuid7()), CouponId("c0"), user, 100)])
+        await coupon.batch.fast_path(db, [RedeemCoupon(CouponOrder(uuid7()), CouponId("c0"), user, 100)])
 
     told = await beside(coupon, use, uses)
     assert [outcome.applied for outcome in told if outcome] == [False, True]

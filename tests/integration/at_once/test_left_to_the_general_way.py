@@ -22,7 +22,7 @@ async def test_an_order_that_looks_old_goes_the_general_way(product: Place) -> N
         await product_store.create_product(db, "old", "Kettle", 100, 10)
     old = HoldStock(OrderId(UUID("00000000-0000-7000-8000-000000000001")), 0, ((ProductId("old"), 1),))
     async with product.session.statement() as db:
-        assert await product.batch.apply_at_once(db, [old]) == {}
+        assert await product.batch.fast_path(db, [old]) == {}
     (told,) = await product.at_once.run([old])
     assert told is not None
     assert told.applied
@@ -49,7 +49,7 @@ async def test_what_is_not_applied_leaves_its_gate_open_and_no_other_trace(produ
     short = HoldStock(OrderId(uuid7()), 0, ((ProductId("plenty"), 1), (ProductId("few"), 2)))
     fine = hold("plenty", 8)
     async with product.session.statement() as db:
-        assert set(await product.batch.apply_at_once(db, [short, fine])) == {fine.order_id}
+        assert set(await product.batch.fast_path(db, [short, fine])) == {fine.order_id}
     async with product.session.transaction() as db:
         told = await product_store.read_order_outcomes(db, short.order_id)
         assert [(row["closed"], row["type"]) for row in told] == [(False, None)]
