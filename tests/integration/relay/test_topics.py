@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import json
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -319,6 +320,19 @@ def places_of(records: list[Any], order: str) -> list[int]:
     """The partitions of an order's events, in sequence."""
     own = sorted((identity(record), record.partition) for record in records if record.key.decode() == order)
     return [partition for _, partition in own]
+
+
+async def test_a_watermark_names_partitions_that_were_added(real_world: World) -> None:
+    world = real_world
+    async with world.relay(watermark_interval_seconds=0.1), world.reader(f"{world.topic}.watermarks") as reader:
+        await reader.until(1)
+        await add_partitions(world)
+
+        async def named() -> bool:
+            await reader.more()
+            return len(json.loads(reader.records[-1].value)["partitions"]) == 8
+
+        await eventually(named, 20, "a watermark with the added partitions")
 
 
 async def test_a_replica_that_takes_a_shard_over_uses_what_the_one_before_used(real_world: World) -> None:
