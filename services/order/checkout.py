@@ -12,6 +12,7 @@ from services.order.domain import Order, OrderId, SagaId
 from services.order.engine.admission import Admission
 from services.order.engine.idempotency import ended, is_known, read_answer
 from services.order.engine.operations import Attached, Begun, KeyClaim, Start, Started, new_order
+from services.order.engine.registry import Running
 from services.order.engine.runner import Runner
 from services.order.saga import Kind
 from services.order.store import Answer
@@ -45,6 +46,7 @@ class Checkout:
         clock: DatabaseClock,
         starts: Batcher[Start, Started],
         runner: Runner,
+        running: Running,
         admission: Admission,
         *,
         deadline_seconds: float,
@@ -53,7 +55,7 @@ class Checkout:
         self._clock = clock
         self._starts = starts
         self._runner = runner
-        self._running = runner.running
+        self._running = running
         self._admission = admission
         self._deadline_seconds = deadline_seconds
         self._looking_up = asyncio.Lock()

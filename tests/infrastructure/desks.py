@@ -19,6 +19,14 @@ from shared.refusals import Unavailable
 
 Answer = tuple[int, bytes]
 
+# Settings of an order process whose channels lead to desks: each participant's URL only names it.
+DESK_URLS: dict[str, Any] = {f"{place}_url": f"http://{place}" for place in Participant}
+
+
+def place_at(url: str) -> Participant:
+    """The participant that one of DESK_URLS names."""
+    return Participant(url.removeprefix("http://"))
+
 
 @dataclass(frozen=True, slots=True)
 class Trade:

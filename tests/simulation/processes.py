@@ -5,23 +5,13 @@ from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 from uuid import UUID
 
-from services.order.__main__ import COMMIT_BATCH_MAX, DRAIN_SECONDS
+from services.order.__main__ import DRAIN_SECONDS
 from services.order.checkout import Checkout
-from services.order.engine.admission import Admission, Lease
-from services.order.engine.operations import Start, Started
-from services.order.engine.participants import Participants
-from services.order.engine.recovery import Ownership
-from services.order.engine.runner import Runner
-from services.order.engine.starts import Starts
-from services.order.engine.transitions import Change, Changed, Transitions
-from services.order.expiry import Expiry
+from services.order.process import Connections, OrderProcess
 from services.order.saga import Participant
-from shared.batcher import Batcher, one_by_one_when
-from shared.host_clock import HostClock
-from shared.ids import uuid7
-from shared.postgres import DatabaseClock, is_about_the_batch
+from services.order.settings import Settings
 from shared.refusals import Refusal, Unavailable
-from tests.infrastructure.desks import Answer, Desk
+from tests.infrastructure.desks import DESK_URLS, Answer, Desk, place_at
 from tests.simulation.links import LinkedPool, LinkedSession
 from tests.simulation.loop import Actor
 from tests.simulation.network import Network, NetworkChannel
@@ -33,11 +23,12 @@ SAGAS_MAX = 100
 SWEEP_SECONDS = 1.5
 EXPIRY_INTERVAL_SECONDS = 4.0
 REQUEST_DEADLINE_SECONDS = 8.0
+BATCHES_AT_ONCE = 2  # as on a host with two cores; the number of this host's must not change a history
 CURRENCY = "KRW"
 
 
 class OrderReplica:
-    """One process of the order service, as services/order/__main__.py puts it together."""
+    """One process of the order service, over links."""
 
     def __init__(self, world: World, network: Network, name: str, *, payment_timeout_seconds: float) -> None:
         self._world = world
@@ -68,62 +59,43 @@ class OrderReplica:
             answer.set_result(result)
 
     async def _serve(self) -> None:
-        process_id = self.process_id = uuid7()
-        pool = LinkedPool(self._world, self._world.orders)
-        clock = DatabaseClock(asyncio.get_running_loop().time)
-        starts = Starts(self._session(), clock, process_id, CURRENCY, self._payment_timeout_seconds)
-        transitions = Transitions(self._session(), clock, process_id)
-        start_batcher = Batcher[Start, Started](
-            "starts",
-            one_by_one_when(is_about_the_batch, starts.commit),
-            batch_max=COMMIT_BATCH_MAX,
-            queue_max=SAGAS_MAX,
+        settings = Settings(
+            database_url="postgresql://the.link.has.it/",
+            currency=CURRENCY,
+            sagas_max=SAGAS_MAX,
+            batches_at_once=BATCHES_AT_ONCE,
+            request_deadline_seconds=REQUEST_DEADLINE_SECONDS,
+            payment_timeout_seconds=self._payment_timeout_seconds,
+            lease_seconds=LEASE_SECONDS,
+            sweep_interval_seconds=SWEEP_SECONDS,
+            expiry_interval_seconds=EXPIRY_INTERVAL_SECONDS,
+            **DESK_URLS,
         )
-        transition_batcher = Batcher[Change, Changed | None](
-            "transitions",
-            one_by_one_when(is_about_the_batch, transitions.commit),
-            batch_max=COMMIT_BATCH_MAX,
-            queue_max=SAGAS_MAX,
+        database = self._world.orders
+        pool = LinkedPool(self._world, database)
+        sessions = (LinkedSession(self._world, database), LinkedSession(self._world, database))
+        process = OrderProcess.assemble(
+            settings,
+            Connections(pool, pool, *sessions),
+            channel=lambda url: NetworkChannel(self._world, self._network, place_at(url)),
+            elapsed=asyncio.get_running_loop().time,
         )
-        participants = Participants({place: place.value for place in Participant}, self._channel)
-        runner = Runner(process_id, pool, participants, transition_batcher)
+        self.process_id = process.process_id
         # Not `async with`: a process that is killed must not tidy up when its coroutines are thrown away.
-        parts = (start_batcher, transition_batcher, participants, runner)
-        for part in parts:
-            await part.__aenter__()
-        lease = Lease(LEASE_SECONDS)
-        admission = Admission(runner.running, SAGAS_MAX, (lease.check,))
-        checkout = Checkout(pool, clock, start_batcher, runner, admission, deadline_seconds=REQUEST_DEADLINE_SECONDS)
-        ownership = Ownership(
-            process_id,
-            pool,
-            runner,
-            admission,
-            host_clock=HostClock(clock),
-            lease=lease,
-            lease_pool=pool,
-            sweep_seconds=SWEEP_SECONDS,
-        )
-        expiry = Expiry(pool, checkout, runner.running, admission, interval_seconds=EXPIRY_INTERVAL_SECONDS)
-        await ownership.renew()
-        self.checkout = checkout
-        keeping = self._world.loop.start(self.actor, ownership.keep_lease())
-        loops = [self._world.loop.start(self.actor, loop) for loop in (ownership.sweep(), expiry.run())]
+        await process.__aenter__()
+        await process.recovery.renew()
+        self.checkout = process.checkout
+        lease = self._world.loop.start(self.actor, process.recovery.keep_lease())
+        loops = [self._world.loop.start(self.actor, loop) for loop in (process.recovery.sweep(), process.expiry.run())]
         await self.actor.stopping.wait()
         for task in loops:
             task.cancel()
-        runner.running.hurry()
-        await runner.running.drain(DRAIN_SECONDS)
-        keeping.cancel()
-        await ownership.give_up()
-        await runner.__aexit__()
+        process.registry.hurry()
+        await process.registry.drain(DRAIN_SECONDS)
+        lease.cancel()
+        await process.recovery.give_up()
+        await process.__aexit__()
         self.actor.alive = False
-
-    def _session(self) -> LinkedSession:
-        return LinkedSession(self._world, self._world.orders)
-
-    def _channel(self, place: str) -> NetworkChannel:
-        return NetworkChannel(self._world, self._network, place)
 
 
 class ParticipantProcess:

@@ -10,6 +10,7 @@ from unittest.mock import patch
 import structlog
 
 import services.order.engine.runner
+import shared.host_clock
 import shared.ids
 from tests.simulation.books import ViolationError
 from tests.simulation.world import World
@@ -25,6 +26,9 @@ TRIES_BEFORE_STUCK = 4
 def virtual_sources(world: World) -> Iterator[None]:
     """Replace the standard library's clocks and dice where the product asks them; no code of ours is replaced.
 
+    The host's clock that is compared with the database's agrees with it: a process whose clock is off by minutes would
+    start nothing. Ids are made by clocks that are hours off.
+
     What only ends up in a saga's log keeps the true time: no decision reads it, and no trace shows it.
     """
     dice = random.Random(world.seed)
@@ -36,6 +40,7 @@ def virtual_sources(world: World) -> Iterator[None]:
         patch.object(shared.ids, "os", SimpleNamespace(urandom=dice.randbytes)),
         patch.object(shared.ids, "_pool", bytearray()),
         patch.object(shared.ids, "time", SimpleNamespace(time_ns=nanoseconds)),
+        patch.object(shared.host_clock, "time", SimpleNamespace(time=lambda: world.clock().timestamp())),
         patch.object(services.order.engine.runner, "random", SimpleNamespace(uniform=dice.uniform)),
         patch.object(services.order.engine.runner, "TRIES_BEFORE_STUCK", TRIES_BEFORE_STUCK),
         _bugs_end_the_history(world),

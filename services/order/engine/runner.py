@@ -42,7 +42,7 @@ LOST = Counter("saga_transitions_lost_total", "Transitions that lost their guard
 
 
 class Runner:
-    """Runs the sagas of this process; `running` says which they are."""
+    """Runs the sagas of this process."""
 
     def __init__(
         self,
@@ -50,6 +50,7 @@ class Runner:
         pool: Pool,
         participants: Participants,
         transitions: Batcher[Change, Changed | None],
+        registry: Running,
         *,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
@@ -58,28 +59,22 @@ class Runner:
         self._participants = participants
         self._transitions = transitions
         self._sleep = sleep
-        self.running = Running()
+        self._registry = registry
         self._troubles: dict[SagaId, LoopSupervisor] = {}  # of sagas whose last run failed by a bug
-
-    async def __aenter__(self) -> "Runner":
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.running.cut_off()
 
     def run(self, saga: Saga) -> None:
         """Begin to run a saga that this process owns."""
-        self.running.begin(saga, self._run_guarded(saga))
+        self._registry.begin(saga, self._run_guarded(saga))
 
     async def resume(self, saga_id: SagaId) -> None:
         """Take up a saga of this process that has no runner, if it has none."""
-        if self.running.has(saga_id):
+        if self._registry.has(saga_id):
             return
-        self.running.claim(saga_id)
+        self._registry.claim(saga_id)
         try:
             await self.take_up(saga_id)
         finally:
-            self.running.unclaim(saga_id)
+            self._registry.unclaim(saga_id)
 
     async def take_up(self, saga_id: SagaId) -> None:
         """Read a saga that is announced, and run it if it is this process' and live."""
@@ -110,7 +105,7 @@ class Runner:
             await self._sleep(trouble.pause(BACKOFF_FIRST_SECONDS))
             return None
         finally:
-            self.running.ended(saga.saga_id)
+            self._registry.ended(saga.saga_id)
 
     async def _run(self, saga: Saga) -> Answer | None:
         journal = Journal()

@@ -11,7 +11,7 @@ from services.order.engine.operations import Start, new_order
 from services.order.saga import STEPS, Kind
 from tests.faults.matrix.cells import PLACES, Cell, Fault, Point, Scenario, Way
 from tests.faults.matrix.network import Trap
-from tests.faults.matrix.processes import OrderProcess
+from tests.faults.matrix.processes import CrashingProcess
 from tests.faults.matrix.rig import END_SECONDS, Customer, Rig
 
 CLOSED = {OrderStatus.PENDING_PAYMENT: OrderStatus.CANCELLED, OrderStatus.PAID: OrderStatus.REFUNDED}
@@ -33,7 +33,7 @@ async def play(rig: Rig, cell: Cell) -> None:
         await _late(rig, trap, order_id)
 
 
-async def _struck(rig: Rig, process: OrderProcess, scenario: Scenario, trap: Trap) -> OrderId:
+async def _struck(rig: Rig, process: CrashingProcess, scenario: Scenario, trap: Trap) -> OrderId:
     """Begin the operation, and return its order once the fault has struck."""
     start = await _start(rig, process, scenario)
     if scenario.way is Way.FORCED:
@@ -48,7 +48,7 @@ async def _struck(rig: Rig, process: OrderProcess, scenario: Scenario, trap: Tra
     return start.order_id
 
 
-async def _start(rig: Rig, process: OrderProcess, scenario: Scenario) -> Start:
+async def _start(rig: Rig, process: CrashingProcess, scenario: Scenario) -> Start:
     """Return the operation that is to be struck, on an order that is as it needs to be."""
     customer = await _customer(rig, scenario)
     kind = scenario.kind
@@ -59,7 +59,7 @@ async def _start(rig: Rig, process: OrderProcess, scenario: Scenario) -> Start:
     place = Start(Kind.PLACE_NOW if pay_now else Kind.PLACE_LATER, order.order_id, order)
     if kind in PLACES:
         return place
-    await process.checkout._begin(place, process.checkout._deadline(), coupon=True)
+    await process.parts.checkout._begin(place, process.parts.checkout._deadline(), coupon=True)
     await rig.ended(order.order_id, "the placement")
     return Start(kind, order.order_id, expiring=scenario.way is Way.EXPIRED)
 
@@ -72,9 +72,9 @@ async def _customer(rig: Rig, scenario: Scenario) -> Customer:
     return await rig.customer(coupon_of_another=True)
 
 
-async def _begin(rig: Rig, process: OrderProcess, start: Start, trap: Trap) -> None:
+async def _begin(rig: Rig, process: CrashingProcess, start: Start, trap: Trap) -> None:
     rig.network.traps[start.order_id] = trap
-    await process.checkout._begin(start, process.checkout._deadline(), coupon=True)
+    await process.parts.checkout._begin(start, process.parts.checkout._deadline(), coupon=True)
     await asyncio.wait_for(trap.struck, END_SECONDS)
 
 
@@ -83,7 +83,7 @@ async def _late(rig: Rig, trap: Trap, order_id: OrderId) -> None:
     cell = trap.cell
     end = cell.scenario.end
     if cell.scenario.way is Way.FORWARD:
-        await (await rig.process()).checkout.cancel(order_id, None)
+        await (await rig.process()).parts.checkout.cancel(order_id, None)
         end = CLOSED[end]
     (status, body), *others = await rig.network.deliver_late(trap)
     assert (status, others) == (200, [])

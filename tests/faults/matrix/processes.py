@@ -3,24 +3,18 @@
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from typing import Any
 
 from services.order import store
-from services.order.checkout import Checkout
-from services.order.engine.admission import Admission, Lease
-from services.order.engine.operations import Start, Started
-from services.order.engine.participants import Participants
-from services.order.engine.recovery import Ownership
-from services.order.engine.runner import Runner
-from services.order.engine.starts import Starts
 from services.order.engine.transitions import Change, Changed, Transitions
-from services.order.saga import Participant
-from shared.batcher import Batcher
-from shared.host_clock import HostClock
-from shared.ids import uuid7
-from shared.postgres import Connection, DatabaseClock, Pool, Session
+from services.order.process import Connections, OrderProcess
+from services.order.settings import Settings
+from shared.batcher import Batcher, Work
+from shared.postgres import Connection, Pool, Session
 from shared.refusals import Unavailable
 from tests.faults.matrix.cells import Fault
 from tests.faults.matrix.network import Network, NetworkChannel, Trap, fail
+from tests.infrastructure.desks import DESK_URLS, place_at
 
 SAGAS_MAX = 1000
 LEASE_SECONDS = 600.0
@@ -30,8 +24,8 @@ LEASE_LEFT_SECONDS = 0.1
 BACKOFF_FACTOR = 0.02
 
 
-class OrderProcess:
-    """One process of the order service. What is killed stays where it is: its tasks wait for what never comes."""
+class CrashingProcess:
+    """One order process whose commits can fail. A killed one stays in place: its tasks wait for what never comes."""
 
     def __init__(
         self,
@@ -41,74 +35,65 @@ class OrderProcess:
         *,
         payment_timeout_seconds: float = 900.0,
     ) -> None:
-        self.process_id = uuid7()
-        self._pool = pool
-        self._session = sessions[1]
         self._network = network
-        clock = DatabaseClock()
-        starts = Starts(sessions[0], clock, self.process_id, "KRW", payment_timeout_seconds)
-        self._starts = Batcher[Start, Started]("starts", starts.commit, batch_max=256, queue_max=SAGAS_MAX)
-        self._transitions = Batcher[Change, Changed | None](
-            "transitions", self._commit, batch_max=256, queue_max=SAGAS_MAX
+        settings = Settings(
+            database_url="postgresql://the.pool.has.it/",
+            sagas_max=SAGAS_MAX,
+            lease_seconds=LEASE_SECONDS,
+            sweep_interval_seconds=LEASE_LEFT_SECONDS,
+            request_deadline_seconds=30,
+            payment_timeout_seconds=payment_timeout_seconds,
+            **DESK_URLS,
         )
-        self._participants = Participants(
-            {place: place.value for place in Participant}, lambda place: NetworkChannel(network, place)
-        )
-        self.runner = Runner(
-            self.process_id,
-            pool,
-            self._participants,
-            self._transitions,
+        self.parts = OrderProcess.assemble(
+            settings,
+            Connections(pool, pool, *sessions),
+            channel=lambda url: NetworkChannel(network, place_at(url)),
+            batcher_type=self._batcher,
             sleep=lambda seconds: asyncio.sleep(seconds * BACKOFF_FACTOR),
         )
-        lease = Lease(LEASE_SECONDS)
-        admission = Admission(self.runner.running, SAGAS_MAX, (lease.check,))
-        self.checkout = Checkout(pool, clock, self._starts, self.runner, admission, deadline_seconds=30)
-        self.ownership = Ownership(
-            self.process_id,
-            pool,
-            self.runner,
-            admission,
-            host_clock=HostClock(clock),
-            lease=lease,
-            lease_pool=pool,
-            sweep_seconds=LEASE_LEFT_SECONDS,
-        )
+        self._cut = Transitions(_CutSession(sessions[1]), self.parts.clock, self.parts.process_id)
 
-    async def start(self) -> "OrderProcess":
+    async def start(self) -> "CrashingProcess":
         """Begin to serve."""
-        await self._starts.__aenter__()
-        await self._transitions.__aenter__()
-        await self._participants.__aenter__()
-        await self.ownership.renew()
+        await self.parts.__aenter__()
+        await self.parts.recovery.renew()
         return self
 
     async def kill(self) -> None:
         """Let what is left of the lease run out. What it was doing it never ends."""
-        async with self._pool.connection() as db:
-            await store.renew_lease(db, self.process_id, LEASE_LEFT_SECONDS)
+        async with self.parts.pool.connection() as db:
+            await store.renew_lease(db, self.parts.process_id, LEASE_LEFT_SECONDS)
 
-    async def _commit(self, changes: Sequence[Change]) -> Sequence[Changed | BaseException | None]:
-        traps = [self._network.traps.get(change.saga.order.order_id) for change in changes]
-        trap = next((trap for trap in traps if trap is not None and trap.commit), None)
-        if trap is None:
-            return await Transitions(self._session, DatabaseClock(), self.process_id).commit(changes)
-        trap.commit = False
-        trap.struck.set_result(None)
-        return await self._struck_commit(trap, changes)
+    def _batcher(self, name: str, work: Work[Any, Any], **options: Any) -> Batcher[Any, Any]:
+        return Batcher(name, self._trapped(work) if name == "transitions" else work, **options)
 
-    async def _struck_commit(self, trap: Trap, changes: Sequence[Change]) -> Sequence[Changed | BaseException | None]:
+    def _trapped(self, commit: Work[Change, Changed | None]) -> Work[Change, Changed | None]:
+        async def run(changes: Sequence[Change]) -> Sequence[Changed | BaseException | None]:
+            traps = [self._network.traps.get(change.saga.order.order_id) for change in changes]
+            trap = next((trap for trap in traps if trap is not None and trap.commit), None)
+            if trap is None:
+                return await commit(changes)
+            trap.commit = False
+            trap.struck.set_result(None)
+            return await self._strike(trap, commit, changes)
+
+        return run
+
+    async def _strike(
+        self, trap: Trap, commit: Work[Change, Changed | None], changes: Sequence[Change]
+    ) -> Sequence[Changed | BaseException | None]:
         """A timeout comes after the commit, an error before it, and a reset in the middle."""
         if trap.cell.fault is Fault.TIMEOUT:
-            await Transitions(self._session, DatabaseClock(), self.process_id).commit(changes)
+            await commit(changes)
         elif trap.cell.fault is Fault.RESET:
-            return await Transitions(_Cut(self._session), DatabaseClock(), self.process_id).commit(changes)
+            return await self._cut.commit(changes)
         elif trap.cell.fault is Fault.KILLED:
             await fail(trap.cell.fault)
         raise Unavailable(trap.cell.fault)
 
 
-class _Cut(Session):
+class _CutSession(Session):
     """A session whose connection is cut before its transaction is committed."""
 
     def __init__(self, session: Session) -> None:

@@ -19,7 +19,7 @@ from services.order.settings import Settings
 from services.product import store as product_store
 from shared.postgres import Pool, Session
 from tests.faults.matrix.network import Network
-from tests.faults.matrix.processes import LEASE_LEFT_SECONDS, OrderProcess
+from tests.faults.matrix.processes import LEASE_LEFT_SECONDS, CrashingProcess
 from tests.infrastructure.databases import Database
 from tests.infrastructure.desks import Desk
 from tests.infrastructure.services import migrate_service
@@ -46,33 +46,37 @@ class Rig:
         self.database = database
         self.pool = pool
         self.network = Network(desks)
-        self._processes: list[OrderProcess] = []
+        self._processes: list[CrashingProcess] = []
         self._pairs = itertools.cycle(zip(sessions[::2], sessions[1::2], strict=True))
         self._numbers = itertools.count()
         # A cell's process is handed its saga; the replica that takes over must not find it ownerless in between.
         self._handing_over = asyncio.Lock()
 
-    async def process(self, *, payment_timeout_seconds: float = 900.0) -> OrderProcess:
+    async def process(self, *, payment_timeout_seconds: float = 900.0) -> CrashingProcess:
         """Start an order process."""
-        made = OrderProcess(self.pool, next(self._pairs), self.network, payment_timeout_seconds=payment_timeout_seconds)
+        made = CrashingProcess(
+            self.pool, next(self._pairs), self.network, payment_timeout_seconds=payment_timeout_seconds
+        )
         # Those that are killed are kept as well: nothing of them may be tidied up while the others go on.
         self._processes.append(made)
         return await made.start()
 
-    async def take_over(self, replica: OrderProcess) -> None:
+    async def take_over(self, replica: CrashingProcess) -> None:
         """Sweep for ever, as a replica does."""
         while True:
             async with self._handing_over:
-                await replica.ownership._sweep_once()
+                await replica.parts.recovery._sweep_once()
             await asyncio.sleep(LEASE_LEFT_SECONDS)
 
-    async def force(self, order_id: OrderId, process: OrderProcess) -> None:
+    async def force(self, order_id: OrderId, process: CrashingProcess) -> None:
         """Have an operator turn an order's saga round, and a process take it over."""
         async with self._handing_over:
             saga_id = await acts.force(self.pool, order_id, acts.Who("operator", "the matrix"))
             async with self.pool.connection() as db:
-                await db.execute("UPDATE orders.sagas SET owner = $1 WHERE saga_id = $2", process.process_id, saga_id)
-        await process.runner.resume(SagaId(saga_id))
+                await db.execute(
+                    "UPDATE orders.sagas SET owner = $1 WHERE saga_id = $2", process.parts.process_id, saga_id
+                )
+        await process.parts.runner.resume(SagaId(saga_id))
 
     async def customer(self, *, coupon_of_another: bool = False, balance: int = BALANCE) -> Customer:
         """Put a product, a coupon and an account into the databases, for one cell."""

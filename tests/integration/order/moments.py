@@ -1,14 +1,14 @@
 """The moments at which a process deals with the world, so that a test can have something happen at each of them."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import Any
 
 from services.order.engine.participants import Participants
-from services.order.saga import Command, Participant
-from shared.batcher import Batcher, Item, Result, Work, one_by_one_when
+from services.order.saga import Command
+from shared.batcher import Batcher, Item, Result
 from shared.participant import Outcome
-from shared.postgres import is_about_the_batch
 from shared.refusals import Unavailable
 
 Moment = Callable[[], Awaitable[None]]
@@ -57,8 +57,8 @@ class Losses(Moments):
 class WatchedParticipants(Participants):
     """The real participants, with a moment before and after each command."""
 
-    def __init__(self, urls: Mapping[Participant, str], moments: Moments) -> None:
-        super().__init__(urls)
+    def __init__(self, moments: Moments, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
         self._moments = moments
 
     async def send(self, command: Command) -> Outcome:
@@ -71,8 +71,8 @@ class WatchedParticipants(Participants):
 class WatchedBatcher(Batcher[Item, Result]):
     """A real batcher, with a moment before and after each item's commit."""
 
-    def __init__(self, name: str, work: Work[Item, Result], moments: Moments) -> None:
-        super().__init__(name, one_by_one_when(is_about_the_batch, work), batch_max=256, queue_max=1000)
+    def __init__(self, moments: Moments, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
         self._moments = moments
 
     def submit(self, item: Item) -> "asyncio.Future[Result]":

@@ -10,6 +10,7 @@ import pytest
 from prometheus_client import REGISTRY
 
 from services.order.domain import OrderId
+from services.order.process import OrderProcess
 from services.order.saga import Participant
 from services.order.store import Answer
 from shared.http.idempotency import IdempotencyInProgress
@@ -20,7 +21,6 @@ from tests.integration.order.moments import Moments
 from tests.integration.order.world import (
     PATIENCE_SECONDS,
     Customer,
-    Replica,
     World,
     beside,
     order_id_of,
@@ -45,7 +45,7 @@ async def unpaid_orders(world: World, count: int, coupon: str | None) -> list[Or
     return orders
 
 
-async def placed(customer: Customer, replica: Replica, **options: Any) -> Answer:
+async def placed(customer: Customer, replica: OrderProcess, **options: Any) -> Answer:
     answer = await customer.place(replica, **options)
     assert problem_of(answer) is None
     assert isinstance(answer, Answer)
@@ -63,7 +63,7 @@ async def until_expired(world: World, orders: Sequence[OrderId], count: int | No
 @asynccontextmanager
 async def beyond(
     world: World, participant: Participant, mode: Mode, **settings: Any
-) -> AsyncIterator[tuple[Replica, Proxy]]:
+) -> AsyncIterator[tuple[OrderProcess, Proxy]]:
     """A replica, and its way to a participant."""
     port = urlsplit(world.urls[participant]).port
     assert port is not None
@@ -88,7 +88,7 @@ async def test_expiry_takes_no_more_than_a_quarter_of_the_room_and_payments_go_o
         for coupon in (False, True):
             await replica.expiry._expire(coupon=coupon)
         assert await world.db.fetchval(CLOSING, due) == 2
-        assert (replica.runner.running.count, replica.admission.room) == (2, 6)
+        assert (replica.registry.count, replica.admission.room) == (2, 6)
         way.set(Mode.OPEN)
         async with beside(replica.expiry.run()):
             await until_expired(world, due)
@@ -151,8 +151,8 @@ async def test_while_coupons_are_away_orders_without_one_go_on(world: World, mod
         for one in held:
             assert problem_of(await one) is None
         await placed(customers[7], replica, key=keys[7])
-        await replica.runner.running.drain(PATIENCE_SECONDS)
-        assert replica.runner.running.count_with_coupon == 0
+        await replica.registry.drain(PATIENCE_SECONDS)
+        assert replica.registry.count_with_coupon == 0
     await world.check()
 
 
@@ -179,7 +179,7 @@ async def test_payments_with_a_coupon_take_no_room_from_orders_without_one(world
         held, _ = await held_up(9, [replica.checkout.pay(order_id, None) for order_id in unpaid])
 
         async def all_are_known() -> bool:
-            return replica.runner.running.count_with_coupon == 9
+            return replica.registry.count_with_coupon == 9
 
         await eventually(all_are_known, PATIENCE_SECONDS, "nine payments")
         assert replica.admission.room == 2  # of a quarter, though nine of eight are taken

@@ -15,9 +15,10 @@ from typing import Any
 import pytest
 
 from services.order.domain import OrderId
+from services.order.process import OrderProcess
 from tests.infrastructure.waiting import eventually
 from tests.integration.order.moments import Moments
-from tests.integration.order.world import LIVE, PATIENCE_SECONDS, Customer, Replica, World, beside
+from tests.integration.order.world import LIVE, PATIENCE_SECONDS, Customer, World, beside, sweeping
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -27,8 +28,8 @@ FORCE = """
     FROM orders.orders AS o WHERE o.order_id = s.order_id AND o.user_id = $1 AND s.status = 'RUNNING'
 """
 
-Act = Callable[[Customer, Replica, OrderId | None], Awaitable[Any]]
-Prepare = Callable[[Customer, Replica], Awaitable[OrderId]]
+Act = Callable[[Customer, OrderProcess, OrderId | None], Awaitable[Any]]
+Prepare = Callable[[Customer, OrderProcess], Awaitable[OrderId]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,33 +44,33 @@ class Flow:
     stock: int = 5
 
 
-async def buy(customer: Customer, replica: Replica, _: OrderId | None) -> Any:
+async def buy(customer: Customer, replica: OrderProcess, _: OrderId | None) -> Any:
     return await customer.place(replica)
 
 
-async def buy_with_a_bad_coupon(customer: Customer, replica: Replica, _: OrderId | None) -> Any:
+async def buy_with_a_bad_coupon(customer: Customer, replica: OrderProcess, _: OrderId | None) -> Any:
     return await customer.place(replica, coupon="no such coupon")
 
 
-async def reserve(customer: Customer, replica: Replica, _: OrderId | None) -> Any:
+async def reserve(customer: Customer, replica: OrderProcess, _: OrderId | None) -> Any:
     return await customer.place(replica, now=False)
 
 
-async def reserve_with_a_bad_coupon(customer: Customer, replica: Replica, _: OrderId | None) -> Any:
+async def reserve_with_a_bad_coupon(customer: Customer, replica: OrderProcess, _: OrderId | None) -> Any:
     return await customer.place(replica, now=False, coupon="no such coupon")
 
 
-async def pay(_: Customer, replica: Replica, order_id: OrderId | None) -> Any:
+async def pay(_: Customer, replica: OrderProcess, order_id: OrderId | None) -> Any:
     assert order_id is not None
     return await replica.checkout.pay(order_id, None)
 
 
-async def cancel(_: Customer, replica: Replica, order_id: OrderId | None) -> Any:
+async def cancel(_: Customer, replica: OrderProcess, order_id: OrderId | None) -> Any:
     assert order_id is not None
     return await replica.checkout.cancel(order_id, None)
 
 
-async def expire(customer: Customer, replica: Replica, order_id: OrderId | None) -> Any:
+async def expire(customer: Customer, replica: OrderProcess, order_id: OrderId | None) -> Any:
     assert order_id is not None
     await customer.world.let_expire(order_id)
     return await replica.checkout.expire([order_id], coupon=True)
@@ -97,7 +98,7 @@ class Run:
     """One run of a flow, with something that happens at one of its moments."""
 
     world: World
-    helper: Replica
+    helper: OrderProcess
     flow: Flow
     moments: Moments
     customer: Customer
@@ -122,7 +123,7 @@ class Run:
 
 
 @asynccontextmanager
-async def a_run(world: World, helper: Replica, flow: Flow, moments: Moments) -> AsyncIterator[Run]:
+async def a_run(world: World, helper: OrderProcess, flow: Flow, moments: Moments) -> AsyncIterator[Run]:
     """A customer asks a replica of their own for something; the helper has made ready what it takes."""
     customer = await world.customer(balance=flow.balance, stock=flow.stock)
     order_id = await flow.prepare(customer, helper) if flow.prepare else None
@@ -137,7 +138,7 @@ async def at_every_moment(world: World, flow: Flow, once: Callable[[Run], Awaita
             moments = Moments(at=number)
             async with a_run(world, helper, flow, moments) as run:
                 await once(run)
-            async with helper.sweeping():
+            async with sweeping(helper):
                 await world.settled()
             assert await run.status() == (run.overruled or flow.ends[moments.passed > 1])
             if not moments.reached:
@@ -172,7 +173,7 @@ async def test_a_replica_that_was_paused_until_another_did_its_work_does_no_harm
 
         run.moments.happens = pause
         await run.ends(paused)
-        async with run.helper.sweeping():
+        async with sweeping(run.helper):
             await run.world.settled()
         go_on.set()
         await run.ends()

@@ -13,7 +13,7 @@ from services.order.engine.participants import CALL_TIMEOUT_SECONDS
 from services.order.saga import Participant
 from tests.infrastructure.raw_http import connected, read_answer
 from tests.infrastructure.services import Answer, Client, serving
-from tests.integration.order.world import World
+from tests.integration.order.world import World, sweeping
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -54,7 +54,7 @@ async def full(world: World) -> AsyncIterator[Client]:
 
 async def ended(world: World) -> None:
     """Have what waits for its stock end, now that there is somebody to ask."""
-    async with world.replica() as replica, replica.sweeping():
+    async with world.replica() as replica, sweeping(replica):
         await world.settled()
 
 

@@ -8,18 +8,19 @@ import pytest
 from prometheus_client import REGISTRY
 
 from services.order.engine.operations import Begun, Start, new_order
+from services.order.process import OrderProcess
 from services.order.saga import Kind, Saga
 from shared.refusals import Unavailable
 from tests.infrastructure.services import serving
 from tests.infrastructure.waiting import eventually
-from tests.integration.order.world import PATIENCE_SECONDS, Customer, Replica, World
+from tests.integration.order.world import PATIENCE_SECONDS, Customer, World, sweeping
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 LEASE_SECONDS = 1.0
 
 
-async def left_alone(replica: Replica, customer: Customer, count: int = 1) -> list[Saga]:
+async def left_alone(replica: OrderProcess, customer: Customer, count: int = 1) -> list[Saga]:
     """Sagas that the replica has started and does not run, as if it had died."""
     starts = []
     for _ in range(count):
@@ -43,11 +44,11 @@ def metric(name: str) -> float:
 async def test_a_saga_is_taken_over_when_its_owner_s_lease_has_run_out_and_not_before(world: World) -> None:
     customer = await world.customer()
     async with world.replica(lease_seconds=LEASE_SECONDS) as gone, world.replica() as other:
-        await gone.ownership.renew()
+        await gone.recovery.renew()
         sagas = await left_alone(gone, customer)
-        await other.ownership._sweep_once()
+        await other.recovery._sweep_once()
         assert await owners(world, sagas) == {gone.process_id}
-        async with other.sweeping():
+        async with sweeping(other):
             await world.settled()
         assert await owners(world, sagas) == {other.process_id}
     assert await world.status(sagas[0].order.order_id) == "PAID"
@@ -57,25 +58,25 @@ async def test_a_saga_is_taken_over_when_its_owner_s_lease_has_run_out_and_not_b
 async def test_a_lease_that_is_kept_keeps_the_sagas(world: World) -> None:
     customer = await world.customer()
     async with world.replica(lease_seconds=0.3) as owner, world.replica() as other:
-        await owner.ownership.renew()
-        keeping = asyncio.create_task(owner.ownership.keep_lease())
+        await owner.recovery.renew()
+        keeping = asyncio.create_task(owner.recovery.keep_lease())
         sagas = await left_alone(owner, customer)
         over = asyncio.Event()
         asyncio.get_running_loop().call_later(1.0, over.set)
         while not over.is_set():
-            await other.ownership._sweep_once()
+            await other.recovery._sweep_once()
         assert await owners(world, sagas) == {owner.process_id}
         keeping.cancel()
-        async with other.sweeping():
+        async with sweeping(other):
             await world.settled()
     await world.check()
 
 
 async def test_reads_that_take_all_connections_do_not_cost_the_lease(world: World) -> None:
     async with world.replica(pool_size=1) as replica, replica.pool.connection():
-        await asyncio.wait_for(replica.ownership.renew(), LEASE_SECONDS)
-        await replica.ownership.check_lease()
-        await asyncio.wait_for(replica.ownership.give_up(), LEASE_SECONDS)
+        await asyncio.wait_for(replica.recovery.renew(), LEASE_SECONDS)
+        await replica.recovery.check_lease()
+        await asyncio.wait_for(replica.recovery.give_up(), LEASE_SECONDS)
     known = "SELECT count(*) FROM orders.processes WHERE process_id = $1"
     assert await world.db.fetchval(known, replica.process_id) == 0
 
@@ -83,10 +84,10 @@ async def test_reads_that_take_all_connections_do_not_cost_the_lease(world: Worl
 async def test_who_gives_its_lease_up_is_followed_at_once(world: World) -> None:
     customer = await world.customer()
     async with world.replica(lease_seconds=3600) as leaving, world.replica() as other:
-        await leaving.ownership.renew()
+        await leaving.recovery.renew()
         sagas = await left_alone(leaving, customer)
-        await leaving.ownership.give_up()
-        await other.ownership._sweep_once()
+        await leaving.recovery.give_up()
+        await other.recovery._sweep_once()
         assert await owners(world, sagas) == {other.process_id}
         await world.settled()
     await world.check()
@@ -95,12 +96,12 @@ async def test_who_gives_its_lease_up_is_followed_at_once(world: World) -> None:
 async def test_a_process_takes_up_its_own_sagas_that_have_no_runner(world: World) -> None:
     customer = await world.customer()
     async with world.replica() as replica:
-        await replica.ownership.renew()
+        await replica.recovery.renew()
         sagas = await left_alone(replica, customer, 5)
-        await replica.ownership._sweep_once()
-        assert replica.runner.running.count == 5
-        await replica.ownership._sweep_once()  # they have runners now
-        assert replica.runner.running.count <= 5
+        await replica.recovery._sweep_once()
+        assert replica.registry.count == 5
+        await replica.recovery._sweep_once()  # they have runners now
+        assert replica.registry.count <= 5
         await world.settled()
     assert {await world.status(saga.order.order_id) for saga in sagas} == {"PAID"}
     await world.check()
@@ -109,13 +110,13 @@ async def test_a_process_takes_up_its_own_sagas_that_have_no_runner(world: World
 async def test_a_saga_that_is_about_to_run_is_not_taken_for_one_without_a_runner(world: World) -> None:
     customer = await world.customer()
     async with world.replica() as replica:
-        await replica.ownership.renew()
+        await replica.recovery.renew()
         (saga,) = await left_alone(replica, customer)
-        replica.runner.running.claim(saga.saga_id)
-        await replica.ownership._sweep_once()
-        assert not replica.runner.running._tasks
-        replica.runner.running.unclaim(saga.saga_id)
-        await replica.ownership._sweep_once()
+        replica.registry.claim(saga.saga_id)
+        await replica.recovery._sweep_once()
+        assert not replica.registry._tasks
+        replica.registry.unclaim(saga.saga_id)
+        await replica.recovery._sweep_once()
         await world.settled()
     await world.check()
 
@@ -126,19 +127,19 @@ async def test_sagas_of_a_version_that_is_not_known_are_left_alone_and_told_of(w
     async with world.replica() as gone, world.replica() as other:
         newer, known = await left_alone(gone, customer, 2)
         await world.db.execute(change, 99, newer.saga_id)
-        await other.ownership.renew()
-        await other.ownership._sweep_once()
+        await other.recovery.renew()
+        await other.recovery._sweep_once()
         assert await owners(world, [newer]) == {gone.process_id}
         assert await owners(world, [known]) == {other.process_id}
         assert metric("sagas_unknown_version") == 1
         # Nor does it run one that it owns itself.
         await world.db.execute("UPDATE orders.sagas SET owner = $1", other.process_id)
-        await other.ownership._sweep_once()
-        assert not other.runner.running.has(newer.saga_id)
+        await other.recovery._sweep_once()
+        assert not other.registry.has(newer.saga_id)
         await world.db.execute(change, 1, newer.saga_id)
-        async with other.sweeping():
+        async with sweeping(other):
             await world.settled()
-        await other.ownership._sweep_once()
+        await other.recovery._sweep_once()
         assert metric("sagas_unknown_version") == 0
     await world.check()
 
@@ -147,10 +148,10 @@ async def test_two_processes_that_sweep_at_once_take_each_saga_once(world: World
     customer = await world.customer(balance=100_000, stock=100)
     async with world.replica() as gone, world.replica() as one, world.replica() as other:
         sagas = await left_alone(gone, customer, 40)
-        await one.ownership.renew()
-        await other.ownership.renew()
+        await one.recovery.renew()
+        await other.recovery.renew()
         before = metric("sagas_taken_over_total")
-        await asyncio.gather(*(replica.ownership._sweep_once() for replica in (one, other, one, other)))
+        await asyncio.gather(*(replica.recovery._sweep_once() for replica in (one, other, one, other)))
         assert metric("sagas_taken_over_total") - before == 40
         assert await owners(world, sagas) <= {one.process_id, other.process_id}
         await world.settled()
@@ -162,11 +163,11 @@ async def test_a_process_takes_no_more_sagas_than_it_may_run(world: World) -> No
     customer = await world.customer()
     async with world.replica() as gone, world.replica(sagas_max=2) as busy:
         sagas = await left_alone(gone, customer, 5)
-        await busy.ownership.renew()
+        await busy.recovery.renew()
         before = metric("sagas_taken_over_total")
-        await busy.ownership._sweep_once()
+        await busy.recovery._sweep_once()
         assert metric("sagas_taken_over_total") - before == 2
-        async with busy.sweeping():
+        async with sweeping(busy):
             await world.settled()
     assert {await world.status(saga.order.order_id) for saga in sagas} == {"PAID"}
     await world.check()
@@ -174,14 +175,15 @@ async def test_a_process_takes_no_more_sagas_than_it_may_run(world: World) -> No
 
 async def test_a_process_without_a_lease_is_not_ready(world: World) -> None:
     async with world.replica(lease_seconds=0.2) as replica:
+        replica.lease.given_up()
         with pytest.raises(Unavailable):
-            await replica.ownership.check_lease()
-        await replica.ownership.renew()
-        await replica.ownership.check_lease()
+            await replica.recovery.check_lease()
+        await replica.recovery.renew()
+        await replica.recovery.check_lease()
 
         async def not_ready() -> bool:
             try:
-                await replica.ownership.check_lease()
+                await replica.recovery.check_lease()
             except Unavailable:
                 return True
             return False
@@ -195,15 +197,15 @@ async def test_leases_of_the_long_dead_are_forgotten_unless_they_own_something(w
     known = "SELECT count(*) FROM orders.processes WHERE process_id = $1"
     async with world.replica() as owner, world.replica() as idle, world.replica(sagas_max=1) as other:
         for replica in (owner, idle):
-            await replica.ownership.renew()
+            await replica.recovery.renew()
             await world.db.execute(long_ago, replica.process_id)
         (newer,) = await left_alone(owner, customer)
         await world.db.execute("UPDATE orders.sagas SET version = 99 WHERE saga_id = $1", newer.saga_id)
-        await other.ownership._sweep_once()
+        await other.recovery._sweep_once()
         assert await world.db.fetchval(known, idle.process_id) == 0
         assert await world.db.fetchval(known, owner.process_id) == 1
         await world.db.execute("UPDATE orders.sagas SET version = 1 WHERE saga_id = $1", newer.saga_id)
-        async with other.sweeping():
+        async with sweeping(other):
             await world.settled()
     await world.check()
 

@@ -13,7 +13,7 @@ from services.order.store import Answer
 from services.order.timeline import timeline
 from tests.infrastructure.waiting import eventually, free_port
 from tests.integration.order.moments import Losses, Moments
-from tests.integration.order.world import PATIENCE_SECONDS, World, order_id_of, problem_of
+from tests.integration.order.world import PATIENCE_SECONDS, World, order_id_of, problem_of, sweeping
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -76,8 +76,8 @@ async def test_an_undo_that_keeps_failing_is_stuck_and_the_others_still_run(worl
         assert (await world.coupon.get(f"/v1/coupons/{customer.coupon}"))["status"] == "AVAILABLE"
         assert (await world.balance.get(f"/v1/accounts/{customer.user}"))["balance"] == 1000
         assert (await world.product.get(f"/v1/products/{customer.product}"))["stock"] == 4
-        assert replica.runner.running.count == 1
-    async with world.replica() as healthy, healthy.sweeping():
+        assert replica.registry.count == 1
+    async with world.replica() as healthy, sweeping(healthy):
         await world.settled()
     row = await world.db.fetchrow(SAGA, order_id)
     assert row is not None
@@ -97,7 +97,7 @@ async def test_a_step_whose_participant_is_away_is_waited_for_and_never_turned_r
         row = await world.db.fetchrow(SAGA, pending.order.order_id)
         assert row is not None
         assert (row["status"], row["stuck"]) == ("RUNNING", False)
-    async with world.replica() as healthy, healthy.sweeping():
+    async with world.replica() as healthy, sweeping(healthy):
         await world.settled()
     assert await world.status(pending.order.order_id) == "PAID"
     await world.check()
@@ -111,12 +111,12 @@ async def test_a_runner_lets_go_of_a_saga_that_another_process_has_taken(world: 
     ):
         pending = await customer.place(replica)
         assert isinstance(pending, Pending)
-        assert replica.runner.running.count == 1
-        async with other.sweeping():
+        assert replica.registry.count == 1
+        async with sweeping(other):
             await world.settled()
 
         async def let_go() -> bool:
-            return replica.runner.running.count == 0
+            return replica.registry.count == 0
 
         await eventually(let_go, PATIENCE_SECONDS, "the runner to let go")
     assert await world.status(pending.order.order_id) == "PAID"
@@ -134,14 +134,14 @@ async def test_nobody_waits_any_longer_once_the_process_is_in_a_hurry(world: Wor
         placing = asyncio.create_task(customer.place(replica))
 
         async def runs() -> bool:
-            return len(replica.runner.running._tasks) == 1
+            return len(replica.registry._tasks) == 1
 
         await eventually(runs, PATIENCE_SECONDS, "the saga")
-        replica.runner.running.hurry()
+        replica.registry.hurry()
         assert isinstance(await placing, Pending)
         go_on.set()
-        await replica.runner.running.drain(PATIENCE_SECONDS)
-        assert replica.runner.running.count == 0
+        await replica.registry.drain(PATIENCE_SECONDS)
+        assert replica.registry.count == 0
     assert [order["status"] for order in await customer.orders()] == ["PAID"]
     await world.check()
 
@@ -157,7 +157,7 @@ async def test_a_client_that_hangs_up_does_not_stop_its_order(world: World) -> N
         placing = asyncio.create_task(customer.place(replica))
 
         async def runs() -> bool:
-            return len(replica.runner.running._tasks) == 1
+            return len(replica.registry._tasks) == 1
 
         await eventually(runs, PATIENCE_SECONDS, "the saga")
         placing.cancel()

@@ -17,7 +17,7 @@ from shared.http.idempotency import IdempotencyInProgress, IdempotencyKeyReused
 from shared.postgres import Connection, Pool
 from tests.infrastructure.waiting import eventually
 from tests.integration.order.moments import Moments
-from tests.integration.order.world import PATIENCE_SECONDS, Customer, World, order_id_of, problem_of
+from tests.integration.order.world import PATIENCE_SECONDS, Customer, World, order_id_of, problem_of, sweeping
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -46,7 +46,7 @@ class Counted(Pool):
 
 async def cleared(world: World) -> None:
     """End what the tests of starts alone have left unrun."""
-    async with world.replica() as helper, helper.sweeping():
+    async with world.replica() as helper, sweeping(helper):
         await world.settled()
     await world.check()
 

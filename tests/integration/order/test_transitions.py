@@ -14,20 +14,21 @@ import pytest_asyncio
 from services.order import store
 from services.order.engine.operations import Begun, Start, new_order
 from services.order.engine.transitions import Change, Changed
+from services.order.process import OrderProcess
 from services.order.saga import Kind, Saga, Send, Transition, learn, next_move, undos
 from shared.participant import Outcome
-from tests.integration.order.world import Customer, Replica, World
+from tests.integration.order.world import Customer, World
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def replica(world: World) -> AsyncIterator[Replica]:
+async def replica(world: World) -> AsyncIterator[OrderProcess]:
     async with world.replica() as replica:
         yield replica
 
 
-async def begun(replica: Replica, customer: Customer, *, now: bool = True, key: str | None = None) -> Saga:
+async def begun(replica: OrderProcess, customer: Customer, *, now: bool = True, key: str | None = None) -> Saga:
     """A placement that has been started and goes no further."""
     order = new_order(datetime.now(UTC), customer.user, [(customer.product, 1)], None, pay_now=now)
     claim = customer.key("place", key) if key else None
@@ -59,7 +60,7 @@ async def written(world: World, order_id: UUID) -> tuple[str, str, int, list[str
     return row["status"], row["saga_status"], row["event_sequence"], [event["type"] for event in events]
 
 
-async def test_order_saga_event_and_key_go_in_one_commit(world: World, replica: Replica) -> None:
+async def test_order_saga_event_and_key_go_in_one_commit(world: World, replica: OrderProcess) -> None:
     saga = await begun(replica, await world.customer(), key="k")
     (changed,) = await replica.transitions.commit([finished(saga)])
     assert isinstance(changed, Changed)
@@ -80,7 +81,7 @@ async def test_order_saga_event_and_key_go_in_one_commit(world: World, replica: 
     assert (event["status"], event["sequence"], event["traceparent"]) == ("PENDING", 1, "00-1-2-01")
 
 
-async def test_a_commit_wakes_the_relay_once_however_large_its_batch(world: World, replica: Replica) -> None:
+async def test_a_commit_wakes_the_relay_once_however_large_its_batch(world: World, replica: OrderProcess) -> None:
     woken: list[str] = []
     listener = await asyncpg.connect(world.database.url)
     try:
@@ -110,7 +111,7 @@ OTHERS: dict[str, str] = {
 
 
 @pytest.mark.parametrize("what", OTHERS)
-async def test_a_transition_loses_when(world: World, replica: Replica, what: str) -> None:
+async def test_a_transition_loses_when(world: World, replica: OrderProcess, what: str) -> None:
     customer = await world.customer()
     saga, neighbour = await begun(replica, customer, key="k"), await begun(replica, customer)
     await world.db.execute(OTHERS[what], saga.saga_id)
@@ -123,7 +124,7 @@ async def test_a_transition_loses_when(world: World, replica: Replica, what: str
     assert key is None
 
 
-async def test_a_transition_is_made_once_and_its_repeat_loses(world: World, replica: Replica) -> None:
+async def test_a_transition_is_made_once_and_its_repeat_loses(world: World, replica: OrderProcess) -> None:
     saga = await begun(replica, await world.customer())
     change = finished(saga)
     assert isinstance((await replica.transitions.commit([change]))[0], Changed)
@@ -131,7 +132,7 @@ async def test_a_transition_is_made_once_and_its_repeat_loses(world: World, repl
     assert (await written(world, saga.order.order_id))[2:] == (1, ["order.paid.v1"])
 
 
-async def test_an_event_that_can_not_be_written_takes_everything_back(world: World, replica: Replica) -> None:
+async def test_an_event_that_can_not_be_written_takes_everything_back(world: World, replica: OrderProcess) -> None:
     saga = await begun(replica, await world.customer(), key="k")
     taken = "INSERT INTO orders.outbox (event_id, order_id, sequence, type, payload) VALUES ($1, $2, 1, 't', 'x')"
     await world.db.execute(taken, saga.saga_id, saga.order.order_id)
@@ -143,7 +144,7 @@ async def test_an_event_that_can_not_be_written_takes_everything_back(world: Wor
     )
 
 
-async def test_sequences_count_from_one_without_gaps(world: World, replica: Replica) -> None:
+async def test_sequences_count_from_one_without_gaps(world: World, replica: OrderProcess) -> None:
     customer = await world.customer()
     order_id = await customer.unpaid(replica)
     await replica.checkout.pay(order_id, None)
@@ -158,7 +159,7 @@ async def test_sequences_count_from_one_without_gaps(world: World, replica: Repl
     ]
 
 
-async def test_a_transition_without_an_event_leaves_no_gap(world: World, replica: Replica) -> None:
+async def test_a_transition_without_an_event_leaves_no_gap(world: World, replica: OrderProcess) -> None:
     customer = await world.customer(balance=0)
     order_id = await customer.unpaid(replica)
     for _ in range(3):
@@ -168,7 +169,9 @@ async def test_a_transition_without_an_event_leaves_no_gap(world: World, replica
 
 
 @pytest.mark.parametrize("now", [True, False], ids=["paid now", "paid later, then closed"])
-async def test_the_order_in_an_answer_is_the_order_that_was_written(world: World, replica: Replica, now: bool) -> None:
+async def test_the_order_in_an_answer_is_the_order_that_was_written(
+    world: World, replica: OrderProcess, now: bool
+) -> None:
     saga = await begun(replica, await world.customer(), now=now)
     (changed,) = await replica.transitions.commit([finished(saga)])
     assert isinstance(changed, Changed)
@@ -185,7 +188,7 @@ async def test_the_order_in_an_answer_is_the_order_that_was_written(world: World
         assert closed.order == await store.get_order(db, saga.order.order_id)
 
 
-async def test_batches_of_two_replicas_that_cross_do_not_deadlock(world: World, replica: Replica) -> None:
+async def test_batches_of_two_replicas_that_cross_do_not_deadlock(world: World, replica: OrderProcess) -> None:
     async with world.replica() as other:
         customer = await world.customer()
         for _ in range(5):
@@ -195,7 +198,7 @@ async def test_batches_of_two_replicas_that_cross_do_not_deadlock(world: World, 
             assert results[1] == [None] * 20
 
 
-async def test_a_key_that_joins_a_payment_while_it_ends_is_answered_too(world: World, replica: Replica) -> None:
+async def test_a_key_that_joins_a_payment_while_it_ends_is_answered_too(world: World, replica: OrderProcess) -> None:
     customer = await world.customer()
     order_id = await customer.unpaid(replica)
     (paying,) = await replica.starts.commit([Start(Kind.PAY, order_id, key=customer.key("pay", "first"))])

@@ -5,6 +5,7 @@ import secrets
 from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -12,22 +13,13 @@ import asyncpg
 import orjson
 
 from services.order import store
-from services.order.checkout import Checkout, Pending
+from services.order.checkout import Pending
 from services.order.domain import OrderId
-from services.order.engine.admission import Admission, Lease
-from services.order.engine.operations import KeyClaim, Start, Started, fingerprint
-from services.order.engine.recovery import Ownership
-from services.order.engine.runner import Runner
-from services.order.engine.starts import Starts
-from services.order.engine.transitions import Change, Changed, Transitions
-from services.order.expiry import Expiry
+from services.order.engine.operations import KeyClaim, fingerprint
+from services.order.process import Connections, OrderProcess
 from services.order.saga import Participant
 from services.order.settings import Settings
 from services.order.store import Answer
-from shared.batcher import Batcher
-from shared.host_clock import HostClock
-from shared.ids import uuid7
-from shared.postgres import DatabaseClock, Pool, Session
 from tests.infrastructure.databases import Database
 from tests.infrastructure.services import Client, migrate_service, serving
 from tests.infrastructure.waiting import eventually
@@ -36,33 +28,6 @@ from tests.system.books import violations
 
 PATIENCE_SECONDS = 20
 LIVE = "SELECT count(*) FROM orders.sagas WHERE status IN ('RUNNING', 'COMPENSATING')"
-
-
-@dataclass(frozen=True, slots=True)
-class Replica:
-    """One process of the order service, less its HTTP server and its loops."""
-
-    process_id: UUID
-    pool: Pool
-    starts: Starts
-    transitions: Transitions
-    runner: Runner
-    admission: Admission
-    checkout: Checkout
-    ownership: Ownership
-    expiry: Expiry
-
-    @asynccontextmanager
-    async def sweeping(self) -> AsyncIterator[None]:
-        """Keep a lease and take up what nobody runs, while the body runs."""
-        await self.ownership.renew()
-        loops = [asyncio.create_task(loop()) for loop in (self.ownership.keep_lease, self.ownership.sweep)]
-        try:
-            yield
-        finally:
-            for loop in loops:
-                loop.cancel()
-            await asyncio.gather(*loops, return_exceptions=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,47 +98,42 @@ class World:
         url: str | None = None,
         urls: Mapping[Participant, str] | None = None,
         **settings: Any,
-    ) -> AsyncIterator[Replica]:
+    ) -> AsyncIterator[OrderProcess]:
         """Start a replica; it ends without a word, as a killed one does. Its retries don't wait.
 
         `url`: another way to the database. `urls`: other ways to some participants.
         """
         moments = moments or Moments()
-        chosen = Settings(
-            database_url=url or self.order_url,
-            **{"lease_seconds": 30, "sweep_interval_seconds": 0.02, "expiry_interval_seconds": 0.02, **settings},
-        )
-        process_id = uuid7()
-        async with AsyncExitStack() as stack:
-            enter = stack.enter_async_context
-            pool = await enter(Pool(chosen, "replica"))
-            session, other = await enter(Session(chosen, "starts")), await enter(Session(chosen, "transitions"))
-            clock = DatabaseClock()
-            async with pool.connection() as db:
-                clock.observe(await store.read_clock(db))
-            starts = Starts(session, clock, process_id, chosen.currency, chosen.payment_timeout_seconds)
-            transitions = Transitions(other, clock, process_id)
-            start: Batcher[Start, Started] = await enter(WatchedBatcher("starts", starts.commit, moments))
-            change: Batcher[Change, Changed | None] = await enter(
-                WatchedBatcher("transitions", transitions.commit, moments)
+        ways: dict[str, Any] = {f"{who}_url": address for who, address in {**self.urls, **(urls or {})}.items()}
+        often = {"lease_seconds": 30, "sweep_interval_seconds": 0.02, "expiry_interval_seconds": 0.02}
+        chosen = Settings(**{"database_url": url or self.order_url, **ways, **often, **settings})
+        async with Connections.open(chosen) as connections:
+            assembled = OrderProcess.assemble(
+                chosen,
+                connections,
+                participants_type=partial(WatchedParticipants, moments),
+                batcher_type=partial(WatchedBatcher, moments),
+                sleep=_hardly_sleep,
             )
-            participants = await enter(WatchedParticipants({**self.urls, **(urls or {})}, moments))
-            runner = await enter(Runner(process_id, pool, participants, change, sleep=_hardly_sleep))
-            deadline = chosen.request_deadline_seconds
-            admission = Admission(runner.running, chosen.sagas_max)
-            checkout = Checkout(pool, clock, start, runner, admission, deadline_seconds=deadline)
-            ownership = Ownership(
-                process_id,
-                pool,
-                runner,
-                admission,
-                host_clock=HostClock(clock),
-                lease=Lease(chosen.lease_seconds),
-                lease_pool=await enter(Pool(chosen, "replica lease", size=1)),
-                sweep_seconds=chosen.sweep_interval_seconds,
-            )
-            expiry = Expiry(pool, checkout, runner.running, admission, interval_seconds=chosen.expiry_interval_seconds)
-            yield Replica(process_id, pool, starts, transitions, runner, admission, checkout, ownership, expiry)
+            async with assembled as process:
+                async with process.pool.connection() as db:
+                    # It believes that it has a lease. The database knows of none, so others take its sagas at once.
+                    process.lease.renewed(asked_at=float("inf"))
+                    process.clock.observe(await store.read_clock(db))
+                yield process
+
+
+@asynccontextmanager
+async def sweeping(process: OrderProcess) -> AsyncIterator[None]:
+    """Keep a process' lease, and take up the sagas that nobody runs, while the body runs."""
+    await process.recovery.renew()
+    loops = [asyncio.create_task(loop()) for loop in (process.recovery.keep_lease, process.recovery.sweep)]
+    try:
+        yield
+    finally:
+        for loop in loops:
+            loop.cancel()
+        await asyncio.gather(*loops, return_exceptions=True)
 
 
 async def _hardly_sleep(_seconds: float) -> None:
@@ -194,7 +154,7 @@ class Customer:
         return KeyClaim(self.user, operation, value, fingerprint(about))
 
     async def place(
-        self, replica: Replica, *, now: bool = True, quantity: int = 1, coupon: str | None = "own", **options: Any
+        self, replica: OrderProcess, *, now: bool = True, quantity: int = 1, coupon: str | None = "own", **options: Any
     ) -> Answer | Pending:
         """Place an order of the product."""
         coupon_id = self.coupon if coupon == "own" else coupon
@@ -202,14 +162,14 @@ class Customer:
         lines = [(self.product, quantity)]
         return await replica.checkout.place(self.user, lines, coupon_id, pay_now=now, key=key, **options)
 
-    async def unpaid(self, replica: Replica) -> OrderId:
+    async def unpaid(self, replica: OrderProcess) -> OrderId:
         """Place an order that is paid later."""
         answer = await self.place(replica, now=False)
         assert isinstance(answer, Answer)
         assert answer.status == 201, answer
         return order_id_of(answer)
 
-    async def paid(self, replica: Replica) -> OrderId:
+    async def paid(self, replica: OrderProcess) -> OrderId:
         """Place an order that is paid at once."""
         answer = await self.place(replica)
         assert isinstance(answer, Answer)
