@@ -23,7 +23,7 @@ from shared.process import Service, main
 from shared.pruning import Pruner
 
 # Of the time a stop may take: how long clients still wait for their sagas, and then sagas for their end.
-HURRY_AFTER_SECONDS = 2.0
+RELEASE_WAITERS_AFTER_SECONDS = 2.0
 DRAIN_SECONDS = 2.0
 
 
@@ -39,10 +39,10 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         audit = AuditSchedule(process.process_id, pool, auditor, interval_seconds=settings.audit_interval_seconds)
         readiness = await enter(Session(settings, "order readiness", checked=True))
 
-        async def hurry() -> None:
+        async def release_waiters() -> None:
             await stop.wait()
-            await asyncio.sleep(HURRY_AFTER_SECONDS)
-            registry.hurry()
+            await asyncio.sleep(RELEASE_WAITERS_AFTER_SECONDS)
+            registry.release_waiters()
 
         server = HttpServer(
             "order",
@@ -61,7 +61,7 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
         await recovery.renew()
         async with (
             background("lease", recovery.keep_lease),
-            background("hurry", hurry),
+            background("release waiters", release_waiters),
         ):
             async with (
                 background("sweep", recovery.sweep),

@@ -12,7 +12,7 @@ from services.order.domain import Order, OrderId, SagaId
 from services.order.engine.admission import Admission
 from services.order.engine.idempotency import ended, is_known, read_answer
 from services.order.engine.operations import Attached, Begun, KeyClaim, Start, Started, new_order
-from services.order.engine.registry import Running
+from services.order.engine.registry import SagaRegistry
 from services.order.engine.runner import Runner
 from services.order.saga import Kind
 from services.order.store import Answer
@@ -46,7 +46,7 @@ class Checkout:
         clock: DatabaseClock,
         starts: Batcher[Start, Started],
         runner: Runner,
-        running: Running,
+        registry: SagaRegistry,
         admission: Admission,
         *,
         deadline_seconds: float,
@@ -55,7 +55,7 @@ class Checkout:
         self._clock = clock
         self._starts = starts
         self._runner = runner
-        self._running = running
+        self._registry = registry
         self._admission = admission
         self._deadline_seconds = deadline_seconds
         self._looking_up = asyncio.Lock()
@@ -131,7 +131,7 @@ class Checkout:
             saga_id, order = started.saga.saga_id, started.saga.order
         else:
             saga_id, order = started.saga_id, started.order
-        answer = await self._running.wait(saga_id, deadline - asyncio.get_running_loop().time())
+        answer = await self._registry.wait(saga_id, deadline - asyncio.get_running_loop().time())
         if answer is None:
             answer = await self._look_for_end(saga_id, start.key, deadline)
         return answer or Pending(order)
@@ -141,7 +141,7 @@ class Checkout:
 
         `coupon`: whether its order is known to have one.
         """
-        self._running.claim(start.saga_id, coupon=coupon)
+        self._registry.claim(start.saga_id, coupon=coupon)
         try:
             started = await self._submit(start, deadline)
             if isinstance(started, Begun):
@@ -152,7 +152,7 @@ class Checkout:
                     async with asyncio.timeout_at(deadline):
                         await self._runner.take_up(start.saga_id)
         finally:
-            self._running.unclaim(start.saga_id)
+            self._registry.unclaim(start.saga_id)
         return started
 
     async def _submit(self, start: Start, deadline: float) -> Started:
@@ -173,7 +173,7 @@ class Checkout:
         behind the first if that is still being committed, and then either takes its place or breaks on it.
         """
         loop = asyncio.get_running_loop()
-        while loop.time() < deadline and not self._running.hurrying:
+        while loop.time() < deadline and not self._registry.waiters_released:
             try:
                 if (found := await self._find(start)) is not None:
                     return found
@@ -203,7 +203,7 @@ class Checkout:
                         found = await store.get_saga(db, saga_id)
                         if found is not None and not found[0].status.live:
                             return (await read_answer(db, key) if key else None) or ended(found[0])
-                    if self._running.hurrying:
+                    if self._registry.waiters_released:
                         return None
                     await asyncio.sleep(pause)
                     pause = min(pause * 2, LOOK_INTERVAL_MAX_SECONDS)

@@ -8,7 +8,7 @@ from services.order import store
 from services.order.checkout import Checkout
 from services.order.domain import SagaId
 from services.order.engine.admission import Admission
-from services.order.engine.registry import Running
+from services.order.engine.registry import SagaRegistry
 from shared.background import LoopSupervisor
 from shared.postgres import Pool
 
@@ -20,11 +20,11 @@ class Expiry:
     so that the ones don't wait for coupons that are away."""
 
     def __init__(
-        self, pool: Pool, checkout: Checkout, running: Running, admission: Admission, *, interval_seconds: float
+        self, pool: Pool, checkout: Checkout, registry: SagaRegistry, admission: Admission, *, interval_seconds: float
     ) -> None:
         self._pool = pool
         self._checkout = checkout
-        self._running = running
+        self._registry = registry
         self._admission = admission
         self._interval_seconds = interval_seconds
         self._under_way: dict[bool, set[SagaId]] = {False: set(), True: set()}
@@ -54,10 +54,10 @@ class Expiry:
                 return
             # As many as half of these: less often would leave the room empty, more often would ask for a few at a time.
             under_way = list(self._under_way[coupon])
-            await self._running.until_ended(under_way, (len(begun) + 1) // 2, self._interval_seconds)
+            await self._registry.until_ended(under_way, (len(begun) + 1) // 2, self._interval_seconds)
 
     def _room(self, *, coupon: bool) -> int:
         """Return how many may be begun: after an outage, or while a participant is away, not all that is due."""
-        under_way = {saga_id for saga_id in self._under_way[coupon] if self._running.has(saga_id)}
+        under_way = {saga_id for saga_id in self._under_way[coupon] if self._registry.has(saga_id)}
         self._under_way[coupon] = under_way
         return min(self._admission.room, self._admission.expiring_max - len(under_way))

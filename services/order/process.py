@@ -13,7 +13,7 @@ from services.order.engine.admission import Admission, Lease
 from services.order.engine.operations import Start, Started
 from services.order.engine.participants import Channel, HttpChannel, Participants
 from services.order.engine.recovery import Ownership
-from services.order.engine.registry import Running
+from services.order.engine.registry import SagaRegistry
 from services.order.engine.runner import Runner
 from services.order.engine.starts import Starts
 from services.order.engine.transitions import Change, Changed, Transitions
@@ -68,7 +68,7 @@ class OrderProcess:
     start_batcher: Batcher[Start, Started]
     transition_batcher: Batcher[Change, Changed | None]
     participants: Participants
-    registry: Running
+    registry: SagaRegistry
     runner: Runner
     lease: Lease
     admission: Admission
@@ -111,7 +111,7 @@ class OrderProcess:
         start_batcher: Batcher[Start, Started] = batcher("starts", starts.commit)
         transition_batcher: Batcher[Change, Changed | None] = batcher("transitions", transitions.commit)
         participants = participants_type(settings.participant_urls, channel, scheduler=scheduler)
-        registry = Running()
+        registry = SagaRegistry()
         runner = Runner(process_id, pool, participants, transition_batcher, registry, sleep=sleep)
         lease = Lease(settings.lease_seconds)
         admission = Admission(registry, settings.sagas_max, (lease.check, host_clock.check))
@@ -157,7 +157,7 @@ class OrderProcess:
     async def __aenter__(self) -> "OrderProcess":
         for part in (self.start_batcher, self.transition_batcher, self.participants):
             await self._stack.enter_async_context(part)
-        self._stack.push_async_callback(self.registry.cut_off)
+        self._stack.push_async_callback(self.registry.cancel_all)
         return self
 
     async def __aexit__(self, *_: object) -> None:

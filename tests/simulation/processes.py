@@ -90,7 +90,7 @@ class OrderReplica:
         await self.actor.stopping.wait()
         for task in loops:
             task.cancel()
-        process.registry.hurry()
+        process.registry.release_waiters()
         await process.registry.drain(DRAIN_SECONDS)
         lease.cancel()
         await process.recovery.give_up()

@@ -20,7 +20,7 @@ from services.order.audit.passes import Auditor
 from services.order.audit.schedule import AuditSchedule
 from services.order.engine.admission import Admission, Lease
 from services.order.engine.recovery import Ownership
-from services.order.engine.registry import Running
+from services.order.engine.registry import SagaRegistry
 from services.order.expiry import Expiry
 from services.relay import backlog
 from services.relay.broker import Broker
@@ -57,12 +57,12 @@ def _missing(kind: type[Any]) -> Any:
 
 
 def ownership() -> Ownership:
-    running, lease = Running(), Lease(0.03)
+    running, lease = SagaRegistry(), Lease(0.03)
     lease.renewed(asked_at=float("inf"))
     return Ownership(
         uuid7(),
         BROKEN,
-        _missing(Running),
+        _missing(SagaRegistry),
         Admission(running, 10),
         lease_pool=BROKEN,
         host_clock=HostClock(),
@@ -76,7 +76,7 @@ def audit() -> AuditSchedule:
 
 
 def expiry() -> Expiry:
-    running = Running()
+    running = SagaRegistry()
     return Expiry(BROKEN, _missing(object), running, Admission(running, 10), interval_seconds=0.01)
 
 

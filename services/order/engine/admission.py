@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 from prometheus_client import Counter
 
-from services.order.engine.registry import Running
+from services.order.engine.registry import SagaRegistry
 from shared.refusals import Unavailable
 
 # Orders are turned away while payments and cancellations of those that there are still get as much room again: what was
@@ -58,9 +58,9 @@ class Admission:
     `fitness`: checks that raise Unavailable while this process must not start anything, whatever room there is.
     """
 
-    def __init__(self, running: Running, sagas_max: int, fitness: Sequence[Callable[[], None]] = ()) -> None:
+    def __init__(self, registry: SagaRegistry, sagas_max: int, fitness: Sequence[Callable[[], None]] = ()) -> None:
         self._fitness = fitness
-        self._running = running
+        self._registry = registry
         self._sagas_max = sagas_max
         self._coupons_max = max(1, int(sagas_max * COUPONS_SHARE))
         self.expiring_max = max(1, int(sagas_max * EXPIRING_SHARE))
@@ -71,14 +71,14 @@ class Admission:
 
         Of sagas with a coupon, those beyond their share take none: they were not asked whether they fit.
         """
-        count = self._running.count
-        beyond = max(0, self._running.count_with_coupon - self._coupons_max)
+        count = self._registry.count
+        beyond = max(0, self._registry.count_with_coupon - self._coupons_max)
         return max(0, min(self._sagas_max - count + beyond, self._sagas_max * ROOM_TO_GO_ON - count))
 
     @property
     def coupons_fit(self) -> bool:
         """Say whether a new order may have a coupon."""
-        return self._running.count_with_coupon < self._coupons_max
+        return self._registry.count_with_coupon < self._coupons_max
 
     def check_fitness(self) -> None:
         """Raise Unavailable while this process must not start anything."""
@@ -104,5 +104,5 @@ class Admission:
     def make_sure_it_goes_on(self) -> None:
         """Raise Unavailable when there is no room even for going on with an order."""
         self.check_fitness()
-        if self._running.count >= self._sagas_max * ROOM_TO_GO_ON:
+        if self._registry.count >= self._sagas_max * ROOM_TO_GO_ON:
             raise Unavailable("Too many orders are being worked on.")

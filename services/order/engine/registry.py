@@ -15,14 +15,14 @@ RUNNING = Gauge("sagas_running", "Sagas that this process is running or about to
 WITH_COUPON = Gauge("sagas_running_with_coupon", "Of those, the ones whose order is known to have a coupon")
 
 
-class Running:
+class SagaRegistry:
     """The sagas of this process, each in a task of its own."""
 
     def __init__(self) -> None:
         self._tasks: dict[SagaId, asyncio.Task[Answer | None]] = {}
         self._claimed: set[SagaId] = set()
         self._with_coupon: set[SagaId] = set()  # of both
-        self._hurry: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._released: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         RUNNING.set_function(lambda: self.count)
         WITH_COUPON.set_function(lambda: self.count_with_coupon)
 
@@ -78,13 +78,13 @@ class Running:
         wake = partial(_wake, waiter)
         timer = loop.call_later(seconds, wake)
         task.add_done_callback(wake)
-        self._hurry.add_done_callback(wake)
+        self._released.add_done_callback(wake)
         try:
             await waiter
         finally:
             timer.cancel()
             task.remove_done_callback(wake)
-            self._hurry.remove_done_callback(wake)
+            self._released.remove_done_callback(wake)
         return task.result() if task.done() and not task.cancelled() else None
 
     async def until_ended(self, saga_ids: Sequence[SagaId], count: int, seconds: float) -> None:
@@ -95,22 +95,22 @@ class Running:
         while len(running) > enough and (left := deadline - asyncio.get_running_loop().time()) > 0:
             _, running = await asyncio.wait(running, timeout=left, return_when=asyncio.FIRST_COMPLETED)
 
-    def hurry(self) -> None:
+    def release_waiters(self) -> None:
         """Let nobody wait any longer: the process is about to stop."""
-        if not self._hurry.done():
-            self._hurry.set_result(None)
+        if not self._released.done():
+            self._released.set_result(None)
 
     @property
-    def hurrying(self) -> bool:
+    def waiters_released(self) -> bool:
         """Say whether waiting is over."""
-        return self._hurry.done()
+        return self._released.done()
 
     async def drain(self, seconds: float) -> None:
         """Give the running sagas some time to end by themselves."""
         if self._tasks:
             await asyncio.wait(set(self._tasks.values()), timeout=seconds)
 
-    async def cut_off(self) -> None:
+    async def cancel_all(self) -> None:
         """Stop running. A saga that is cut off here is taken up again by whoever comes next."""
         for task in self._tasks.values():
             task.cancel()

@@ -18,7 +18,7 @@ from services.order import store
 from services.order.domain import OrderStatus, SagaId
 from services.order.engine.journal import Journal
 from services.order.engine.participants import Participants
-from services.order.engine.registry import Running
+from services.order.engine.registry import SagaRegistry
 from services.order.engine.transitions import Change, Changed
 from services.order.saga import Command, Kind, Saga, Send, Status, Transition, committed, learn, next_move
 from services.order.store import Answer
@@ -50,7 +50,7 @@ class Runner:
         pool: Pool,
         participants: Participants,
         transitions: Batcher[Change, Changed | None],
-        registry: Running,
+        registry: SagaRegistry,
         *,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:

@@ -123,7 +123,7 @@ async def test_a_runner_lets_go_of_a_saga_that_another_process_has_taken(world: 
     await world.check()
 
 
-async def test_nobody_waits_any_longer_once_the_process_is_in_a_hurry(world: World) -> None:
+async def test_stopping_process_releases_waiting_clients(world: World) -> None:
     customer = await world.customer()
     go_on = asyncio.Event()
 
@@ -137,7 +137,7 @@ async def test_nobody_waits_any_longer_once_the_process_is_in_a_hurry(world: Wor
             return len(replica.registry._tasks) == 1
 
         await eventually(runs, PATIENCE_SECONDS, "the saga")
-        replica.registry.hurry()
+        replica.registry.release_waiters()
         assert isinstance(await placing, Pending)
         go_on.set()
         await replica.registry.drain(PATIENCE_SECONDS)

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from services.order.engine.admission import Admission, Lease
-from services.order.engine.registry import Running
+from services.order.engine.registry import SagaRegistry
 from shared.refusals import Unavailable
 
 SECONDS = 5.0
@@ -41,7 +41,7 @@ async def test_a_lease_that_was_given_up_is_not_valid() -> None:
 
 async def test_without_a_lease_no_order_is_placed_and_none_goes_on() -> None:
     lease = Lease(SECONDS)
-    admission = Admission(Running(), 10, (lease.check,))
+    admission = Admission(SagaRegistry(), 10, (lease.check,))
     for ask in (admission.check_capacity, admission.make_sure_it_goes_on, admission.check_fitness):
         with pytest.raises(Unavailable, match="no lease"):
             ask()

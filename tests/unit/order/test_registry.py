@@ -4,7 +4,7 @@ import asyncio
 import time
 
 from services.order.domain import SagaId
-from services.order.engine.registry import Running
+from services.order.engine.registry import SagaRegistry
 from services.order.saga import Kind, Saga
 from services.order.store import Answer
 from shared.ids import uuid7
@@ -18,7 +18,7 @@ def another(kind: Kind, *, coupon: bool = True) -> Saga:
 class Work:
     """A saga that goes on until it is told to end."""
 
-    def __init__(self, running: Running, saga: Saga) -> None:
+    def __init__(self, running: SagaRegistry, saga: Saga) -> None:
         self.running = running
         self.saga = saga
         self.end = asyncio.Event()
@@ -29,12 +29,12 @@ class Work:
         return None
 
 
-def counts(running: Running) -> tuple[int, int]:
+def counts(running: SagaRegistry) -> tuple[int, int]:
     return running.count, running.count_with_coupon
 
 
 async def test_a_saga_counts_from_its_announcement_to_its_end() -> None:
-    running, saga = Running(), another(Kind.PLACE_NOW)
+    running, saga = SagaRegistry(), another(Kind.PLACE_NOW)
     running.claim(saga.saga_id, coupon=True)
     assert counts(running) == (1, 1)
     work = Work(running, saga)
@@ -47,24 +47,24 @@ async def test_a_saga_counts_from_its_announcement_to_its_end() -> None:
 
 
 async def test_an_announcement_that_comes_to_nothing_counts_no_longer() -> None:
-    running, saga = Running(), another(Kind.PLACE_NOW)
+    running, saga = SagaRegistry(), another(Kind.PLACE_NOW)
     running.claim(saga.saga_id, coupon=True)
     running.unclaim(saga.saga_id)
     assert counts(running) == (0, 0)
 
 
 async def test_one_whose_coupon_was_not_known_when_it_was_announced_counts_once_it_runs() -> None:
-    running = Running()
+    running = SagaRegistry()
     sagas = [another(Kind.CLOSE), another(Kind.PAY, coupon=False)]
     for saga in sagas:
         running.claim(saga.saga_id)
         running.begin(saga, Work(running, saga).run())
     assert counts(running) == (2, 1)
-    await running.cut_off()
+    await running.cancel_all()
 
 
 async def test_it_is_told_when_enough_of_them_have_ended() -> None:
-    running = Running()
+    running = SagaRegistry()
     works = [Work(running, another(Kind.CLOSE)) for _ in range(4)]
     for work in works:
         running.begin(work.saga, work.run())
@@ -81,4 +81,4 @@ async def test_it_is_told_when_enough_of_them_have_ended() -> None:
     await running.until_ended([work.saga.saga_id for work in works], 3, 0.05)
     assert time.monotonic() - began >= 0.04
     assert running.count == 2
-    await running.cut_off()
+    await running.cancel_all()
