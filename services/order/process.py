@@ -12,7 +12,7 @@ from services.order.checkout import Checkout
 from services.order.engine.admission import Admission, Lease
 from services.order.engine.operations import Start, Started
 from services.order.engine.participants import Channel, HttpChannel, Participants
-from services.order.engine.recovery import Ownership
+from services.order.engine.recovery import Recovery
 from services.order.engine.registry import SagaRegistry
 from services.order.engine.runner import Runner
 from services.order.engine.starts import Starts
@@ -73,7 +73,7 @@ class OrderProcess:
     lease: Lease
     admission: Admission
     checkout: Checkout
-    recovery: Ownership
+    recovery: Recovery
     expiry: Expiry
     _stack: AsyncExitStack = field(default_factory=AsyncExitStack)
 
@@ -124,7 +124,7 @@ class OrderProcess:
             admission,
             deadline_seconds=settings.request_deadline_seconds,
         )
-        recovery = Ownership(
+        recovery = Recovery(
             process_id,
             pool,
             runner,

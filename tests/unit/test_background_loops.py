@@ -19,7 +19,7 @@ from deploy.consumer.settings import ConsumerSettings
 from services.order.audit.passes import Auditor
 from services.order.audit.schedule import AuditSchedule
 from services.order.engine.admission import Admission, Lease
-from services.order.engine.recovery import Ownership
+from services.order.engine.recovery import Recovery
 from services.order.engine.registry import SagaRegistry
 from services.order.expiry import Expiry
 from services.relay import backlog
@@ -56,10 +56,10 @@ def _missing(kind: type[Any]) -> Any:
     return cast("Any", kind)
 
 
-def ownership() -> Ownership:
+def recovery() -> Recovery:
     running, lease = SagaRegistry(), Lease(0.03)
     lease.renewed(asked_at=float("inf"))
-    return Ownership(
+    return Recovery(
         uuid7(),
         BROKEN,
         _missing(SagaRegistry),
@@ -100,8 +100,8 @@ async def _before(_db: Any) -> None:
 
 
 LOOPS: dict[str, Loop] = {
-    "lease": lambda: ownership().keep_lease(),
-    "sweep": lambda: ownership().sweep(),
+    "lease": lambda: recovery().keep_lease(),
+    "sweep": lambda: recovery().sweep(),
     "expiry": lambda: expiry().run(),
     "audit": lambda: audit().run(),
     "outbox": lambda: audit().run(),

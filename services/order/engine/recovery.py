@@ -30,7 +30,7 @@ TAKE_OVER_MAX = 200
 RENEW_AGAIN_SECONDS = 0.5
 
 
-class Ownership:
+class Recovery:
     """This process' lease, and its sweep over sagas without an owner or without a runner.
 
     `lease_pool` is the lease's own: a burst of reads that takes all connections of `pool` must not cost the lease, or
