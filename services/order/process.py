@@ -16,7 +16,7 @@ from services.order.engine.recovery import Recovery
 from services.order.engine.registry import SagaRegistry
 from services.order.engine.runner import Runner
 from services.order.engine.starts import Starts
-from services.order.engine.transitions import Change, Changed, Transitions
+from services.order.engine.transitions import TransitionRequest, TransitionResult, Transitions
 from services.order.expiry import Expiry
 from services.order.settings import Settings
 from shared.batcher import Batcher, Work, one_by_one_when
@@ -66,7 +66,7 @@ class OrderProcess:
     starts: Starts
     transitions: Transitions
     start_batcher: Batcher[Start, Started]
-    transition_batcher: Batcher[Change, Changed | None]
+    transition_batcher: Batcher[TransitionRequest, TransitionResult | None]
     participants: Participants
     registry: SagaRegistry
     runner: Runner
@@ -109,7 +109,9 @@ class OrderProcess:
             return batcher_type(name, work, batch_max=COMMIT_BATCH_MAX, queue_max=queue_max, scheduler=scheduler)
 
         start_batcher: Batcher[Start, Started] = batcher("starts", starts.commit)
-        transition_batcher: Batcher[Change, Changed | None] = batcher("transitions", transitions.commit)
+        transition_batcher: Batcher[TransitionRequest, TransitionResult | None] = batcher(
+            "transitions", transitions.commit
+        )
         participants = participants_type(settings.participant_urls, channel, scheduler=scheduler)
         registry = SagaRegistry()
         runner = Runner(process_id, pool, participants, transition_batcher, registry, sleep=sleep)

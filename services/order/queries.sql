@@ -170,7 +170,7 @@ WHERE saga_id = $1 AND owner = $2 AND status = 'COMPENSATING' AND NOT stuck;
 -- name: count_stuck
 SELECT count(*) FROM orders.sagas WHERE status IN ('RUNNING', 'COMPENSATING') AND stuck;
 
--- Ownership ----------------------------------------------------------------------------------------------------
+-- Recovery -----------------------------------------------------------------------------------------------------
 
 -- name: renew_lease
 INSERT INTO orders.processes (process_id, lease_until)

@@ -27,7 +27,7 @@ class Answer:
 
 
 @fast_dataclass(frozen=True, slots=True)
-class End:
+class TransitionWrite:
     """A transition with all that it writes: the order as it makes it, its JSON (`view`), the saga's log since the
     last one, and the answer if the saga has ended."""
 
@@ -198,14 +198,14 @@ async def begin_closings(db: Connection, targets: Mapping[OrderId, str]) -> dict
 
 
 async def apply_transitions(
-    db: Connection, ends: Sequence[End], process_id: UUID
+    db: Connection, writes: Sequence[TransitionWrite], process_id: UUID
 ) -> tuple[Collection[SagaId], datetime | None]:
     """Write what the guards allow; return the sagas that were moved, and the database's clock if any was."""
-    moves = [end.transition for end in ends]
-    orders = [end.order for end in ends]
+    moves = [write.transition for write in writes]
+    orders = [write.order for write in writes]
     rows = await db.fetch(
         SQL["apply_transitions"],
-        [end.saga_id for end in ends],
+        [write.saga_id for write in writes],
         [order.order_id for order in orders],
         [move.saga_from.value for move in moves],
         [move.saga_to.value for move in moves],
@@ -213,7 +213,7 @@ async def apply_transitions(
         [move.order_to.value for move in moves],
         [move.target.value if move.target else None for move in moves],
         [move.problem for move in moves],
-        [end.log for end in ends],
+        [write.log for write in writes],
         [stored_lines(order.lines) if order.subtotal_amount is not None else None for order in orders],
         [order.subtotal_amount for order in orders],
         [order.discount_amount for order in orders],
@@ -221,11 +221,11 @@ async def apply_transitions(
         [order.paid_at for order in orders],
         [uuid7() if move.event else None for move in moves],
         [move.event for move in moves],
-        [end.view for end in ends],
-        [end.traceparent for end in ends],
-        [end.answer.status if end.answer else None for end in ends],
-        [end.answer.body if end.answer and end.answer.body is not end.view else None for end in ends],
-        [end.answer.location if end.answer else None for end in ends],
+        [write.view for write in writes],
+        [write.traceparent for write in writes],
+        [write.answer.status if write.answer else None for write in writes],
+        [write.answer.body if write.answer and write.answer.body is not write.view else None for write in writes],
+        [write.answer.location if write.answer else None for write in writes],
         process_id,
     )
     return {row["saga_id"] for row in rows}, rows[0]["now"] if rows else None

@@ -70,8 +70,8 @@ def test_headers_have_only_gained_optional_ones_and_the_topic_is_the_same(type_:
     assert before["bindings"] == now["bindings"]
 
 
-Change = Callable[[dict[str, Any]], object]
-BREAKING: dict[str, tuple[Change, str]] = {
+TransitionRequest = Callable[[dict[str, Any]], object]
+BREAKING: dict[str, tuple[TransitionRequest, str]] = {
     "a field is gone": (lambda schema: schema["properties"].pop("user_id"), "/user_id is gone"),
     "a field has another type": (
         lambda schema: schema["properties"]["total_amount"].update(type="string"),
@@ -117,7 +117,7 @@ def test_a_breaking_change_is_found(change: str) -> None:
     assert expected in breaks(old, new)
 
 
-WATERMARK_BREAKING: dict[str, tuple[Change, str]] = {
+WATERMARK_BREAKING: dict[str, tuple[TransitionRequest, str]] = {
     "the moment has another name": (lambda schema: schema["properties"].pop("up_to"), "/up_to is gone"),
     "offsets are told as text": (
         lambda schema: schema["properties"]["partitions"]["additionalProperties"].update(type="string"),

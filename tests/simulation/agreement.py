@@ -9,7 +9,7 @@ import asyncpg
 
 from services.order.domain import Order
 from services.order.engine.operations import Attached, Begun
-from services.order.engine.transitions import Changed
+from services.order.engine.transitions import TransitionResult
 from services.order.saga import Saga
 from services.order.store import Answer
 from shared.participant import Outcome
@@ -73,7 +73,7 @@ def comparable(value: Any) -> Any:
         return [comparable(item) for item in value]
     if isinstance(value, asyncpg.Record):
         value = dict(value)
-    if isinstance(value, Answer | Order | Saga | Begun | Attached | Changed | Outcome):
+    if isinstance(value, Answer | Order | Saga | Begun | Attached | TransitionResult | Outcome):
         value = {field.name: getattr(value, field.name) for field in fields(value)}
     elif isinstance(value, Refusal):
         value = {"refusal": type(value), **value.members}

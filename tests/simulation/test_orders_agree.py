@@ -14,7 +14,7 @@ from services.order.admin import acts
 from services.order.domain import OrderId, OrderStatus, SagaId, price
 from services.order.engine.operations import KeyClaim, Start, new_order
 from services.order.engine.starts import Starts
-from services.order.engine.transitions import Change, Transitions
+from services.order.engine.transitions import TransitionRequest, Transitions
 from services.order.retention import FIRST_MOMENT
 from services.order.saga import EVENTS, Kind, Saga, Status, Transition
 from services.order.settings import Settings
@@ -117,7 +117,7 @@ class RandomWork:
         astray = self.dice.random() < 0.15
 
         async def commit(side: Side) -> object:
-            changes: dict[UUID, Change] = {}
+            changes: dict[UUID, TransitionRequest] = {}
             async with side.pool.connection() as db:
                 for saga_id, (move, priced) in wanted.items():
                     found = await store.get_saga(db, saga_id)
@@ -189,7 +189,7 @@ class RandomWork:
         return work
 
 
-def _change(saga: Saga, move: Transition, *, priced: bool, astray: bool) -> Change:
+def _change(saga: Saga, move: Transition, *, priced: bool, astray: bool) -> TransitionRequest:
     """The move, from where the saga and its order are; astray, from where it was drawn to start."""
     if not astray:
         move = replace(move, saga_from=saga.status, order_from=saga.order.status)
@@ -197,4 +197,4 @@ def _change(saga: Saga, move: Transition, *, priced: bool, astray: bool) -> Chan
     if priced:
         held = [{"product_id": "pen", "name": "pen", "unit_price": 300}]
         order = price(order, held)
-    return Change(replace(saga, order=order), move, [])
+    return TransitionRequest(replace(saga, order=order), move, [])

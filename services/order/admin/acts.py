@@ -13,7 +13,7 @@ from uuid import UUID
 
 from services.order import store
 from services.order.admin import store as admin_store
-from services.order.engine.transitions import Change, Transitions
+from services.order.engine.transitions import TransitionRequest, Transitions
 from services.order.saga import VERSIONS_KNOWN, Command, Saga, Status, Transition, next_move, steps, undos
 from services.order.timeline import timeline
 from shared import operators
@@ -140,7 +140,7 @@ async def resolve(pool: Pool, session: Session, id_: UUID, who: Who) -> UUID:
     move = next_move(saga)
     assert isinstance(move, Transition)
     entry = {"at": datetime.now(UTC), "step": "resolve", "outcome": "by hand", "detail": who.reason}
-    (changed,) = await Transitions(session, DatabaseClock(), operator).commit([Change(saga, move, [entry])])
+    (changed,) = await Transitions(session, DatabaseClock(), operator).commit([TransitionRequest(saga, move, [entry])])
     async with pool.connection() as db:
         await store.give_lease_up(db, operator)
     if changed is None or isinstance(changed, BaseException):

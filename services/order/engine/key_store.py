@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from services.order.domain import SagaId
-from services.order.store import SQL, Answer, End, KeyPlace
+from services.order.store import SQL, Answer, KeyPlace, TransitionWrite
 from shared.postgres import Connection, Row
 
 
@@ -47,9 +47,9 @@ async def attach_keys(db: Connection, attached: Sequence[tuple[KeyPlace, SagaId]
     )
 
 
-async def answer_keys(db: Connection, ends: Sequence[End]) -> None:
+async def answer_keys(db: Connection, writes: Sequence[TransitionWrite]) -> None:
     """Answer the keys that joined sagas which have ended in this transaction."""
-    answers = [(end.saga_id, end.answer) for end in ends if end.answer]
+    answers = [(write.saga_id, write.answer) for write in writes if write.answer]
     await db.execute(
         SQL["answer_keys"],
         [saga_id for saga_id, _ in answers],

@@ -19,7 +19,7 @@ from services.order.domain import OrderStatus, SagaId
 from services.order.engine.journal import Journal
 from services.order.engine.participants import Participants
 from services.order.engine.registry import SagaRegistry
-from services.order.engine.transitions import Change, Changed
+from services.order.engine.transitions import TransitionRequest, TransitionResult
 from services.order.saga import Command, Kind, Saga, Send, Status, Transition, committed, learn, next_move
 from services.order.store import Answer
 from shared import trace
@@ -49,7 +49,7 @@ class Runner:
         process_id: UUID,
         pool: Pool,
         participants: Participants,
-        transitions: Batcher[Change, Changed | None],
+        transitions: Batcher[TransitionRequest, TransitionResult | None],
         registry: SagaRegistry,
         *,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
@@ -124,12 +124,12 @@ class Runner:
                 if tries >= TRIES_BEFORE_REREAD:
                     saga, tries = await self._reread(saga, tries)
             else:
-                changed = await self._commit(saga, move, journal)
-                if changed is not None:
-                    if changed.answer is not None:
-                        _sagas(saga.kind, changed.order.status).inc()
-                        return changed.answer
-                    saga = committed(saga, move, changed.order)
+                result = await self._commit(saga, move, journal)
+                if result is not None:
+                    if result.answer is not None:
+                        _sagas(saga.kind, result.order.status).inc()
+                        return result.answer
+                    saga = committed(saga, move, result.order)
                     continue
                 LOST.inc()
                 saga, tries = await self._reread(saga, tries, lost=True)
@@ -168,16 +168,16 @@ class Runner:
                 raise result
         return known, unknown
 
-    async def _commit(self, saga: Saga, transition: Transition, journal: Journal) -> Changed | None:
+    async def _commit(self, saga: Saga, transition: Transition, journal: Journal) -> TransitionResult | None:
         """Commit a transition; None when it has lost, or when it is unknown whether it was committed."""
         try:
-            changed = await self._transitions.submit(Change(saga, transition, journal.entries))
+            result = await self._transitions.submit(TransitionRequest(saga, transition, journal.entries))
         except Unavailable as error:
             log.warning("transition unknown", to=transition.saga_to.value, error=str(error))
             await self._back_off(TRIES_BEFORE_REREAD)
             return None
         journal.committed()
-        return changed
+        return result
 
     async def _reread(self, saga: Saga, tries: int, *, lost: bool = False) -> tuple[Saga, int]:
         """Return the saga as it is stored now; what was learnt in this run is kept while nothing has changed."""

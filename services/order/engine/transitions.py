@@ -13,14 +13,14 @@ from services.order import store
 from services.order.domain import Order
 from services.order.engine import idempotency, key_store
 from services.order.saga import Kind, Saga, Transition, moved
-from services.order.store import Answer, End
+from services.order.store import Answer, TransitionWrite
 from shared.fast_dataclass import fast_dataclass
 from shared.http.server import encode
 from shared.postgres import DatabaseClock, Session
 
 
 @fast_dataclass(frozen=True, slots=True)
-class Change:
+class TransitionRequest:
     """A transition that a runner wants committed, and what its saga did since the last one."""
 
     saga: Saga
@@ -29,7 +29,7 @@ class Change:
 
 
 @fast_dataclass(frozen=True, slots=True)
-class Changed:
+class TransitionResult:
     """The transition was committed: the order as it is now, and the answer if the saga has ended."""
 
     order: Order
@@ -44,32 +44,34 @@ class Transitions:
         self._clock = clock
         self._process_id = process_id
 
-    async def commit(self, changes: Sequence[Change]) -> Sequence[Changed | BaseException | None]:
+    async def commit(self, requests: Sequence[TransitionRequest]) -> Sequence[TransitionResult | BaseException | None]:
         """Commit what its guards allow, in one statement where it can be; return None for each that lost.
 
         Raises Unavailable when it is unknown whether it was committed.
         """
         # Further keys may join a payment or a closing at any moment until it ends, but no placement.
-        joined = any(change.saga.kind in (Kind.PAY, Kind.CLOSE) for change in changes)
+        joined = any(request.saga.kind in (Kind.PAY, Kind.CLOSE) for request in requests)
         async with self._session.transaction() if joined else self._session.statement() as db:
             if not self._clock.known:
                 self._clock.observe(await store.read_clock(db))
             now = self._clock.now()
-            ends = [_end(change, now) for change in changes]
-            won, observed = await store.apply_transitions(db, ends, self._process_id)
+            writes = [_write_of(request, now) for request in requests]
+            won, heard = await store.apply_transitions(db, writes, self._process_id)
             if joined:
-                await key_store.answer_keys(db, [end for end in ends if end.saga_id in won])
-        if observed is not None:
-            self._clock.observe(observed)
-        return [Changed(end.order, end.answer) if end.saga_id in won else None for end in ends]
+                await key_store.answer_keys(db, [write for write in writes if write.saga_id in won])
+        if heard is not None:
+            self._clock.observe(heard)
+        return [TransitionResult(write.order, write.answer) if write.saga_id in won else None for write in writes]
 
 
-def _end(change: Change, now: datetime) -> End:
+def _write_of(request: TransitionRequest, now: datetime) -> TransitionWrite:
     """Work out what a transition writes. Its order can be computed here: while a saga is live, nothing but its own
     transitions changes its order, and the statement is guarded on the saga's status."""
-    saga, transition = change.saga, change.transition
+    saga, transition = request.saga, request.transition
     order = moved(saga.order, transition, now)
     ended = not transition.saga_to.live
     view = encode(order.view()) if ended or transition.event else b""
     answer = idempotency.final(saga.kind, order, transition.problem, view) if ended else None
-    return End(saga.saga_id, transition, order, encode(change.log).decode(), view, answer, saga.traceparent)
+    return TransitionWrite(
+        saga.saga_id, transition, order, encode(request.log).decode(), view, answer, saga.traceparent
+    )

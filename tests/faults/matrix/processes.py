@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from services.order import store
-from services.order.engine.transitions import Change, Changed, Transitions
+from services.order.engine.transitions import TransitionRequest, TransitionResult, Transitions
 from services.order.process import Connections, OrderProcess
 from services.order.settings import Settings
 from shared.batcher import Batcher, Work
@@ -68,8 +68,10 @@ class CrashingProcess:
     def _batcher(self, name: str, work: Work[Any, Any], **options: Any) -> Batcher[Any, Any]:
         return Batcher(name, self._trapped(work) if name == "transitions" else work, **options)
 
-    def _trapped(self, commit: Work[Change, Changed | None]) -> Work[Change, Changed | None]:
-        async def run(changes: Sequence[Change]) -> Sequence[Changed | BaseException | None]:
+    def _trapped(
+        self, commit: Work[TransitionRequest, TransitionResult | None]
+    ) -> Work[TransitionRequest, TransitionResult | None]:
+        async def run(changes: Sequence[TransitionRequest]) -> Sequence[TransitionResult | BaseException | None]:
             traps = [self._network.traps.get(change.saga.order.order_id) for change in changes]
             trap = next((trap for trap in traps if trap is not None and trap.commit), None)
             if trap is None:
@@ -81,8 +83,8 @@ class CrashingProcess:
         return run
 
     async def _strike(
-        self, trap: Trap, commit: Work[Change, Changed | None], changes: Sequence[Change]
-    ) -> Sequence[Changed | BaseException | None]:
+        self, trap: Trap, commit: Work[TransitionRequest, TransitionResult | None], changes: Sequence[TransitionRequest]
+    ) -> Sequence[TransitionResult | BaseException | None]:
         """A timeout comes after the commit, an error before it, and a reset in the middle."""
         if trap.cell.fault is Fault.TIMEOUT:
             await commit(changes)

@@ -13,7 +13,7 @@ import pytest_asyncio
 
 from services.order import store
 from services.order.engine.operations import Begun, Start, new_order
-from services.order.engine.transitions import Change, Changed
+from services.order.engine.transitions import TransitionRequest, TransitionResult
 from services.order.process import OrderProcess
 from services.order.saga import Kind, Saga, Send, Transition, learn, next_move, undos
 from shared.participant import Outcome
@@ -38,14 +38,14 @@ async def begun(replica: OrderProcess, customer: Customer, *, now: bool = True, 
     return result.saga
 
 
-def finished(saga: Saga) -> Change:
+def finished(saga: Saga) -> TransitionRequest:
     """The change that a saga asks for when all its steps were applied."""
     while isinstance(move := next_move(saga), Send):
         for command in move.commands:
             line = saga.order.lines[0].product_id
             lines = [{"product_id": line, "name": "Thing", "unit_price": 100}]
             saga = learn(saga, command, Outcome(True, {"lines": lines, "balance": 0}))
-    return Change(saga, move, [{"at": "2026-01-01T00:00:00Z", "step": "debit", "outcome": "applied"}])
+    return TransitionRequest(saga, move, [{"at": "2026-01-01T00:00:00Z", "step": "debit", "outcome": "applied"}])
 
 
 async def written(world: World, order_id: UUID) -> tuple[str, str, int, list[str]]:
@@ -63,7 +63,7 @@ async def written(world: World, order_id: UUID) -> tuple[str, str, int, list[str
 async def test_order_saga_event_and_key_go_in_one_commit(world: World, replica: OrderProcess) -> None:
     saga = await begun(replica, await world.customer(), key="k")
     (changed,) = await replica.transitions.commit([finished(saga)])
-    assert isinstance(changed, Changed)
+    assert isinstance(changed, TransitionResult)
     assert changed.answer is not None
     assert await written(world, saga.order.order_id) == ("PAID", "DONE", 1, ["order.paid.v1"])
     # The same transaction wrote all four rows.
@@ -118,7 +118,7 @@ async def test_a_transition_loses_when(world: World, replica: OrderProcess, what
     before = await written(world, saga.order.order_id)
     lost, won = await replica.transitions.commit([finished(saga), finished(neighbour)])
     assert lost is None
-    assert isinstance(won, Changed)
+    assert isinstance(won, TransitionResult)
     assert await written(world, saga.order.order_id) == before
     key = await world.db.fetchval("SELECT status FROM orders.idempotency_keys WHERE saga_id = $1", saga.saga_id)
     assert key is None
@@ -127,7 +127,7 @@ async def test_a_transition_loses_when(world: World, replica: OrderProcess, what
 async def test_a_transition_is_made_once_and_its_repeat_loses(world: World, replica: OrderProcess) -> None:
     saga = await begun(replica, await world.customer())
     change = finished(saga)
-    assert isinstance((await replica.transitions.commit([change]))[0], Changed)
+    assert isinstance((await replica.transitions.commit([change]))[0], TransitionResult)
     assert await replica.transitions.commit([change]) == [None]
     assert (await written(world, saga.order.order_id))[2:] == (1, ["order.paid.v1"])
 
@@ -174,7 +174,7 @@ async def test_the_order_in_an_answer_is_the_order_that_was_written(
 ) -> None:
     saga = await begun(replica, await world.customer(), now=now)
     (changed,) = await replica.transitions.commit([finished(saga)])
-    assert isinstance(changed, Changed)
+    assert isinstance(changed, TransitionResult)
     async with replica.pool.connection() as db:
         assert changed.order == await store.get_order(db, saga.order.order_id)
     (closing,) = await replica.starts.commit([Start(Kind.CLOSE, saga.order.order_id)])
@@ -182,8 +182,8 @@ async def test_the_order_in_an_answer_is_the_order_that_was_written(
     undone = replace(closing.saga, undone=frozenset(step.undo for step in undos(closing.saga)))
     move = next_move(undone)
     assert isinstance(move, Transition)
-    (closed,) = await replica.transitions.commit([Change(undone, move, [])])
-    assert isinstance(closed, Changed)
+    (closed,) = await replica.transitions.commit([TransitionRequest(undone, move, [])])
+    assert isinstance(closed, TransitionResult)
     async with replica.pool.connection() as db:
         assert closed.order == await store.get_order(db, saga.order.order_id)
 
@@ -194,7 +194,7 @@ async def test_batches_of_two_replicas_that_cross_do_not_deadlock(world: World, 
         for _ in range(5):
             ours = [finished(await begun(replica, customer)) for _ in range(20)]
             results: Any = await asyncio.gather(replica.transitions.commit(ours), other.transitions.commit(ours[::-1]))
-            assert all(isinstance(result, Changed) for result in results[0])
+            assert all(isinstance(result, TransitionResult) for result in results[0])
             assert results[1] == [None] * 20
 
 
@@ -218,7 +218,7 @@ async def test_a_key_that_joins_a_payment_while_it_ends_is_answered_too(world: W
         (changed,) = await ending
     finally:
         await other.close()
-    assert isinstance(changed, Changed)
+    assert isinstance(changed, TransitionResult)
     answers = await world.db.fetch(
         "SELECT status, body FROM orders.idempotency_keys WHERE saga_id = $1", paying.saga.saga_id
     )

@@ -208,7 +208,7 @@ class OrdersDatabase(Database):
     def count_stuck(self) -> list[Row]:
         return [{"count": sum(saga["stuck"] for saga in self.live())}]
 
-    # Ownership ----------------------------------------------------------------------------------------------------
+    # Recovery -----------------------------------------------------------------------------------------------------
 
     def renew_lease(self, process_id: UUID, seconds: float) -> list[Row]:
         lease_until = self.clock() + timedelta(seconds=seconds)
