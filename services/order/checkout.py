@@ -122,7 +122,7 @@ class Checkout:
         """Begin an operation and wait for its end. Once it is known to have begun, nothing is waited for past the
         deadline: whoever is cut off a little later would be answered 503."""
         deadline = deadline or self._deadline()
-        self._admission.make_sure_it_goes_on()
+        self._admission.check_hard_limit()
         coupon = start.order is not None and start.order.coupon_id is not None
         started = await self._begin(start, deadline, coupon=coupon)
         if isinstance(started, Answer):

@@ -14,7 +14,7 @@ from shared.refusals import Unavailable
 
 # Orders are turned away while payments and cancellations of those that there are still get as much room again: what was
 # begun is worth more than what would be.
-ROOM_TO_GO_ON = 2
+HARD_LIMIT_FACTOR = 2
 # Of the room. What is left is enough for all that a process can do while nobody keeps it waiting: a quarter of 512 are
 # 128 clients (make bench).
 COUPONS_SHARE = 3 / 4
@@ -73,7 +73,7 @@ class Admission:
         """
         count = self._registry.count
         beyond = max(0, self._registry.count_with_coupon - self._coupons_max)
-        return max(0, min(self._sagas_max - count + beyond, self._sagas_max * ROOM_TO_GO_ON - count))
+        return max(0, min(self._sagas_max - count + beyond, self._sagas_max * HARD_LIMIT_FACTOR - count))
 
     @property
     def coupons_fit(self) -> bool:
@@ -101,8 +101,8 @@ class Admission:
             TURNED_AWAY.inc()
             raise Unavailable("Too many orders with a coupon are being worked on.")
 
-    def make_sure_it_goes_on(self) -> None:
+    def check_hard_limit(self) -> None:
         """Raise Unavailable when there is no room even for going on with an order."""
         self.check_fitness()
-        if self._registry.count >= self._sagas_max * ROOM_TO_GO_ON:
+        if self._registry.count >= self._sagas_max * HARD_LIMIT_FACTOR:
             raise Unavailable("Too many orders are being worked on.")

@@ -42,10 +42,10 @@ async def test_a_lease_that_was_given_up_is_not_valid() -> None:
 async def test_without_a_lease_no_order_is_placed_and_none_goes_on() -> None:
     lease = Lease(SECONDS)
     admission = Admission(SagaRegistry(), 10, (lease.check,))
-    for ask in (admission.check_capacity, admission.make_sure_it_goes_on, admission.check_fitness):
+    for ask in (admission.check_capacity, admission.check_hard_limit, admission.check_fitness):
         with pytest.raises(Unavailable, match="no lease"):
             ask()
     lease.renewed(now())
     admission.check_capacity()
-    admission.make_sure_it_goes_on()
+    admission.check_hard_limit()
     admission.check_fitness()
