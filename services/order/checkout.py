@@ -12,7 +12,7 @@ from services.order.domain import Order, OrderId, SagaId
 from services.order.engine.admission import Admission
 from services.order.engine.idempotency import ended, is_known, read_answer
 from services.order.engine.operations import Attached, Begun, KeyClaim, Start, Started, new_order
-from services.order.engine.registry import SagaRegistry
+from services.order.engine.registry import Lane, SagaRegistry, lane_of
 from services.order.engine.runner import Runner
 from services.order.saga import Kind
 from services.order.store import Answer
@@ -73,9 +73,10 @@ class Checkout:
         """Place an order. `lines` are product ids and quantities; `deadline` is the time of the event loop until which
         its end is waited for. Raises Unavailable when there is no room for it."""
         self._admission.check_capacity()
-        if coupon_id is not None and not self._admission.coupons_fit:
+        lane = lane_of(coupon_id)
+        if not self._admission.has_capacity_in(lane):
             if not await self._is_repeated(key):
-                self._admission.make_sure_that_coupons_fit()
+                self._admission.check_lane(lane)
             self._admission.check_capacity()
         if not self._clock.known:
             raise Unavailable("The database has not answered yet.")
@@ -91,14 +92,14 @@ class Checkout:
         """Cancel an order, with a refund if it was paid."""
         return await self._carry_out(Start(Kind.CLOSE, order_id, key=key, traceparent=_traceparent()), deadline)
 
-    async def expire(self, orders: Sequence[OrderId], *, coupon: bool) -> list[SagaId]:
-        """Begin to close orders that are past their time, all with a coupon or all without; return the sagas begun.
+    async def expire(self, orders: Sequence[OrderId], lane: Lane) -> list[SagaId]:
+        """Begin to close orders of one lane that are past their time; return the sagas begun.
 
         An order that was paid, cancelled or taken by another replica meanwhile is passed over.
         """
         starts = [Start(Kind.CLOSE, order_id, expiring=True) for order_id in orders]
         deadline = self._deadline()
-        beginnings = (self._begin(start, deadline, coupon=coupon) for start in starts)
+        beginnings = (self._begin(start, deadline, lane) for start in starts)
         results = await asyncio.gather(*beginnings, return_exceptions=True)
         failures = [r for r in results if isinstance(r, BaseException) and not isinstance(r, Refusal)]
         if failures:
@@ -123,8 +124,8 @@ class Checkout:
         deadline: whoever is cut off a little later would be answered 503."""
         deadline = deadline or self._deadline()
         self._admission.check_hard_limit()
-        coupon = start.order is not None and start.order.coupon_id is not None
-        started = await self._begin(start, deadline, coupon=coupon)
+        lane = lane_of(start.order.coupon_id) if start.order is not None else Lane.PLAIN
+        started = await self._begin(start, deadline, lane)
         if isinstance(started, Answer):
             return started
         if isinstance(started, Begun):
@@ -136,12 +137,12 @@ class Checkout:
             answer = await self._look_for_end(saga_id, start.key, deadline)
         return answer or Pending(order)
 
-    async def _begin(self, start: Start, deadline: float, *, coupon: bool) -> Started:
+    async def _begin(self, start: Start, deadline: float, lane: Lane) -> Started:
         """Commit the start and begin to run its saga. Raises the Refusal of a key that is in use.
 
-        `coupon`: whether its order is known to have one.
+        `lane`: of the saga as far as it is known. A payment's or cancellation's is PLAIN until its order was read.
         """
-        self._registry.claim(start.saga_id, coupon=coupon)
+        self._registry.claim(start.saga_id, lane)
         try:
             started = await self._submit(start, deadline)
             if isinstance(started, Begun):

@@ -8,7 +8,7 @@ from services.order import store
 from services.order.checkout import Checkout
 from services.order.domain import SagaId
 from services.order.engine.admission import Admission
-from services.order.engine.registry import SagaRegistry
+from services.order.engine.registry import Lane, SagaRegistry
 from shared.background import LoopSupervisor
 from shared.postgres import Pool
 
@@ -27,37 +27,37 @@ class Expiry:
         self._registry = registry
         self._admission = admission
         self._interval_seconds = interval_seconds
-        self._under_way: dict[bool, set[SagaId]] = {False: set(), True: set()}
+        self._under_way: dict[Lane, set[SagaId]] = {lane: set() for lane in Lane}
 
     async def run(self) -> None:
         """Expire, for ever."""
         async with asyncio.TaskGroup() as loops:
-            loops.create_task(self._run(coupon=False))
-            loops.create_task(self._run(coupon=True))
+            for lane in Lane:
+                loops.create_task(self._run(lane))
 
-    async def _run(self, *, coupon: bool) -> None:
+    async def _run(self, lane: Lane) -> None:
         supervisor = LoopSupervisor("expiry", "expiry failed")
         while True:
             with supervisor:
-                await self._expire(coupon=coupon)
+                await self._expire(lane)
             await asyncio.sleep(supervisor.pause(self._interval_seconds))
 
-    async def _expire(self, *, coupon: bool) -> None:
-        while (limit := self._room(coupon=coupon)) > 0:
+    async def _expire(self, lane: Lane) -> None:
+        while (limit := self._available(lane)) > 0:
             self._admission.check_fitness()
             async with self._pool.connection() as db:
-                due = await store.list_expired(db, limit, coupon=coupon)
-            begun = await self._checkout.expire(due[: max(0, self._room(coupon=coupon))], coupon=coupon)
+                due = await store.list_expired(db, limit, coupon=lane is Lane.COUPON)
+            begun = await self._checkout.expire(due[: max(0, self._available(lane))], lane)
             EXPIRED.inc(len(begun))
-            self._under_way[coupon].update(begun)
+            self._under_way[lane].update(begun)
             if len(due) < limit or not begun:
                 return
             # As many as half of these: less often would leave the room empty, more often would ask for a few at a time.
-            under_way = list(self._under_way[coupon])
+            under_way = list(self._under_way[lane])
             await self._registry.until_ended(under_way, (len(begun) + 1) // 2, self._interval_seconds)
 
-    def _room(self, *, coupon: bool) -> int:
+    def _available(self, lane: Lane) -> int:
         """Return how many may be begun: after an outage, or while a participant is away, not all that is due."""
-        under_way = {saga_id for saga_id in self._under_way[coupon] if self._registry.has(saga_id)}
-        self._under_way[coupon] = under_way
-        return min(self._admission.room, self._admission.expiring_max - len(under_way))
+        under_way = {saga_id for saga_id in self._under_way[lane] if self._registry.has(saga_id)}
+        self._under_way[lane] = under_way
+        return self._admission.available_to_expiry(len(under_way))

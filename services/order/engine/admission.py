@@ -9,17 +9,17 @@ from collections.abc import Callable, Sequence
 
 from prometheus_client import Counter
 
-from services.order.engine.registry import SagaRegistry
+from services.order.engine.registry import Lane, SagaRegistry
 from shared.refusals import Unavailable
 
-# Orders are turned away while payments and cancellations of those that there are still get as much room again: what was
-# begun is worth more than what would be.
+# New orders are refused while payments and cancellations still have as much capacity again: an order that exists is
+# worth more than a new one.
 HARD_LIMIT_FACTOR = 2
-# Of the room. What is left is enough for all that a process can do while nobody keeps it waiting: a quarter of 512 are
-# 128 clients (make bench).
-COUPONS_SHARE = 3 / 4
-# Of the room, for closings of orders with a coupon, and as much for the others. Expiry waits for participants like
-# anybody, and nobody waits for it.
+# Of all sagas, the most that a lane may have; a lane that is not named here is not limited. The quarter that orders
+# with a coupon leave is enough for all that a process can do without them: 128 clients of 512 (make bench).
+LANE_SHARES = {Lane.COUPON: 3 / 4}
+# Of all sagas, the most that may be closings of expired orders, in each lane. Expiry waits for participants like every
+# saga, but no client waits for expiry.
 EXPIRING_SHARE = 1 / 8
 TURNED_AWAY = Counter("orders_turned_away_total", "Orders that were refused because this process had too many sagas")
 
@@ -53,32 +53,39 @@ class Lease:
 
 
 class Admission:
-    """Says whether there is room for another saga; `sagas_max` is the room for new orders.
+    """Limits the sagas of this process: all of them, those of each lane, and those that close expired orders.
 
-    `fitness`: checks that raise Unavailable while this process must not start anything, whatever room there is.
+    `sagas_max` is the limit for new orders; payments and cancellations have a hard limit above it. `fitness` are checks
+    that raise Unavailable while this process must not start anything, whatever its capacity.
     """
 
     def __init__(self, registry: SagaRegistry, sagas_max: int, fitness: Sequence[Callable[[], None]] = ()) -> None:
         self._fitness = fitness
         self._registry = registry
         self._sagas_max = sagas_max
-        self._coupons_max = max(1, int(sagas_max * COUPONS_SHARE))
-        self.expiring_max = max(1, int(sagas_max * EXPIRING_SHARE))
+        self._hard_limit = sagas_max * HARD_LIMIT_FACTOR
+        self._lane_limits = {lane: max(1, int(sagas_max * share)) for lane, share in LANE_SHARES.items()}
+        self._expiring_limit = max(1, int(sagas_max * EXPIRING_SHARE))
 
     @property
-    def room(self) -> int:
-        """Return how many further sagas there is room for; payments and cancellations may go beyond it.
+    def available(self) -> int:
+        """Return how many further sagas may start; payments and cancellations may go beyond it.
 
-        Of sagas with a coupon, those beyond their share take none: they were not asked whether they fit.
+        Sagas beyond their lane's limit do not count, for they were taken over or began without a check of the lane.
+        Else they would take the capacity of the other lane.
         """
         count = self._registry.count
-        beyond = max(0, self._registry.count_with_coupon - self._coupons_max)
-        return max(0, min(self._sagas_max - count + beyond, self._sagas_max * HARD_LIMIT_FACTOR - count))
+        excess = sum(max(0, self._registry.count_in(lane) - limit) for lane, limit in self._lane_limits.items())
+        return max(0, min(self._sagas_max - count + excess, self._hard_limit - count))
 
-    @property
-    def coupons_fit(self) -> bool:
-        """Say whether a new order may have a coupon."""
-        return self._registry.count_with_coupon < self._coupons_max
+    def available_to_expiry(self, expiring: int) -> int:
+        """Return how many further orders of a lane may be expired, while `expiring` are."""
+        return min(self.available, self._expiring_limit - expiring)
+
+    def has_capacity_in(self, lane: Lane) -> bool:
+        """Return whether a new order may join a lane."""
+        limit = self._lane_limits.get(lane)
+        return limit is None or self._registry.count_in(lane) < limit
 
     def check_fitness(self) -> None:
         """Raise Unavailable while this process must not start anything."""
@@ -86,23 +93,23 @@ class Admission:
             check()
 
     def check_capacity(self, pending: int = 0) -> None:
-        """Raise Unavailable if there is no capacity for a further order; to be called before any work for it.
+        """Raise Unavailable when no further order can be placed. Call it before any work is done for an order.
 
-        `pending`: admitted orders that this object does not count yet.
+        `pending`: orders that will be placed before it, and that the registry does not know yet.
         """
         self.check_fitness()
-        if self.room <= pending:
+        if self.available <= pending:
             TURNED_AWAY.inc()
             raise Unavailable("Too many orders are being worked on.")
 
-    def make_sure_that_coupons_fit(self) -> None:
-        """Raise Unavailable when no further order with a coupon can be placed."""
-        if not self.coupons_fit:
+    def check_lane(self, lane: Lane) -> None:
+        """Raise Unavailable when no further order can join a lane."""
+        if not self.has_capacity_in(lane):
             TURNED_AWAY.inc()
             raise Unavailable("Too many orders with a coupon are being worked on.")
 
     def check_hard_limit(self) -> None:
-        """Raise Unavailable when there is no room even for going on with an order."""
+        """Raise Unavailable when not even a payment or cancellation can start."""
         self.check_fitness()
-        if self._registry.count >= self._sagas_max * HARD_LIMIT_FACTOR:
+        if self._registry.count >= self._hard_limit:
             raise Unavailable("Too many orders are being worked on.")

@@ -101,7 +101,7 @@ class Recovery:
             log.warning("lease not given up; it will run out", error=str(error))
 
     async def _sweep_once(self) -> None:
-        limit = min(TAKE_OVER_MAX, self._admission.room)
+        limit = min(TAKE_OVER_MAX, self._admission.available)
         async with self._pool.connection() as db:
             taken = await store.take_over(db, self._process_id, VERSIONS_KNOWN, limit)
             own = await store.list_own(db, self._process_id, VERSIONS_KNOWN)

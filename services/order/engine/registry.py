@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Coroutine, Sequence
+from enum import Enum
 from functools import partial
 from typing import Any
 
@@ -15,57 +16,74 @@ RUNNING = Gauge("sagas_running", "Sagas that this process is running or about to
 WITH_COUPON = Gauge("sagas_running_with_coupon", "Of those, the ones whose order is known to have a coupon")
 
 
+class Lane(Enum):
+    """The sagas that halt together: while the coupon service is away, only those of orders with a coupon wait for it.
+
+    Every order needs the product service, so the other lane needs no name of its participants.
+    """
+
+    PLAIN = "plain"
+    COUPON = "coupon"
+
+
+def lane_of(coupon_id: str | None) -> Lane:
+    """Return the lane of an order's sagas."""
+    return Lane.PLAIN if coupon_id is None else Lane.COUPON
+
+
 class SagaRegistry:
     """The sagas of this process, each in a task of its own."""
 
     def __init__(self) -> None:
         self._tasks: dict[SagaId, asyncio.Task[Answer | None]] = {}
         self._claimed: set[SagaId] = set()
-        self._with_coupon: set[SagaId] = set()  # of both
+        self._lanes: dict[Lane, set[SagaId]] = {lane: set() for lane in Lane}  # of both
         self._released: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         RUNNING.set_function(lambda: self.count)
-        WITH_COUPON.set_function(lambda: self.count_with_coupon)
+        WITH_COUPON.set_function(lambda: self.count_in(Lane.COUPON))
 
     @property
     def count(self) -> int:
         """Return how many sagas are running here, or about to be started."""
         return len(self._tasks) + len(self._claimed)
 
-    @property
-    def count_with_coupon(self) -> int:
-        """Return how many of them are of orders with a coupon."""
-        return len(self._with_coupon)
+    def count_in(self, lane: Lane) -> int:
+        """Return how many of them are in a lane."""
+        return len(self._lanes[lane])
 
     def has(self, saga_id: SagaId) -> bool:
         """Say whether a saga is running, or about to run, here."""
         return saga_id in self._tasks or saga_id in self._claimed
 
-    def claim(self, saga_id: SagaId, *, coupon: bool = False) -> None:
+    def claim(self, saga_id: SagaId, lane: Lane = Lane.PLAIN) -> None:
         """Announce a saga that is about to be started here, so that no sweep takes it for one without a runner.
 
-        `coupon`: whether its order is known to have one.
+        `lane`: COUPON if its order is known to have a coupon.
         """
         self._claimed.add(saga_id)
-        if coupon:
-            self._with_coupon.add(saga_id)
+        self._lanes[lane].add(saga_id)
 
     def unclaim(self, saga_id: SagaId) -> None:
         """Withdraw the announcement."""
         self._claimed.discard(saga_id)
         if saga_id not in self._tasks:
-            self._with_coupon.discard(saga_id)
+            self._leave_lanes(saga_id)
 
     def begin(self, saga: Saga, work: Coroutine[Any, Any, Answer | None]) -> None:
         """Begin to do a saga's work, which says `ended` at its end."""
         self._tasks[saga.saga_id] = asyncio.create_task(work, name=f"saga {saga.saga_id}")
         self._claimed.discard(saga.saga_id)
-        if saga.order.coupon_id is not None:
-            self._with_coupon.add(saga.saga_id)
+        self._leave_lanes(saga.saga_id)
+        self._lanes[lane_of(saga.order.coupon_id)].add(saga.saga_id)
 
     def ended(self, saga_id: SagaId) -> None:
         """Take note that a saga does not run here any longer."""
         self._tasks.pop(saga_id, None)
-        self._with_coupon.discard(saga_id)
+        self._leave_lanes(saga_id)
+
+    def _leave_lanes(self, saga_id: SagaId) -> None:
+        for sagas in self._lanes.values():
+            sagas.discard(saga_id)
 
     async def wait(self, saga_id: SagaId, seconds: float) -> Answer | None:
         """Wait for the answer of a saga that runs here; None if it takes longer or goes on elsewhere."""

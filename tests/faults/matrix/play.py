@@ -8,6 +8,7 @@ import orjson
 
 from services.order.domain import OrderId, OrderStatus
 from services.order.engine.operations import Start, new_order
+from services.order.engine.registry import Lane
 from services.order.saga import STEPS, Kind
 from tests.faults.matrix.cells import PLACES, Cell, Fault, Point, Scenario, Way
 from tests.faults.matrix.network import Trap
@@ -59,7 +60,7 @@ async def _start(rig: Rig, process: CrashingProcess, scenario: Scenario) -> Star
     place = Start(Kind.PLACE_NOW if pay_now else Kind.PLACE_LATER, order.order_id, order)
     if kind in PLACES:
         return place
-    await process.parts.checkout._begin(place, process.parts.checkout._deadline(), coupon=True)
+    await process.parts.checkout._begin(place, process.parts.checkout._deadline(), Lane.COUPON)
     await rig.ended(order.order_id, "the placement")
     return Start(kind, order.order_id, expiring=scenario.way is Way.EXPIRED)
 
@@ -74,7 +75,7 @@ async def _customer(rig: Rig, scenario: Scenario) -> Customer:
 
 async def _begin(rig: Rig, process: CrashingProcess, start: Start, trap: Trap) -> None:
     rig.network.traps[start.order_id] = trap
-    await process.parts.checkout._begin(start, process.parts.checkout._deadline(), coupon=True)
+    await process.parts.checkout._begin(start, process.parts.checkout._deadline(), Lane.COUPON)
     await asyncio.wait_for(trap.struck, END_SECONDS)
 
 

@@ -10,6 +10,7 @@ import pytest
 from prometheus_client import REGISTRY
 
 from services.order.domain import OrderId
+from services.order.engine.registry import Lane
 from services.order.process import OrderProcess
 from services.order.saga import Participant
 from services.order.store import Answer
@@ -85,10 +86,10 @@ async def test_expiry_takes_no_more_than_a_quarter_of_the_room_and_payments_go_o
         async with beside(replica.expiry.run()):
             await eventually(one_of_each_is_closing, PATIENCE_SECONDS, "the first closings")
             assert problem_of(await replica.checkout.pay(to_pay, None)) is None
-        for coupon in (False, True):
-            await replica.expiry._expire(coupon=coupon)
+        for lane in Lane:
+            await replica.expiry._expire(lane)
         assert await world.db.fetchval(CLOSING, due) == 2
-        assert (replica.registry.count, replica.admission.room) == (2, 6)
+        assert (replica.registry.count, replica.admission.available) == (2, 6)
         way.set(Mode.OPEN)
         async with beside(replica.expiry.run()):
             await until_expired(world, due)
@@ -146,13 +147,13 @@ async def test_while_coupons_are_away_orders_without_one_go_on(world: World, mod
         # Whoever asks again begins nothing, and is told so; the key of who was refused is free.
         with pytest.raises(IdempotencyInProgress):
             await customers[0].place(replica, key=keys[0])
-        assert replica.admission.room == 2
+        assert replica.admission.available == 2
         way.set(Mode.OPEN)
         for one in held:
             assert problem_of(await one) is None
         await placed(customers[7], replica, key=keys[7])
         await replica.registry.drain(PATIENCE_SECONDS)
-        assert replica.registry.count_with_coupon == 0
+        assert replica.registry.count_in(Lane.COUPON) == 0
     await world.check()
 
 
@@ -179,10 +180,10 @@ async def test_payments_with_a_coupon_take_no_room_from_orders_without_one(world
         held, _ = await held_up(9, [replica.checkout.pay(order_id, None) for order_id in unpaid])
 
         async def all_are_known() -> bool:
-            return replica.registry.count_with_coupon == 9
+            return replica.registry.count_in(Lane.COUPON) == 9
 
         await eventually(all_are_known, PATIENCE_SECONDS, "nine payments")
-        assert replica.admission.room == 2  # of a quarter, though nine of eight are taken
+        assert replica.admission.available == 2  # of a quarter, though nine of eight are taken
         await placed(customers[0], replica, coupon=None)
         with pytest.raises(Unavailable, match="with a coupon"):
             await customers[0].place(replica)
@@ -201,7 +202,7 @@ async def test_a_repeated_request_is_answered_although_no_coupon_fits(world: Wor
         answer = await placed(customer, replica, key=key)
         way.set(Mode.CLOSED)
         (held,), _ = await held_up(1, [other.place(replica)])
-        assert not replica.admission.coupons_fit
+        assert not replica.admission.has_capacity_in(Lane.COUPON)
         repeats = [customer.place(replica, key=key) for _ in range(3)]
         first, *others = await asyncio.gather(*repeats, return_exceptions=True)
         assert first == answer

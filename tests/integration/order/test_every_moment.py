@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from services.order.domain import OrderId
+from services.order.engine.registry import Lane
 from services.order.process import OrderProcess
 from tests.infrastructure.waiting import eventually
 from tests.integration.order.moments import Moments
@@ -73,7 +74,7 @@ async def cancel(_: Customer, replica: OrderProcess, order_id: OrderId | None) -
 async def expire(customer: Customer, replica: OrderProcess, order_id: OrderId | None) -> Any:
     assert order_id is not None
     await customer.world.let_expire(order_id)
-    return await replica.checkout.expire([order_id], coupon=True)
+    return await replica.checkout.expire([order_id], Lane.COUPON)
 
 
 FLOWS = {

@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from services.order.engine.registry import Lane
 from services.order.store import Answer
 from tests.infrastructure.waiting import eventually
 from tests.integration.order.moments import Losses, Moments
@@ -57,7 +58,7 @@ async def test_a_payment_under_way_wins_and_if_it_is_refused_the_order_expires(w
         payment = asyncio.create_task(replica.checkout.pay(order_id, None))
         await paying.wait()
         await world.let_expire(order_id)
-        assert await other.checkout.expire([order_id], coupon=True) == []
+        assert await other.checkout.expire([order_id], Lane.COUPON) == []
         assert await world.status(order_id) == "PAYING"
         go_on.set()
         assert problem_of(await payment) == "insufficient-balance"
@@ -90,7 +91,7 @@ async def test_a_closing_of_which_nothing_was_heard_at_first_is_one_that_was_beg
         order_id = await customer.unpaid(other)
     await world.let_expire(order_id)
     async with world.replica(Losses(lost=lambda moment: moment == 2)) as replica:  # after the start's commit
-        assert len(await replica.checkout.expire([order_id], coupon=True)) == 1
+        assert len(await replica.checkout.expire([order_id], Lane.COUPON)) == 1
         await world.settled()
     assert await world.status(order_id) == "EXPIRED"
     await world.check()

@@ -11,6 +11,7 @@ import pytest
 
 from services.order.checkout import Pending
 from services.order.engine.operations import Attached, Begun, KeyClaim, Start, fingerprint, new_order
+from services.order.engine.registry import Lane
 from services.order.saga import Kind
 from services.order.store import Answer
 from shared.http.idempotency import IdempotencyInProgress, IdempotencyKeyReused
@@ -177,7 +178,7 @@ async def test_races_run_to_their_end_and_one_wins(world: World) -> None:
                 other.checkout.cancel(order_id, None),
                 other.checkout.pay(order_id, None),
                 one.checkout.cancel(order_id, None),
-                other.checkout.expire([order_id], coupon=True),
+                other.checkout.expire([order_id], Lane.COUPON),
             )
             await world.settled()
             ends[await world.status(order_id)] += 1

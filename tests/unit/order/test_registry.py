@@ -4,7 +4,7 @@ import asyncio
 import time
 
 from services.order.domain import SagaId
-from services.order.engine.registry import SagaRegistry
+from services.order.engine.registry import Lane, SagaRegistry
 from services.order.saga import Kind, Saga
 from services.order.store import Answer
 from shared.ids import uuid7
@@ -30,12 +30,12 @@ class Work:
 
 
 def counts(running: SagaRegistry) -> tuple[int, int]:
-    return running.count, running.count_with_coupon
+    return running.count, running.count_in(Lane.COUPON)
 
 
 async def test_a_saga_counts_from_its_announcement_to_its_end() -> None:
     running, saga = SagaRegistry(), another(Kind.PLACE_NOW)
-    running.claim(saga.saga_id, coupon=True)
+    running.claim(saga.saga_id, Lane.COUPON)
     assert counts(running) == (1, 1)
     work = Work(running, saga)
     running.begin(saga, work.run())
@@ -48,7 +48,7 @@ async def test_a_saga_counts_from_its_announcement_to_its_end() -> None:
 
 async def test_an_announcement_that_comes_to_nothing_counts_no_longer() -> None:
     running, saga = SagaRegistry(), another(Kind.PLACE_NOW)
-    running.claim(saga.saga_id, coupon=True)
+    running.claim(saga.saga_id, Lane.COUPON)
     running.unclaim(saga.saga_id)
     assert counts(running) == (0, 0)
 
