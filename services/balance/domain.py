@@ -6,6 +6,7 @@ from typing import Any, ClassVar, Literal, NewType
 from uuid import UUID
 
 from shared import participant
+from shared.contracts.refusals import InsufficientBalance
 from shared.participant import Outcome, OutcomeKey, Verdict
 from shared.refusals import Refusal
 
@@ -24,17 +25,6 @@ class AccountNotFound(Refusal):
 
     slug = "account-not-found"
     status = 404
-
-
-class InsufficientBalance(Refusal):
-    """The balance is lower than the amount to pay."""
-
-    slug = "insufficient-balance"
-
-    def __init__(self, required: int, available: int) -> None:
-        super().__init__(
-            f"The payment takes {required}, the account has {available}.", required=required, available=available
-        )
 
 
 class BalanceTooLarge(Refusal):

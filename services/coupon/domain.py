@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Literal, NewType
 from uuid import UUID
 
 from shared import participant
+from shared.contracts.refusals import InvalidCoupon
 from shared.participant import Outcome, OutcomeKey, Verdict
 from shared.refusals import Refusal
 
@@ -40,15 +41,6 @@ class CouponExists(Refusal):
 
     slug = "coupon-exists"
     status = 409
-
-
-class InvalidCoupon(Refusal):
-    """The coupon can't be used for this order."""
-
-    slug = "invalid-coupon"
-
-    def __init__(self, reason: Reason, **members: Any) -> None:
-        super().__init__(_DETAILS[reason], reason=reason, **members)
 
 
 class NotReserved(Refusal):
@@ -178,7 +170,7 @@ class _Desk:
         assert not isinstance(command, ReleaseCoupon)
         coupon = self.coupons.get(command.coupon_id)
         if coupon is None:
-            raise InvalidCoupon("not-found")
+            raise _invalid("not-found")
         if isinstance(command, RedeemCoupon) and command.reserved:
             # It was valid when it was reserved; that it expired since is no reason to ask for more money.
             if coupon.status != "RESERVED" or coupon.order_id != command.order_id:
@@ -198,15 +190,15 @@ class _Desk:
 
     def _check(self, coupon: Coupon, command: ReserveCoupon | RedeemCoupon) -> None:
         if coupon.user_id != command.user_id:
-            raise InvalidCoupon("not-owner")
+            raise _invalid("not-owner")
         if coupon.expires_at is not None and coupon.expires_at <= self._moment:
-            raise InvalidCoupon("expired")
+            raise _invalid("expired")
         if coupon.status == "REDEEMED":
-            raise InvalidCoupon("already-used")
+            raise _invalid("already-used")
         if coupon.status == "RESERVED":
-            raise InvalidCoupon("reserved")
+            raise _invalid("reserved")
         if command.subtotal_amount < coupon.min_subtotal:
-            raise InvalidCoupon("below-minimum", min_subtotal=coupon.min_subtotal)
+            raise _invalid("below-minimum", min_subtotal=coupon.min_subtotal)
         if command.order_id in self._of_order:
             raise OrderHasCoupon
 
@@ -217,3 +209,7 @@ class _Desk:
                 self.coupons[coupon_id], status="AVAILABLE", order_id=None, discount_amount=None
             )
         return {}
+
+
+def _invalid(reason: Reason, **members: Any) -> InvalidCoupon:
+    return InvalidCoupon(_DETAILS[reason], reason=reason, **members)

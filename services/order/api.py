@@ -2,11 +2,10 @@
 
 import asyncio
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 from uuid import UUID
 
 from aiohttp import web
-from pydantic import AfterValidator, Field
 
 from services.order import store
 from services.order.checkout import Checkout, Pending
@@ -26,7 +25,8 @@ from services.order.engine.operations import KeyClaim, fingerprint
 from services.order.store import Answer
 from services.order.timeline import timeline
 from shared.contracts import events
-from shared.contracts.commands import LINES_MAX, HoldLine
+from shared.contracts.commands import HoldLines
+from shared.contracts.refusals import InsufficientBalance, InvalidCoupon, OutOfStock, ProductNotFound
 from shared.http import problems
 from shared.http.deadline import GRACE_SECONDS
 from shared.http.idempotency import (
@@ -49,49 +49,18 @@ from shared.http.wire import (
     read_query,
 )
 from shared.postgres import Pool
-from shared.refusals import Refusal, Unavailable
+from shared.refusals import Unavailable
 
 NEWEST = UUID(int=2**128 - 1)
 # How long after its deadline a request that began something still reads the order: well before it is cut off.
 LAST_READ_SECONDS = GRACE_SECONDS / 2
 
 
-class ProductNotFound(Refusal):
-    """There is no such product."""
-
-    slug = "product-not-found"
-    status = 404
-
-
-class OutOfStock(Refusal):
-    """There are fewer units than asked for."""
-
-    slug = "out-of-stock"
-
-
-class InvalidCoupon(Refusal):
-    """The coupon can't be used for this order."""
-
-    slug = "invalid-coupon"
-
-
-class InsufficientBalance(Refusal):
-    """The balance is lower than the amount."""
-
-    slug = "insufficient-balance"
-
-
-def _distinct(lines: list[HoldLine]) -> list[HoldLine]:
-    if len({line.product_id for line in lines}) < len(lines):
-        raise ValueError("must name each product once")
-    return lines
-
-
 class NewOrder(Wire):
     """What a customer wants to buy, and whether it is paid now or later."""
 
     user_id: Id
-    lines: Annotated[list[HoldLine], Field(min_length=1, max_length=LINES_MAX), AfterValidator(_distinct)]
+    lines: HoldLines
     coupon_id: Id | None = None
     payment: Literal["now", "later"] = "now"
 

@@ -81,7 +81,7 @@ FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::text[], $6::inte
 SELECT * FROM orders.orders WHERE order_id = ANY ($1::uuid[]) ORDER BY order_id FOR UPDATE;
 
 -- name: read_live_sagas
-SELECT order_id, saga_id, kind, clock_timestamp() AS read_at FROM orders.sagas
+SELECT order_id, saga_id, kind FROM orders.sagas
 WHERE order_id = ANY ($1::uuid[]) AND status IN ('RUNNING', 'COMPENSATING');
 
 -- name: read_clock

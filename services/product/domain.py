@@ -6,6 +6,7 @@ from typing import Any, ClassVar, NewType
 from uuid import UUID
 
 from shared import participant
+from shared.contracts.refusals import OutOfStock, ProductNotFound
 from shared.participant import Outcome, OutcomeKey, Verdict
 from shared.refusals import Refusal
 
@@ -15,24 +16,11 @@ OrderId = NewType("OrderId", UUID)
 UNITS_MAX = 2**63 - 1  # what a bigint holds
 
 
-class ProductNotFound(Refusal):
-    """There is no such product."""
-
-    slug = "product-not-found"
-    status = 404
-
-
 class ProductExists(Refusal):
     """There is a product with this id already."""
 
     slug = "product-exists"
     status = 409
-
-
-class OutOfStock(Refusal):
-    """There are fewer units than asked for."""
-
-    slug = "out-of-stock"
 
 
 class StockTooLarge(Refusal):

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from pydantic import Field, field_validator
+from pydantic import AfterValidator, Field
 
 from shared.http.wire import Amount, Id, Wire
 from shared.notation import Uuid
@@ -33,20 +33,22 @@ class HoldLine(Wire):
     quantity: Annotated[int, Field(ge=1, le=QUANTITY_MAX)]
 
 
+def _distinct(lines: list[HoldLine]) -> list[HoldLine]:
+    if len({line.product_id for line in lines}) < len(lines):
+        raise ValueError("must name each product once")
+    return lines
+
+
+HoldLines = Annotated[list[HoldLine], Field(min_length=1, max_length=LINES_MAX), AfterValidator(_distinct)]
+
+
 class HoldStock(Wire):
     """Hold all lines or none; the result prices them: `{"lines": [{product_id, name, quantity, unit_price}]}`."""
 
     type: Literal["hold_stock"]
     order_id: Uuid
     attempt: OnlyAttempt = 0
-    lines: Annotated[list[HoldLine], Field(min_length=1, max_length=LINES_MAX)]
-
-    @field_validator("lines")
-    @classmethod
-    def _distinct(cls, lines: list[HoldLine]) -> list[HoldLine]:
-        if len({line.product_id for line in lines}) < len(lines):
-            raise ValueError("must name each product once")
-        return lines
+    lines: HoldLines
 
 
 class RestoreStock(Wire):

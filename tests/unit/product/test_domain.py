@@ -14,7 +14,6 @@ from services.product.domain import (
     Hold,
     HoldStock,
     OrderId,
-    OutOfStock,
     ProductId,
     RestoreStock,
     Stock,
@@ -22,6 +21,7 @@ from services.product.domain import (
     check_stock_move,
     decide,
 )
+from shared.contracts.refusals import OutOfStock
 from shared.participant import FENCED, Outcome
 from tests.unit.protocol import ORDERS, Protocol, assert_repeats_are_answered_alike
 
