@@ -22,7 +22,7 @@ PAUSE_MAX_SECONDS = 5.0
 class LoopSupervisor:
     """Keeps one background loop going, whatever its rounds raise:
 
-        supervisor = LoopSupervisor("sweep", "sweep failed")
+        supervisor = LoopSupervisor("sweep", "sweep.failed")
         while True:
             with supervisor:
                 await sweep_once()

@@ -103,7 +103,7 @@ class Checkout:
         results = await asyncio.gather(*beginnings, return_exceptions=True)
         failures = [r for r in results if isinstance(r, BaseException) and not isinstance(r, Refusal)]
         if failures:
-            log.warning("expiry incomplete", failed=len(failures), error=str(failures[0]))
+            log.warning("expiry.incomplete", failed=len(failures), error=str(failures[0]))
         return [start.saga_id for start, result in zip(starts, results, strict=True) if _begun(start, result)]
 
     async def _is_repeated(self, key: KeyClaim | None) -> bool:
@@ -164,7 +164,7 @@ class Checkout:
         except Unavailable as error:
             if isinstance(error, NothingSent) or needs_operator(error):
                 raise  # it is known that nothing was committed
-            log.warning("start unknown", saga_id=str(start.saga_id), error=str(error))
+            log.warning("start.outcome_unknown", saga_id=str(start.saga_id), error=str(error))
             return await self._resolve_doubt(start, error, deadline)
 
     async def _resolve_doubt(self, start: Start, error: Unavailable, deadline: float) -> Started:

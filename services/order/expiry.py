@@ -36,7 +36,7 @@ class Expiry:
                 loops.create_task(self._run(lane))
 
     async def _run(self, lane: Lane) -> None:
-        supervisor = LoopSupervisor("expiry", "expiry failed")
+        supervisor = LoopSupervisor("expiry", "expiry.failed")
         while True:
             with supervisor:
                 await self._expire(lane)

@@ -37,7 +37,7 @@ PAUSE_SECONDS = 1.0 if LONG else 0.45  # from fault to fault; several overlap
 HEALED_SECONDS = 60  # by when every saga has ended: what is promised
 # What a log must not have: bugs, tasks that died, and findings of the audits that ran beside all this.
 BAD = re.compile(
-    r'"event": ?"(bug|saga runner failed|background task died|audit finding|command failed)"|"loop".*"exception"'
+    r'"event": ?"(bug|saga\.run_failed|background task died|audit\.violation_found|command failed)"|"loop".*"exception"'
 )
 
 

@@ -16,7 +16,7 @@ from tests.simulation.books import ViolationError
 from tests.simulation.world import World
 
 # What the product logs when it meets a bug of its own and goes on as well as it can, besides what has a trace.
-BUGS = ("saga runner failed", "command failed", "undo refused")
+BUGS = ("saga.run_failed", "command failed", "undo.refused")
 
 # The product's is about forty seconds of failures; a history has some twenty seconds of trouble in all.
 TRIES_BEFORE_STUCK = 4

@@ -57,7 +57,7 @@ class AuditSchedule:
 
     async def _watch_outbox(self) -> None:
         """Tell how long events have waited for the relay, which can't tell so while it is dead."""
-        supervisor = LoopSupervisor("outbox", "outbox not watched")
+        supervisor = LoopSupervisor("outbox", "outbox.check_failed")
         while True:
             began = time.monotonic()
             with supervisor:
@@ -67,7 +67,7 @@ class AuditSchedule:
             await asyncio.sleep(supervisor.pause(pause))
 
     async def _audit(self) -> None:
-        supervisor = LoopSupervisor("audit", "audit incomplete")
+        supervisor = LoopSupervisor("audit", "audit.incomplete")
         while True:
             with supervisor:
                 if await self._look():
@@ -118,7 +118,7 @@ def publish(report: Report) -> None:
     PASS_SECONDS.set(report.seconds)
     publish_value_at_risk(report.value_at_risk)
     for finding in report.findings:
-        log.error("audit finding", **finding.view())
+        log.error("audit.violation_found", **finding.view())
 
 
 def publish_value_at_risk(value: Mapping[str, float]) -> None:

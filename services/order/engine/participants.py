@@ -132,7 +132,7 @@ class _Client:
         try:
             return await self._call(sent)
         except _Rejected as error:
-            log.warning("participant rejected a batch", participant=self._participant.value, error=str(error))
+            log.warning("participant.batch_rejected", participant=self._participant.value, error=str(error))
             if len(sent) == 1:
                 return [error]
         results: list[Outcome | BaseException] = []

@@ -57,7 +57,7 @@ class Recovery:
         self._admission = admission
         self._sweep_seconds = sweep_seconds
         self._lease = lease
-        self._renewals = LoopSupervisor("lease", "lease not renewed")
+        self._renewals = LoopSupervisor("lease", "lease.renewal_failed")
 
     async def renew(self) -> None:
         """Renew the lease if the database answers, and compare the clocks by its answer.
@@ -84,7 +84,7 @@ class Recovery:
 
     async def sweep(self) -> None:
         """Take up sagas that nobody runs, for ever."""
-        supervisor = LoopSupervisor("sweep", "sweep failed")
+        supervisor = LoopSupervisor("sweep", "sweep.failed")
         while True:
             with supervisor:
                 if self._lease.valid:  # else others would take at once what this process takes
@@ -98,7 +98,7 @@ class Recovery:
             async with self._lease_pool.connection() as db:
                 await store.give_lease_up(db, self._process_id)
         except Unavailable as error:
-            log.warning("lease not given up; it will run out", error=str(error))
+            log.warning("lease.release_failed", error=str(error))
 
     async def _sweep_once(self) -> None:
         limit = min(TAKE_OVER_MAX, self._admission.available)
@@ -110,9 +110,9 @@ class Recovery:
             await store.forget_dead_processes(db)
         UNKNOWN_VERSION.set(unknown)
         if unknown:
-            log.error("sagas of an unknown version are left alone", count=unknown, known=list(VERSIONS_KNOWN))
+            log.error("saga.version_unknown", count=unknown, known=list(VERSIONS_KNOWN))
         if taken:
             TAKEN_OVER.inc(len(taken))
-            log.warning("took sagas over", count=len(taken))
+            log.warning("saga.taken_over", count=len(taken))
         for saga_id in own:
             await self._runner.resume(saga_id)

@@ -95,12 +95,12 @@ class Runner:
         except asyncio.CancelledError:
             raise
         except LostError as error:
-            log.info("saga goes on elsewhere", detail=str(error))
+            log.info("saga.lost", detail=str(error))
             self._troubles.pop(saga.saga_id, None)
             return None
         except Exception as error:  # noqa: BLE001 - whatever this was, the saga must not be forgotten
             # The sweep picks it up again, after a pause that grows while it fails.
-            trouble = self._troubles.setdefault(saga.saga_id, LoopSupervisor("saga", "saga runner failed"))
+            trouble = self._troubles.setdefault(saga.saga_id, LoopSupervisor("saga", "saga.run_failed"))
             trouble.failed(error)
             await self._sleep(trouble.pause(BACKOFF_FIRST_SECONDS))
             return None
@@ -158,7 +158,7 @@ class Runner:
                 journal.known(command, result)
             elif isinstance(result, Outcome):
                 # No participant may refuse an undo. One that does has not undone anything, so it is asked again.
-                log.error("undo refused", command=command.type, problem=dict(result.body))
+                log.error("undo.refused", command=command.type, problem=dict(result.body))
                 unknown.append(command)
                 journal.unknown(command, f"refused: {result.body.get('detail')}")
             elif isinstance(result, Unavailable):
@@ -173,7 +173,7 @@ class Runner:
         try:
             result = await self._transitions.submit(TransitionRequest(saga, transition, journal.entries))
         except Unavailable as error:
-            log.warning("transition unknown", to=transition.saga_to.value, error=str(error))
+            log.warning("transition.outcome_unknown", to=transition.saga_to.value, error=str(error))
             await self._back_off(TRIES_BEFORE_REREAD)
             return None
         journal.committed()
@@ -196,12 +196,12 @@ class Runner:
         return saga, tries + int(lost)
 
     async def _mark_stuck(self, saga: Saga) -> None:
-        log.error("saga stuck", kind=saga.kind.value, undone=sorted(saga.undone))
+        log.error("saga.stuck", kind=saga.kind.value, undone=sorted(saga.undone))
         try:
             async with self._pool.connection() as db:
                 await store.mark_stuck(db, saga.saga_id, self._process_id)
         except Unavailable as error:
-            log.warning("could not mark the saga", error=str(error))
+            log.warning("saga.stuck_mark_failed", error=str(error))
 
     async def _read_in_the_end(self, saga_id: SagaId, tries: int) -> tuple[tuple[Saga, UUID] | None, int]:
         while True:

@@ -106,7 +106,7 @@ async def test_sagas_of_the_old_version_wait_for_a_build_that_knows_it_and_end_t
         async with ordering(database, others, **QUICK) as stranger:
             await a_new_order_is_of_version(stranger, 2)
             await left_alone(stranger, left)
-    told = {"event": "sagas of an unknown version are left alone", "count": len(left), "known": [2]}
+    told = {"event": "saga.version_unknown", "count": len(left), "known": [2]}
     assert told.items() <= next(log for log in logs if log["log_level"] == "error").items()
 
     build(monkeypatch, 2, 1, 2)
