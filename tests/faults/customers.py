@@ -9,7 +9,7 @@ from typing import Any
 
 import aiohttp
 
-from tests.faults.plant import REPLICAS, Plant
+from tests.faults.cluster import REPLICAS, Cluster
 from tests.infrastructure.services import Answer
 from tests.infrastructure.waiting import DeadlineError
 from tests.system.shopping import new_id
@@ -81,8 +81,8 @@ class Purchase:
 class Customers:
     """A crowd that shops until it is told to stop. Everything random comes from `dice`."""
 
-    def __init__(self, plant: Plant, dice: random.Random) -> None:
-        self._plant = plant
+    def __init__(self, cluster: Cluster, dice: random.Random) -> None:
+        self._cluster = cluster
         self._dice = dice
         self._users: list[str] = []
         self._bought: Counter[str] = Counter()
@@ -154,7 +154,7 @@ class Customers:
         path = f"/v1/orders/{purchase.order_id}"
         flow = purchase.flow
         if "last moment" in flow:
-            timeout = float(self._plant.environment["ORDER_PAYMENT_TIMEOUT_SECONDS"])
+            timeout = float(self._cluster.environment["ORDER_PAYMENT_TIMEOUT_SECONDS"])
             await asyncio.sleep(dice.uniform(0.8, 1.2) * timeout)
         if "everything at once" in flow:
             operations = dice.choices(["payment", "payment", "cancel"], k=4)
@@ -186,7 +186,7 @@ class Customers:
         headers = {} if key is None else {"Idempotency-Key": key}
         told = Told(operation, key, None)
         try:
-            told.answer = await self._plant.client(dice.choice(REPLICAS)).call("POST", path, body, headers=headers)
+            told.answer = await self._cluster.client(dice.choice(REPLICAS)).call("POST", path, body, headers=headers)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             told.failure = type(error).__name__
         purchase.told.append(told)
@@ -220,7 +220,7 @@ class Customers:
         deadline = asyncio.get_running_loop().time() + PATIENCE_SECONDS
         while asyncio.get_running_loop().time() < deadline:
             with suppress(aiohttp.ClientError, TimeoutError, OSError):
-                if (await self._plant.client(name).call("POST", path, body, **options)).status in (200, 201, 409):
+                if (await self._cluster.client(name).call("POST", path, body, **options)).status in (200, 201, 409):
                     return
             await asyncio.sleep(AGAIN_SECONDS)
         raise DeadlineError(f"{path}: not done within {PATIENCE_SECONDS} s")

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import asyncpg
 
-from tests.faults.plant import LEASE_SECONDS, PARTICIPANTS, REPLICAS, Plant
+from tests.faults.cluster import LEASE_SECONDS, PARTICIPANTS, REPLICAS, Cluster
 from tests.infrastructure.proxy import Mode
 from tests.infrastructure.waiting import POLL_SECONDS
 from tests.integration.relay.own_broker import OwnBroker
@@ -34,7 +34,7 @@ class Fault:
 class Faults:
     """Strikes until it is told to stop, and counts."""
 
-    plant: Plant
+    cluster: Cluster
     dice: random.Random
     hits: dict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
     _busy: set[str] = field(default_factory=set)
@@ -44,7 +44,7 @@ class Faults:
         """Begin a fault every `pause_seconds` or so for so long; return when all are healed."""
         loop = asyncio.get_running_loop()
         end = loop.time() + seconds
-        watcher = await asyncpg.create_pool(self.plant.database.url, min_size=0, max_size=1)
+        watcher = await asyncpg.create_pool(self.cluster.database.url, min_size=0, max_size=1)
         faults = self._faults()
         try:
             while loop.time() < end:
@@ -98,7 +98,7 @@ class Faults:
     def _faults(self) -> list[Fault]:
         faults = [Fault("postgres stopped -m immediate", ("postgres",), 3, self._stop_postgres)]
         faults.append(Fault("broker away", ("broker",), 1, self._pause_broker))
-        if isinstance(self.plant.broker, OwnBroker):
+        if isinstance(self.cluster.broker, OwnBroker):
             faults.append(Fault("broker kill -9", ("broker",), 1, self._kill_broker))
         for name in (*REPLICAS, *PARTICIPANTS, "relay"):
             weight = 1 if name == "relay" else 2
@@ -107,7 +107,7 @@ class Faults:
                 Fault(f"{name} SIGSTOP", (name,), weight, self._pauser(name)),
             ]
         faults += [Fault(f"{name} SIGTERM", (name,), 1, self._stopper(name)) for name in REPLICAS]
-        for way in self.plant.ways:
+        for way in self.cluster.ways:
             kind = "postgres" if way.endswith("postgres") else "participants"
             faults.append(Fault(f"connections to {kind} reset", (way,), 1, self._cutter(way)))
             for mode in (Mode.CLOSED, Mode.SILENT, Mode.DEAF):
@@ -117,7 +117,7 @@ class Faults:
 
     def _killer(self, name: str) -> Strike:
         async def kill(dice: random.Random) -> None:
-            process = self.plant.processes[name]
+            process = self.cluster.processes[name]
             process.send(signal.SIGKILL)
             await process.ended()
             await asyncio.sleep(dice.uniform(0, 1))
@@ -128,7 +128,7 @@ class Faults:
 
     def _pauser(self, name: str) -> Strike:
         async def pause(dice: random.Random) -> None:
-            process = self.plant.processes[name]
+            process = self.cluster.processes[name]
             process.send(signal.SIGSTOP)
             # A replica long enough to lose its sagas; a participant now and then beyond the caller's patience.
             await asyncio.sleep(LEASE_SECONDS + dice.uniform(0.5, 2) if name in REPLICAS else dice.uniform(0.3, 6))
@@ -138,7 +138,7 @@ class Faults:
 
     def _stopper(self, name: str) -> Strike:
         async def stop(_: random.Random) -> None:
-            process = self.plant.processes[name]
+            process = self.cluster.processes[name]
             process.send(signal.SIGTERM)
             await process.ended()
             process.start()
@@ -148,38 +148,38 @@ class Faults:
 
     async def _back(self, name: str) -> None:
         """Wait until a process serves, which it can't while Postgres is another fault's."""
-        await self.plant.processes[name].ready()
+        await self.cluster.processes[name].ready()
 
     def _cutter(self, way: str) -> Strike:
         async def cut(dice: random.Random) -> None:
             for _ in range(dice.randint(1, 5)):
-                self.plant.ways[way].cut()
+                self.cluster.ways[way].cut()
                 await asyncio.sleep(dice.uniform(0, 0.2))
 
         return cut
 
     def _blocker(self, way: str, mode: Mode) -> Strike:
         async def block(dice: random.Random) -> None:
-            self.plant.ways[way].set(mode)
+            self.cluster.ways[way].set(mode)
             await asyncio.sleep(dice.uniform(0.2, 2))
-            self.plant.ways[way].set(Mode.OPEN)
+            self.cluster.ways[way].set(Mode.OPEN)
 
         return block
 
     async def _stop_postgres(self, dice: random.Random) -> None:
-        postgres = self.plant.postgres
+        postgres = self.cluster.postgres
         await asyncio.to_thread(postgres.stop_immediately)
         await asyncio.sleep(dice.uniform(0, 1))
         postgres.start()
         await asyncio.to_thread(postgres.wait)
 
     async def _pause_broker(self, dice: random.Random) -> None:
-        self.plant.broker.pause()
+        self.cluster.broker.pause()
         await asyncio.sleep(dice.uniform(1, 4))
-        self.plant.broker.wake()
+        self.cluster.broker.wake()
 
     async def _kill_broker(self, dice: random.Random) -> None:
-        broker = self.plant.broker
+        broker = self.cluster.broker
         assert isinstance(broker, OwnBroker)
         await asyncio.to_thread(broker.kill)
         await asyncio.sleep(dice.uniform(0, 2))

@@ -19,8 +19,8 @@ import asyncpg
 import pytest
 
 from tests.faults.checker import contradictions, read_orders, unpublished
+from tests.faults.cluster import PARTICIPANTS, REPOSITORY, Cluster, cluster
 from tests.faults.customers import Customers
-from tests.faults.plant import PARTICIPANTS, REPOSITORY, Plant, plant
 from tests.faults.schedule import LIVE, Faults
 from tests.infrastructure.broker import why_no_maven
 from tests.infrastructure.reaper import Reaper
@@ -46,7 +46,7 @@ async def test_whatever_fails_nobody_is_told_what_is_not_so(reaper: Reaper, tmp_
     print(f"FAULTS_SEED={SEED} FAULTS_SECONDS={SECONDS:g}")
     dice = random.Random(SEED)
     began = time.monotonic()
-    async with plant(reaper, tmp_path, real_broker=REAL_BROKER, ORDER_PAYMENT_TIMEOUT_SECONDS="2") as made:
+    async with cluster(reaper, tmp_path, real_broker=REAL_BROKER, ORDER_PAYMENT_TIMEOUT_SECONDS="2") as made:
         customers, faults = Customers(made, dice), Faults(made, random.Random(SEED + 1))
         await customers.prepare()
         print(f"{time.monotonic() - began:.1f} s: everything serves")
@@ -71,7 +71,7 @@ async def test_whatever_fails_nobody_is_told_what_is_not_so(reaper: Reaper, tmp_
         print(f"{time.monotonic() - began:.1f} s: everything is compared")
 
 
-async def settled(made: Plant, seconds: float) -> None:
+async def settled(made: Cluster, seconds: float) -> None:
     """Wait until no saga is live and no order waits for its expiry."""
     connection = await asyncpg.connect(made.database.url)
     due = "SELECT count(*) FROM orders.orders WHERE status = 'PENDING_PAYMENT' AND expires_at <= now()"
@@ -96,7 +96,7 @@ def report(customers: Customers, faults: Faults) -> None:
     print(f"{strikes} faults hit {sum(sum(hits) for hits in faults.hits.values())} live sagas")
 
 
-async def wrong(made: Plant, customers: Customers, faults: Faults) -> list[str]:
+async def wrong(made: Cluster, customers: Customers, faults: Faults) -> list[str]:
     """Everything that is not as it was promised."""
     lines = [f"{name} struck {len(hits)} times and hit nothing" for name, hits in missed(faults)]
     lines += contradictions(customers.purchases, await read_orders(made.database.url))
@@ -124,7 +124,7 @@ def missed(faults: Faults) -> Iterator[tuple[str, list[int]]]:
             yield name, hits
 
 
-async def audited(made: Plant) -> dict[str, object]:
+async def audited(made: Cluster) -> dict[str, object]:
     """What the operators' command says."""
     urls = {f"ORDER_{name.upper()}_URL": made.processes[name].url for name in PARTICIPANTS}
     url = made.database.as_role("order_service")

@@ -18,8 +18,8 @@ import pytest_asyncio
 
 from shared.host_clock import SKEW_MAX_SECONDS
 from tests.faults.checker import contradictions, read_orders, unpublished
+from tests.faults.cluster import LEASE_SECONDS, PARTICIPANTS, REPLICAS, Cluster, cluster
 from tests.faults.customers import Customers
-from tests.faults.plant import LEASE_SECONDS, PARTICIPANTS, REPLICAS, Plant, plant
 from tests.faults.races import race, winners
 from tests.infrastructure.broker import why_no_maven
 from tests.infrastructure.proxy import Mode
@@ -51,30 +51,30 @@ CLOCKS = {
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def made(reaper: Reaper, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Plant]:
+async def made(reaper: Reaper, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Cluster]:
     """The processes, their clocks wrong."""
     folder = tmp_path_factory.mktemp("replicas")
-    async with plant(
+    async with cluster(
         reaper, folder, CLOCKS, real_broker=REAL_BROKER, ORDER_PAYMENT_TIMEOUT_SECONDS=str(TIMEOUT_SECONDS)
     ) as made:
         yield made
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def db(made: Plant) -> AsyncIterator[asyncpg.Pool]:
+async def db(made: Cluster) -> AsyncIterator[asyncpg.Pool]:
     """A superuser's connections."""
     async with asyncpg.create_pool(made.database.url, min_size=0, max_size=2) as pool:
         yield pool
 
 
-async def customers_of(made: Plant) -> Customers:
+async def customers_of(made: Cluster) -> Customers:
     """Customers with full shelves before them."""
     customers = Customers(made, random.Random(SEED))
     await customers.prepare()
     return customers
 
 
-async def nothing_is_wrong(made: Plant, *crowds: Customers) -> None:
+async def nothing_is_wrong(made: Cluster, *crowds: Customers) -> None:
     """Compare everything with everything."""
     told = [purchase for customers in crowds for purchase in customers.purchases]
     users = {purchase.user for purchase in told}
@@ -97,7 +97,7 @@ async def settled(db: asyncpg.Pool, seconds: float) -> None:
 
 
 async def test_of_payment_cancellation_and_expiry_one_wins_whatever_the_replicas_clocks_say(
-    made: Plant, db: asyncpg.Pool
+    made: Cluster, db: asyncpg.Pool
 ) -> None:
     print(f"FAULTS_SEED={SEED} RACES={RACES}")
     customers = await customers_of(made)
@@ -121,7 +121,7 @@ async def test_of_payment_cancellation_and_expiry_one_wins_whatever_the_replicas
 
 
 async def test_a_replica_paused_beyond_its_lease_loses_its_sagas_and_does_no_harm_when_it_wakes(
-    made: Plant, db: asyncpg.Pool
+    made: Cluster, db: asyncpg.Pool
 ) -> None:
     first, way = made.processes["order-1"], made.ways["order-1→balance"]
     shop = made.shop("order-1")
@@ -162,7 +162,7 @@ async def test_a_replica_paused_beyond_its_lease_loses_its_sagas_and_does_no_har
 
 @pytest.mark.parametrize(("balance", "status"), [(1_000_000, 201), (0, 400)])
 async def test_a_key_used_before_a_crash_has_the_same_answer_at_every_replica_after_it(
-    made: Plant, db: asyncpg.Pool, balance: int, status: int
+    made: Cluster, db: asyncpg.Pool, balance: int, status: int
 ) -> None:
     first, way = made.processes["order-1"], made.ways["order-1→balance"]
     shop = made.shop("order-1")
@@ -201,7 +201,9 @@ async def test_a_key_used_before_a_crash_has_the_same_answer_at_every_replica_af
         assert (await ask(name, product, await a_product(shop))).problem == "idempotency-key-reused"
 
 
-async def test_a_rolling_restart_under_load_is_for_clients_a_clean_retry_at_most(made: Plant, db: asyncpg.Pool) -> None:
+async def test_a_rolling_restart_under_load_is_for_clients_a_clean_retry_at_most(
+    made: Cluster, db: asyncpg.Pool
+) -> None:
     customers = await customers_of(made)
     shopping = asyncio.create_task(customers.shop(12))
 
@@ -234,7 +236,7 @@ async def test_a_rolling_restart_under_load_is_for_clients_a_clean_retry_at_most
     await nothing_is_wrong(made, customers)
 
 
-async def test_a_thousand_connections_dropped_mid_request_leave_nothing_behind(made: Plant, db: asyncpg.Pool) -> None:
+async def test_a_thousand_connections_dropped_mid_request_leave_nothing_behind(made: Cluster, db: asyncpg.Pool) -> None:
     dice = random.Random(SEED)
     shop = made.shop()
     product, user = await a_product(shop), await a_user(shop, 10**9)
@@ -264,7 +266,7 @@ async def test_a_thousand_connections_dropped_mid_request_leave_nothing_behind(m
     assert await violations(made.database.url) == []
 
 
-async def at_the_floor(made: Plant, db: asyncpg.Pool) -> bool:
+async def at_the_floor(made: Cluster, db: asyncpg.Pool) -> bool:
     """Whether no request, saga or batch is held, and no session is in a transaction."""
     in_transaction = await db.fetchval(f"{SESSIONS} state LIKE 'idle in transaction%'")
     sessions = await db.fetchval(f"{SESSIONS} state IS NOT NULL")

@@ -11,18 +11,18 @@ from services.order.domain import OrderId
 from services.order.saga import Participant
 from shared.refusals import Unavailable
 from tests.infrastructure.desks import Answer
-from tests.simulation.ambushes import Ambush
 from tests.simulation.books import demand
 from tests.simulation.customers import PATIENCE_SECONDS, Customer, Market, charge, operate
 from tests.simulation.forgetting import forget_all, forget_now_and_then, is_past
 from tests.simulation.network import Network
 from tests.simulation.processes import OrderReplica, ParticipantProcess
 from tests.simulation.sources import virtual_sources
+from tests.simulation.stale_runners import StaleRunner
 from tests.simulation.world import World
 
 # What design says of recovery: all sagas end within this time after the last fault.
 REST_SECONDS = 60.0
-AMBUSHED = 0.35  # of all histories
+WITH_STALE_RUNNER = 0.35  # of all histories
 # Far longer than any history takes: one that is not over by then waits for something that never comes.
 HISTORY_SECONDS = 900.0
 RESTART_SECONDS = 3.0
@@ -79,8 +79,8 @@ class _History:
             asyncio.create_task(forget_now_and_then(world)),
         ]
         crowd = [Customer(world, market, f"customer {n}", self._pick) for n in range(world.dice.randint(1, 4))]
-        if world.dice.random() < AMBUSHED:
-            trouble.append(asyncio.create_task(Ambush(world, self._network, self._replicas).lie_in_wait()))
+        if world.dice.random() < WITH_STALE_RUNNER:
+            trouble.append(asyncio.create_task(StaleRunner(world, self._network, self._replicas).play()))
         await asyncio.gather(*(customer.live() for customer in crowd))
         await asyncio.sleep(world.dice.random() * 4)
         self._heal()

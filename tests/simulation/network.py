@@ -21,7 +21,7 @@ class Network:
         self._world = world
         self.servers: dict[str, Serve] = {}
         self.sent: list[tuple[str, bytes]] = []
-        # For ambushes: told of each message, says which future shall take its answer; and the places out of reach.
+        # For stale runners: told of each message, says which future shall take its answer; and the places out of reach.
         self.watch: Watch = lambda _sender, _body, answer: answer
         self.closed: set[str] = set()
 

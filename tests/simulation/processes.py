@@ -94,7 +94,8 @@ class OrderReplica:
         await process.registry.drain(DRAIN_SECONDS)
         lease.cancel()
         await process.recovery.give_up()
-        await process.__aexit__()
+        # Not `__aexit__`: a history that ends meanwhile would throw it away in the middle.
+        await process.registry.cancel_all()
         self.actor.alive = False
 
 

@@ -18,7 +18,7 @@ from shared.http.idempotency import IdempotencyInProgress
 from shared.refusals import Unavailable
 from tests.infrastructure.proxy import Mode, Proxy
 from tests.infrastructure.waiting import eventually
-from tests.integration.order.moments import Moments
+from tests.integration.order.checkpoints import Checkpoints
 from tests.integration.order.world import (
     PATIENCE_SECONDS,
     Customer,
@@ -116,10 +116,10 @@ async def test_one_closing_that_takes_long_does_not_stop_a_backlog_from_being_wo
     async def pause() -> None:
         await go_on.wait()
 
-    # 4 at a time: half of a quarter. Each has a moment before its start's commit and one after it; what comes next is a
-    # command of one of them.
+    # 4 at a time: half of a quarter. Each has a checkpoint before its start's commit and one after it. The next
+    # checkpoint is that of a command of one of them.
     async with (
-        world.replica(Moments(at=9, happens=pause), sagas_max=32, expiry_interval_seconds=3600) as replica,
+        world.replica(Checkpoints(at=9, happens=pause), sagas_max=32, expiry_interval_seconds=3600) as replica,
         beside(replica.expiry.run()),
     ):
         await until_expired(world, due, 8)

@@ -9,8 +9,8 @@ import pytest_asyncio
 
 from services.order.store import Answer
 from shared.refusals import Unavailable
+from tests.integration.order.checkpoints import Checkpoints
 from tests.integration.order.commits import Cut, Way, breaking_commits
-from tests.integration.order.moments import Moments
 from tests.integration.order.world import World, order_id_of, problem_of
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -70,19 +70,19 @@ async def test_a_start_that_stays_in_doubt_is_unavailable_and_never_begins(world
 
 @pytest.mark.parametrize("cut", Cut)
 # 20 units cost more than the account has: refused at the debit, turned round, and rejected in a second commit.
-# Before a transition lie the start's two moments, and two for each command.
-@pytest.mark.parametrize(("quantity", "end", "moment"), [(1, "PAID", 8), (20, "REJECTED", 8), (20, "REJECTED", 14)])
+# Before a transition lie the start's two checkpoints, and two for each command.
+@pytest.mark.parametrize(("quantity", "end", "checkpoint"), [(1, "PAID", 8), (20, "REJECTED", 8), (20, "REJECTED", 14)])
 async def test_a_transition_in_doubt_is_made_once(
-    world: World, way: Way, cut: Cut, quantity: int, end: str, moment: int
+    world: World, way: Way, cut: Cut, quantity: int, end: str, checkpoint: int
 ) -> None:
     customer = await world.customer(stock=50)
-    moments = Moments()
-    async with world.replica(moments, url=way.url) as replica:
+    checkpoints = Checkpoints()
+    async with world.replica(checkpoints, url=way.url) as replica:
 
         async def break_it() -> None:
             way.cut = cut
 
-        moments.at, moments.happens = moment, break_it
+        checkpoints.at, checkpoints.happens = checkpoint, break_it
         before = way.cuts
         answer = await customer.place(replica, quantity=quantity)
     assert isinstance(answer, Answer)

@@ -7,7 +7,7 @@ import pytest
 from services.order.engine.registry import Lane
 from services.order.store import Answer
 from tests.infrastructure.waiting import eventually
-from tests.integration.order.moments import Losses, Moments
+from tests.integration.order.checkpoints import Checkpoints, Losses
 from tests.integration.order.world import PATIENCE_SECONDS, World, beside, order_id_of, problem_of
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -53,7 +53,7 @@ async def test_a_payment_under_way_wins_and_if_it_is_refused_the_order_expires(w
         paying.set()
         await go_on.wait()
 
-    async with world.replica() as other, world.replica(Moments(at=2, happens=pause)) as replica:
+    async with world.replica() as other, world.replica(Checkpoints(at=2, happens=pause)) as replica:
         order_id = await customer.unpaid(other)
         payment = asyncio.create_task(replica.checkout.pay(order_id, None))
         await paying.wait()
@@ -90,7 +90,7 @@ async def test_a_closing_of_which_nothing_was_heard_at_first_is_one_that_was_beg
     async with world.replica() as other:
         order_id = await customer.unpaid(other)
     await world.let_expire(order_id)
-    async with world.replica(Losses(lost=lambda moment: moment == 2)) as replica:  # after the start's commit
+    async with world.replica(Losses(lost=lambda checkpoint: checkpoint == 2)) as replica:  # after the start's commit
         assert len(await replica.checkout.expire([order_id], Lane.COUPON)) == 1
         await world.settled()
     assert await world.status(order_id) == "EXPIRED"

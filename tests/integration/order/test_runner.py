@@ -12,12 +12,12 @@ from services.order.saga import Participant
 from services.order.store import Answer
 from services.order.timeline import timeline
 from tests.infrastructure.waiting import eventually, free_port
-from tests.integration.order.moments import Losses, Moments
+from tests.integration.order.checkpoints import Checkpoints, Losses
 from tests.integration.order.world import PATIENCE_SECONDS, World, order_id_of, problem_of, sweeping
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-START = 2  # moments of a start, before and after its commit
+START = 2  # checkpoints of a start, before and after its commit
 SAGA = "SELECT * FROM orders.sagas WHERE order_id = $1 ORDER BY saga_id DESC LIMIT 1"
 
 
@@ -29,7 +29,7 @@ def nowhere() -> str:
 @pytest.mark.parametrize("seed", range(5))
 async def test_whatever_gets_lost_is_asked_again_and_done_once(world: World, seed: int) -> None:
     dice = random.Random(seed)
-    losses = Losses(lost=lambda moment: START < moment < 60 and dice.random() < 0.5)
+    losses = Losses(lost=lambda checkpoint: START < checkpoint < 60 and dice.random() < 0.5)
     customer, poor = await world.customer(), await world.customer(balance=0)
     async with world.replica(losses) as replica:
         assert problem_of(await customer.place(replica)) is None
@@ -44,7 +44,7 @@ async def test_whatever_gets_lost_is_asked_again_and_done_once(world: World, see
 
 async def test_a_timeline_tells_of_a_doubt_once_however_often_it_was_asked(world: World) -> None:
     customer = await world.customer()
-    async with world.replica(Losses(lost=lambda moment: START < moment <= START + 5)) as replica:
+    async with world.replica(Losses(lost=lambda checkpoint: START < checkpoint <= START + 5)) as replica:
         answer = await customer.place(replica)
     assert isinstance(answer, Answer)
     row = await world.db.fetchrow(SAGA, order_id_of(answer))
@@ -130,7 +130,7 @@ async def test_stopping_process_releases_waiting_clients(world: World) -> None:
     async def wait() -> None:
         await go_on.wait()
 
-    async with world.replica(Moments(at=START, happens=wait)) as replica:
+    async with world.replica(Checkpoints(at=START, happens=wait)) as replica:
         placing = asyncio.create_task(customer.place(replica))
 
         async def runs() -> bool:
@@ -153,7 +153,7 @@ async def test_a_client_that_hangs_up_does_not_stop_its_order(world: World) -> N
     async def wait() -> None:
         await go_on.wait()
 
-    async with world.replica(Moments(at=START, happens=wait)) as replica:
+    async with world.replica(Checkpoints(at=START, happens=wait)) as replica:
         placing = asyncio.create_task(customer.place(replica))
 
         async def runs() -> bool:

@@ -17,7 +17,7 @@ from services.order.store import Answer
 from shared.http.idempotency import IdempotencyInProgress, IdempotencyKeyReused
 from shared.postgres import Connection, Pool
 from tests.infrastructure.waiting import eventually
-from tests.integration.order.moments import Moments
+from tests.integration.order.checkpoints import Checkpoints
 from tests.integration.order.world import PATIENCE_SECONDS, Customer, World, order_id_of, problem_of, sweeping
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -151,9 +151,9 @@ async def test_who_waits_for_a_saga_of_another_process_looks_ever_more_seldom(wo
         started.set()
         await go_on.wait()
 
-    async with world.replica(moments := Moments()) as owner, world.replica(request_deadline_seconds=2) as other:
+    async with world.replica(checkpoints := Checkpoints()) as owner, world.replica(request_deadline_seconds=2) as other:
         order_id = await customer.unpaid(owner)
-        moments.at, moments.happens = moments.passed + 2, wait  # after its start
+        checkpoints.at, checkpoints.happens = checkpoints.passed + 2, wait  # after its start
         payment = asyncio.create_task(owner.checkout.pay(order_id, None))
         await started.wait()
         # At the beginning, after 0.1, 0.2, 0.4 and 0.8 seconds, and at the deadline.
@@ -259,9 +259,9 @@ async def test_a_payment_that_attaches_gets_the_answer_of_the_one_under_way_for_
         paused.set()
         await go_on.wait()
 
-    async with world.replica() as other, world.replica(moments := Moments()) as replica:
+    async with world.replica() as other, world.replica(checkpoints := Checkpoints()) as replica:
         order_id = await customer.unpaid(other)
-        moments.at, moments.happens = 2, pause  # after its start
+        checkpoints.at, checkpoints.happens = 2, pause  # after its start
         first = asyncio.create_task(replica.checkout.pay(order_id, customer.key("pay", "first")))
         await paused.wait()
         second = asyncio.create_task(other.checkout.pay(order_id, customer.key("pay", "second")))
@@ -287,8 +287,8 @@ async def test_what_takes_longer_than_the_deadline_is_pending_and_goes_on(world:
     async def wait() -> None:
         await go_on.wait()
 
-    moments = Moments(at=2, happens=wait)
-    async with world.replica(moments, request_deadline_seconds=0.05) as replica:
+    checkpoints = Checkpoints(at=2, happens=wait)
+    async with world.replica(checkpoints, request_deadline_seconds=0.05) as replica:
         pending = await customer.place(replica)
         assert isinstance(pending, Pending)
         assert pending.order.status == "PLACING"

@@ -23,7 +23,7 @@ from services.order.store import Answer
 from tests.infrastructure.databases import Database
 from tests.infrastructure.services import Client, migrate_service, serving
 from tests.infrastructure.waiting import eventually
-from tests.integration.order.moments import Moments, WatchedBatcher, WatchedParticipants
+from tests.integration.order.checkpoints import Checkpoints, WatchedBatcher, WatchedParticipants
 from tests.system.books import violations
 
 PATIENCE_SECONDS = 20
@@ -93,7 +93,7 @@ class World:
     @asynccontextmanager
     async def replica(
         self,
-        moments: Moments | None = None,
+        checkpoints: Checkpoints | None = None,
         *,
         url: str | None = None,
         urls: Mapping[Participant, str] | None = None,
@@ -103,7 +103,7 @@ class World:
 
         `url`: another way to the database. `urls`: other ways to some participants.
         """
-        moments = moments or Moments()
+        checkpoints = checkpoints or Checkpoints()
         ways: dict[str, Any] = {f"{who}_url": address for who, address in {**self.urls, **(urls or {})}.items()}
         often = {"lease_seconds": 30, "sweep_interval_seconds": 0.02, "expiry_interval_seconds": 0.02}
         chosen = Settings(**{"database_url": url or self.order_url, **ways, **often, **settings})
@@ -111,8 +111,8 @@ class World:
             assembled = OrderProcess.assemble(
                 chosen,
                 connections,
-                participants_type=partial(WatchedParticipants, moments),
-                batcher_type=partial(WatchedBatcher, moments),
+                participants_type=partial(WatchedParticipants, checkpoints),
+                batcher_type=partial(WatchedBatcher, checkpoints),
                 sleep=_hardly_sleep,
             )
             async with assembled as process:

@@ -1,6 +1,6 @@
 """Whatever happens to a replica between any two of its dealings with the world, its sagas end and the books add up.
 
-Each flow is run again and again; each time the next of its moments (before and after every command and every
+Each flow is run again and again; each time the next of its checkpoints (before and after every command and every
 commit) is the one at which the replica dies, is paused until another has done its work, or is overruled by an
 operator. So for every state that a saga can be left in, there is a run that starts from it.
 """
@@ -18,7 +18,7 @@ from services.order.domain import OrderId
 from services.order.engine.registry import Lane
 from services.order.process import OrderProcess
 from tests.infrastructure.waiting import eventually
-from tests.integration.order.moments import Moments
+from tests.integration.order.checkpoints import Checkpoints
 from tests.integration.order.world import LIVE, PATIENCE_SECONDS, Customer, World, beside, sweeping
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -96,12 +96,12 @@ FLOWS = {
 
 @dataclass(slots=True)
 class Run:
-    """One run of a flow, with something that happens at one of its moments."""
+    """One run of a flow, with something that happens at one of its checkpoints."""
 
     world: World
     helper: OrderProcess
     flow: Flow
-    moments: Moments
+    checkpoints: Checkpoints
     customer: Customer
     asked: "asyncio.Task[Any]"
     overruled: str | None = None
@@ -124,25 +124,25 @@ class Run:
 
 
 @asynccontextmanager
-async def a_run(world: World, helper: OrderProcess, flow: Flow, moments: Moments) -> AsyncIterator[Run]:
+async def a_run(world: World, helper: OrderProcess, flow: Flow, checkpoints: Checkpoints) -> AsyncIterator[Run]:
     """A customer asks a replica of their own for something; the helper has made ready what it takes."""
     customer = await world.customer(balance=flow.balance, stock=flow.stock)
     order_id = await flow.prepare(customer, helper) if flow.prepare else None
-    async with world.replica(moments) as replica, beside(flow.act(customer, replica, order_id)) as asked:
-        yield Run(world, helper, flow, moments, customer, asked)
+    async with world.replica(checkpoints) as replica, beside(flow.act(customer, replica, order_id)) as asked:
+        yield Run(world, helper, flow, checkpoints, customer, asked)
 
 
 async def at_every_moment(world: World, flow: Flow, once: Callable[[Run], Awaitable[None]]) -> None:
-    """Run the flow once for each of its moments, until one run has fewer."""
+    """Run the flow once for each of its checkpoints, until one run has fewer."""
     async with world.replica() as helper:
         for number in count():
-            moments = Moments(at=number)
-            async with a_run(world, helper, flow, moments) as run:
+            checkpoints = Checkpoints(at=number)
+            async with a_run(world, helper, flow, checkpoints) as run:
                 await once(run)
             async with sweeping(helper):
                 await world.settled()
-            assert await run.status() == (run.overruled or flow.ends[moments.passed > 1])
-            if not moments.reached:
+            assert await run.status() == (run.overruled or flow.ends[checkpoints.passed > 1])
+            if not checkpoints.reached:
                 assert number >= 6, "a start, a command and a commit, each before and after"
                 break
     await world.check()
@@ -157,7 +157,7 @@ async def test_what_a_replica_leaves_that_dies_is_ended_by_another(world: World,
             dead.set()
             await asyncio.get_running_loop().create_future()
 
-        run.moments.happens = die
+        run.checkpoints.happens = die
         await run.ends(dead)
 
     await at_every_moment(world, FLOWS[name], once)
@@ -172,7 +172,7 @@ async def test_a_replica_that_was_paused_until_another_did_its_work_does_no_harm
             paused.set()
             await go_on.wait()
 
-        run.moments.happens = pause
+        run.checkpoints.happens = pause
         await run.ends(paused)
         async with sweeping(run.helper):
             await run.world.settled()
@@ -191,7 +191,7 @@ async def test_a_saga_that_an_operator_turns_round_undoes_everything(world: Worl
             if (await run.world.db.execute(FORCE, run.customer.user)) != "UPDATE 0":
                 run.overruled = flow.forced
 
-        run.moments.happens = force
+        run.checkpoints.happens = force
         await run.ends()
 
     await at_every_moment(world, flow, once)

@@ -180,7 +180,7 @@ class Process:
 
 
 @dataclass
-class Plant:
+class Cluster:
     """What runs, and the ways between."""
 
     postgres: OwnPostgres
@@ -214,14 +214,14 @@ def _database_url(url: str, way: Proxy) -> str:
 
 
 @asynccontextmanager
-async def plant(
+async def cluster(
     reaper: Reaper,
     folder: Path,
     clocks: Mapping[str, float] | None = None,
     *,
     real_broker: bool = False,
     **settings: str,
-) -> AsyncIterator[Plant]:
+) -> AsyncIterator[Cluster]:
     """Start everything. `clocks`: by how many seconds which process' clock is wrong; `settings` replace SETTINGS."""
     postgres = OwnPostgres(reaper)
     postgres.start()
@@ -264,11 +264,11 @@ async def plant(
                     own[f"ORDER_{participant.upper()}_URL"] = way.url
             command = [sys.executable, "-m", f"services.{service}"]
             if clocks and name in clocks:
-                command.insert(2, "tests.faults.crooked")
+                command.insert(2, "tests.faults.wrong_clock")
                 own["CLOCK_OFF_SECONDS"] = str(clocks[name])
             log = folder / f"{name}.log"
             processes[name] = Process(name, command, environment | own, port, log, reaper)
-        made = Plant(postgres, database, broker, processes, ways, environment, folder)
+        made = Cluster(postgres, database, broker, processes, ways, environment, folder)
         for name, process in processes.items():
             process.start()
             connector = aiohttp.TCPConnector(force_close=True, limit=0)
@@ -281,7 +281,7 @@ async def plant(
             await _end(made)
 
 
-async def _end(made: Plant) -> None:
+async def _end(made: Cluster) -> None:
     """End all processes, whatever state a fault left them in."""
     made.broker.wake()
     for process in made.processes.values():

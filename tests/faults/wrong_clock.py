@@ -1,4 +1,4 @@
-"""Runs a service whose clock is wrong: `python -m tests.faults.crooked services.order`, off by CLOCK_OFF_SECONDS.
+"""Runs a service whose clock is wrong: `python -m tests.faults.wrong_clock services.order`, off by CLOCK_OFF_SECONDS.
 
 What a process reads as the time of day is bent, and only that: how long something takes is measured as ever.
 """
@@ -20,11 +20,11 @@ class _Straight(type):
 _REAL = datetime.datetime
 
 
-def bend(seconds: float) -> None:
+def offset_clock(seconds: float) -> None:
     """Put the time of day wrong by so much, before anything else is imported."""
     real_time, real_time_ns, off = time.time, time.time_ns, datetime.timedelta(seconds=seconds)
 
-    class Crooked(_REAL, metaclass=_Straight):
+    class OffsetDatetime(_REAL, metaclass=_Straight):
         @classmethod
         def now(cls, tz: datetime.tzinfo | None = None) -> datetime.datetime:  # type: ignore[override]
             return _REAL.now(tz) + off
@@ -35,10 +35,10 @@ def bend(seconds: float) -> None:
 
     time.time = lambda: real_time() + seconds
     time.time_ns = lambda: real_time_ns() + int(seconds * 1e9)
-    datetime.datetime = Crooked  # type: ignore[misc]
+    datetime.datetime = OffsetDatetime  # type: ignore[misc]
 
 
 if __name__ == "__main__":
-    bend(float(os.environ["CLOCK_OFF_SECONDS"]))
+    offset_clock(float(os.environ["CLOCK_OFF_SECONDS"]))
     module = sys.argv.pop(1)
     runpy.run_module(module, run_name="__main__", alter_sys=True)

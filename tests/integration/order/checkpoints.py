@@ -1,4 +1,4 @@
-"""The moments at which a process deals with the world, so that a test can have something happen at each of them."""
+"""The checkpoints at which a process deals with the world, so that a test can have something happen at each of them."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -11,30 +11,30 @@ from shared.batcher import Batcher, Item, Result
 from shared.participant import Outcome
 from shared.refusals import Unavailable
 
-Moment = Callable[[], Awaitable[None]]
+Action = Callable[[], Awaitable[None]]
 
 
 async def _nothing() -> None:
-    """What most moments mean."""
+    """What most checkpoints mean."""
 
 
 @dataclass(slots=True)
-class Moments:
-    """The moments at which a replica deals with the world: before and after each command and each commit.
+class Checkpoints:
+    """The checkpoints at which a replica deals with the world: before and after each command and each commit.
 
     At the one numbered `at`, `happens` is awaited.
     """
 
     at: int = -1
-    happens: Moment = _nothing
+    happens: Action = _nothing
     passed: int = 0
 
     @property
     def reached(self) -> bool:
-        """Whether the moment came."""
+        """Whether the checkpoint came."""
         return self.passed > self.at >= 0
 
-    async def come(self) -> None:
+    async def passing(self) -> None:
         """One more."""
         self.passed += 1
         if self.passed == self.at + 1:
@@ -42,12 +42,12 @@ class Moments:
 
 
 @dataclass(slots=True)
-class Losses(Moments):
-    """Moments at which what is on its way gets lost: before it arrives, or the answer to it."""
+class Losses(Checkpoints):
+    """Checkpoints at which what is on its way gets lost: before it arrives, or the answer to it."""
 
     lost: Callable[[int], bool] = bool
 
-    async def come(self) -> None:
+    async def passing(self) -> None:
         """One more; Unavailable if it is a loss."""
         self.passed += 1
         if self.lost(self.passed):
@@ -55,31 +55,31 @@ class Losses(Moments):
 
 
 class WatchedParticipants(Participants):
-    """The real participants, with a moment before and after each command."""
+    """The real participants, with a checkpoint before and after each command."""
 
-    def __init__(self, moments: Moments, *arguments: Any, **options: Any) -> None:
+    def __init__(self, checkpoints: Checkpoints, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        self._moments = moments
+        self._checkpoints = checkpoints
 
     async def send(self, command: Command) -> Outcome:
-        await self._moments.come()
+        await self._checkpoints.passing()
         outcome = await super().send(command)
-        await self._moments.come()
+        await self._checkpoints.passing()
         return outcome
 
 
 class WatchedBatcher(Batcher[Item, Result]):
-    """A real batcher, with a moment before and after each item's commit."""
+    """A real batcher, with a checkpoint before and after each item's commit."""
 
-    def __init__(self, moments: Moments, *arguments: Any, **options: Any) -> None:
+    def __init__(self, checkpoints: Checkpoints, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        self._moments = moments
+        self._checkpoints = checkpoints
 
     def submit(self, item: Item) -> "asyncio.Future[Result]":
         return asyncio.ensure_future(self._submit(item))
 
     async def _submit(self, item: Item) -> Result:
-        await self._moments.come()
+        await self._checkpoints.passing()
         result = await super().submit(item)
-        await self._moments.come()
+        await self._checkpoints.passing()
         return result

@@ -43,8 +43,8 @@ class _Caught:
             self.answer.set_result(self.held.result())
 
 
-class Ambush:
-    """One ambush in one history."""
+class StaleRunner:
+    """One stale runner in one history."""
 
     def __init__(self, world: World, network: Network, replicas: list[OrderReplica]) -> None:
         self._world = world
@@ -53,13 +53,13 @@ class Ambush:
         self._caught: asyncio.Future[_Caught] = world.loop.create_future()
         self._then = world.dice.choice((self._paid_anew, self._turned_round, self._stuck_halfway))
 
-    async def lie_in_wait(self) -> None:
-        """Spring one of the ambushes on the first process that sends a debit to its liking, from some time on."""
+    async def play(self) -> None:
+        """Spring one of the stale runners on the first process that sends a debit to its liking, from some time on."""
         dice = self._world.dice
         await asyncio.sleep(dice.random() * 4)
         self._network.watch = self._intercept
         caught = await self._caught
-        self._world.note(f"ambush {self._then.__name__} of {caught.order_id}")
+        self._world.note(f"stale runner {self._then.__name__} of {caught.order_id}")
         await self._then(caught)
         self._network.closed.clear()
         self._world.wake(caught.victim)
