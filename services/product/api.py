@@ -6,7 +6,7 @@ from aiohttp import web
 from pydantic import Field, model_validator
 
 from services.product import store
-from services.product.domain import ProductExists, StockTooLarge, moved
+from services.product.domain import ProductExists, StockTooLarge, check_stock_move
 from shared.contracts.refusals import OutOfStock, ProductNotFound
 from shared.http.routes import Route
 from shared.http.server import reply
