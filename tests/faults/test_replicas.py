@@ -96,7 +96,7 @@ async def settled(db: asyncpg.Pool, seconds: float) -> None:
     await eventually(none_is_live, seconds, "the end of all sagas, and of all unpaid orders")
 
 
-async def test_of_payment_cancellation_and_expiry_one_wins_whatever_the_replicas_clocks_say(
+async def test_payment_cancellation_and_expiry_race_has_one_winner_with_wrong_clocks(
     made: Cluster, db: asyncpg.Pool
 ) -> None:
     print(f"FAULTS_SEED={SEED} RACES={RACES}")
@@ -120,9 +120,7 @@ async def test_of_payment_cancellation_and_expiry_one_wins_whatever_the_replicas
     assert max(map(abs, off)) < 60
 
 
-async def test_a_replica_paused_beyond_its_lease_loses_its_sagas_and_does_no_harm_when_it_wakes(
-    made: Cluster, db: asyncpg.Pool
-) -> None:
+async def test_replica_paused_past_its_lease_loses_its_sagas_and_does_no_harm(made: Cluster, db: asyncpg.Pool) -> None:
     first, way = made.processes["order-1"], made.ways["order-1→balance"]
     shop = made.shop("order-1")
     product, user = await a_product(shop), await a_user(shop)

@@ -251,7 +251,7 @@ async def test_a_refused_saga_answers_its_key_too(world: World) -> None:
     await world.check()
 
 
-async def test_a_payment_that_attaches_gets_the_answer_of_the_one_under_way_for_its_own_key(world: World) -> None:
+async def test_attached_payment_stores_the_running_payments_answer_for_its_own_key(world: World) -> None:
     customer = await world.customer()
     paused, go_on = asyncio.Event(), asyncio.Event()
 

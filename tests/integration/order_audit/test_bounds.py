@@ -246,9 +246,7 @@ async def test_a_subtotal_may_be_as_large_as_a_balance_and_no_larger(
 
 
 @pytest.mark.parametrize("percent", [1, 33, 99, 100])
-async def test_a_percentage_of_the_largest_subtotal_is_floored_exactly_however_it_is_computed(
-    world: World, rich: Rich, percent: int
-) -> None:
+async def test_percentage_of_largest_subtotal_is_floored_exactly(world: World, rich: Rich, percent: int) -> None:
     user = rich.users[0]
     for undone in ([], ["release_coupon"]):  # alone it is one statement, with its undo it is decided in Python
         order = str(uuid7())

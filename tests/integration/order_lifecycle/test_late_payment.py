@@ -49,7 +49,7 @@ async def becomes(world: World, order_id: str, status: str) -> None:
     await eventually(is_so, 10, f"the order {status}")
 
 
-async def test_after_its_time_an_order_can_not_be_paid_whether_the_scheduler_came_by_or_not(database: Database) -> None:
+async def test_expired_order_refuses_payment_even_before_the_scheduler_ran(database: Database) -> None:
     async with checkout(database, payment_timeout_seconds=0.3, expiry_interval_seconds=NEVER) as world:
         order = await place(world)
         path = f"/v1/orders/{order['order_id']}"
