@@ -52,7 +52,7 @@ from shared.postgres import Pool
 from shared.refusals import Unavailable
 
 NEWEST = UUID(int=2**128 - 1)
-# How long after its deadline a request that began something still reads the order: well before it is cut off.
+# How long after its deadline a request that began a saga may still read the order: well before the server cuts it off.
 LAST_READ_SECONDS = GRACE_SECONDS / 2
 
 
@@ -103,7 +103,7 @@ class OrdersQuery(Page):
 
 
 class OrderApi:
-    """The handlers and what they need."""
+    """The handlers of the public calls."""
 
     def __init__(
         self,
@@ -158,7 +158,7 @@ class OrderApi:
 
     async def place(self, request: web.Request) -> web.Response:
         """POST /v1/orders."""
-        self._admission.check_capacity()  # the server has not asked it of a request that comes in pieces
+        self._admission.check_capacity()  # the server checks it only for a request that arrives in one piece
         deadline = self._deadline()
         key = parse_key(request)
         new = await read_body(request, NewOrder, timeout_seconds=self._timeout)
@@ -209,7 +209,7 @@ class OrderApi:
         return asyncio.get_running_loop().time() + self._deadline_seconds
 
     async def _as_it_is(self, order: Order, deadline: float) -> Order:
-        """Return the order as stored now, or as it was: what has started is never answered with 503."""
+        """Return the order as stored now, or else as it was: a started operation is never answered with 503."""
         try:
             async with asyncio.timeout_at(deadline + LAST_READ_SECONDS), self._pool.connection() as db:
                 return await store.get_order(db, order.order_id) or order

@@ -24,15 +24,15 @@ from shared.refusals import NothingSent, Refusal, Unavailable
 
 log = structlog.get_logger()
 
-# How soon the end of a saga that runs in another process is looked for again, for a client waits for it. Each pause is
-# twice the one before, up to the longest: where many wait for long, their looks would fill the pool.
+# The first and the longest pause between reads of a saga that runs in another process, while its client waits. Each
+# pause is twice the last one: the reads of many clients that wait for long would fill the pool.
 LOOK_INTERVAL_SECONDS = 0.1
 LOOK_INTERVAL_MAX_SECONDS = 1.0
 
 
 @fast_dataclass(frozen=True, slots=True)
 class Pending:
-    """The saga goes on; `order` is as it was when the saga started."""
+    """The saga still runs; `order` is the order as it was when the saga started."""
 
     order: Order
 
@@ -95,7 +95,7 @@ class Checkout:
     async def expire(self, orders: Sequence[OrderId], lane: Lane) -> list[SagaId]:
         """Begin to close orders of one lane that are past their time; return the sagas begun.
 
-        An order that was paid, cancelled or taken by another replica meanwhile is passed over.
+        It skips orders that were paid, cancelled or taken by another replica in the meantime.
         """
         starts = [Start(Kind.CLOSE, order_id, expiring=True) for order_id in orders]
         deadline = self._deadline()
@@ -107,9 +107,9 @@ class Checkout:
         return [start.saga_id for start, result in zip(starts, results, strict=True) if _begun(start, result)]
 
     async def _is_repeated(self, key: KeyClaim | None) -> bool:
-        """Say whether there was a request with this key before, so that this one begins nothing.
+        """Return whether an earlier request had this key, so that this one begins nothing.
 
-        Only one at a time is looked up: those who are refused must not take the connections of those who are not.
+        Only one key is read at a time: refused requests must not take the connections of admitted ones.
         """
         if key is None or self._looking_up.locked():
             return False
@@ -120,8 +120,8 @@ class Checkout:
         return asyncio.get_running_loop().time() + self._deadline_seconds
 
     async def _carry_out(self, start: Start, deadline: float | None) -> Answer | Pending:
-        """Begin an operation and wait for its end. Once it is known to have begun, nothing is waited for past the
-        deadline: whoever is cut off a little later would be answered 503."""
+        """Begin an operation and wait for its end, but not past the deadline once it has begun: the server would then
+        cut the request off and answer 503."""
         deadline = deadline or self._deadline()
         self._admission.check_hard_limit()
         lane = lane_of(start.order.coupon_id) if start.order is not None else Lane.PLAIN
@@ -148,7 +148,7 @@ class Checkout:
             if isinstance(started, Begun):
                 self._runner.run(started.saga)
             elif _begun(start, started):
-                # If not, the sweep finds it; what has started is not answered 503.
+                # If this fails, the sweep runs the saga. A started operation is never answered with 503.
                 with suppress(Unavailable, TimeoutError):
                     async with asyncio.timeout_at(deadline):
                         await self._runner.take_up(start.saga_id)
@@ -168,10 +168,10 @@ class Checkout:
             return await self._resolve_doubt(start, error, deadline)
 
     async def _resolve_doubt(self, start: Start, error: Unavailable, deadline: float) -> Started:
-        """Find out whether a start was committed, until the deadline: what has started is not answered 503.
+        """Find out whether a start was committed, until the deadline: a started operation is never answered with 503.
 
-        Where nothing is found, the very same start is submitted once more. Its ids are the same, so it waits
-        behind the first if that is still being committed, and then either takes its place or breaks on it.
+        If no saga is found, the same start is submitted again. Its ids are the same, so it waits for the first commit
+        if that is still running. Then it either succeeds in its place or violates a unique index.
         """
         loop = asyncio.get_running_loop()
         while loop.time() < deadline and not self._registry.waiters_released:
@@ -188,14 +188,14 @@ class Checkout:
         raise error
 
     async def _find(self, start: Start) -> Attached | None:
-        """Return the start's saga if it is there. By now another process may have it, or have ended it."""
+        """Return the start's saga if it is stored. Another process may own it by now, or may have ended it."""
         async with self._pool.connection() as db:
             found = await store.get_saga(db, start.saga_id)
         return Attached(start.saga_id, found[0].order) if found else None
 
     async def _look_for_end(self, saga_id: SagaId, key: KeyClaim | None, deadline: float) -> Answer | None:
-        """Return the answer of a saga that did not end here. A key's was stored when it ended: the order may have
-        gone on since, and every repeat of the key has to be told the same."""
+        """Return the answer of a saga that did not end here. A key's answer was stored at the end and comes first:
+        the order may have changed since, and every repeat of a key must get the same answer."""
         with suppress(Unavailable, TimeoutError):
             async with asyncio.timeout_at(deadline):
                 pause = LOOK_INTERVAL_SECONDS
@@ -212,7 +212,7 @@ class Checkout:
 
 
 def _begun(start: Start, result: object) -> bool:
-    """Say whether this very start has begun, be it that this was found out later."""
+    """Return whether this very start has begun, even if that was only found out later."""
     return isinstance(result, Begun) or (isinstance(result, Attached) and result.saga_id == start.saga_id)
 
 

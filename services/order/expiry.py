@@ -16,8 +16,7 @@ EXPIRED = Counter("orders_expired_total", "Orders that this process began to exp
 
 
 class Expiry:
-    """Looks for orders that are due, over and over: for those with a coupon and for those without one, each by itself,
-    so that the ones don't wait for coupons that are away."""
+    """Expires due orders in a loop for each lane, so that orders without a coupon don't wait for the coupon service."""
 
     def __init__(
         self, pool: Pool, checkout: Checkout, registry: SagaRegistry, admission: Admission, *, interval_seconds: float
@@ -30,7 +29,7 @@ class Expiry:
         self._under_way: dict[Lane, set[SagaId]] = {lane: set() for lane in Lane}
 
     async def run(self) -> None:
-        """Expire, for ever."""
+        """Expire due orders, for ever."""
         async with asyncio.TaskGroup() as loops:
             for lane in Lane:
                 loops.create_task(self._run(lane))
@@ -52,12 +51,12 @@ class Expiry:
             self._under_way[lane].update(begun)
             if len(due) < limit or not begun:
                 return
-            # As many as half of these: less often would leave the room empty, more often would ask for a few at a time.
+            # Until half of them have ended: after fewer, a query finds few orders; after more, capacity is idle.
             under_way = list(self._under_way[lane])
             await self._registry.until_ended(under_way, (len(begun) + 1) // 2, self._interval_seconds)
 
     def _available(self, lane: Lane) -> int:
-        """Return how many may be begun: after an outage, or while a participant is away, not all that is due."""
+        """Return how many more orders of a lane may be expired now. After an outage more may be due than that."""
         under_way = {saga_id for saga_id in self._under_way[lane] if self._registry.has(saga_id)}
         self._under_way[lane] = under_way
         return self._admission.available_to_expiry(len(under_way))

@@ -1,4 +1,4 @@
-"""An order's timeline: what its sagas did, told from their rows and logs."""
+"""Builds an order's timeline from its sagas' rows and logs."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

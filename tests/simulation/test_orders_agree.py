@@ -15,7 +15,7 @@ from services.order.domain import OrderId, OrderStatus, SagaId, price
 from services.order.engine.operations import KeyClaim, Start, new_order
 from services.order.engine.starts import Starts
 from services.order.engine.transitions import TransitionRequest, Transitions
-from services.order.retention import FIRST_MOMENT
+from services.order.retention import FIRST_TIMESTAMP
 from services.order.saga import EVENTS, Kind, Saga, Status, Transition
 from services.order.settings import Settings
 from shared.ids import uuid7
@@ -184,7 +184,7 @@ class RandomWork:
         async def work(side: Side) -> object:
             async with side.pool.connection() as db:
                 expired = [sorted(await store.list_expired(db, 1000, coupon=coupon)) for coupon in (False, True)]
-                return [*expired, len(await store.prune_keys(db, FIRST_MOMENT, 10, hours=1))]
+                return [*expired, len(await store.prune_keys(db, FIRST_TIMESTAMP, 10, hours=1))]
 
         return work
 

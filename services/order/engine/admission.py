@@ -1,7 +1,7 @@
-"""How much a process takes on: what it runs at once is bounded, and so are shares of it that may come to a halt.
+"""Limits how many sagas a process runs at once, in total and by lane.
 
-A participant that is away holds up the sagas that need it until it is back. All orders need products; those without a
-coupon must not wait for coupons.
+While a participant is unavailable, the sagas that need it wait. All orders need the product service. Orders without a
+coupon must not wait for the coupon service, so the others leave them capacity.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ TURNED_AWAY = Counter("orders_turned_away_total", "Orders that were refused beca
 
 
 class Lease:
-    """Until when this process surely holds its lease, by its own clock. `recovery.py` renews it."""
+    """Tracks by this process' own clock until when it surely holds its lease. `recovery.py` renews it."""
 
     def __init__(self, seconds: float) -> None:
         """`seconds`: how long it lasts from each renewal on."""
@@ -38,16 +38,16 @@ class Lease:
         return asyncio.get_running_loop().time() < self._valid_until
 
     def renewed(self, asked_at: float) -> None:
-        """Take note that the database has renewed the lease. `asked_at`: the event loop's time before it was asked. So
-        the lease runs out here before it does there."""
+        """Record that the database has renewed the lease. `asked_at`: the event loop's time before the query, so that
+        the lease ends here before it ends there."""
         self._valid_until = asked_at + self.seconds
 
     def given_up(self) -> None:
-        """Take note that this process wants the lease no more."""
+        """Record that this process gives its lease up."""
         self._valid_until = float("-inf")
 
     def check(self) -> None:
-        """Raise Unavailable without a valid lease: others would take at once whatever was begun."""
+        """Raise Unavailable without a valid lease: other processes would take a new saga at once."""
         if not self.valid:
             raise Unavailable("This process has no lease: its database does not answer, or takes no writes.")
 

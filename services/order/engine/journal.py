@@ -1,4 +1,4 @@
-"""What a runner keeps of a saga's run until its next commit: the log's entries, and how long doubt lasted."""
+"""Collects the log entries of a saga until its next commit, and measures how long outcomes stayed unknown."""
 
 import time
 from datetime import UTC, datetime
@@ -25,7 +25,7 @@ def _certainty_seconds(command: str) -> Histogram:
 
 
 class Journal:
-    """The entries since the last commit. A doubt is one entry, however long it lasts."""
+    """The entries since the last commit. An unknown outcome is one entry, however often the command is repeated."""
 
     def __init__(self) -> None:
         self._entries: list[dict[str, Any]] = []

@@ -1,4 +1,4 @@
-"""The operations that clients and the scheduler ask for, and what may become of them when they are started."""
+"""The operations that clients and the scheduler request, and the possible results of starting them."""
 
 import hashlib
 from collections.abc import Sequence
@@ -39,7 +39,7 @@ def fingerprint(request: Any) -> bytes:
 
 @fast_dataclass(frozen=True, slots=True)
 class Start:
-    """An operation that wants to begin.
+    """A request to begin an operation.
 
     `order` is the new order of a placement; the others name theirs by `order_id`. `expiring` tells the
     scheduler's closing from a client's cancellation.
@@ -56,20 +56,20 @@ class Start:
 
 @fast_dataclass(frozen=True, slots=True)
 class Begun:
-    """The operation has begun; its saga is ours to run."""
+    """The operation has begun; this process must run its saga."""
 
     saga: Saga
 
 
 @fast_dataclass(frozen=True, slots=True)
 class Attached:
-    """The operation was under way already; the end of that saga is the answer to this one too."""
+    """The operation was already running; the end of its saga answers this request too."""
 
     saga_id: SagaId
     order: Order
 
 
-# An Answer was known at once: the order is what the operation would have made it, or the key was used before.
+# An Answer is known at once: the order already is in the requested state, or its key was used before.
 Started = Begun | Attached | Answer
 
 

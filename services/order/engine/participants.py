@@ -27,7 +27,7 @@ CALL_FAILURES = Counter("participant_call_failures_total", "Calls whose outcomes
 
 
 class Channel(Protocol):
-    """A way to one participant. What it raises leaves the outcomes unknown."""
+    """A transport to one participant. If it raises, the outcomes are unknown."""
 
     async def __aenter__(self) -> "Channel": ...
 
@@ -38,7 +38,7 @@ class Channel(Protocol):
 
 
 class HttpChannel:
-    """The way over HTTP, with connections of its own."""
+    """A transport over HTTP, with its own connections."""
 
     def __init__(self, url: str) -> None:
         self._url = url + COMMANDS_PATH
@@ -122,7 +122,7 @@ class _Client:
         return self
 
     async def __aexit__(self, *exc: object) -> None:
-        # In this order: nobody waits for an outcome any more, and a participant that hangs must not hold up the stop.
+        # The channel first: no saga waits for an outcome any more, and a hanging participant must not delay the stop.
         await self._channel.__aexit__(*exc)
         await self.batcher.__aexit__(*exc)
 

@@ -1,7 +1,7 @@
-"""Who runs which saga: a lease per process by the database's clock, and a sweep for sagas that nobody runs.
+"""Recovers sagas without a runner: each process holds a lease by the database's clock, and sweeps for such sagas.
 
-Only liveness rests on the lease. A process that was paused past it may wake up and go on: its commits are
-guarded, so it does no harm.
+Only liveness depends on the lease. A process that was paused past its lease may resume: its commits are guarded, so it
+does no harm.
 """
 
 import asyncio
@@ -24,17 +24,17 @@ log = structlog.get_logger()
 TAKEN_OVER = Counter("sagas_taken_over_total", "Sagas taken over from processes without a lease")
 STUCK = Gauge("sagas_stuck", "Live sagas whose undo keeps failing")
 UNKNOWN_VERSION = Gauge("sagas_unknown_version", "Live sagas of a version that this build does not know")
-# As many as a process takes at a time: enough to clear an outage quickly, few enough to share with other replicas.
+# The most sagas that one sweep takes: enough to clear an outage quickly, few enough to leave some to other replicas.
 TAKE_OVER_MAX = 200
 # How soon a renewal that failed is tried again: without a lease this process begins nothing.
 RENEW_AGAIN_SECONDS = 0.5
 
 
 class Recovery:
-    """This process' lease, and its sweep over sagas without an owner or without a runner.
+    """Keeps this process' lease, and sweeps for sagas without an owner or without a runner.
 
-    `lease_pool` is the lease's own: a burst of reads that takes all connections of `pool` must not cost the lease, or
-    others take the sagas, whose clients then read all the more.
+    `lease_pool` serves the lease only: a burst of reads that takes all connections of `pool` must not cost the lease.
+    Else other processes take the sagas, and waiting clients read even more.
     """
 
     def __init__(
@@ -83,16 +83,16 @@ class Recovery:
         self._lease.check()
 
     async def sweep(self) -> None:
-        """Take up sagas that nobody runs, for ever."""
+        """Run sagas without a runner, for ever."""
         supervisor = LoopSupervisor("sweep", "sweep.failed")
         while True:
             with supervisor:
-                if self._lease.valid:  # else others would take at once what this process takes
+                if self._lease.valid:  # without a lease, other processes would take the same sagas at once
                     await self._sweep_once()
             await asyncio.sleep(supervisor.pause(self._sweep_seconds))
 
     async def give_up(self) -> None:
-        """End the lease, so that other replicas go on with what is left at once."""
+        """End the lease, so that other replicas continue the remaining sagas at once."""
         self._lease.given_up()
         try:
             async with self._lease_pool.connection() as db:

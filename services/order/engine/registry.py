@@ -1,4 +1,4 @@
-"""Which sagas this process runs or is about to start, and waiting for their ends."""
+"""Tracks the sagas that this process runs or is about to start, and lets callers wait for their ends."""
 
 import asyncio
 from collections.abc import Coroutine, Sequence
@@ -32,7 +32,7 @@ def lane_of(coupon_id: str | None) -> Lane:
 
 
 class SagaRegistry:
-    """The sagas of this process, each in a task of its own."""
+    """The sagas of this process. Each runs in its own task."""
 
     def __init__(self) -> None:
         self._tasks: dict[SagaId, asyncio.Task[Answer | None]] = {}
@@ -56,7 +56,7 @@ class SagaRegistry:
         return saga_id in self._tasks or saga_id in self._claimed
 
     def claim(self, saga_id: SagaId, lane: Lane = Lane.PLAIN) -> None:
-        """Announce a saga that is about to be started here, so that no sweep takes it for one without a runner.
+        """Reserve a saga that is about to start here, so that the sweep does not run it a second time.
 
         `lane`: COUPON if its order is known to have a coupon.
         """
@@ -64,20 +64,20 @@ class SagaRegistry:
         self._lanes[lane].add(saga_id)
 
     def unclaim(self, saga_id: SagaId) -> None:
-        """Withdraw the announcement."""
+        """Undo `claim`. A saga that runs already stays registered."""
         self._claimed.discard(saga_id)
         if saga_id not in self._tasks:
             self._leave_lanes(saga_id)
 
     def begin(self, saga: Saga, work: Coroutine[Any, Any, Answer | None]) -> None:
-        """Begin to do a saga's work, which says `ended` at its end."""
+        """Start a saga's work in a task. The work must call `ended` at its end."""
         self._tasks[saga.saga_id] = asyncio.create_task(work, name=f"saga {saga.saga_id}")
         self._claimed.discard(saga.saga_id)
         self._leave_lanes(saga.saga_id)
         self._lanes[lane_of(saga.order.coupon_id)].add(saga.saga_id)
 
     def ended(self, saga_id: SagaId) -> None:
-        """Take note that a saga does not run here any longer."""
+        """Remove a saga that no longer runs here."""
         self._tasks.pop(saga_id, None)
         self._leave_lanes(saga_id)
 
@@ -86,7 +86,7 @@ class SagaRegistry:
             sagas.discard(saga_id)
 
     async def wait(self, saga_id: SagaId, seconds: float) -> Answer | None:
-        """Wait for the answer of a saga that runs here; None if it takes longer or goes on elsewhere."""
+        """Return the answer of a saga that runs here; None after `seconds`, or if another process took it over."""
         task = self._tasks.get(saga_id)
         if task is None:
             return None
@@ -106,7 +106,7 @@ class SagaRegistry:
         return task.result() if task.done() and not task.cancelled() else None
 
     async def until_ended(self, saga_ids: Sequence[SagaId], count: int, seconds: float) -> None:
-        """Wait until `count` of these sagas have ended, or at least don't run here, or until `seconds` are over."""
+        """Wait until `count` of these sagas no longer run here, at most for `seconds`."""
         deadline = asyncio.get_running_loop().time() + seconds
         running = {self._tasks[saga_id] for saga_id in saga_ids if saga_id in self._tasks}
         enough = len(saga_ids) - count
@@ -114,22 +114,22 @@ class SagaRegistry:
             _, running = await asyncio.wait(running, timeout=left, return_when=asyncio.FIRST_COMPLETED)
 
     def release_waiters(self) -> None:
-        """Let nobody wait any longer: the process is about to stop."""
+        """End every `wait` now and in future: the process is about to stop."""
         if not self._released.done():
             self._released.set_result(None)
 
     @property
     def waiters_released(self) -> bool:
-        """Say whether waiting is over."""
+        """Return whether `release_waiters` was called."""
         return self._released.done()
 
     async def drain(self, seconds: float) -> None:
-        """Give the running sagas some time to end by themselves."""
+        """Wait up to `seconds` for the running sagas to end."""
         if self._tasks:
             await asyncio.wait(set(self._tasks.values()), timeout=seconds)
 
     async def cancel_all(self) -> None:
-        """Stop running. A saga that is cut off here is taken up again by whoever comes next."""
+        """Cancel all running sagas. The process that takes them over continues them."""
         for task in self._tasks.values():
             task.cancel()
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)

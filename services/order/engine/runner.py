@@ -1,7 +1,7 @@
-"""Runs sagas: asks saga.py what to do next, does it, and tells it what came of it.
+"""Runs sagas: sends the commands and commits the transitions that saga.py decides on.
 
-A runner never decides on a timeout: what is unknown is asked again until it is known. It may lose its saga to
-another process at any moment; then its next commit finds nothing, and it reads again what is there.
+A runner never decides on a timeout: it repeats a command until its outcome is known. Another process may take the saga
+over at any time. Then the runner's next commit matches no row, and the runner reads the saga again.
 """
 
 import asyncio
@@ -33,9 +33,9 @@ log = structlog.get_logger()
 
 BACKOFF_FIRST_SECONDS = 0.05
 BACKOFF_MAX_SECONDS = 5.0
-# From here on every try first reads the saga again: by now another process or an operator may have it.
+# From this try on, the runner reads the saga again before each try: another process or an operator may have taken it.
 TRIES_BEFORE_REREAD = 3
-TRIES_BEFORE_STUCK = 12  # about half a minute of undos that don't succeed, longer where each call hangs
+TRIES_BEFORE_STUCK = 12  # about half a minute of failing undos; longer if each call hangs
 SAGAS = Counter("sagas_ended_total", "Sagas by how they ended", ["kind", "end"])
 SAGA_SECONDS = Histogram("saga_seconds", "Time from a saga's start in this process to its end", ["kind"])
 LOST = Counter("saga_transitions_lost_total", "Transitions that lost their guard to somebody else")
@@ -63,11 +63,11 @@ class Runner:
         self._troubles: dict[SagaId, LoopSupervisor] = {}  # of sagas whose last run failed by a bug
 
     def run(self, saga: Saga) -> None:
-        """Begin to run a saga that this process owns."""
+        """Start a task that runs a saga of this process."""
         self._registry.begin(saga, self._run_guarded(saga))
 
     async def resume(self, saga_id: SagaId) -> None:
-        """Take up a saga of this process that has no runner, if it has none."""
+        """Run a saga of this process unless it has a runner."""
         if self._registry.has(saga_id):
             return
         self._registry.claim(saga_id)
@@ -77,7 +77,7 @@ class Runner:
             self._registry.unclaim(saga_id)
 
     async def take_up(self, saga_id: SagaId) -> None:
-        """Read a saga that is announced, and run it if it is this process' and live."""
+        """Read a claimed saga, and run it if it is live and this process owns it."""
         found = await self._read(saga_id)
         if found is not None and found[1] == self._process_id and found[0].status.live:
             self.run(found[0])
@@ -98,8 +98,8 @@ class Runner:
             log.info("saga.lost", detail=str(error))
             self._troubles.pop(saga.saga_id, None)
             return None
-        except Exception as error:  # noqa: BLE001 - whatever this was, the saga must not be forgotten
-            # The sweep picks it up again, after a pause that grows while it fails.
+        except Exception as error:  # noqa: BLE001 - after any error the saga must still end
+            # The sweep runs it again, after a pause that grows with each failure.
             trouble = self._troubles.setdefault(saga.saga_id, LoopSupervisor("saga", "saga.run_failed"))
             trouble.failed(error)
             await self._sleep(trouble.pause(BACKOFF_FIRST_SECONDS))
@@ -133,15 +133,15 @@ class Runner:
                     continue
                 LOST.inc()
                 saga, tries = await self._reread(saga, tries, lost=True)
-                if saga.status is move.saga_to:  # it was committed after all, and the journal with it
+                if saga.status is move.saga_to:  # the commit had succeeded, and the journal is stored with it
                     journal.committed()
             if not saga.status.live:
-                raise LostError(f"saga {saga.saga_id} has ended, by a commit of which nothing was heard or elsewhere")
+                raise LostError(f"saga {saga.saga_id} has ended, by an unconfirmed commit or in another process")
 
     async def _send(
         self, saga: Saga, commands: Sequence[Command], journal: Journal
     ) -> tuple[list[tuple[Command, Outcome]], list[Command]]:
-        """Send commands at once; return those with a known outcome, and those without."""
+        """Send commands concurrently; return those with a known outcome, and those without."""
         for command in commands:
             journal.asked(command)
         sent = [self._participants.send(command) for command in commands]
@@ -157,7 +157,7 @@ class Runner:
                 known.append((command, result))
                 journal.known(command, result)
             elif isinstance(result, Outcome):
-                # No participant may refuse an undo. One that does has not undone anything, so it is asked again.
+                # No participant may refuse an undo. A refused undo has changed nothing, so it is sent again.
                 log.error("undo.refused", command=command.type, problem=dict(result.body))
                 unknown.append(command)
                 journal.unknown(command, f"refused: {result.body.get('detail')}")
@@ -169,7 +169,7 @@ class Runner:
         return known, unknown
 
     async def _commit(self, saga: Saga, transition: Transition, journal: Journal) -> TransitionResult | None:
-        """Commit a transition; None when it has lost, or when it is unknown whether it was committed."""
+        """Commit a transition; return None if it lost, or if it is unknown whether it was committed."""
         try:
             result = await self._transitions.submit(TransitionRequest(saga, transition, journal.entries))
         except Unavailable as error:
@@ -180,7 +180,7 @@ class Runner:
         return result
 
     async def _reread(self, saga: Saga, tries: int, *, lost: bool = False) -> tuple[Saga, int]:
-        """Return the saga as it is stored now; what was learnt in this run is kept while nothing has changed."""
+        """Return the saga as stored now, and the tries. While its status is the same, keep what this run has learnt."""
         if saga.status is Status.COMPENSATING and tries >= TRIES_BEFORE_STUCK:
             await self._mark_stuck(saga)
         found, tries = await self._read_in_the_end(saga.saga_id, tries)
@@ -223,7 +223,7 @@ class Runner:
 async def _result(sent: Awaitable[Outcome]) -> Outcome | Exception:
     try:
         return await sent
-    except Exception as error:  # noqa: BLE001 - it is told to whoever asked
+    except Exception as error:  # noqa: BLE001 - the caller handles it
         return error
 
 
@@ -239,4 +239,4 @@ def _sagas(kind: Kind, end: OrderStatus) -> Counter:
 
 
 class LostError(Exception):
-    """Another process has taken the saga over."""
+    """This process no longer runs the saga: another took it over, or it has ended."""

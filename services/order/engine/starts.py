@@ -1,7 +1,7 @@
-"""The first of a saga's two commits: order, saga row and idempotency key, many operations in one transaction.
+"""Commits the start of sagas: order, saga row and idempotency key of many operations in one transaction.
 
-Load, decide, store: the orders concerned are locked in order of id, pure rules decide in arrival order which
-operations may begin, and set-based statements write what was decided.
+It locks the orders in order of id. Pure rules then decide in arrival order which operations may begin, and set-based
+statements write the decisions.
 """
 
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ from shared.refusals import Refusal
 
 
 class Starts:
-    """Commits batches of starts. Used by one batcher, so its session is its own."""
+    """Commits batches of starts. One batcher uses it, so no lock guards its session."""
 
     def __init__(
         self, session: Session, clock: DatabaseClock, process_id: UUID, currency: str, payment_timeout_seconds: float
@@ -32,13 +32,13 @@ class Starts:
         self._payment_timeout_seconds = payment_timeout_seconds
 
     async def commit(self, starts: Sequence[Start]) -> Sequence[Started | BaseException]:
-        """Begin what may begin, in one transaction; return per start what became of it, or its refusal.
+        """Begin the operations that may begin, in one transaction; return a result or refusal for each start.
 
         Raises Unavailable when it is unknown whether the transaction was committed.
         """
         results: dict[SagaId, Started | Refusal] = {}
         if all(start.order is not None and start.key is None for start in starts):
-            async with self._session.statement() as db:  # nothing to lock or to find out first
+            async with self._session.statement() as db:  # no lock and no read is needed before the insert
                 results.update(await self._place(db, starts))
             return [results[start.saga_id] for start in starts]
         async with self._session.transaction() as db:
@@ -53,7 +53,7 @@ class Starts:
         placements = [(start.saga_id, start.kind, start.order, start.traceparent) for start in starts if start.order]
         if not placements:
             return {}
-        moments = await store.place_orders(
+        timestamps = await store.place_orders(
             db,
             placements,
             version=VERSION,
@@ -64,7 +64,7 @@ class Starts:
         begun: dict[SagaId, Started | Refusal] = {}
         for start in starts:
             assert start.order is not None
-            created_at, expires_at = moments[start.order_id]
+            created_at, expires_at = timestamps[start.order_id]
             self._clock.observe(created_at)
             order = replace(start.order, created_at=created_at, expires_at=expires_at, currency=self._currency)
             begun[start.saga_id] = Begun(_saga(start, order, None))
@@ -89,7 +89,7 @@ class Starts:
             elif isinstance(ruling, Attach):
                 results[start.saga_id] = Attached(ruling.saga_id, orders[start.order_id])
             elif isinstance(ruling, Refusal):
-                # An answer, not an exception: a repeat with its key is told the same bytes.
+                # An answer, not an exception: a repeat with the same key must get the same bytes.
                 results[start.saga_id] = idempotency.refused(start.kind, ruling, start.order_id)
             else:
                 results[start.saga_id] = idempotency.already(orders[start.order_id])

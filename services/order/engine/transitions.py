@@ -1,7 +1,7 @@
-"""The other of a saga's commits: its transition, the order, the event and the keys' answers, in one transaction.
+"""Commits a saga's transitions: order, saga, outbox event and idempotency answers in one transaction.
 
-Every transition is guarded on the saga's id, owner and status and on the order's status. One that finds nothing
-has lost: whoever asked for it must read again and act on what is there.
+Every transition is guarded on the saga's id, owner and status and on the order's status. A transition whose guards
+match no row has lost: its runner must read the saga again and act on what is stored.
 """
 
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ from shared.postgres import DatabaseClock, Session
 
 @fast_dataclass(frozen=True, slots=True)
 class TransitionRequest:
-    """A transition that a runner wants committed, and what its saga did since the last one."""
+    """A transition to commit, and the log entries of its saga since the last commit."""
 
     saga: Saga
     transition: Transition
@@ -30,14 +30,14 @@ class TransitionRequest:
 
 @fast_dataclass(frozen=True, slots=True)
 class TransitionResult:
-    """The transition was committed: the order as it is now, and the answer if the saga has ended."""
+    """A committed transition: the order as stored now, and the client's answer if the saga has ended."""
 
     order: Order
     answer: Answer | None
 
 
 class Transitions:
-    """Commits batches of transitions. Used by one batcher, so its session is its own."""
+    """Commits batches of transitions. One batcher uses it, so no lock guards its session."""
 
     def __init__(self, session: Session, clock: DatabaseClock, process_id: UUID) -> None:
         self._session = session
@@ -45,11 +45,12 @@ class Transitions:
         self._process_id = process_id
 
     async def commit(self, requests: Sequence[TransitionRequest]) -> Sequence[TransitionResult | BaseException | None]:
-        """Commit what its guards allow, in one statement where it can be; return None for each that lost.
+        """Commit the transitions whose guards match; return their results, and None for each that lost.
 
-        Raises Unavailable when it is unknown whether it was committed.
+        Without payments and closings it is one statement. Raises Unavailable when it is unknown whether the batch was
+        committed.
         """
-        # Further keys may join a payment or a closing at any moment until it ends, but no placement.
+        # Until a payment or closing ends, further idempotency keys may attach to it. None can attach to a placement.
         joined = any(request.saga.kind in (Kind.PAY, Kind.CLOSE) for request in requests)
         async with self._session.transaction() if joined else self._session.statement() as db:
             if not self._clock.known:
@@ -65,8 +66,8 @@ class Transitions:
 
 
 def _write_of(request: TransitionRequest, now: datetime) -> TransitionWrite:
-    """Work out what a transition writes. Its order can be computed here: while a saga is live, nothing but its own
-    transitions changes its order, and the statement is guarded on the saga's status."""
+    """Return what a transition writes. The order can be computed here: while a saga is live, only its own transitions
+    change its order, and the statement is guarded on the saga's status."""
     saga, transition = request.saga, request.transition
     order = moved(saga.order, transition, now)
     ended = not transition.saga_to.live
