@@ -198,7 +198,7 @@ async def test_a_message_is_answered_as_the_rfcs_have_it(before: Gateway, name: 
         check(answer)
 
 
-@pytest.mark.parametrize("name", HEADERLESS)
+@pytest.mark.parametrize("name", sorted(HEADERLESS))
 async def test_what_has_no_headers_gets_the_body_of_a_problem(before: Gateway, name: str) -> None:
     _, rest = await converse(before.url, to_orders(MESSAGES[name][0]), 0)
     assert b'"type":"/problems/bad-request"' in rest
