@@ -6,8 +6,9 @@ from datetime import datetime
 
 from prometheus_client import Gauge
 
+from shared.database_clock import DatabaseClock
 from shared.http.readiness import Check
-from shared.postgres import Connection, DatabaseClock, Session
+from shared.postgres import Connection, Session
 from shared.refusals import Unavailable
 
 # As Kerberos and cloud providers have it: hosts that synchronise their clocks stay below a second, and rules by time

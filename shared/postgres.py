@@ -7,9 +7,8 @@ the one place in each service's store.py that knows what they mean.
 import asyncio
 import re
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, cast
 
@@ -36,7 +35,6 @@ _LOST = (asyncpg.InterfaceError, asyncpg.InternalClientError, OSError, TimeoutEr
 # A plan made while a table was small or empty may walk through all of an index, and is kept until statistics change.
 # Made anew when the session has done twice as much, plans follow the growth, and never cost more than a share of it.
 REPLAN_SECONDS = 60.0
-ANSWER_LATE_MAX = timedelta(seconds=5)
 _NAME = re.compile(r"^-- name: (\w+)\s*$", re.MULTILINE)
 
 
@@ -241,34 +239,6 @@ class Session:
         self._replan_after = self._transactions * 2
         self._replan_at = now + REPLAN_SECONDS
         await connection.execute("DISCARD PLANS")
-
-
-class DatabaseClock:
-    """Estimates the database's time: the timestamp observed last, plus the time since.
-
-    It lags by the time that an answer takes to arrive, and goes back only if the server's clock does.
-    """
-
-    def __init__(self, elapsed: Callable[[], float] = time.monotonic) -> None:
-        self._elapsed = elapsed
-        self._observed: datetime | None = None
-        self._observed_at = 0.0
-
-    @property
-    def known(self) -> bool:
-        """Return whether a timestamp was observed yet."""
-        return self._observed is not None
-
-    def observe(self, now: datetime) -> None:
-        """Take a timestamp that a statement has just returned."""
-        # Answers can overtake each other, so a slightly older timestamp is ignored.
-        if self._observed is None or not timedelta() <= self._observed - now < ANSWER_LATE_MAX:
-            self._observed, self._observed_at = now, self._elapsed()
-
-    def now(self) -> datetime:
-        """Return the estimated time of the database."""
-        assert self._observed is not None
-        return self._observed + timedelta(seconds=self._elapsed() - self._observed_at)
 
 
 def is_about_the_batch(error: Exception) -> bool:

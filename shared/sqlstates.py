@@ -76,8 +76,8 @@ BUGS: Mapping[str, str] = {
 
 
 # Classes whose transient errors an operator mends, and those of them that pass by themselves.
-_OPERATORS = ("42", "53", "54", "55", "58", "XX")
-_PASSING = ("42P05", "53300", "55P03")
+_OPERATORS = ("25", "42", "53", "54", "55", "58", "XX")
+_PASSING = ("25P03", "25P04", "42P05", "53300", "55P03")
 
 
 def is_transient(sqlstate: str | None, severity: str | None = None) -> bool:

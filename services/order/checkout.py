@@ -18,8 +18,9 @@ from services.order.saga import Kind
 from services.order.store import Answer
 from shared import trace
 from shared.batcher import Batcher
+from shared.database_clock import DatabaseClock
 from shared.fast_dataclass import fast_dataclass
-from shared.postgres import DatabaseClock, Pool, needs_operator
+from shared.postgres import Pool, needs_operator
 from shared.refusals import NothingSent, Refusal, Unavailable
 
 log = structlog.get_logger()

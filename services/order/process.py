@@ -20,10 +20,11 @@ from services.order.engine.transitions import TransitionRequest, TransitionResul
 from services.order.expiry import Expiry
 from services.order.settings import Settings
 from shared.batcher import Batcher, Work, one_by_one_when
+from shared.database_clock import DatabaseClock
 from shared.host_clock import HostClock
 from shared.ids import uuid7
 from shared.pacing import BatchScheduler
-from shared.postgres import DatabaseClock, Pool, Session, is_about_the_batch
+from shared.postgres import Pool, Session, is_about_the_batch
 
 # The batchers in the order in which a checkout passes them; as many batches at once as these is no limit.
 STEPS = ("starts", "product", "coupon", "balance", "transitions")

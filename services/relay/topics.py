@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from services.relay.clients import BrokerFailed
 from services.relay.settings import RelaySettings
-from shared.postgres import DatabaseClock
+from shared.database_clock import DatabaseClock
 
 DELETE, COMPACT = "delete", "compact"
 POLICY, IN_SYNC_MIN = "cleanup.policy", "min.insync.replicas"

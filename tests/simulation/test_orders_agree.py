@@ -18,8 +18,9 @@ from services.order.engine.transitions import TransitionRequest, Transitions
 from services.order.retention import FIRST_TIMESTAMP
 from services.order.saga import EVENTS, Kind, Saga, Status, Transition
 from services.order.settings import Settings
+from shared.database_clock import DatabaseClock
 from shared.ids import uuid7
-from shared.postgres import Connection, DatabaseClock, Pool, Session
+from shared.postgres import Connection, Pool, Session
 from tests.infrastructure.databases import Database
 from tests.infrastructure.services import migrate_service
 from tests.simulation.agreement import Side, Work, comparable, compare, in_memory, now

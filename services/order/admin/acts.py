@@ -17,8 +17,9 @@ from services.order.engine.transitions import TransitionRequest, Transitions
 from services.order.saga import VERSIONS_KNOWN, Command, Saga, Status, Transition, next_move, steps, undos
 from services.order.timeline import timeline
 from shared import operators
+from shared.database_clock import DatabaseClock
 from shared.ids import uuid7
-from shared.postgres import Connection, DatabaseClock, Pool, Session
+from shared.postgres import Connection, Pool, Session
 from shared.refusals import Refusal
 
 LIST_MAX = 1000

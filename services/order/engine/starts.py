@@ -14,8 +14,9 @@ from services.order.engine import idempotency
 from services.order.engine.idempotency import claim_keys, settle_keys
 from services.order.engine.operations import Attached, Begun, Start, Started
 from services.order.saga import VERSION, Kind, Saga, Status
+from shared.database_clock import DatabaseClock
 from shared.fast_dataclass import replace
-from shared.postgres import Connection, DatabaseClock, Session
+from shared.postgres import Connection, Session
 from shared.refusals import Refusal
 
 

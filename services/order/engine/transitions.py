@@ -14,9 +14,10 @@ from services.order.domain import Order
 from services.order.engine import idempotency, key_store
 from services.order.saga import Kind, Saga, Transition, moved
 from services.order.store import Answer, TransitionWrite
+from shared.database_clock import DatabaseClock
 from shared.fast_dataclass import fast_dataclass
 from shared.http.server import encode
-from shared.postgres import DatabaseClock, Session
+from shared.postgres import Session
 
 
 @fast_dataclass(frozen=True, slots=True)

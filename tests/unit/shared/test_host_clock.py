@@ -6,8 +6,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from prometheus_client import REGISTRY
 
+from shared.database_clock import DatabaseClock
 from shared.host_clock import SKEW_MAX_SECONDS, ClocksDisagree, HostClock
-from shared.postgres import DatabaseClock
 from shared.refusals import Unavailable
 
 DAYS = timedelta(days=100)

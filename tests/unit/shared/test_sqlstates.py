@@ -89,8 +89,8 @@ def test_the_log_gets_the_server_s_words_and_what_they_mean() -> None:
 @pytest.mark.parametrize(
     ("code", "severity", "expected"),
     [
-        *((code, "ERROR", True) for code in ("42501", "42P01", "53100", "54000", "55000", "58030", "XX001")),
-        *((code, "ERROR", False) for code in ("08006", "25006", "40001", "42601", "42P05", "55P03", "57014", "0A000")),
+        *((code, "ERROR", True) for code in ("25006", "42501", "42P01", "53100", "54000", "55000", "58030", "XX001")),
+        *((code, "ERROR", False) for code in ("08006", "25P03", "40001", "42601", "42P05", "55P03", "57014", "0A000")),
         ("42501", "FATAL", False),  # the session ended, perhaps in the middle of a commit
     ],
 )
