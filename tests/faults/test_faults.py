@@ -42,7 +42,7 @@ BAD = re.compile(
 
 
 @pytest.mark.timeout(SECONDS * 2 + 300)
-async def test_whatever_fails_nobody_is_told_what_is_not_so(reaper: Reaper, tmp_path: Path) -> None:
+async def test_no_fault_makes_an_answer_or_the_books_wrong(reaper: Reaper, tmp_path: Path) -> None:
     print(f"FAULTS_SEED={SEED} FAULTS_SECONDS={SECONDS:g}")
     dice = random.Random(SEED)
     began = time.monotonic()

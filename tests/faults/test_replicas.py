@@ -159,7 +159,7 @@ async def test_replica_paused_past_its_lease_loses_its_sagas_and_does_no_harm(ma
 
 
 @pytest.mark.parametrize(("balance", "status"), [(1_000_000, 201), (0, 400)])
-async def test_a_key_used_before_a_crash_has_the_same_answer_at_every_replica_after_it(
+async def test_key_used_before_a_crash_gets_the_same_answer_at_every_replica(
     made: Cluster, db: asyncpg.Pool, balance: int, status: int
 ) -> None:
     first, way = made.processes["order-1"], made.ways["order-1→balance"]
@@ -199,9 +199,7 @@ async def test_a_key_used_before_a_crash_has_the_same_answer_at_every_replica_af
         assert (await ask(name, product, await a_product(shop))).problem == "idempotency-key-reused"
 
 
-async def test_a_rolling_restart_under_load_is_for_clients_a_clean_retry_at_most(
-    made: Cluster, db: asyncpg.Pool
-) -> None:
+async def test_rolling_restart_under_load_costs_clients_at_most_a_retry(made: Cluster, db: asyncpg.Pool) -> None:
     customers = await customers_of(made)
     shopping = asyncio.create_task(customers.shop(12))
 
@@ -234,7 +232,7 @@ async def test_a_rolling_restart_under_load_is_for_clients_a_clean_retry_at_most
     await nothing_is_wrong(made, customers)
 
 
-async def test_a_thousand_connections_dropped_mid_request_leave_nothing_behind(made: Cluster, db: asyncpg.Pool) -> None:
+async def test_connections_dropped_mid_request_leave_nothing_behind(made: Cluster, db: asyncpg.Pool) -> None:
     dice = random.Random(SEED)
     shop = made.shop()
     product, user = await a_product(shop), await a_user(shop, 10**9)

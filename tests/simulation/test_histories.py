@@ -42,7 +42,7 @@ def test_no_history_breaks_an_invariant(part: int) -> None:
         assert told.violation is None, f"{told.violation}; replay it: make simulate SEED={seed}"
 
 
-def test_the_histories_go_everywhere() -> None:
+def test_histories_reach_every_end_and_every_fault() -> None:
     def count(name: str, labels: dict[str, str] | None = None) -> float:
         return REGISTRY.get_sample_value(f"{name}_total", labels or {}) or 0.0
 

@@ -49,7 +49,7 @@ async def real(database: Database) -> AsyncIterator[Side]:
 
 
 @pytest.mark.parametrize("seed", range(6))
-async def test_whatever_is_started_moved_and_taken_over_comes_out_alike(seed: int, real: Side) -> None:
+async def test_random_orders_and_sagas_match_the_real_database(seed: int, real: Side) -> None:
     database = OrdersDatabase(now)
     memory, work = in_memory(database), RandomWork(seed)
     for _ in range(STEPS):

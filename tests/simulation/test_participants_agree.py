@@ -47,7 +47,7 @@ async def participant(request: pytest.FixtureRequest, database: Database) -> Asy
         yield request.param, Side(pool, session), in_memory(DATABASES[request.param](now))
 
 
-async def test_whatever_commands_arrive_come_out_alike(participant: tuple[str, Side, Side]) -> None:
+async def test_random_commands_match_the_real_database(participant: tuple[str, Side, Side]) -> None:
     name, real, memory = participant
     dice = random.Random(name)
 

@@ -73,7 +73,7 @@ async def beyond(
         yield replica, way
 
 
-async def test_expiry_takes_no_more_than_a_quarter_of_the_room_and_payments_go_on(world: World) -> None:
+async def test_expiry_takes_at_most_a_quarter_of_the_capacity_and_payments_continue(world: World) -> None:
     customer = await world.customer()
     async with world.replica() as replica:
         to_pay = await customer.unpaid(replica)
@@ -97,7 +97,7 @@ async def test_expiry_takes_no_more_than_a_quarter_of_the_room_and_payments_go_o
     await world.check()
 
 
-async def test_while_coupons_are_away_orders_without_one_expire(world: World) -> None:
+async def test_orders_without_coupon_expire_while_coupon_service_is_down(world: World) -> None:
     with_coupon, others = await unpaid_orders(world, 3, "own"), await unpaid_orders(world, 5, None)
     async with beyond(world, Participant.COUPON, Mode.CLOSED, sagas_max=8) as (replica, way):
         async with beside(replica.expiry.run()):
@@ -109,7 +109,7 @@ async def test_while_coupons_are_away_orders_without_one_expire(world: World) ->
     await world.check()
 
 
-async def test_one_closing_that_takes_long_does_not_stop_a_backlog_from_being_worked_off(world: World) -> None:
+async def test_one_slow_closing_does_not_stop_the_expiry_of_a_backlog(world: World) -> None:
     due = await unpaid_orders(world, 9, None)
     go_on = asyncio.Event()
 
@@ -130,7 +130,7 @@ async def test_one_closing_that_takes_long_does_not_stop_a_backlog_from_being_wo
 
 
 @pytest.mark.parametrize("mode", [Mode.CLOSED, Mode.SILENT, Mode.DEAF], ids=lambda mode: mode.name.lower())
-async def test_while_coupons_are_away_orders_without_one_go_on(world: World, mode: Mode) -> None:
+async def test_orders_without_coupon_continue_while_coupon_service_is_down(world: World, mode: Mode) -> None:
     customers = [await world.customer() for _ in range(8)]
     before = turned_away()
     async with beyond(world, Participant.COUPON, mode, sagas_max=8) as (replica, way):
@@ -171,7 +171,7 @@ async def held_up(
     return [task for task in tasks if not task.done()], [task.exception() for task in tasks if task.done()]
 
 
-async def test_payments_with_a_coupon_take_no_room_from_orders_without_one(world: World) -> None:
+async def test_payments_with_a_coupon_take_no_capacity_from_the_other_lane(world: World) -> None:
     customers = [await world.customer() for _ in range(9)]
     async with world.replica() as replica:
         unpaid = [await customer.unpaid(replica) for customer in customers]
@@ -195,7 +195,7 @@ async def test_payments_with_a_coupon_take_no_room_from_orders_without_one(world
     await world.check()
 
 
-async def test_a_repeated_request_is_answered_although_no_coupon_fits(world: World) -> None:
+async def test_repeated_request_is_answered_while_the_coupon_lane_is_full(world: World) -> None:
     customer, other = await world.customer(), await world.customer()
     async with beyond(world, Participant.COUPON, Mode.OPEN, sagas_max=2) as (replica, way):
         key = customer.key("place", "k")

@@ -33,7 +33,9 @@ async def steps(world: World, order_id: object) -> list[str]:
 
 @pytest.mark.parametrize("cut", Cut)
 @pytest.mark.parametrize("keyed", [True, False])
-async def test_a_start_in_doubt_is_made_once_and_answered(world: World, way: Way, cut: Cut, keyed: bool) -> None:
+async def test_start_with_unknown_commit_is_made_once_and_answered(
+    world: World, way: Way, cut: Cut, keyed: bool
+) -> None:
     customer = await world.customer()
     key = customer.key("place", "k") if keyed else None
     async with world.replica(url=way.url) as replica:
@@ -47,7 +49,7 @@ async def test_a_start_in_doubt_is_made_once_and_answered(world: World, way: Way
 
 
 @pytest.mark.parametrize("cut", Cut)
-async def test_a_refusal_in_doubt_is_answered_as_it_is_stored(world: World, way: Way, cut: Cut) -> None:
+async def test_refusal_with_unknown_commit_is_answered_as_stored(world: World, way: Way, cut: Cut) -> None:
     customer = await world.customer()
     async with world.replica(url=way.url) as replica:
         order_id = await customer.unpaid(replica)
@@ -60,7 +62,7 @@ async def test_a_refusal_in_doubt_is_answered_as_it_is_stored(world: World, way:
     await world.check()
 
 
-async def test_a_start_that_stays_in_doubt_is_unavailable_and_never_begins(world: World, way: Way) -> None:
+async def test_start_that_stays_unknown_is_unavailable_and_never_begins(world: World, way: Way) -> None:
     customer = await world.customer()
     async with world.replica(url=way.url, request_deadline_seconds=0.3) as replica:
         with way.always(Cut.BEFORE), pytest.raises(Unavailable):
@@ -72,7 +74,7 @@ async def test_a_start_that_stays_in_doubt_is_unavailable_and_never_begins(world
 # 20 units cost more than the account has: refused at the debit, turned round, and rejected in a second commit.
 # Before a transition lie the start's two checkpoints, and two for each command.
 @pytest.mark.parametrize(("quantity", "end", "checkpoint"), [(1, "PAID", 8), (20, "REJECTED", 8), (20, "REJECTED", 14)])
-async def test_a_transition_in_doubt_is_made_once(
+async def test_transition_with_unknown_commit_is_made_once(
     world: World, way: Way, cut: Cut, quantity: int, end: str, checkpoint: int
 ) -> None:
     customer = await world.customer(stock=50)
@@ -94,7 +96,7 @@ async def test_a_transition_in_doubt_is_made_once(
 
 
 @pytest.mark.parametrize("cut", Cut)
-async def test_a_payment_in_doubt_is_debited_once(world: World, way: Way, cut: Cut) -> None:
+async def test_payment_with_unknown_outcome_is_debited_once(world: World, way: Way, cut: Cut) -> None:
     customer = await world.customer()
     async with world.replica(url=way.url) as replica:
         order_id = await customer.unpaid(replica)
@@ -105,7 +107,7 @@ async def test_a_payment_in_doubt_is_debited_once(world: World, way: Way, cut: C
 
 
 @pytest.mark.parametrize("cut", Cut)
-async def test_every_order_of_a_batch_in_doubt_is_made_once(world: World, way: Way, cut: Cut) -> None:
+async def test_every_order_of_a_batch_with_unknown_commit_is_made_once(world: World, way: Way, cut: Cut) -> None:
     customers = [await world.customer() for _ in range(20)]
     async with world.replica(url=way.url) as replica:
         way.cut = cut

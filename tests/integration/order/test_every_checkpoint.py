@@ -149,7 +149,7 @@ async def at_every_moment(world: World, flow: Flow, once: Callable[[Run], Awaita
 
 
 @pytest.mark.parametrize("name", FLOWS)
-async def test_what_a_replica_leaves_that_dies_is_ended_by_another(world: World, name: str) -> None:
+async def test_sagas_of_a_dead_replica_are_ended_by_another(world: World, name: str) -> None:
     async def once(run: Run) -> None:
         dead = asyncio.Event()
 
@@ -164,7 +164,7 @@ async def test_what_a_replica_leaves_that_dies_is_ended_by_another(world: World,
 
 
 @pytest.mark.parametrize("name", FLOWS)
-async def test_a_replica_that_was_paused_until_another_did_its_work_does_no_harm(world: World, name: str) -> None:
+async def test_replica_that_resumes_after_a_take_over_does_no_harm(world: World, name: str) -> None:
     async def once(run: Run) -> None:
         paused, go_on = asyncio.Event(), asyncio.Event()
 
@@ -183,7 +183,7 @@ async def test_a_replica_that_was_paused_until_another_did_its_work_does_no_harm
 
 
 @pytest.mark.parametrize("name", [name for name, flow in FLOWS.items() if flow.forced])
-async def test_a_saga_that_an_operator_turns_round_undoes_everything(world: World, name: str) -> None:
+async def test_saga_forced_by_an_operator_undoes_everything(world: World, name: str) -> None:
     flow = FLOWS[name]
 
     async def once(run: Run) -> None:

@@ -22,7 +22,7 @@ async def nothing_is_due(world: World) -> None:
     await eventually(none, PATIENCE_SECONDS, "the expiry of all that is due")
 
 
-async def test_two_replicas_expire_each_order_once_and_leave_the_others_alone(world: World) -> None:
+async def test_two_replicas_expire_each_due_order_once_and_no_other(world: World) -> None:
     # An eighth of the room is for the expiry of orders with a coupon, another for that of others: 7 at a time.
     async with world.replica(sagas_max=56) as one, world.replica(sagas_max=56) as other:
         customers = [await world.customer() for _ in range(25)]
@@ -45,7 +45,7 @@ async def test_two_replicas_expire_each_order_once_and_leave_the_others_alone(wo
     await world.check()
 
 
-async def test_a_payment_under_way_wins_and_if_it_is_refused_the_order_expires(world: World) -> None:
+async def test_running_payment_wins_against_expiry_unless_it_is_refused(world: World) -> None:
     customer = await world.customer(balance=0)
     paying, go_on = asyncio.Event(), asyncio.Event()
 
@@ -69,7 +69,7 @@ async def test_a_payment_under_way_wins_and_if_it_is_refused_the_order_expires(w
     await world.check()
 
 
-async def test_a_restarted_service_expires_what_fell_due_meanwhile(world: World) -> None:
+async def test_restarted_service_expires_orders_that_became_due_while_it_was_down(world: World) -> None:
     customer = await world.customer()
     async with world.replica(payment_timeout_seconds=0.05) as replica:
         order_id = await customer.unpaid(replica)
@@ -85,7 +85,7 @@ async def test_a_restarted_service_expires_what_fell_due_meanwhile(world: World)
     await world.check()
 
 
-async def test_a_closing_of_which_nothing_was_heard_at_first_is_one_that_was_begun(world: World) -> None:
+async def test_closing_with_unknown_start_counts_as_begun(world: World) -> None:
     customer = await world.customer()
     async with world.replica() as other:
         order_id = await customer.unpaid(other)

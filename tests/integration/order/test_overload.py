@@ -63,7 +63,7 @@ async def an_order(client: Client) -> Answer:
     return await client.call("POST", "/v1/orders", body)
 
 
-async def test_an_order_beyond_it_is_refused_at_once_and_told_when_to_come_back(world: World) -> None:
+async def test_order_beyond_the_limit_is_refused_at_once_with_retry_after(world: World) -> None:
     before = REGISTRY.get_sample_value("orders_turned_away_total") or 0.0
     async with full(world) as client:
         began = time.monotonic()
@@ -84,7 +84,7 @@ def raw_order(*headers: str) -> bytes:
     return "\r\n".join([*lines, *headers, "", body]).encode()
 
 
-async def test_who_is_refused_keeps_the_connection_and_the_ids_of_the_request(world: World) -> None:
+async def test_refused_request_keeps_its_connection_and_request_ids(world: World) -> None:
     async with full(world) as client, connected(client.url) as (reader, writer):
         for number in range(3):
             writer.write(raw_order(f"X-Request-Id: mine-{number}"))
@@ -103,7 +103,7 @@ async def test_who_is_refused_keeps_the_connection_and_the_ids_of_the_request(wo
     await ended(world)
 
 
-async def test_payments_cancellations_and_reads_of_what_there_is_go_on(world: World) -> None:
+async def test_payments_cancellations_and_reads_continue_beyond_the_limit(world: World) -> None:
     async with world.replica() as replica:
         customer = await world.customer()
         paid = await customer.paid(replica)
@@ -121,7 +121,7 @@ async def test_payments_cancellations_and_reads_of_what_there_is_go_on(world: Wo
     await world.check()
 
 
-async def test_a_stop_does_not_wait_for_a_participant_that_hangs(world: World) -> None:
+async def test_stop_does_not_wait_for_a_hanging_participant(world: World) -> None:
     customer = await world.customer()
     async with silence() as product:
         urls = {Participant.PRODUCT: product}

@@ -78,7 +78,7 @@ STRANGE: dict[str, Answer] = {
 
 
 @pytest.mark.parametrize("name", STRANGE)
-async def test_an_answer_that_is_neither_applied_nor_refused_is_a_doubt(name: str) -> None:
+async def test_answer_neither_applied_nor_refused_is_an_unknown_outcome(name: str) -> None:
     async with talking() as (server, participants):
         server.answer = STRANGE[name]
         with pytest.raises(Unavailable):
@@ -87,7 +87,7 @@ async def test_an_answer_that_is_neither_applied_nor_refused_is_a_doubt(name: st
         assert (await participants.send(command())).applied
 
 
-async def test_a_participant_that_is_not_there_is_a_doubt_and_not_reachable() -> None:
+async def test_absent_participant_is_unreachable_and_its_outcomes_unknown() -> None:
     async with Participants(dict.fromkeys(Participant, f"http://127.0.0.1:{free_port()}")) as participants:
         with pytest.raises(Unavailable):
             await participants.send(command())
@@ -95,7 +95,7 @@ async def test_a_participant_that_is_not_there_is_a_doubt_and_not_reachable() ->
         assert participants.reachable()["coupon"] is True
 
 
-async def test_what_arrives_while_a_batch_is_on_its_way_goes_in_the_next_one() -> None:
+async def test_commands_that_arrive_during_a_batch_go_in_the_next_one() -> None:
     async with talking() as (server, participants):
         server.held = asyncio.Event()
         sends = [asyncio.ensure_future(participants.send(command(number))) for number in range(10)]
@@ -109,7 +109,7 @@ async def test_what_arrives_while_a_batch_is_on_its_way_goes_in_the_next_one() -
         assert sum(len(batch) for batch in server.batches) == 30
 
 
-async def test_one_command_that_can_not_be_read_does_not_hold_up_its_neighbours() -> None:
+async def test_unreadable_command_does_not_delay_the_rest_of_its_batch() -> None:
     def fussy(commands: list[Any]) -> web.Response:
         if any(one["number"] == 3 for one in commands):
             return web.json_response({"type": "/problems/validation-failed"}, status=422)
@@ -124,7 +124,7 @@ async def test_one_command_that_can_not_be_read_does_not_hold_up_its_neighbours(
     assert isinstance(results[3], Unavailable)
 
 
-async def test_a_refusal_is_told_as_it_is() -> None:
+async def test_refusal_is_passed_on_unchanged() -> None:
     problem = {"type": "/problems/out-of-stock", "status": 400, "detail": "no", "product_ids": ["cup"]}
     async with talking() as (server, participants):
         server.answer = lambda _: web.json_response({"outcomes": [{"outcome": "refused", "problem": problem}]})

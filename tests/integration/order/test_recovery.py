@@ -41,7 +41,7 @@ def metric(name: str) -> float:
     return REGISTRY.get_sample_value(name) or 0.0
 
 
-async def test_a_saga_is_taken_over_when_its_owner_s_lease_has_run_out_and_not_before(world: World) -> None:
+async def test_saga_is_taken_over_only_after_its_owners_lease_has_ended(world: World) -> None:
     customer = await world.customer()
     async with world.replica(lease_seconds=LEASE_SECONDS) as gone, world.replica() as other:
         await gone.recovery.renew()
@@ -55,7 +55,7 @@ async def test_a_saga_is_taken_over_when_its_owner_s_lease_has_run_out_and_not_b
     await world.check()
 
 
-async def test_a_lease_that_is_kept_keeps_the_sagas(world: World) -> None:
+async def test_process_that_renews_its_lease_keeps_its_sagas(world: World) -> None:
     customer = await world.customer()
     async with world.replica(lease_seconds=0.3) as owner, world.replica() as other:
         await owner.recovery.renew()
@@ -81,7 +81,7 @@ async def test_reads_that_take_all_connections_do_not_cost_the_lease(world: Worl
     assert await world.db.fetchval(known, replica.process_id) == 0
 
 
-async def test_who_gives_its_lease_up_is_followed_at_once(world: World) -> None:
+async def test_sagas_are_taken_over_at_once_when_a_lease_is_given_up(world: World) -> None:
     customer = await world.customer()
     async with world.replica(lease_seconds=3600) as leaving, world.replica() as other:
         await leaving.recovery.renew()
@@ -93,7 +93,7 @@ async def test_who_gives_its_lease_up_is_followed_at_once(world: World) -> None:
     await world.check()
 
 
-async def test_a_process_takes_up_its_own_sagas_that_have_no_runner(world: World) -> None:
+async def test_sweep_runs_own_sagas_without_a_runner(world: World) -> None:
     customer = await world.customer()
     async with world.replica() as replica:
         await replica.recovery.renew()
@@ -107,7 +107,7 @@ async def test_a_process_takes_up_its_own_sagas_that_have_no_runner(world: World
     await world.check()
 
 
-async def test_a_saga_that_is_about_to_run_is_not_taken_for_one_without_a_runner(world: World) -> None:
+async def test_sweep_leaves_claimed_sagas_alone(world: World) -> None:
     customer = await world.customer()
     async with world.replica() as replica:
         await replica.recovery.renew()
@@ -121,7 +121,7 @@ async def test_a_saga_that_is_about_to_run_is_not_taken_for_one_without_a_runner
     await world.check()
 
 
-async def test_sagas_of_a_version_that_is_not_known_are_left_alone_and_told_of(world: World) -> None:
+async def test_sagas_of_an_unknown_version_are_left_alone_and_reported(world: World) -> None:
     customer = await world.customer()
     change = "UPDATE orders.sagas SET version = $1 WHERE saga_id = $2"
     async with world.replica() as gone, world.replica() as other:
@@ -144,7 +144,7 @@ async def test_sagas_of_a_version_that_is_not_known_are_left_alone_and_told_of(w
     await world.check()
 
 
-async def test_two_processes_that_sweep_at_once_take_each_saga_once(world: World) -> None:
+async def test_concurrent_sweeps_take_each_saga_once(world: World) -> None:
     customer = await world.customer(balance=100_000, stock=100)
     async with world.replica() as gone, world.replica() as one, world.replica() as other:
         sagas = await left_alone(gone, customer, 40)
@@ -159,7 +159,7 @@ async def test_two_processes_that_sweep_at_once_take_each_saga_once(world: World
     await world.check()
 
 
-async def test_a_process_takes_no_more_sagas_than_it_may_run(world: World) -> None:
+async def test_take_over_respects_the_limit_of_sagas(world: World) -> None:
     customer = await world.customer()
     async with world.replica() as gone, world.replica(sagas_max=2) as busy:
         sagas = await left_alone(gone, customer, 5)
@@ -191,7 +191,7 @@ async def test_a_process_without_a_lease_is_not_ready(world: World) -> None:
         await eventually(not_ready, PATIENCE_SECONDS, "the end of the lease")
 
 
-async def test_leases_of_the_long_dead_are_forgotten_unless_they_own_something(world: World) -> None:
+async def test_old_leases_are_deleted_unless_their_process_owns_live_sagas(world: World) -> None:
     customer = await world.customer()
     long_ago = "UPDATE orders.processes SET lease_until = now() - interval '2 hours' WHERE process_id = $1"
     known = "SELECT count(*) FROM orders.processes WHERE process_id = $1"
@@ -210,7 +210,7 @@ async def test_leases_of_the_long_dead_are_forgotten_unless_they_own_something(w
     await world.check()
 
 
-async def test_a_process_that_lost_its_lease_begins_nothing_until_it_has_it_again(world: World) -> None:
+async def test_process_without_a_lease_begins_nothing_until_it_renews_it(world: World) -> None:
     customer = await world.customer()
     urls = {f"{who.value}_url": url for who, url in world.urls.items()}
     settings = {"lease_seconds": LEASE_SECONDS, "expiry_interval_seconds": 0.02, "sweep_interval_seconds": 0.02}

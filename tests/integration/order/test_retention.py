@@ -40,7 +40,7 @@ def pruner(replica_pool: Pool) -> Pruner:
     return Pruner(replica_pool, prunings(key_hours=24, saga_days=90))
 
 
-async def test_keys_are_kept_for_their_hours_and_as_long_as_they_have_no_answer(world: World) -> None:
+async def test_keys_are_kept_for_their_hours_and_while_unanswered(world: World) -> None:
     user = f"user-{uuid4()}"
     await world.db.execute(KEYS, user)
     async with world.replica() as replica:
@@ -49,7 +49,7 @@ async def test_keys_are_kept_for_their_hours_and_as_long_as_they_have_no_answer(
     await world.db.execute("DELETE FROM orders.idempotency_keys WHERE user_id = $1", user)
 
 
-async def test_a_key_s_hours_count_from_the_end_of_its_saga_however_long_that_took(world: World) -> None:
+async def test_hours_of_a_key_count_from_the_end_of_its_saga(world: World) -> None:
     customer = await world.customer()
     key = customer.key("place", "k")
     claimed = "UPDATE orders.idempotency_keys SET created_at = now() - interval '30 days' WHERE user_id = $1"

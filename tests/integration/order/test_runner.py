@@ -27,7 +27,7 @@ def nowhere() -> str:
 
 
 @pytest.mark.parametrize("seed", range(5))
-async def test_whatever_gets_lost_is_asked_again_and_done_once(world: World, seed: int) -> None:
+async def test_lost_messages_are_repeated_and_applied_once(world: World, seed: int) -> None:
     dice = random.Random(seed)
     losses = Losses(lost=lambda checkpoint: START < checkpoint < 60 and dice.random() < 0.5)
     customer, poor = await world.customer(), await world.customer(balance=0)
@@ -42,7 +42,7 @@ async def test_whatever_gets_lost_is_asked_again_and_done_once(world: World, see
     await world.check()
 
 
-async def test_a_timeline_tells_of_a_doubt_once_however_often_it_was_asked(world: World) -> None:
+async def test_timeline_shows_an_unknown_outcome_once_despite_repeats(world: World) -> None:
     customer = await world.customer()
     async with world.replica(Losses(lost=lambda checkpoint: START < checkpoint <= START + 5)) as replica:
         answer = await customer.place(replica)
@@ -55,7 +55,7 @@ async def test_a_timeline_tells_of_a_doubt_once_however_often_it_was_asked(world
     assert told.count(("hold_stock", "unknown")) == 1
 
 
-async def test_an_undo_that_keeps_failing_is_stuck_and_the_others_still_run(world: World) -> None:
+async def test_failing_undo_makes_its_saga_stuck_while_other_undos_run(world: World) -> None:
     customer = await world.customer()
     async with world.replica() as helper:
         order_id = await customer.paid(helper)
@@ -86,7 +86,7 @@ async def test_an_undo_that_keeps_failing_is_stuck_and_the_others_still_run(worl
     await world.check()
 
 
-async def test_a_step_whose_participant_is_away_is_waited_for_and_never_turned_round(world: World) -> None:
+async def test_step_waits_for_an_absent_participant_and_is_never_undone(world: World) -> None:
     customer = await world.customer()
     async with world.replica(urls={Participant.BALANCE: nowhere()}, request_deadline_seconds=0.05) as replica:
         pending = await customer.place(replica)
@@ -103,7 +103,7 @@ async def test_a_step_whose_participant_is_away_is_waited_for_and_never_turned_r
     await world.check()
 
 
-async def test_a_runner_lets_go_of_a_saga_that_another_process_has_taken(world: World) -> None:
+async def test_runner_drops_a_saga_that_another_process_took_over(world: World) -> None:
     customer = await world.customer()
     async with (
         world.replica(urls={Participant.BALANCE: nowhere()}, request_deadline_seconds=0.05) as replica,

@@ -75,7 +75,7 @@ async def test_a_start_writes_order_saga_and_key_and_no_event(world: World) -> N
 
 
 @pytest.mark.parametrize("replicas", [1, 2])
-async def test_of_payment_cancellation_and_expiry_at_once_one_begins(world: World, replicas: int) -> None:
+async def test_one_of_concurrent_payment_cancellation_and_expiry_begins(world: World, replicas: int) -> None:
     async with world.replica() as one, world.replica() as other:
         for _ in range(8):
             customer = await world.customer()
@@ -117,7 +117,7 @@ async def test_an_expiry_and_a_payment_are_decided_by_the_database_s_clock(world
     await cleared(world)
 
 
-async def test_a_payment_tells_what_the_database_s_clock_said(world: World) -> None:
+async def test_payment_start_observes_the_databases_clock(world: World) -> None:
     customer = await world.customer()
     async with world.replica() as other:
         order_id = await customer.unpaid(other)
@@ -128,7 +128,7 @@ async def test_a_payment_tells_what_the_database_s_clock_said(world: World) -> N
     await cleared(world)
 
 
-async def test_a_column_that_is_added_while_the_service_runs_fails_nobody_s_payment(world: World) -> None:
+async def test_column_added_while_the_service_runs_fails_no_payment(world: World) -> None:
     async with world.replica() as replica:
         orders = [await (await world.customer()).unpaid(replica) for _ in range(3)]
         assert problem_of(await replica.checkout.pay(orders[0], None)) is None
@@ -143,7 +143,7 @@ async def test_a_column_that_is_added_while_the_service_runs_fails_nobody_s_paym
     await world.check()
 
 
-async def test_who_waits_for_a_saga_of_another_process_looks_ever_more_seldom(world: World) -> None:
+async def test_waiting_for_a_remote_saga_polls_less_and_less_often(world: World) -> None:
     customer = await world.customer()
     go_on, started = asyncio.Event(), asyncio.Event()
 
@@ -188,7 +188,7 @@ async def test_races_run_to_their_end_and_one_wins(world: World) -> None:
     await world.check()
 
 
-async def test_an_order_that_is_not_there_is_refused_with_its_key_settled(world: World) -> None:
+async def test_unknown_order_is_refused_and_the_refusal_stored_for_its_key(world: World) -> None:
     customer = await world.customer()
     key = customer.key("pay", "k")
     nobody = new_order(datetime.now(UTC), customer.user, [("x", 1)], None, pay_now=False).order_id
@@ -199,7 +199,7 @@ async def test_an_order_that_is_not_there_is_refused_with_its_key_settled(world:
     await world.check()
 
 
-async def test_copies_of_a_key_in_one_batch_are_one_order(world: World) -> None:
+async def test_repeats_of_a_key_in_one_batch_make_one_order(world: World) -> None:
     customer = await world.customer()
     other_body = KeyClaim(customer.user, "place", "k", fingerprint("another body"))
     async with world.replica() as replica:
@@ -211,7 +211,7 @@ async def test_copies_of_a_key_in_one_batch_are_one_order(world: World) -> None:
     await cleared(world)
 
 
-async def test_copies_of_a_key_at_two_replicas_are_one_order(world: World) -> None:
+async def test_repeats_of_a_key_at_two_replicas_make_one_order(world: World) -> None:
     async with world.replica() as one, world.replica() as other:
         for _ in range(10):
             customer = await world.customer()
@@ -280,7 +280,7 @@ async def test_attached_payment_stores_the_running_payments_answer_for_its_own_k
     await world.check()
 
 
-async def test_what_takes_longer_than_the_deadline_is_pending_and_goes_on(world: World) -> None:
+async def test_saga_that_outlasts_the_deadline_is_pending_and_continues(world: World) -> None:
     customer = await world.customer()
     go_on = asyncio.Event()
 
@@ -298,7 +298,7 @@ async def test_what_takes_longer_than_the_deadline_is_pending_and_goes_on(world:
     await world.check()
 
 
-async def test_what_is_so_already_is_answered_without_a_saga(world: World) -> None:
+async def test_operation_already_in_effect_is_answered_without_a_saga(world: World) -> None:
     customer = await world.customer()
     async with world.replica() as replica:
         order_id = await customer.paid(replica)

@@ -132,7 +132,7 @@ async def test_a_transition_is_made_once_and_its_repeat_loses(world: World, repl
     assert (await written(world, saga.order.order_id))[2:] == (1, ["order.paid.v1"])
 
 
-async def test_an_event_that_can_not_be_written_takes_everything_back(world: World, replica: OrderProcess) -> None:
+async def test_event_that_cannot_be_written_rolls_the_transition_back(world: World, replica: OrderProcess) -> None:
     saga = await begun(replica, await world.customer(), key="k")
     taken = "INSERT INTO orders.outbox (event_id, order_id, sequence, type, payload) VALUES ($1, $2, 1, 't', 'x')"
     await world.db.execute(taken, saga.saga_id, saga.order.order_id)
@@ -188,7 +188,7 @@ async def test_the_order_in_an_answer_is_the_order_that_was_written(
         assert closed.order == await store.get_order(db, saga.order.order_id)
 
 
-async def test_batches_of_two_replicas_that_cross_do_not_deadlock(world: World, replica: OrderProcess) -> None:
+async def test_crossing_batches_of_two_replicas_do_not_deadlock(world: World, replica: OrderProcess) -> None:
     async with world.replica() as other:
         customer = await world.customer()
         for _ in range(5):
@@ -198,7 +198,7 @@ async def test_batches_of_two_replicas_that_cross_do_not_deadlock(world: World, 
             assert results[1] == [None] * 20
 
 
-async def test_a_key_that_joins_a_payment_while_it_ends_is_answered_too(world: World, replica: OrderProcess) -> None:
+async def test_key_attached_while_a_payment_ends_is_answered(world: World, replica: OrderProcess) -> None:
     customer = await world.customer()
     order_id = await customer.unpaid(replica)
     (paying,) = await replica.starts.commit([Start(Kind.PAY, order_id, key=customer.key("pay", "first"))])

@@ -37,7 +37,9 @@ POINTS = [
 
 
 @pytest.mark.parametrize(("kind", "step", "mode"), POINTS)
-async def test_a_saga_forced_at_any_point_is_undone_and_told(world: World, kind: Kind, step: Step, mode: Mode) -> None:
+async def test_saga_forced_at_any_point_is_undone_and_published(
+    world: World, kind: Kind, step: Step, mode: Mode
+) -> None:
     case = await placed(world, "later") if kind is Kind.PAY else await a_case(world)
     async with blocked(world, step.participant, mode):
         if kind is Kind.PAY:
@@ -153,7 +155,7 @@ async def test_live_sagas_are_listed_by_state_and_age_oldest_first(world: World)
     await world.settled()
 
 
-async def test_a_saga_whose_undo_keeps_failing_is_flagged_and_ends_by_itself_when_it_can(world: World) -> None:
+async def test_stuck_saga_is_flagged_and_ends_once_its_undo_succeeds(world: World) -> None:
     paid = await placed(world, "now")
     async with blocked(world, "product"):
         case = await go_on(world, paid, "cancel")
@@ -213,7 +215,7 @@ async def test_a_placement_resolved_by_hand_is_rejected(world: World) -> None:
     assert await violations(world.database.url) == []
 
 
-async def test_two_operators_who_force_at_once_turn_the_saga_round_once(world: World) -> None:
+async def test_two_operators_forcing_at_once_force_the_saga_once(world: World) -> None:
     async with blocked(world, "coupon"):
         case = await place(world, await a_case(world), "now")
         body = {"actor": "sue", "reason": "twice"}

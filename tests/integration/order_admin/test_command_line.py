@@ -74,7 +74,7 @@ async def test_resolve_ends_a_saga_by_hand(world: World) -> None:
     assert await violations(world.database.url) == []
 
 
-async def test_what_is_refused_is_a_line_and_status_1(world: World) -> None:
+async def test_refusal_prints_a_line_and_exits_with_1(world: World) -> None:
     ended = await placed(world, "now")
     for name in ("retry", "force", "resolve"):
         for dry_run in ([], ["--dry-run"]):
@@ -86,7 +86,7 @@ async def test_what_is_refused_is_a_line_and_status_1(world: World) -> None:
         assert (missing.status, missing.err.split(":")[0]) == (1, "SagaNotFound")
 
 
-async def test_the_audit_says_clean_or_exits_with_4_and_repairs_what_is_held_for_nobody(world: World) -> None:
+async def test_audit_exits_with_4_on_findings_and_repair_undoes_orphans(world: World) -> None:
     case = await placed(world, "now")
     clean = await command(world, "audit", "--json")
     assert (clean.status, clean.json["clean"], clean.json["findings"]) == (0, True, [])
@@ -133,7 +133,7 @@ async def test_drain_status_exits_with_3_while_a_version_has_live_sagas(world: W
     await world.settled()
 
 
-async def test_as_a_program_it_needs_only_the_database_and_tells_wrong_usage_with_2(world: World) -> None:
+async def test_command_line_needs_only_the_database_and_exits_with_2_on_wrong_usage(world: World) -> None:
     environment = {"PATH": os.environ["PATH"], "ORDER_DATABASE_URL": world.database.as_role("order_service")}
 
     def run(*arguments: str, **more: str) -> subprocess.CompletedProcess[str]:

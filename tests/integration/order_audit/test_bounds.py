@@ -135,9 +135,7 @@ DEBITS = f"""
 NO_DEBITS = "DELETE FROM balances.entries WHERE user_id = $1 AND order_id = $2::uuid"
 
 
-async def test_money_past_64_bits_held_for_nobody_is_an_orphan_of_exactly_that_worth(
-    world: World, auditor: Auditor, rich: Rich
-) -> None:
+async def test_orphan_beyond_64_bits_has_its_exact_worth(world: World, auditor: Auditor, rich: Rich) -> None:
     order_id, user = uuid4(), rich.users[0]
     async with altered(world, DEBITS, NO_DEBITS, user, order_id):
         holds = await world.shop.balance.holds(str(order_id))
@@ -159,7 +157,7 @@ def metric(name: str, **labels: str) -> float:
     return found
 
 
-async def test_payments_under_way_past_64_bits_are_told_by_audit_command_and_metric(
+async def test_value_at_risk_beyond_64_bits_is_reported_by_command_and_metric(
     world: World, pool: Pool, auditor: Auditor, rich: Rich
 ) -> None:
     later = [
@@ -207,9 +205,7 @@ async def under_way(db: asyncpg.Pool, order_id: UUID, owner: UUID) -> None:
     )
 
 
-async def test_an_order_at_the_bound_is_undone_whatever_was_added_meanwhile(
-    world: World, auditor: Auditor, rich: Rich
-) -> None:
+async def test_order_at_the_bound_is_undone_despite_later_charges(world: World, auditor: Auditor, rich: Rich) -> None:
     user, product = rich.users[0], rich.products[0]
     account, shelf = f"/v1/accounts/{user}", f"/v1/products/{product}"
     order = await world.shop.order.post("/v1/orders", an_order(user, product))

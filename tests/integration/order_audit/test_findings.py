@@ -71,7 +71,7 @@ async def debit(world: World, order_id: UUID, user: str, amount: int) -> None:
 
 
 @pytest.mark.parametrize("make_id", [uuid7, uuid4], ids=["an id of ours", "an id of another kind"])
-async def test_orphans_at_each_participant_are_found_told_and_given_back(
+async def test_orphans_at_each_participant_are_found_reported_and_undone(
     world: World, auditor: Auditor, make_id: Callable[[], UUID]
 ) -> None:
     shop = world.shop

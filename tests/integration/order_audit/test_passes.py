@@ -109,7 +109,7 @@ async def test_every_page_is_read_whatever_the_ids(
     assert (await auditor.run()).clean
 
 
-async def test_one_process_at_a_time_audits_and_another_takes_over_when_it_is_gone(
+async def test_one_process_audits_and_another_takes_over_when_it_is_gone(
     world: World, pool: Pool, auditor: Auditor
 ) -> None:
     assert await world.value("SELECT count(*) FROM orders.duties") == 1, "the world's own audit has had its first pass"
@@ -146,7 +146,7 @@ async def another(schedule: AuditSchedule, report: object) -> bool:
     return schedule.last is not report
 
 
-async def test_while_a_participant_is_away_passes_fail_but_the_value_at_risk_is_told(
+async def test_audit_fails_but_reports_value_at_risk_while_a_participant_is_down(
     world: World, pool: Pool, auditor: Auditor
 ) -> None:
     product, user = await a_product(world.shop, price=300), await a_user(world.shop)

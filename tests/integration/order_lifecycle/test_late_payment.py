@@ -78,7 +78,7 @@ async def test_expired_order_refuses_payment_even_before_the_scheduler_ran(datab
     ],
     ids=["debited already", "not asked yet", "refused already"],
 )
-async def test_an_order_whose_payment_is_in_doubt_expires_only_when_the_doubt_is_over(
+async def test_order_expires_only_after_its_payments_outcome_is_known(
     database: Database, monkeypatch: pytest.MonkeyPatch, mode: Mode, money: int, status: str, left: int
 ) -> None:
     monkeypatch.setattr(participants, "CALL_TIMEOUT_SECONDS", 0.3)
@@ -105,7 +105,7 @@ async def test_an_order_whose_payment_is_in_doubt_expires_only_when_the_doubt_is
     assert await violations(database.url) == []
 
 
-async def test_no_repetition_gives_an_order_more_time(database: Database) -> None:
+async def test_repeated_requests_do_not_extend_the_time_to_pay(database: Database) -> None:
     async with checkout(database, payment_timeout_seconds=1.5) as world:
         product, user = await a_product(world.shop, price=PRICE), await a_user(world.shop, 5)
         body, key = an_order(user, product, payment="later"), {"Idempotency-Key": new_id("key")}

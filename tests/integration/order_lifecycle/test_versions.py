@@ -83,7 +83,7 @@ class Buyer:
         return found
 
 
-async def test_sagas_of_the_old_version_wait_for_a_build_that_knows_it_and_end_there(
+async def test_sagas_of_an_old_version_wait_for_a_build_that_knows_it(
     database: Database, others: Participants, holder: Holder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected: dict[str, str] = {}

@@ -63,7 +63,7 @@ def test_the_end_of_a_stored_saga_is_answered_with_the_same_bytes() -> None:
     assert idempotency.ended(refused) == final(Kind.PLACE_NOW, refused.order, OUT_OF_STOCK.body)
 
 
-def test_what_is_so_already_is_answered_with_the_order() -> None:
+def test_operation_already_in_effect_is_answered_with_the_order() -> None:
     answer = idempotency.already(an_order(S.PAID, paid_at=NOW))
     assert (answer.status, json.loads(answer.body)["status"]) == (200, "PAID")
 

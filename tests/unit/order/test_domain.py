@@ -51,7 +51,7 @@ def test_a_discount_lowers_the_total_and_not_the_subtotal() -> None:
     assert (discounted.subtotal_amount, discounted.discount_amount, discounted.total_amount) == (2300, 2300, 0)
 
 
-def test_what_an_account_can_just_hold_is_a_price() -> None:
+def test_largest_amount_of_an_account_is_a_valid_price() -> None:
     order = an_order(lines=(Line("moon", 1),))
     assert price(order, [{"product_id": "moon", "name": "Moon", "unit_price": AMOUNT_MAX}]).total_amount == AMOUNT_MAX
 
@@ -80,7 +80,7 @@ def test_an_unpaid_order_in_time_may_be_paid() -> None:
     assert rule_on_payment(UNPAID, None, NOW) == Begin()
 
 
-def test_a_payment_that_meets_another_attaches_to_it() -> None:
+def test_payment_attaches_to_a_running_payment() -> None:
     assert rule_on_payment(PAYING, a_live_saga("pay"), NOW) == Attach(SAGA_ID)
 
 
@@ -88,14 +88,14 @@ def test_a_paid_order_is_paid_already() -> None:
     assert rule_on_payment(PAID, None, NOW) == Already()
 
 
-def test_the_last_moment_is_too_late_to_pay_even_before_the_scheduler_saw_it() -> None:
+def test_payment_at_expires_at_is_refused_before_the_scheduler_ran() -> None:
     assert rule_on_payment(UNPAID, None, LATER - timedelta(microseconds=1)) == Begin()
     with pytest.raises(OrderExpired):
         rule_on_payment(UNPAID, None, LATER)
 
 
 @pytest.mark.parametrize("order", [an_order(S.EXPIRED), replace(UNPAID, closing=S.EXPIRED)])
-def test_an_expired_or_expiring_order_says_so_to_a_payment(order: Order) -> None:
+def test_expired_or_expiring_order_refuses_payment_as_expired(order: Order) -> None:
     with pytest.raises(OrderExpired):
         rule_on_payment(order, a_live_saga() if order.closing else None, NOW)
 
@@ -112,7 +112,7 @@ def test_an_expired_or_expiring_order_says_so_to_a_payment(order: Order) -> None
     ],
     ids=lambda order: f"{order.status} closing {order.closing}",
 )
-def test_nothing_else_can_be_paid(order: Order) -> None:
+def test_order_in_any_other_state_refuses_payment(order: Order) -> None:
     with pytest.raises(OrderNotPayable):
         rule_on_payment(order, a_live_saga() if order.closing or order.status is S.PLACING else None, NOW)
 
@@ -149,12 +149,12 @@ def test_a_cancellation_attaches_to_the_one_under_way(closing: OrderStatus) -> N
     ],
     ids=lambda value: str(getattr(value, "status", value)),
 )
-def test_nothing_else_can_be_cancelled(order: Order, live: bool) -> None:
+def test_order_in_any_other_state_refuses_cancellation(order: Order, live: bool) -> None:
     with pytest.raises(OrderNotCancellable):
         rule_on_cancellation(order, a_live_saga("pay") if live else None)
 
 
-def test_an_unpaid_order_expires_at_its_moment_and_not_before() -> None:
+def test_unpaid_order_expires_at_expires_at_and_not_before() -> None:
     assert rule_on_expiry(UNPAID, None, LATER) == Begin(S.EXPIRED)
     with pytest.raises(OrderNotCancellable):
         rule_on_expiry(UNPAID, None, LATER - timedelta(microseconds=1))
@@ -163,7 +163,7 @@ def test_an_unpaid_order_expires_at_its_moment_and_not_before() -> None:
 @pytest.mark.parametrize(
     "order", [PAYING, PAID, an_order(S.PLACING, expires_at=NOW), replace(UNPAID, closing=S.CANCELLED)]
 )
-def test_expiry_loses_against_whatever_came_first(order: Order) -> None:
+def test_expiry_loses_against_an_earlier_operation(order: Order) -> None:
     with pytest.raises(OrderNotCancellable):
         rule_on_expiry(order, None, LATER)
 

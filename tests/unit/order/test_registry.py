@@ -33,7 +33,7 @@ def counts(running: SagaRegistry) -> tuple[int, int]:
     return running.count, running.count_in(Lane.COUPON)
 
 
-async def test_a_saga_counts_from_its_announcement_to_its_end() -> None:
+async def test_saga_counts_from_its_claim_to_its_end() -> None:
     running, saga = SagaRegistry(), another(Kind.PLACE_NOW)
     running.claim(saga.saga_id, Lane.COUPON)
     assert counts(running) == (1, 1)
@@ -46,14 +46,14 @@ async def test_a_saga_counts_from_its_announcement_to_its_end() -> None:
     assert counts(running) == (0, 0)
 
 
-async def test_an_announcement_that_comes_to_nothing_counts_no_longer() -> None:
+async def test_withdrawn_claim_no_longer_counts() -> None:
     running, saga = SagaRegistry(), another(Kind.PLACE_NOW)
     running.claim(saga.saga_id, Lane.COUPON)
     running.unclaim(saga.saga_id)
     assert counts(running) == (0, 0)
 
 
-async def test_one_whose_coupon_was_not_known_when_it_was_announced_counts_once_it_runs() -> None:
+async def test_saga_joins_the_coupon_lane_when_it_runs_if_unknown_at_its_claim() -> None:
     running = SagaRegistry()
     sagas = [another(Kind.CLOSE), another(Kind.PAY, coupon=False)]
     for saga in sagas:
@@ -63,7 +63,7 @@ async def test_one_whose_coupon_was_not_known_when_it_was_announced_counts_once_
     await running.cancel_all()
 
 
-async def test_it_is_told_when_enough_of_them_have_ended() -> None:
+async def test_until_ended_returns_when_enough_sagas_have_ended() -> None:
     running = SagaRegistry()
     works = [Work(running, another(Kind.CLOSE)) for _ in range(4)]
     for work in works:

@@ -31,7 +31,7 @@ ALL_UNDOS = ["refund", "release_coupon", "restore_stock"]
         (Kind.PAY, [["debit"], ["redeem_coupon"]], S.PAID, "order.paid.v1"),
     ],
 )
-def test_a_saga_that_nobody_refuses_takes_its_steps_in_turn_and_commits_once(
+def test_saga_without_refusal_takes_its_steps_in_order_and_commits_once(
     kind: Kind, sent: list[list[str]], end: OrderStatus, event: str
 ) -> None:
     done = run(a_saga(kind))
@@ -97,9 +97,7 @@ def test_a_refusal_at_the_first_step_rejects_in_one_commit(kind: Kind) -> None:
         (Kind.PLACE_LATER, "reserve_coupon", ["restore_stock"]),
     ],
 )
-def test_a_later_refusal_undoes_what_was_applied_and_nothing_that_was_never_reached(
-    kind: Kind, refused: str, undone: list[str]
-) -> None:
+def test_later_refusal_undoes_only_the_applied_steps(kind: Kind, refused: str, undone: list[str]) -> None:
     done = run(a_saga(kind), {refused: REFUSALS[refused]})
     assert done.sent[-1] == undone
     assert [(move.saga_to, move.order_to) for move in done.transitions] == [
@@ -142,7 +140,7 @@ def test_a_refused_debit_leaves_the_order_payable_and_sends_no_undo() -> None:
 
 
 @pytest.mark.parametrize("refused", ["debit", "redeem_coupon"])
-def test_a_payment_that_is_fenced_off_cancels_the_whole_order(refused: str) -> None:
+def test_fenced_payment_cancels_the_whole_order(refused: str) -> None:
     done = run(a_saga(Kind.PAY), {refused: FENCED})
     assert done.sent[-1] == ALL_UNDOS
     assert [(move.order_to, move.event) for move in done.transitions] == [
@@ -160,7 +158,7 @@ def test_a_payment_whose_coupon_is_refused_gives_the_money_back() -> None:
 @pytest.mark.parametrize(
     ("kind", "step"), [(kind, step.do) for kind in (Kind.PLACE_NOW, Kind.PLACE_LATER) for step in STEPS[kind]]
 )
-def test_who_is_fenced_off_while_placing_undoes_everything(kind: Kind, step: str) -> None:
+def test_fenced_placement_undoes_everything(kind: Kind, step: str) -> None:
     done = run(a_saga(kind), {step: FENCED})
     undos = ALL_UNDOS if kind is Kind.PLACE_NOW else ["release_coupon", "restore_stock"]
     assert done.sent[-1] == undos
@@ -176,7 +174,7 @@ def test_who_is_fenced_off_while_placing_undoes_everything(kind: Kind, step: str
         (Kind.CLOSE, S.PENDING_PAYMENT, S.CANCELLED, ALL_UNDOS),
     ],
 )
-def test_who_takes_a_compensating_saga_over_sends_all_its_undos(
+def test_taken_over_compensating_saga_sends_all_undos(
     kind: Kind, order_from: OrderStatus, target: OrderStatus, undos: list[str]
 ) -> None:
     done = run(a_saga(kind, status=Status.COMPENSATING, target=target))
@@ -194,7 +192,9 @@ def test_who_takes_a_compensating_saga_over_sends_all_its_undos(
         (S.PAID, S.REFUNDED, "order.refunded.v1"),
     ],
 )
-def test_a_closing_saga_undoes_everything_and_then_tells(order: OrderStatus, target: OrderStatus, event: str) -> None:
+def test_closing_saga_undoes_everything_and_then_writes_its_event(
+    order: OrderStatus, target: OrderStatus, event: str
+) -> None:
     saga = a_saga(Kind.CLOSE, target=target, order=an_order(order, coupon_id="WELCOME", closing=target))
     done = run(saga)
     assert done.sent == [ALL_UNDOS]
@@ -202,13 +202,13 @@ def test_a_closing_saga_undoes_everything_and_then_tells(order: OrderStatus, tar
 
 
 @pytest.mark.parametrize("kind", [Kind.PLACE_NOW, Kind.PLACE_LATER])
-def test_a_placement_that_an_operator_takes_back_is_rejected_with_a_reason(kind: Kind) -> None:
+def test_placement_forced_by_an_operator_is_rejected_with_a_reason(kind: Kind) -> None:
     done = run(a_saga(kind, status=Status.COMPENSATING, target=S.REJECTED))
     assert done.end.problem is not None
     assert done.end.problem["type"] == "/problems/order-withdrawn"
 
 
-def test_undos_that_are_not_acknowledged_are_sent_again_and_the_others_are_not() -> None:
+def test_only_unacknowledged_undos_are_sent_again() -> None:
     saga = a_saga(Kind.CLOSE)
     move = next_move(saga)
     assert isinstance(move, Send)
@@ -219,7 +219,7 @@ def test_undos_that_are_not_acknowledged_are_sent_again_and_the_others_are_not()
 
 
 @pytest.mark.parametrize("kind", [Kind.PLACE_NOW, Kind.PLACE_LATER, Kind.PAY])
-def test_who_takes_a_running_saga_over_begins_with_its_first_step_again(kind: Kind) -> None:
+def test_taken_over_running_saga_starts_again_from_its_first_step(kind: Kind) -> None:
     saga = a_saga(kind)
     first = next_move(saga)
     assert isinstance(first, Send)

@@ -248,7 +248,7 @@ def started(kind: Kind, refusers: Collection[Participant] = ()) -> World:
 
 @settings(max_examples=600)
 @given(st.sampled_from(Kind), SCRIPTS, REFUSERS, PLANS)
-def test_every_saga_ends_and_nothing_is_kept_that_its_order_does_not_say(
+def test_every_saga_ends_and_holds_match_its_order(
     kind: Kind, script: list[int], refusers: set[Participant], plan: list[int]
 ) -> None:
     world = started(kind, refusers)
@@ -261,7 +261,7 @@ def test_every_saga_ends_and_nothing_is_kept_that_its_order_does_not_say(
 
 @settings(max_examples=200)
 @given(SCRIPTS, PLANS)
-def test_every_end_is_told_once(script: list[int], plan: list[int]) -> None:
+def test_every_end_writes_one_event(script: list[int], plan: list[int]) -> None:
     world = started(Kind.PLACE_LATER)
     play(world, script, plan)
     ends = {S.PENDING_PAYMENT: "placed", S.PAID: "paid", S.EXPIRED: "expired", S.CANCELLED: "cancelled"}
@@ -272,7 +272,7 @@ def test_every_end_is_told_once(script: list[int], plan: list[int]) -> None:
 
 @settings(max_examples=200)
 @given(SCRIPTS)
-def test_a_refused_payment_can_be_tried_again_as_long_as_nobody_forces_or_cancels_it(script: list[int]) -> None:
+def test_refused_payment_can_be_retried_until_forced_or_cancelled(script: list[int]) -> None:
     world = started(Kind.PAY, {Participant.BALANCE})
     play(world, [chance for chance in script if chance not in (5, 7)], [])
     refused = world.order.status

@@ -14,7 +14,7 @@ def test_a_payment_may_be_due_as_late_as_half_of_the_retention(monkeypatch: pyte
     assert Settings(database_url=URL, payment_timeout_seconds=10 * DAY).payment_timeout_seconds == 10 * DAY
 
 
-def test_a_payment_that_is_due_later_is_refused_for_participants_would_refuse_it(
+def test_payment_timeout_above_half_of_the_retention_is_refused(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("RETENTION_DAYS", "20")

@@ -16,7 +16,7 @@ def told(*rows: dict[str, Any]) -> list[tuple[str, str, str | None]]:
     return [(item["step"], item["outcome"], item["detail"]) for item in timeline(rows)]
 
 
-def test_a_saga_is_told_from_its_start_over_its_steps_to_its_end() -> None:
+def test_timeline_shows_a_saga_from_its_start_to_its_end() -> None:
     log = [
         {"at": "2026-05-01T12:00:00Z", "step": "hold_stock", "outcome": "applied"},
         {"at": "2026-05-01T12:00:00Z", "step": "debit", "outcome": "refused", "detail": "The account has 5."},
@@ -29,7 +29,7 @@ def test_a_saga_is_told_from_its_start_over_its_steps_to_its_end() -> None:
     ]
 
 
-def test_payments_are_told_by_their_attempt_and_closings_by_their_aim() -> None:
+def test_timeline_names_a_payments_attempt_and_a_closings_target() -> None:
     rows = [a_row("pay", attempt=2), a_row("close", target="REFUNDED", status="COMPENSATED")]
     assert told(*rows) == [
         ("pay", "started", "attempt 2"),
@@ -44,5 +44,5 @@ def test_a_live_saga_has_no_end_yet_and_a_stuck_one_says_so() -> None:
     assert [item[1] for item in told(row)] == ["started", "stuck"]
 
 
-def test_an_order_without_sagas_has_nothing_to_tell() -> None:
+def test_order_without_sagas_has_an_empty_timeline() -> None:
     assert timeline([]) == []

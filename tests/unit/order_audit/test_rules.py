@@ -59,7 +59,7 @@ def test_an_order_that_is_over_or_not_placed_is_due_nothing(status: OrderStatus)
     assert not any(due(an_order(status, coupon_id="WELCOME")).values())
 
 
-def test_what_agrees_is_no_finding() -> None:
+def test_matching_books_give_no_finding() -> None:
     assert findings(paid(), due(paid())) == []
     assert findings(an_order(OrderStatus.CANCELLED), {}) == []
 
@@ -69,7 +69,7 @@ def test_what_agrees_is_no_finding() -> None:
     [(PRODUCT, {"cup": 2, "pen": 1}, 3), (COUPON, {"WELCOME": "REDEEMED"}, 1), (BALANCE, {"ann": 2300}, 2300)],
 )
 @pytest.mark.parametrize("order", [None, an_order(OrderStatus.EXPIRED), an_order(OrderStatus.REJECTED)])
-def test_what_is_held_for_nobody_is_an_orphan_with_its_worth(
+def test_hold_without_an_order_is_an_orphan_with_its_worth(
     order: Order | None, participant: Participant, held: Holds, worth: int
 ) -> None:
     (finding,) = findings(order, {participant: held})
@@ -78,7 +78,7 @@ def test_what_is_held_for_nobody_is_an_orphan_with_its_worth(
 
 
 @pytest.mark.parametrize(("participant", "worth"), [(PRODUCT, 3), (COUPON, 1), (BALANCE, 2300)])
-def test_what_is_due_and_not_held_is_missing_with_its_worth(participant: Participant, worth: int) -> None:
+def test_absent_hold_is_missing_with_its_worth(participant: Participant, worth: int) -> None:
     (finding,) = findings(paid(), {**due(paid()), participant: {}})
     assert (finding.kind, finding.participant, finding.worth) == (Kind.MISSING, participant, worth)
 
@@ -95,9 +95,7 @@ def test_what_is_due_and_not_held_is_missing_with_its_worth(participant: Partici
         (BALANCE, {"bob": 2300}, 4600),
     ],
 )
-def test_what_is_held_otherwise_is_different_and_worth_the_difference(
-    participant: Participant, held: Holds, worth: int
-) -> None:
+def test_wrong_hold_is_different_and_worth_the_difference(participant: Participant, held: Holds, worth: int) -> None:
     (finding,) = findings(paid(), {**due(paid()), participant: held})
     assert (finding.kind, finding.worth) == (Kind.DIFFERENT, worth)
 
@@ -127,7 +125,7 @@ def test_each_history_has_its_events(order: Order, events: list[str]) -> None:
     assert len(list(compare_events(replace(order, event_sequence=len(events) + 1), numbered))) == 1
 
 
-def test_of_a_forgotten_age_events_may_be_gone_but_none_may_be_wrong() -> None:
+def test_events_of_dropped_partitions_may_be_missing_but_not_wrong() -> None:
     order = replace(an_order(OrderStatus.REFUNDED, expires_at=LATER), event_sequence=3)
     history = [f"1 {PLACED}", f"2 {PAID}", "3 order.refunded.v1"]
     for stored in ([], history[2:], history[1:], history, [history[0], history[2]]):
@@ -139,7 +137,7 @@ def test_of_a_forgotten_age_events_may_be_gone_but_none_may_be_wrong() -> None:
 
 
 @pytest.mark.parametrize("status", OrderStatus)
-def test_an_order_that_only_a_saga_could_bring_on_is_stranded_without_one(status: OrderStatus) -> None:
+def test_order_that_needs_a_saga_is_stranded_without_one(status: OrderStatus) -> None:
     passing = status in (OrderStatus.PLACING, OrderStatus.PAYING)
     kinds = [finding.kind for finding in compare_progress(an_order(status))]
     assert kinds == ([Kind.STRANDED] if passing else [])
@@ -156,7 +154,7 @@ def test_only_orphans_are_repaired_each_by_the_undo_of_its_participant() -> None
     assert {command.order_id for command in commands} == {str(ORDER_ID)}
 
 
-def test_an_id_just_made_is_left_for_the_next_pass_and_every_other_is_judged() -> None:
+def test_id_made_within_the_grace_period_is_left_for_the_next_pass() -> None:
     now = datetime(2026, 1, 5, 12, tzinfo=UTC)  # by the database, whatever this host's clock says
     assert _is_recent(uuid7(now - timedelta(seconds=4)), now, 5)
     assert _is_recent(uuid7(now + timedelta(seconds=4)), now, 5), "made after the page was read"
