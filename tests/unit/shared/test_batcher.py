@@ -139,6 +139,19 @@ async def test_a_batch_that_fails_for_all_is_not_tried_one_by_one() -> None:
     assert tries == 1
 
 
+async def test_lone_item_that_fails_is_not_tried_twice() -> None:
+    tries = 0
+
+    async def work(_items: Sequence[int]) -> Sequence[int]:
+        nonlocal tries
+        tries += 1
+        raise ValueError("some")
+
+    with pytest.raises(ValueError, match="some"):
+        await one_by_one_when(lambda error: isinstance(error, ValueError), work)([1])
+    assert tries == 1
+
+
 async def test_items_queued_together_get_their_results_in_order_whatever_batches_they_went_in() -> None:
     work = Work()
     async with batcher(work, batch_max=2) as batches:
@@ -164,6 +177,25 @@ async def test_items_queued_together_find_room_for_all_of_them_or_for_none() -> 
         work.through.set()
         assert [await one for one in alone] == [0, 10]
         assert await together == [20, 30]
+
+
+async def test_closed_batcher_takes_no_items_together() -> None:
+    work = Work()
+    work.through.set()
+    async with batcher(work) as batches:
+        await batches.submit(0)
+    with pytest.raises(Unavailable):
+        _ = batches.submit_all([1, 2])
+
+
+async def test_waiter_for_several_items_that_is_cancelled_during_their_batch_stops_no_later_one() -> None:
+    work = Work()
+    async with batcher(work) as batches:
+        cancelled = batches.submit_all([1, 2])
+        await work.started.wait()
+        cancelled.cancel()
+        work.through.set()
+        assert await asyncio.wait_for(batches.submit(3), 1) == 30
 
 
 async def test_nothing_queued_together_is_done_at_once() -> None:

@@ -212,6 +212,13 @@ async def test_waiting_item_shares_a_batch_with_returning_clients(clients: Clien
     assert clients.firsts.batches == [[4, 1, 2, 3]]
 
 
+async def test_last_client_to_return_ends_the_wait(clients: Clients) -> None:
+    await clients.are_answered()
+    await all_that_can_run()
+    back = [clients.first.submit(number) for number in (1, 2, 3)]
+    assert await asyncio.wait_for(asyncio.gather(clients.waits, *back), 2) == [40, 10, 20, 30]
+
+
 async def test_wait_ends_when_all_clients_have_returned(clients: Clients) -> None:
     await clients.are_answered()
     back = [clients.first.submit(number) for number in (1, 2, 3)]
@@ -274,6 +281,7 @@ async def test_slow_batch_gives_its_slot_back(monkeypatch: pytest.MonkeyPatch) -
         hanging.through.set()
         assert await late == 10
         assert (await first.submit(3), await second.submit(4)) == (30, 40)
+    assert scheduler._free == 1, "a slot that was given back late is not given back again"
 
 
 async def test_slot_given_to_a_cancelled_waiter_goes_to_the_next() -> None:

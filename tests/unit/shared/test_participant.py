@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 from uuid import UUID
 
-from shared.participant import FENCED, Outcome, Verdict, decide, key
+from shared.participant import FENCED, Outcome, Verdict, alone, decide, key
 from shared.refusals import Refusal
 
 GATE, OTHER = UUID(int=1), UUID(int=2)
@@ -139,3 +139,9 @@ def test_a_command_is_known_by_its_gate_type_and_attempt() -> None:
 def test_outcomes_go_over_the_wire_as_result_or_problem() -> None:
     assert Outcome(True, {"a": 1}).wire() == {"outcome": "applied", "result": {"a": 1}}
     assert FENCED.wire()["problem"].items() >= {"type": "/problems/fenced", "status": 409}.items()
+
+
+def test_only_dos_with_a_gate_of_their_own_in_the_batch_are_alone() -> None:
+    third = UUID(int=3)
+    batch: list[Command] = [Do(), Do(attempt=1), Undo(OTHER), Do(third)]
+    assert alone(batch) == [Do(third)]

@@ -7,7 +7,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
-from aiohttp import StreamReader, web
+from aiohttp import StreamReader, http_exceptions, web
 from aiohttp.base_protocol import BaseProtocol
 from aiohttp.test_utils import make_mocked_request
 from hypothesis import given
@@ -30,6 +30,7 @@ from shared.http.wire import (
     check_unique_members,
     decode_cursor,
     encode_cursor,
+    no_control_characters,
     path_id,
     path_uuid,
     read_body,
@@ -214,6 +215,29 @@ async def test_a_body_above_the_limit_is_refused_announced_or_not() -> None:
             await read_body(request(b" " * 101, **headers), Thing, limit_bytes=100)
 
 
+async def test_body_announced_too_large_is_refused_before_it_comes() -> None:
+    with pytest.raises(BodyTooLarge):
+        await read_body(request(None, Content_Length="101"), Thing, limit_bytes=100, timeout_seconds=0.1)
+
+
+async def test_body_that_grows_too_large_is_refused_before_its_end() -> None:
+    asking = request(None)
+    asking.content.feed_data(b" " * 101)
+    with pytest.raises(BodyTooLarge):
+        await read_body(asking, Thing, limit_bytes=100, timeout_seconds=0.1)
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [web.RequestPayloadError(), http_exceptions.TransferEncodingError("400, bad chunk"), ConnectionResetError()],
+)
+async def test_body_that_breaks_off_is_malformed(failure: Exception) -> None:
+    asking = request(None)
+    asking.content.set_exception(failure)
+    with pytest.raises(MalformedBody):
+        await read_body(asking, Thing, timeout_seconds=0.1)
+
+
 async def test_a_body_that_does_not_come_times_out() -> None:
     with pytest.raises(RequestTimeout):
         await read_body(request(None), Thing, timeout_seconds=0.01)
@@ -260,6 +284,19 @@ def test_no_text_of_a_client_breaks_reading_a_cursor(cursor: str) -> None:
 def test_a_cursor_of_another_list_is_refused(parts: tuple[Any, ...]) -> None:
     with pytest.raises(ValidationFailed):
         decode_cursor(encode_cursor(*parts), int)
+
+
+@pytest.mark.parametrize("text", ["a\0", "a\n", "\ud800"])
+def test_cursor_with_text_that_can_not_be_stored_is_refused(text: str) -> None:
+    cursor = json.dumps([text]).encode().hex()
+    with pytest.raises(ValidationFailed):
+        decode_cursor(cursor, str)
+
+
+@pytest.mark.parametrize("text", ["a\0b", "\x1b[2J", "a\ud800"])
+def test_text_with_control_characters_or_half_a_character_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="control characters"):
+        no_control_characters(text)
 
 
 @pytest.mark.parametrize("name", ["", "a\0", "a\n", "\ud800", "x" * 129])
