@@ -7,9 +7,9 @@ from aiohttp import web
 from pydantic import RootModel
 
 from services.relay import schemas, store
-from services.relay.broker import Broker
-from services.relay.shard_publisher import ShardPublisher
-from services.relay.topics import TopicsRefused
+from services.relay.kafka.admin import Broker
+from services.relay.kafka.topics import TopicsRefused
+from services.relay.publishing.shard_publisher import ShardPublisher
 from shared.host_clock import HostClock, database_checks
 from shared.http.problems import NotFound
 from shared.http.readiness import Check
@@ -84,9 +84,9 @@ def checks(
     """Return what /readyz asks; `readiness` is the connection for its question to the database."""
 
     async def shards() -> None:
-        troubled = [f"shard {publisher.shard} is {publisher.state}" for publisher in publishers() if publisher.failing]
-        if troubled:
-            raise NotPublishing("; ".join(troubled))
+        failing = [publisher for publisher in publishers() if publisher.failures.failing]
+        if failing:
+            raise NotPublishing("; ".join(f"shard {publisher.shard} is {publisher.state}" for publisher in failing))
 
     async def topics() -> None:
         if broker.view.refused is not None:

@@ -1,6 +1,23 @@
-"""What the relay tells Prometheus."""
+"""The relay's metrics, and the loop that measures the backlog for them."""
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
 
 from prometheus_client import Counter, Gauge, Histogram
+
+from services.relay.domain.batching import AdaptiveTimeout
+from services.relay.domain.shards import Backlog
+from shared import connecting
+from shared.background import LoopSupervisor
+from shared.postgres import Pool
+
+BACKLOG_INTERVAL_SECONDS = 5.0  # well within a usual scrape interval of 15 s
+# The largest part of the time that the query may take. Published events leave dead index entries, which stay while any
+# older transaction is open; each query passes over them.
+BACKLOG_SHARE_MAX = 0.02
+BACKLOG_COUNT_MAX = 100_000  # counting more takes the database longer than it is worth
 
 PENDING = Gauge("relay_pending_events", "Events that wait to be published (counting stops at 100,000)", ["shard"])
 OLDEST = Gauge("relay_oldest_unpublished_seconds", "Age of the oldest event that waits", ["shard"])
@@ -44,3 +61,21 @@ def batch_is_out(shard: int, events: int) -> None:
     """Count a batch of a shard that has reached the topic."""
     PUBLISHED.labels(shard).inc(events)
     BATCH_EVENTS.observe(events)
+
+
+async def measure_backlog(pool: Pool, read: Callable[..., Coroutine[Any, Any, Sequence[Backlog]]]) -> None:
+    """Set the gauges of every shard, whichever replica holds it, for ever. `read` is the query `backlog`."""
+    timeout = AdaptiveTimeout(connecting.COMMAND_TIMEOUT_SECONDS)
+    supervisor = LoopSupervisor("backlog", "backlog not measured")
+    while True:
+        began = time.monotonic()
+        with supervisor:
+            async with pool.connection() as connection:
+                with timeout.limit() as seconds:
+                    found = await read(connection, BACKLOG_COUNT_MAX, timeout_seconds=seconds)
+                for waiting in found:
+                    PENDING.labels(waiting.shard).set(waiting.pending)
+                    PARKED.labels(waiting.shard).set(waiting.parked)
+                    OLDEST.labels(waiting.shard).set(waiting.oldest_seconds)
+        took_seconds = time.monotonic() - began
+        await asyncio.sleep(supervisor.pause(max(BACKLOG_INTERVAL_SECONDS, took_seconds / BACKLOG_SHARE_MAX)))

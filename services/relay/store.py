@@ -9,57 +9,16 @@ from uuid import UUID
 
 import asyncpg
 
-from services.relay.adaptive_timeout import WALK_SECONDS
-from services.relay.admin.refusals import EventNotFirst, EventNotParked, NothingToRedact
-from services.relay.records import OutboxEvent
+from services.relay.domain.batching import WALK_SECONDS
+from services.relay.domain.events import OutboxEvent
+from services.relay.domain.refusals import EventNotFirst, EventNotParked, NothingToRedact
+from services.relay.domain.shards import Backlog, Lease, LeaseLost, ShardHolder, ShardLocked
 from shared.operators import Who
 from shared.postgres import Connection, Row, load_queries
 
 SQL = load_queries(Path(__file__).with_name("queries.sql"))
 _LEASE_LOST = "RLY01"
 _REFUSED = {"RLY02": EventNotParked, "RLY03": EventNotFirst, "RLY04": NothingToRedact}
-
-
-class LeaseLost(Exception):  # noqa: N818 - expected: another replica has taken the shard over
-    """The shard is held under a newer epoch."""
-
-
-class ShardLocked(Exception):  # noqa: N818 - expected: an operator's act, or a transaction that somebody forgot
-    """Somebody keeps a shard's row locked."""
-
-
-@dataclass(frozen=True, slots=True)
-class Lease:
-    """What a shard's row said when it was taken over.
-
-    `claimed` counts the events of batch `number` that are not marked yet, which goes out with `transactional_id`;
-    `declared` tells whether number 0 has been committed to Kafka.
-    """
-
-    shard: int
-    epoch: int
-    number: int
-    claimed: int
-    declared: bool
-    transactional_id: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class ShardHolder:
-    """Who holds a shard; nobody, if the lease is over."""
-
-    shard: int
-    holder: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class Backlog:
-    """What of a shard is not published."""
-
-    shard: int
-    pending: int
-    parked: int
-    oldest_seconds: float
 
 
 async def cycle(
@@ -249,6 +208,12 @@ async def drop_published(connection: Connection, retention_seconds: float) -> in
     """
     partition: int | None = await connection.fetchval(SQL["drop_published"], retention_seconds)
     return partition
+
+
+async def removed_up_to(connection: Connection) -> datetime | None:
+    """Return the newest moment of which events may have been removed, None if none have."""
+    moment: datetime | None = await connection.fetchval(SQL["removed_up_to"])
+    return moment
 
 
 async def list_parked(connection: Connection, limit: int) -> list[Row]:

@@ -15,7 +15,7 @@ import uvloop
 
 from deploy.consumer import __main__ as consumer
 from deploy.consumer.settings import ConsumerSettings
-from services.relay import __main__ as relay
+from services.relay import process as relay
 from services.relay.settings import RelaySettings
 from shared.migrations import migrate
 from tests.infrastructure.databases import Database, fresh_database

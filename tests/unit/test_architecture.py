@@ -11,7 +11,9 @@ import pytest
 
 REPOSITORY = Path(__file__).parents[2]
 SERVICES = sorted(path.parent for path in REPOSITORY.glob("services/*/__init__.py"))
-PURE = sorted([*REPOSITORY.glob("services/*/domain.py"), *REPOSITORY.glob("services/*/saga.py")])
+PURE = sorted(
+    path for pattern in ("domain.py", "domain/*.py", "saga.py") for path in REPOSITORY.glob(f"services/*/{pattern}")
+)
 SHARED = sorted(
     path for path in REPOSITORY.glob("shared/**/*.py") if not path.is_relative_to(REPOSITORY / "shared" / "contracts")
 )
@@ -118,3 +120,19 @@ def test_sql_names_the_schema_of_its_own_service_only(service: Path) -> None:
     foreign = [f" {schema}." for name, schema in schemas.items() if name not in allowed]
     for path in [*service.glob("*.sql"), *service.glob("migrations/*.sql")]:
         assert not [schema for schema in foreign if schema in path.read_text()], path
+
+
+def test_one_module_of_the_relay_touches_aiokafka_s_private_parts() -> None:
+    private = re.compile(r"\bimport aiokafka|from aiokafka\.(client|conn|producer)\b|noqa: SLF001")
+    touching = {
+        relative(path) for path in REPOSITORY.glob("services/relay/**/*.py") if private.search(path.read_text())
+    }
+    assert touching == {"services/relay/kafka/client.py"}
+
+
+def test_aiokafka_is_pinned_to_the_version_whose_private_parts_were_tested() -> None:
+    tested = re.search(r"\baiokafka ([\d.]+\d)", (REPOSITORY / "services/relay/kafka/client.py").read_text())
+    pinned = re.search(r"^aiokafka==([\d.]+)", (REPOSITORY / "services/relay/requirements.lock").read_text(), re.M)
+    assert tested is not None
+    assert pinned is not None
+    assert tested[1] == pinned[1]

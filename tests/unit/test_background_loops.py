@@ -22,15 +22,15 @@ from services.order.engine.admission import Admission, Lease
 from services.order.engine.recovery import Recovery
 from services.order.engine.registry import SagaRegistry
 from services.order.expiry import Expiry
-from services.relay import backlog
-from services.relay.broker import Broker
-from services.relay.cleaner import Cleaner
-from services.relay.notifier import Notifier
-from services.relay.replay import Replayer
+from services.relay import metrics, store
+from services.relay.completeness.watermark import Watermark
+from services.relay.kafka.admin import Broker
+from services.relay.outbox_cleaner import OutboxCleaner
+from services.relay.publishing.assignment import ShardAssigner
+from services.relay.publishing.notifier import Notifier
+from services.relay.publishing.topic_watch import TopicWatch
+from services.relay.replay.worker import ReplayWorker
 from services.relay.settings import RelaySettings
-from services.relay.shard_assigner import ShardAssigner
-from services.relay.topic_watch import TopicWatch
-from services.relay.watermark import Watermark
 from shared.host_clock import HostClock
 from shared.ids import uuid7
 from shared.postgres import Pool
@@ -106,10 +106,10 @@ LOOPS: dict[str, Loop] = {
     "audit": lambda: audit().run(),
     "outbox": lambda: audit().run(),
     "pruner": lambda: Pruner(BROKEN, [], _before).run(),
-    "backlog": lambda: backlog.measure(BROKEN),
-    "cleaner": lambda: Cleaner(RELAY, BROKEN).run(),
+    "backlog": lambda: metrics.measure_backlog(BROKEN, store.backlog),
+    "cleaner": lambda: OutboxCleaner(RELAY, BROKEN).run(),
     "watermark": lambda: Watermark(RELAY, BROKEN, broker()).run(asyncio.Event()),
-    "replay": lambda: Replayer(RELAY, BROKEN, broker()).run(asyncio.Event()),
+    "replay": lambda: ReplayWorker(RELAY, BROKEN, broker()).run(asyncio.Event()),
     "topics": lambda: TopicWatch(RELAY, 4, broker(), BROKEN.connection).run(asyncio.Event()),
     "shards": lambda: ShardAssigner(RELAY, BROKEN, broker(), _missing(object)).run(asyncio.Event()),
     "gaps": duty_of("gaps"),

@@ -5,9 +5,10 @@ import argparse
 import asyncio
 from typing import Any
 
-from services.relay.admin import acts, replays
-from services.relay.admin.replay_api import EventType, Topic
-from services.relay.replay_store import Selection
+from services.relay.admin import acts
+from services.relay.replay import api as replays
+from services.relay.replay.api import EventType, Topic
+from services.relay.replay.store import Selection
 from services.relay.settings import RelaySettings
 from shared import logs
 from shared.http.server import encode

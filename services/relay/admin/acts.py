@@ -12,7 +12,7 @@ from uuid import UUID
 import structlog
 
 from services.relay import store
-from services.relay.admin.refusals import EventNotParked
+from services.relay.domain.refusals import EventNotParked
 from shared.operators import Who
 from shared.postgres import Pool
 

@@ -7,7 +7,7 @@ from uuid import UUID
 from aiohttp import web
 
 from services.relay.admin import acts
-from services.relay.admin.refusals import EventNotFirst, EventNotParked, NothingToRedact
+from services.relay.domain.refusals import EventNotFirst, EventNotParked, NothingToRedact
 from services.relay.settings import RelaySettings
 from shared.http.routes import Route
 from shared.http.server import reply

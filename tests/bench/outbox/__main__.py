@@ -14,9 +14,9 @@ from pathlib import Path
 import asyncpg
 
 from services.relay import store
-from services.relay.cleaner import clean
+from services.relay.domain.shards import Lease
+from services.relay.outbox_cleaner import clean
 from services.relay.settings import RelaySettings
-from services.relay.store import Lease
 from shared.connecting import connect
 from tests.bench.relay.events import INSERT, rows
 from tests.infrastructure.databases import fresh_database

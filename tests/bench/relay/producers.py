@@ -16,8 +16,9 @@ from typing import Any
 import uvloop
 from confluent_kafka import KafkaError, Producer
 
-from services.relay.publisher import Batch, Publisher
-from services.relay.records import OutboxEvent, headers, partitions
+from services.relay.domain.events import Batch, OutboxEvent
+from services.relay.kafka.producer import EventProducer
+from services.relay.kafka.records import headers, partitions
 from services.relay.settings import RelaySettings
 from shared.ids import uuid7
 from tests.bench.relay.events import payload
@@ -73,7 +74,7 @@ def with_aiokafka(kafka: str, topic: str, events: list[OutboxEvent], clock: Cloc
     settings = RelaySettings(database_url="postgresql://none", kafka_bootstrap_servers=kafka, topic=topic)
 
     async def shard(number: int) -> None:
-        producer = Publisher(settings, settings.shard_name(number))
+        producer = EventProducer(settings, settings.shard_name(number))
         await producer.open()
         batch_number = 0
         while not clock.over():

@@ -20,7 +20,7 @@ import aiohttp
 import asyncpg
 
 from deploy.consumer.settings import ConsumerSettings
-from services.relay.__main__ import serve
+from services.relay.process import serve
 from shared.ids import uuid7
 from shared.migrations import migrate
 from tests.infrastructure.databases import Database

@@ -11,8 +11,8 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.admin._acl import AclBinding, AclOperation, AclPermissionType
 from confluent_kafka.admin._resource import ResourcePatternType, ResourceType
 
-from services.relay.broker import Broker
-from services.relay.clients import BrokerFailed
+from services.relay.kafka.admin import Broker
+from services.relay.kafka.client import BrokerFailed
 from tests.infrastructure.reaper import Reaper
 from tests.infrastructure.waiting import free_port
 from tests.integration.relay.own_broker import OwnBroker

@@ -9,7 +9,7 @@ from jsonschema import Draft202012Validator
 
 from services.relay import store
 from services.relay.admin import acts
-from services.relay.admin.refusals import EventNotFirst, EventNotParked, NothingToRedact
+from services.relay.domain.refusals import EventNotFirst, EventNotParked, NothingToRedact
 from services.relay.schemas import schema_of
 from shared.contracts.events import OrderPaid
 from shared.ids import uuid7

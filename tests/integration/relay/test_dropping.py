@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from services.relay.clients import BrokerFailed
-from services.relay.publisher import Batch, Publisher, opened
-from services.relay.records import OutboxEvent
+from services.relay.domain.events import Batch, OutboxEvent
+from services.relay.kafka.client import BrokerFailed
+from services.relay.kafka.producer import EventProducer, opened
 from tests.infrastructure.kafka_proxy import Api, KafkaProxy, Moment, all_refused
 from tests.infrastructure.reaper import Reaper
 from tests.infrastructure.waiting import free_port
@@ -81,7 +81,7 @@ async def assert_none(complaints: list[dict[str, Any]]) -> None:
 async def publish_in_vain(world: World, refused: asyncio.Event, *, transactional: bool) -> None:
     """Send until the client tries again, then drop its producer."""
     settings = world.settings()
-    producer = Publisher(settings, settings.shard_name(0) if transactional else None)
+    producer = EventProducer(settings, settings.shard_name(0) if transactional else None)
     await producer.open()
     publishing = asyncio.create_task(producer.publish(await a_batch(world)))
     for _ in range(3):

@@ -10,7 +10,7 @@ from uuid import UUID
 
 import pytest
 
-from services.relay.records import partitions
+from services.relay.kafka.records import partitions
 from tests.infrastructure.databases import Database
 from tests.infrastructure.kafka_proxy import Api, Cut, KafkaProxy, Moment, all_refused, first_refused
 from tests.infrastructure.reaper import Reaper
@@ -259,7 +259,9 @@ async def test_an_outage_uses_up_no_attempts_however_long_it_is(
         async with writing(migrated, 25) as events, outage(trapped, code):
 
             async def failing() -> bool:
-                return any(publisher.failing and publisher._failures > 5 for publisher in relay.publishers())
+                return any(
+                    publisher.failures.failing and publisher.failures.in_a_row > 5 for publisher in relay.publishers()
+                )
 
             await eventually(failing, 60, "a shard that failed more than five times")
         await assert_complete(trapped, events)

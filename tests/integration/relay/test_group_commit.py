@@ -8,14 +8,15 @@ from typing import Any
 import asyncpg
 import pytest
 
-from services.relay import metrics, positions, store
-from services.relay.batch_pacer import BACKLOG_EVENTS
-from services.relay.bootstrap import bootstrap
-from services.relay.broker import Broker
-from services.relay.clients import BrokerFailed
-from services.relay.publisher import Batch, Publisher
-from services.relay.records import OutboxEvent
-from services.relay.store import Lease, LeaseLost
+from services.relay import metrics, store
+from services.relay.domain.batching import BACKLOG_EVENTS
+from services.relay.domain.events import Batch, OutboxEvent
+from services.relay.domain.shards import Lease, LeaseLost
+from services.relay.kafka import positions
+from services.relay.kafka.admin import Broker
+from services.relay.kafka.client import BrokerFailed
+from services.relay.kafka.producer import EventProducer
+from services.relay.publishing.bootstrap import bootstrap
 from shared.postgres import Connection
 from tests.infrastructure.waiting import eventually
 from tests.integration.relay.test_parking import TOO_LARGE, narrow_topic, parked
@@ -31,7 +32,7 @@ class Predecessor:
     """A replica that is led by hand: two shards held, number 0 committed for both, their group's producer open."""
 
     connection: Connection
-    publisher: Publisher
+    publisher: EventProducer
     leases: list[Lease]
 
     async def claim(self) -> Mapping[int, list[OutboxEvent]]:
@@ -53,7 +54,7 @@ async def predecessor(world: World) -> AsyncIterator[Predecessor]:
     await broker.ensure_topics()
     await broker.close()
     connection = await asyncpg.connect(world.url)
-    publisher = Publisher(settings, THEIR_GROUP)
+    publisher = EventProducer(settings, THEIR_GROUP)
     try:
         await publisher.open()
         await publisher.publish(*(Batch(shard, 0, []) for shard in SHARDS))
@@ -293,14 +294,14 @@ async def cut(world: World, application: str) -> None:
 @pytest.fixture
 def no_group(monkeypatch: pytest.MonkeyPatch) -> None:
     """Kafka lets nobody have a group's transactional id."""
-    opened = Publisher.open
+    opened = EventProducer.open
 
-    async def refused(publisher: Publisher) -> None:
+    async def refused(publisher: EventProducer) -> None:
         if "relay-" in str(publisher._producer._txn_manager.transactional_id):
             raise BrokerFailed("TransactionalIdAuthorizationFailed")
         await opened(publisher)
 
-    monkeypatch.setattr(Publisher, "open", refused)
+    monkeypatch.setattr(EventProducer, "open", refused)
 
 
 @pytest.mark.usefixtures("no_group")

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from services.relay import store
-from services.relay.relay import Relay
+from services.relay.process import Relay
 from tests.infrastructure.waiting import eventually
 from tests.integration.relay.world import Event, World, expected, identity, order_in, write
 
@@ -58,5 +58,5 @@ async def test_while_the_database_s_clock_and_the_broker_s_differ_everything_wai
 
 
 async def all_named(relay: Relay) -> bool:
-    states = [publisher.state for publisher in relay.publishers() if publisher.failing]
+    states = [publisher.state for publisher in relay.publishers() if publisher.failures.failing]
     return len(states) == 4 and all("InvalidTimestampError" in state and "clock" in state for state in states)

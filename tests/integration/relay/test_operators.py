@@ -11,7 +11,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
-from services.relay.__main__ import serve
+from services.relay.process import serve
 from shared.ids import uuid7
 from tests.contract.checking import CheckedClient
 from tests.infrastructure.services import Client

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from services.relay import api
-from services.relay.clients import STOP_SECONDS, BrokerFailed
-from services.relay.publisher import Publisher
-from services.relay.relay import Relay
+from services.relay.kafka.client import STOP_SECONDS, BrokerFailed
+from services.relay.kafka.producer import EventProducer
+from services.relay.process import Relay
 from shared import connecting
 from shared.postgres import Session
 from shared.refusals import Unavailable
@@ -115,7 +115,7 @@ async def test_a_producer_is_dropped_within_seconds_although_its_broker_hangs(
     hanging = replace(world, kafka=own_broker.address)
     async with hanging.relay():
         await hanging.until_held()
-    producer = Publisher(hanging.settings(), None)
+    producer = EventProducer(hanging.settings(), None)
     await producer.open()
     await producer._producer.send_and_wait(hanging.topic, b"first")  # or the next one still waits for a producer id
     before = asyncio.all_tasks()

@@ -85,7 +85,7 @@ async def test_a_shard_with_many_refused_events_is_not_in_trouble_while_it_parks
         await write(real_world.connection, poison)
 
         async def all_parked() -> bool:
-            assert not any(publisher.failing for publisher in relay.publishers())
+            assert not any(publisher.failures.failing for publisher in relay.publishers())
             return len(await parked(real_world)) == len(poison)
 
         await eventually(all_parked, 30, "30 parked events")

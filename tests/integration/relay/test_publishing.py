@@ -2,7 +2,7 @@
 
 import asyncpg
 
-from services.relay.relay import Relay
+from services.relay.process import Relay
 from shared.ids import uuid7
 from tests.infrastructure.databases import Database
 from tests.infrastructure.waiting import eventually

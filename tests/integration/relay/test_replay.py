@@ -11,9 +11,7 @@ import pytest
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.structs import ConsumerRecord
 
-from services.relay import replay, replay_store
-from services.relay.admin import replays
-from services.relay.admin.refusals import (
+from services.relay.domain.refusals import (
     EventsRemoved,
     ReplayNotFound,
     ReplayNotRunning,
@@ -21,7 +19,10 @@ from services.relay.admin.refusals import (
     ReplayOfNothing,
     ReplayTopicNotAllowed,
 )
-from services.relay.replay_store import Selection
+from services.relay.replay import api as replays
+from services.relay.replay import store as replay_store
+from services.relay.replay import worker as replay
+from services.relay.replay.store import Selection
 from shared.ids import uuid7
 from tests.infrastructure.reaper import Reaper
 from tests.infrastructure.waiting import eventually

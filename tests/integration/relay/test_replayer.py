@@ -7,9 +7,10 @@ from contextlib import asynccontextmanager, suppress
 import asyncpg
 import pytest
 
-from services.relay import replay, replay_store
-from services.relay.broker import Broker
-from services.relay.replay import DUTY, Replayer
+from services.relay.kafka.admin import Broker
+from services.relay.replay import store as replay_store
+from services.relay.replay import worker as replay
+from services.relay.replay.worker import DUTY, ReplayWorker
 from shared.background import FAILED_ROUNDS
 from shared.postgres import Pool
 from tests.infrastructure.databases import Database
@@ -35,12 +36,12 @@ async def published(world: World, events: Sequence[Event]) -> list[Event]:
 
 
 @asynccontextmanager
-async def replaying(world: World, **changes: object) -> AsyncIterator[Replayer]:
+async def replaying(world: World, **changes: object) -> AsyncIterator[ReplayWorker]:
     """The duty of a replica that does nothing else."""
     settings = world.settings(**changes)
     broker = Broker(settings, 4)
     async with Pool(settings, "replay") as pool:
-        replayer = Replayer(settings, pool, broker)
+        replayer = ReplayWorker(settings, pool, broker)
         try:
             yield replayer
         finally:
@@ -49,7 +50,7 @@ async def replaying(world: World, **changes: object) -> AsyncIterator[Replayer]:
 
 
 @asynccontextmanager
-async def running(replayer: Replayer) -> AsyncIterator["asyncio.Task[None]"]:
+async def running(replayer: ReplayWorker) -> AsyncIterator["asyncio.Task[None]"]:
     """Run it, and stop it at the end."""
     stop = asyncio.Event()
     task = asyncio.create_task(replayer.run(stop))

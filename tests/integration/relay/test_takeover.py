@@ -7,13 +7,15 @@ from typing import Any
 import asyncpg
 import pytest
 
-from services.relay import api, positions, store, takeover
-from services.relay.bootstrap import bootstrap
-from services.relay.broker import Broker
-from services.relay.clients import BrokerFailed
-from services.relay.publisher import Batch, Publisher
-from services.relay.records import OutboxEvent
-from services.relay.store import Lease, LeaseLost
+from services.relay import api, store
+from services.relay.domain.events import Batch, OutboxEvent
+from services.relay.domain.shards import Lease, LeaseLost
+from services.relay.kafka import positions
+from services.relay.kafka.admin import Broker
+from services.relay.kafka.client import BrokerFailed
+from services.relay.kafka.producer import EventProducer
+from services.relay.publishing import takeover
+from services.relay.publishing.bootstrap import bootstrap
 from shared.postgres import Connection, Session
 from tests.infrastructure.waiting import eventually
 from tests.integration.relay.world import Event, World, assert_sent_once, expected, identity, order_in, write
@@ -22,14 +24,14 @@ SHARD = 1
 
 
 @asynccontextmanager
-async def predecessor(world: World) -> AsyncIterator[tuple[Connection, Lease, Publisher]]:
+async def predecessor(world: World) -> AsyncIterator[tuple[Connection, Lease, EventProducer]]:
     """A relay that is led by hand: shard 1 taken over, number 0 committed, its producer open."""
     settings = world.settings()
     broker = Broker(settings, 4)
     await broker.ensure_topics()
     await broker.close()
     connection = await asyncpg.connect(world.url)
-    producer = Publisher(settings, settings.shard_name(SHARD))
+    producer = EventProducer(settings, settings.shard_name(SHARD))
     try:
         lease = await take(connection, "predecessor")
         await producer.open()
@@ -173,7 +175,7 @@ async def test_a_producer_of_an_older_tenure_is_fenced(real_world: World) -> Non
     await write(real_world.connection, [event])
     async with predecessor(real_world) as (connection, lease, producer):
         batch = await claim(connection, lease, 0)
-        successor = Publisher(real_world.settings(), real_world.settings().shard_name(SHARD))
+        successor = EventProducer(real_world.settings(), real_world.settings().shard_name(SHARD))
         try:
             await successor.open()
             with pytest.raises(BrokerFailed):

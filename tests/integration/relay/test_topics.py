@@ -18,11 +18,11 @@ from confluent_kafka.cimpl import NewPartitions
 from structlog.testing import capture_logs
 
 from services.relay import api
-from services.relay.bootstrap import bootstrap
-from services.relay.clients import BrokerFailed
-from services.relay.records import partitions
-from services.relay.relay import Relay
-from services.relay.topics import TopicsRefused
+from services.relay.kafka.client import BrokerFailed
+from services.relay.kafka.records import partitions
+from services.relay.kafka.topics import TopicsRefused
+from services.relay.process import Relay
+from services.relay.publishing.bootstrap import bootstrap
 from shared.postgres import Session
 from tests.infrastructure.waiting import eventually
 from tests.integration.relay.own_broker import OwnBroker

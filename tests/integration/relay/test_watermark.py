@@ -14,12 +14,13 @@ import pytest
 from aiokafka import AIOKafkaProducer
 from jsonschema import Draft202012Validator
 
-from services.relay import history_store, metrics
-from services.relay.broker import Broker
-from services.relay.history_store import WatermarkAdvance
+from services.relay import metrics
+from services.relay.completeness import store as history_store
+from services.relay.completeness.store import WatermarkAdvance
+from services.relay.completeness.watermark import Watermark
+from services.relay.kafka.admin import Broker
 from services.relay.schemas import schema_of
 from services.relay.settings import RelaySettings
-from services.relay.watermark import Watermark
 from shared import connecting
 from shared.background import FAILED_ROUNDS
 from shared.ids import uuid7
@@ -219,7 +220,7 @@ async def test_while_nothing_changes_nothing_is_told_until_the_minute_is_over(
         await watermarks.until(3)
         await moved(world, 5)
         assert len(await watermarks.to_the_end()) == 3
-        monkeypatch.setattr("services.relay.watermark.IDLE_SECONDS", 0.0)
+        monkeypatch.setattr("services.relay.completeness.watermark.IDLE_SECONDS", 0.0)
         await watermarks.until(5)
 
 

@@ -12,7 +12,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.structs import ConsumerRecord, TopicPartition
 
-from services.relay.relay import Relay
+from services.relay.process import Relay
 from services.relay.settings import RelaySettings
 from shared.ids import uuid7
 from shared.postgres import Pool

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 import asyncpg
 
 from services.relay import store
-from services.relay.records import OutboxEvent
-from services.relay.store import Lease
+from services.relay.domain.events import OutboxEvent
+from services.relay.domain.shards import Lease
 from tests.integration.relay.world import Event
 
 LEASE_SECONDS = 60.0

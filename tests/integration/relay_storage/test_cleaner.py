@@ -9,7 +9,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from services.relay import metrics
-from services.relay.cleaner import Cleaner
+from services.relay.outbox_cleaner import OutboxCleaner
 from services.relay.settings import RelaySettings
 from shared.postgres import Pool
 from tests.infrastructure.waiting import eventually
@@ -26,7 +26,7 @@ async def cleaning(url: str, replica: str = "one") -> AsyncIterator[None]:
         database_url=url, kafka_bootstrap_servers="127.0.0.1:1", replica=replica, retention_hours=1e-6
     )
     async with Pool(settings, "cleaner") as pool:
-        running = asyncio.create_task(Cleaner(settings, pool).run())
+        running = asyncio.create_task(OutboxCleaner(settings, pool).run())
         try:
             yield
         finally:

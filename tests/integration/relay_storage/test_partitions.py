@@ -8,7 +8,7 @@ import pytest
 
 from services.order import store as order_store
 from services.relay import metrics, store
-from services.relay.cleaner import clean
+from services.relay.outbox_cleaner import clean
 from tests.integration.relay.world import Event, order_in
 from tests.integration.relay_storage.outbox import SHARD, Outbox
 

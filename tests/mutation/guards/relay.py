@@ -11,7 +11,7 @@ _WINDOW_END = (
 )
 _WINDOW_SIZE = "WHERE bytes <= $7::bigint OR bytes = octet_length(payload)"
 
-_replay = guards_in("services/relay/replay.py", f"{_INTEGRATION}test_replayer.py::")
+_replay = guards_in("services/relay/replay/worker.py", f"{_INTEGRATION}test_replayer.py::")
 _replay_sql = guards_in("services/relay/queries.sql", f"{_INTEGRATION}test_replayer.py::")
 _WINDOW, _OF_ORDER = "-- name: replay_window\n", "-- name: replay_window_of_order\n"
 
@@ -202,40 +202,40 @@ REPLAY = (
     ),
 )
 
-_group = guards_in("services/relay/group_commit.py", f"{_UNIT}test_group_commit.py::")
+_group = guards_in("services/relay/publishing/group_commit.py", f"{_UNIT}test_group_commit.py::")
 
 GROUP_COMMIT = (
     _group(
         "group: a producer that failed is dropped",
-        "async def _bring_out",
-        "        except BaseException:\n            await self._drop(publisher)\n            raise",
+        "async def _publish",
+        "        except BaseException:\n            await self._drop(producer)\n            raise",
         "        except BaseException:\n            raise",
         "test_producer_that_failed_to_publish_is_dropped_and_another_opened[failure0-BrokerFailed]",
     ),
     _group(
         "group: a producer that was refused is dropped",
-        "async def _bring_out",
-        "            await self._drop(publisher)\n            raise RefusedTogether",
-        "            raise RefusedTogether",
-        "test_producer_that_failed_to_publish_is_dropped_and_another_opened[failure1-RefusedTogether]",
+        "async def _publish",
+        "            await self._drop(producer)\n            raise GroupRefused",
+        "            raise GroupRefused",
+        "test_producer_that_failed_to_publish_is_dropped_and_another_opened[failure1-GroupRefused]",
     ),
     _group(
         "group: a late failure drops no successor",
         "async def _drop",
-        "if self._publisher is publisher:",
+        "if self._producer is producer:",
         "if True:",
         "test_producer_that_fails_late_does_not_take_its_successor_along",
     ),
     _group(
         "group: record batches get smaller",
-        "async def _bring_out",
+        "async def _publish",
         "if refused.too_large_together:",
         "if False:",
         "test_record_batches_get_smaller_only_if_they_were_too_large_as_a_whole[True]",
     ),
     _group(
         "group: no smaller record batches for one large event",
-        "async def _bring_out",
+        "async def _publish",
         "if refused.too_large_together:",
         "if True:",
         "test_record_batches_get_smaller_only_if_they_were_too_large_as_a_whole[False]",
@@ -271,7 +271,7 @@ GROUP_COMMIT = (
     _group(
         "group: a failed attempt is dropped",
         "async def _open(self)",
-        "            await self._drop(publisher)\n            raise",
+        "            await self._drop(producer)\n            raise",
         "            raise",
         "test_the_group_ends_only_once_a_failed_attempt_is_dropped",
     ),
@@ -291,7 +291,7 @@ GROUP_COMMIT = (
     ),
 )
 
-_watermark = guards_in("services/relay/watermark.py", f"{_INTEGRATION}test_watermark.py::")
+_watermark = guards_in("services/relay/completeness/watermark.py", f"{_INTEGRATION}test_watermark.py::")
 _watermark_sql = guards_in("services/relay/migrations/0004.watermark.sql", f"{_INTEGRATION}test_watermark.py::")
 _ADVANCE = "CREATE FUNCTION relay.advance_watermark"
 

@@ -2,7 +2,7 @@
 
 from contextlib import suppress
 
-from services.relay.adaptive_timeout import WALK_SECONDS, AdaptiveTimeout
+from services.relay.domain.batching import WALK_SECONDS, AdaptiveTimeout
 
 
 def cut_off(timeout: AdaptiveTimeout, error: Exception) -> float:
@@ -15,7 +15,7 @@ def cut_off(timeout: AdaptiveTimeout, error: Exception) -> float:
 
 
 def test_the_limit_grows_when_it_was_not_enough_and_only_then() -> None:
-    timeout = AdaptiveTimeout()
+    timeout = AdaptiveTimeout(10)
     assert [cut_off(timeout, TimeoutError()) for _ in range(6)] == [10, 30, 90, 270, WALK_SECONDS, WALK_SECONDS]
-    timeout = AdaptiveTimeout()
+    timeout = AdaptiveTimeout(10)
     assert [cut_off(timeout, ConnectionError()) for _ in range(2)] == [10, 10]

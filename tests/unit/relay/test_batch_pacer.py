@@ -2,7 +2,7 @@
 
 import pytest
 
-from services.relay.batch_pacer import BACKLOG_EVENTS, PAUSE_MAX_SECONDS, RATE_FULL, RATE_MIN, BatchPacer
+from services.relay.domain.batching import BACKLOG_EVENTS, PAUSE_MAX_SECONDS, RATE_FULL, RATE_MIN, BatchPacer
 
 
 def pauses(rate: float, *, burst: int = 1, seconds: float = 5.0) -> list[float]:

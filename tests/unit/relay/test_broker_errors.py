@@ -6,7 +6,7 @@ import aiokafka.errors
 import pytest
 from aiokafka.errors import BrokerResponseError, KafkaError, for_code
 
-from services.relay.broker_errors import EVENT, REFUSALS, SURROUNDINGS, describe, reason
+from services.relay.kafka.errors import EVENT, REFUSALS, SURROUNDINGS, describe, reason
 
 LAST = 133  # of Kafka 4.1; a newer broker answers an older client with what that one knows
 # What other errors derive from, and what is none.

@@ -6,8 +6,8 @@ import struct
 import pytest
 from aiokafka import AIOKafkaConsumer
 
-from services.relay import clients
-from services.relay.clients import started, stopped
+from services.relay.kafka import client as clients
+from services.relay.kafka.client import started, stopped
 
 
 class Client:

@@ -5,14 +5,13 @@ import gc
 from typing import Any
 
 import pytest
-from aiokafka.errors import MessageSizeTooLargeError
 
-from services.relay import group_commit
-from services.relay.clients import BrokerFailed
-from services.relay.group_commit import CommitRequest, GroupCommit, RefusedTogether
-from services.relay.publisher import CHUNK_BYTES, Chunk, EventsRefused
+from services.relay.domain.events import CHUNK_BYTES, EventsRefused
+from services.relay.domain.shards import Lease
+from services.relay.kafka.client import BrokerFailed
+from services.relay.publishing import group_commit
+from services.relay.publishing.group_commit import CommitRequest, GroupCommit, GroupRefused
 from services.relay.settings import RelaySettings
-from services.relay.store import Lease
 from shared.concurrency import run_to_completion
 
 
@@ -47,7 +46,7 @@ class Hanging:
 @pytest.fixture
 def made(monkeypatch: pytest.MonkeyPatch) -> list[Hanging]:
     Hanging.made = []
-    monkeypatch.setattr(group_commit, "Publisher", Hanging)
+    monkeypatch.setattr(group_commit, "EventProducer", Hanging)
     return Hanging.made
 
 
@@ -123,12 +122,11 @@ async def opened(group: GroupCommit, made: list[Hanging]) -> Hanging:
 def refusal(*, together: bool) -> EventsRefused:
     """The broker finds a record batch too large, of several events or of one."""
     event: Any = object()
-    chunk = Chunk(None, [event] * (2 if together else 1))
-    return EventsRefused([chunk], MessageSizeTooLargeError())
+    return EventsRefused("too large", [[event] * (2 if together else 1)], too_large=True)
 
 
 @pytest.mark.parametrize(
-    ("failure", "raised"), [(BrokerFailed("fenced"), BrokerFailed), (refusal(together=False), RefusedTogether)]
+    ("failure", "raised"), [(BrokerFailed("fenced"), BrokerFailed), (refusal(together=False), GroupRefused)]
 )
 async def test_producer_that_failed_to_publish_is_dropped_and_another_opened(
     group: GroupCommit, made: list[Hanging], failure: Exception, raised: type[Exception]
@@ -137,7 +135,7 @@ async def test_producer_that_failed_to_publish_is_dropped_and_another_opened(
     first: Any = await opened(group, made)
     first.fails_with = failure
     with pytest.raises(raised):
-        await group._bring_out(first, [])
+        await group._publish(first, [])
     assert first.dropped
     assert await opened(group, made) is not first
     await group.close()
@@ -161,8 +159,8 @@ async def test_record_batches_get_smaller_only_if_they_were_too_large_as_a_whole
 ) -> None:
     publisher: Any = await opened(group, made)
     publisher.fails_with = refusal(together=together)
-    with pytest.raises(RefusedTogether):
-        await group._bring_out(publisher, [])
+    with pytest.raises(GroupRefused):
+        await group._publish(publisher, [])
     assert (group._chunk_bytes < CHUNK_BYTES) is together
 
 

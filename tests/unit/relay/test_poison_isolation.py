@@ -4,22 +4,20 @@ from datetime import UTC, datetime
 
 from aiokafka.errors import MessageSizeTooLargeError
 
-from services.relay.broker_errors import InvalidRecordError
-from services.relay.poison_isolation import ONE_BY_ONE_EVENTS, PoisonIsolation
-from services.relay.publisher import CHUNK_BYTES, Chunk, EventsRefused
-from services.relay.records import OutboxEvent
+from services.relay.domain.events import CHUNK_BYTES, ONE_BY_ONE_EVENTS, EventsRefused, OutboxEvent, PoisonIsolation
+from services.relay.kafka.errors import InvalidRecordError
 
 TOO_LARGE, WRONG = MessageSizeTooLargeError(), InvalidRecordError()
 
 
 def refused(error: Exception, *outbox_ids: int) -> EventsRefused:
     """A refusal of events, each in a record batch of its own."""
-    return EventsRefused([Chunk(None, [event]) for event in events(*outbox_ids)], error)
+    return EventsRefused(str(error), [[event] for event in events(*outbox_ids)], too_large=error is TOO_LARGE)
 
 
 def refused_as_a_whole(error: Exception, *outbox_ids: int) -> EventsRefused:
     """A refusal of events in one record batch."""
-    return EventsRefused([Chunk(None, events(*outbox_ids))], error)
+    return EventsRefused(str(error), [events(*outbox_ids)], too_large=error is TOO_LARGE)
 
 
 def events(*outbox_ids: int) -> list[OutboxEvent]:

@@ -8,7 +8,8 @@ from aiokafka.partitioner import DefaultPartitioner
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.relay.records import OutboxEvent, headers, partitions
+from services.relay.domain.events import OutboxEvent
+from services.relay.kafka.records import headers, partitions
 
 
 def event(**changes: Any) -> OutboxEvent:

@@ -4,8 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.relay.store import Lease
-from services.relay.takeover import Reconciliation, reconcile
+from services.relay.domain.shards import Lease, Reconciliation, reconcile
 
 COUNTS = st.integers(0, 5)
 

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
+from services.relay.kafka.topics import Requirements, Topic, TopicView
 from services.relay.settings import RelaySettings
-from services.relay.topics import Requirements, Topic, TopicView
 
 SHARDS = 4
 TOOL = "--bootstrap-server nowhere:1"

@@ -8,7 +8,7 @@ from uuid import UUID
 import pytest
 
 from services.order.admin.api import AgeSeconds
-from services.relay.admin.replay_api import Topic
+from services.relay.replay.api import Topic
 from shared.http.wire import Id, Name
 from shared.notation import Timestamp, Uuid
 from shared.operators import argument

@@ -1,0 +1,1 @@
+"""Proves the topic complete: the watermark, and digests of what was published."""

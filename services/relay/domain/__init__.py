@@ -1,0 +1,1 @@
+"""The relay's rules. They are pure: standard library only, no clock, no input or output."""

@@ -1,0 +1,1 @@
+"""Everything that talks to Kafka: clients, topics, records, positions and the meaning of Kafka's errors."""

@@ -1,0 +1,192 @@
+"""Brings batches to the topic, of one shard or several at once: a Kafka transaction for all that go together."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from services.relay import metrics
+from services.relay.domain.events import CHUNK_BYTES, Batch, EventsRefused, OutboxEvent
+from services.relay.kafka import client
+from services.relay.kafka.client import BrokerFailed, bounded, started
+from services.relay.kafka.errors import REFUSALS, TOO_LARGE, describe
+from services.relay.kafka.records import Header, headers, partitions
+from services.relay.kafka.topics import TopicView
+from services.relay.settings import RelaySettings
+from shared.concurrency import run_to_completion
+from shared.kafka import KafkaProducer
+
+# Between a take-over's tries to open the producer, while the broker settles the transaction of the one before.
+RETRY_BACKOFF_MILLISECONDS = 20
+
+
+@dataclass(slots=True)
+class Chunk:
+    """Events that go to one partition in one record batch."""
+
+    builder: Any
+    events: list[OutboxEvent] = field(default_factory=list)
+
+
+class EventProducer:
+    """A producer for as long as nothing goes wrong with it; then drop it and open the next.
+
+    With a transactional id it brings out everything in Kafka transactions, and opening it fences whoever had that id
+    before, in this process or another. Without one it sends at least once.
+    """
+
+    def __init__(
+        self,
+        settings: RelaySettings,
+        transactional_id: str | None,
+        *,
+        chunk_bytes: int = CHUNK_BYTES,
+        further_headers: Sequence[Header] = (),
+        view: TopicView | None = None,
+    ) -> None:
+        """`view` is what all producers of the process share; without it this one goes by what its cluster tells."""
+        self._view = view or TopicView()
+        self._settings = settings
+        self._further_headers = further_headers
+        self._transactional = transactional_id is not None
+        self._partitions = 0
+        milliseconds = int(settings.kafka_timeout_seconds * 1000)
+        transaction = {"transactional_id": transactional_id, "transaction_timeout_ms": milliseconds}
+        self._producer = KafkaProducer(
+            **settings.kafka_options(),
+            client_id=settings.replica,
+            enable_idempotence=True,
+            request_timeout_ms=milliseconds,
+            retry_backoff_ms=RETRY_BACKOFF_MILLISECONDS,
+            max_batch_size=chunk_bytes,
+            **(transaction if self._transactional else {}),
+        )
+
+    async def open(self) -> None:
+        """Connect; with a transactional id also settle what it had open, and fence it. Raises BrokerFailed."""
+        async with bounded(self._settings.kafka_timeout_seconds):
+            await started(self._producer)
+            self._partitions = len(await self._producer.partitions_for(self._settings.topic))
+
+    async def publish(self, *batches: Batch, one_by_one: bool = False) -> None:
+        """Bring batches of different shards out and, with transactions, all their numbers in one with them.
+
+        `one_by_one` gives each event a record batch of its own, so that a refusal names it.
+        Raises EventsRefused or BrokerFailed; after either this producer must be dropped, and whether the batches are
+        out is unknown: with transactions all of them, or none.
+        """
+        await self._keep_up()
+        by_partition = self._chunks([event for batch in batches for event in batch.events], one_by_one=one_by_one)
+        started = time.perf_counter()
+        async with self._answered():
+            if self._transactional:
+                await self._producer.begin_transaction()
+            sends = [self._send(index, chunks) for index, chunks in enumerate(by_partition) if chunks]
+            if self._transactional:
+                sends.extend(map(self._send_position, batches))
+            # All of them: the client commits a transaction although one of its sends has failed.
+            results = await asyncio.gather(*sends, return_exceptions=True)
+        _check(results)
+        if self._transactional:
+            async with bounded(self._settings.kafka_timeout_seconds):
+                await self._producer.commit_transaction()
+        metrics.TRANSACTION_SECONDS.observe(time.perf_counter() - started)
+
+    @asynccontextmanager
+    async def _answered(self) -> AsyncIterator[None]:
+        """Bound what is sent; if it doesn't end, say what the broker answered to it meanwhile."""
+        client.forget_answer(self._producer)
+        try:
+            async with bounded(self._settings.kafka_timeout_seconds):
+                yield
+        except BrokerFailed as failed:
+            answer = client.last_answer(self._producer)
+            if answer is None:
+                raise
+            raise BrokerFailed(f"{failed}; the broker answers {describe(answer)}") from failed
+
+    async def _keep_up(self) -> None:
+        """Learn of partitions that were added. Raises BrokerFailed if this producer's cluster doesn't tell of them."""
+        if self._view.partitions <= self._partitions:
+            return
+        async with bounded(self._settings.kafka_timeout_seconds):
+            await self._producer.client.force_metadata_update()
+            self._partitions = len(await self._producer.partitions_for(self._settings.topic))
+        if self._view.partitions > self._partitions:
+            raise BrokerFailed(f"{self._settings.topic} has {self._partitions} partitions, not {self._view.partitions}")
+
+    def _chunks(self, events: Sequence[OutboxEvent], *, one_by_one: bool) -> list[list[Chunk]]:
+        """Return the record batches by partition. Only the order within a partition counts."""
+        # One number for all producers of the process: two would send an order's events back and forth.
+        count = self._view.partitions or self._partitions
+        by_partition: list[list[Chunk]] = [[] for _ in range(count)]
+        # Kafka keeps records by their timestamp: with the event's own, a late one could be removed at once.
+        now = self._view.milliseconds()
+        keys = [event.order_id.encode() for event in events]
+        for event, key, index in zip(events, keys, partitions(keys, count), strict=True):
+            chunks, value, attributes = by_partition[index], event.payload, [*headers(event), *self._further_headers]
+            if (
+                one_by_one
+                or not chunks
+                or chunks[-1].builder.append(timestamp=now, key=key, value=value, headers=attributes) is None
+            ):
+                chunks.append(Chunk(self._producer.create_batch()))
+                # A first record is taken whatever its size.
+                chunks[-1].builder.append(timestamp=now, key=key, value=value, headers=attributes)
+            chunks[-1].events.append(event)
+        return by_partition
+
+    async def _send(self, index: int, chunks: Sequence[Chunk]) -> EventsRefused | None:
+        for chunk in chunks:
+            try:
+                # One after the other: a broker may take the one after a refused one.
+                await (await self._producer.send_batch(chunk.builder, self._settings.topic, partition=index))
+            except REFUSALS as error:
+                return EventsRefused(describe(error), [chunk.events], too_large=isinstance(error, TOO_LARGE))
+        return None
+
+    async def _send_position(self, batch: Batch) -> None:
+        await self._producer.send_and_wait(
+            self._settings.position_topic,
+            key=self._settings.shard_name(batch.shard).encode(),
+            value=str(batch.number).encode(),
+            partition=batch.shard,
+            timestamp_ms=self._view.milliseconds(),
+        )
+
+    async def drop(self) -> None:
+        """Close the producer within seconds and send nothing more, whatever state it is in, also for who is cancelled.
+
+        Its own stop() would first go on trying to deliver what is left, without end.
+        """
+        await run_to_completion(client.discard(self._producer, transactional=self._transactional))
+
+
+@asynccontextmanager
+async def opened(
+    settings: RelaySettings,
+    transactional_id: str | None,
+    *,
+    chunk_bytes: int = CHUNK_BYTES,
+    view: TopicView | None = None,
+) -> AsyncIterator[EventProducer]:
+    """Open a producer for the body, and drop it whatever becomes of either. Raises BrokerFailed."""
+    producer = EventProducer(settings, transactional_id, chunk_bytes=chunk_bytes, view=view)
+    try:
+        await producer.open()
+        yield producer
+    finally:
+        await producer.drop()
+
+
+def _check(results: Sequence[EventsRefused | BaseException | None]) -> None:
+    refusals = [result for result in results if isinstance(result, EventsRefused)]
+    for result in results:
+        if isinstance(result, BaseException) and not isinstance(result, EventsRefused):
+            raise BrokerFailed(describe(result)) from result
+    if refusals:
+        first = refusals[0]
+        first.chunks = [chunk for refusal in refusals for chunk in refusal.chunks]
+        raise first

@@ -1,0 +1,82 @@
+"""What an event is on the topic: CloudEvents 1.0 in Kafka's binary mode, and the partition that its order has."""
+
+import sys
+from array import array
+from collections.abc import Sequence
+from datetime import datetime
+from functools import lru_cache
+
+from services.relay.domain.events import OutboxEvent
+
+Header = tuple[str, bytes]
+
+_ALWAYS: tuple[Header, ...] = (
+    ("ce_specversion", b"1.0"),
+    ("ce_source", b"/services/order"),
+    ("content-type", b"application/json"),
+)
+_KEY_WORDS = 9  # keys are UUIDs as text: 36 bytes, whole words, so that murmur2's tail is not needed
+_UINT32 = 0xFFFFFFFF
+_SEED = 0x9747B28C
+_M = 0x5BD1E995
+
+
+def headers(event: OutboxEvent) -> list[Header]:
+    """Return the CloudEvents attributes of an event as Kafka headers."""
+    attributes = [
+        *_ALWAYS,
+        ("ce_id", event.event_id.encode()),
+        _type(event.type),
+        _time(event.occurred_at),
+        ("ce_subject", event.order_id.encode()),
+        _sequence(event.sequence),
+    ]
+    if event.traceparent is not None:
+        attributes.append(("ce_traceparent", event.traceparent.encode()))
+    return attributes
+
+
+# Kept for a while, as they repeat: few types, small sequences, and one moment for all events of a transaction.
+@lru_cache(64)
+def _type(type_: str) -> Header:
+    return ("ce_type", type_.encode())
+
+
+@lru_cache(64)
+def _sequence(sequence: int) -> Header:
+    return ("ce_sequence", b"%020d" % sequence)
+
+
+@lru_cache(64)
+def _time(moment: datetime) -> Header:
+    return ("ce_time", rfc3339(moment).encode())
+
+
+def rfc3339(moment: datetime) -> str:
+    """Return a moment of UTC as CloudEvents writes it."""
+    return moment.isoformat().replace("+00:00", "Z")
+
+
+def partitions(keys: Sequence[bytes], count: int) -> list[int]:
+    """Return the partition of each key that every Kafka client's default gives it (murmur2, positive, modulo `count`).
+
+    All keys at once: each is a lane of 64 bits in one long integer, whose upper half takes what a multiplication
+    overflows. One key after the other takes ten times as long, which at 25,000 events/s is a tenth of a core.
+    """
+    words = array("I", b"".join(keys))
+    if sys.byteorder == "big":
+        words.byteswap()
+    ones = _lanes(array("Q", [1]) * len(keys))
+    low = ones * _UINT32
+    h = ones * (_SEED ^ (4 * _KEY_WORDS))
+    for word in range(_KEY_WORDS):
+        k = (_lanes(array("Q", words[word::_KEY_WORDS])) * _M) & low
+        k = (((k ^ (k >> 24)) & low) * _M) & low
+        h = ((h * _M) & low) ^ k
+    h = (((h ^ (h >> 13)) & low) * _M) & low
+    h = (h ^ (h >> 15)) & (ones * 0x7FFFFFFF)
+    return [lane % count for lane in array("Q", h.to_bytes(8 * len(keys), sys.byteorder))]
+
+
+def _lanes(numbers: "array[int]") -> int:
+    return int.from_bytes(numbers.tobytes(), sys.byteorder)

@@ -1,0 +1,155 @@
+"""What the relay's topics have to be like, and the command that mends each that is not."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from services.relay.kafka.client import BrokerFailed
+from services.relay.settings import RelaySettings
+from shared.database_clock import DatabaseClock
+
+DELETE, COMPACT = "delete", "compact"
+POLICY, IN_SYNC_MIN = "cleanup.policy", "min.insync.replicas"
+BOOTSTRAP = "python -m services.relay bootstrap"
+
+
+class TopicsRefused(Exception):  # noqa: N818 - not an error of ours: an operator has to mend a topic
+    """A topic is not what the relay needs; the message has the command that mends it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Topic:
+    """A topic as it is. `replication` is that of the partition with the fewest replicas.
+
+    `config` is None if the relay may not read it, and empty if the broker has none.
+    """
+
+    name: str
+    partitions: int
+    replication: int
+    config: Mapping[str, str] | None
+
+
+@dataclass(slots=True)
+class TopicView:
+    """What all producers of a process agree on: how many partitions the topic has, and what time it is.
+
+    `partitions` is 0 until it is known. `refused` tells why nothing may be published, `doubts` what an operator should
+    know besides. `made_again` counts how often a topic was found missing after it had been there.
+    """
+
+    partitions: int = 0
+    clock: DatabaseClock = field(default_factory=DatabaseClock)
+    refused: str | None = None
+    doubts: tuple[str, ...] = ()
+    made_again: int = 0
+
+    def check(self, made_again: int) -> None:
+        """Raise TopicsRefused while nothing may be published, BrokerFailed if a topic was made again since."""
+        if self.refused is not None:
+            raise TopicsRefused(self.refused)
+        if self.made_again != made_again:
+            raise BrokerFailed("a topic was missing, so whether Kafka is the one it was has to be found out")
+
+    def milliseconds(self) -> int:
+        """Return the time for records, in Kafka's unit: the database's, as this host's clock may be wrong."""
+        return int((self.clock.now().timestamp() if self.clock.known else time.time()) * 1000)
+
+
+class Requirements:
+    """What the settings ask of the topics."""
+
+    def __init__(self, settings: RelaySettings, shards: int) -> None:
+        self._settings = settings
+        self._shards = shards
+
+    def refusals(self, topics: Mapping[str, Topic], partitions: int) -> list[str]:
+        """Return why nothing may be published; `partitions` is the fewest that the topic of events may have."""
+        settings = self._settings
+        events, positions = topics[settings.topic], topics[settings.position_topic]
+        return [
+            *self._wrong_policy(events, DELETE, "compaction removes all but an order's last event"),
+            *self._too_few(events, partitions),
+            *self._wrong_policy(positions, COMPACT, "what is published would be forgotten"),
+            *self._wrong_number(positions),
+        ]
+
+    def doubts(self, topics: Mapping[str, Topic]) -> list[str]:
+        """Return what an operator should know, though the relay publishes."""
+        settings = self._settings
+        found = [doubt for topic in topics.values() for doubt in self._doubts(topic)]
+        watermarks, events = topics[settings.watermark_topic], topics[settings.topic]
+        found += self._wrong_policy(watermarks, COMPACT, "readers that come late would find no watermark")
+        if events.partitions < settings.topic_partitions:
+            found.append(
+                f"{events.name} has {count(events.partitions)}, fewer than RELAY_TOPIC_PARTITIONS "
+                f"({settings.topic_partitions})"
+            )
+        return found
+
+    def _wrong_policy(self, topic: Topic, needed: str, otherwise: str) -> list[str]:
+        policy = (topic.config or {}).get(POLICY, needed)
+        if policy == needed:
+            return []
+        mend = self._configs(topic, f"{POLICY}={needed}")
+        return [f"{topic.name} has {POLICY}={policy} and needs {needed}, since {otherwise}: {mend}"]
+
+    def _too_few(self, topic: Topic, needed: int) -> list[str]:
+        if topic.partitions >= needed:
+            return []
+        return [
+            f"{topic.name} has {count(topic.partitions)} and had {needed}: {self._partitions(topic, needed)} (if fewer "
+            f"are right, in a Kafka that is new or was emptied: RELAY_TOPIC_PARTITIONS={topic.partitions} {BOOTSTRAP})"
+        ]
+
+    def _wrong_number(self, topic: Topic) -> list[str]:
+        if topic.partitions == self._shards:
+            return []
+        found = f"{topic.name} has {count(topic.partitions)} and needs {self._shards}, one for each shard"
+        if topic.partitions < self._shards:
+            return [f"{found}: {self._partitions(topic, self._shards)}"]
+        return [f"{found}: {self._topics('--delete', topic)}; then {BOOTSTRAP}"]
+
+    def _doubts(self, topic: Topic) -> list[str]:
+        if topic.config is None:
+            return [f"the settings of {topic.name} can't be read, so nobody checks them: grant DESCRIBE_CONFIGS on it"]
+        found, wanted = [], self._settings.topic_replication
+        if topic.replication < wanted:
+            found.append(
+                f"{topic.name} has partitions with a replication factor of {topic.replication}, below "
+                f"RELAY_TOPIC_REPLICATION ({wanted}): kafka-reassign-partitions.sh{self._server} --execute …"
+            )
+        in_sync = int(topic.config.get(IN_SYNC_MIN, 1))
+        if topic.replication > 1 and in_sync == 1:
+            found.append(
+                f"{topic.name} has {IN_SYNC_MIN}=1, so one broker that dies can lose events that it confirmed: "
+                f"{self._configs(topic, f'{IN_SYNC_MIN}=2')}"
+            )
+        if in_sync > topic.replication:
+            found.append(
+                f"{topic.name} has {IN_SYNC_MIN}={in_sync} and {count(topic.replication, 'replica')}, so it can "
+                f"never have as many in sync: {self._configs(topic, f'{IN_SYNC_MIN}={max(1, topic.replication - 1)}')}"
+            )
+        return found
+
+    @property
+    def _server(self) -> str:
+        further = "" if self._settings.kafka_security_protocol == "PLAINTEXT" else " --command-config FILE"
+        return f" --bootstrap-server {self._settings.kafka_bootstrap_servers}{further}"
+
+    def _topics(self, act: str, topic: Topic) -> str:
+        return f"kafka-topics.sh{self._server} {act} --topic {topic.name}"
+
+    def _partitions(self, topic: Topic, number: int) -> str:
+        return f"{self._topics('--alter', topic)} --partitions {number}"
+
+    def _configs(self, topic: Topic, setting: str) -> str:
+        return (
+            f"kafka-configs.sh{self._server} --alter --entity-type topics --entity-name {topic.name} "
+            f"--add-config {setting}"
+        )
+
+
+def count(number: int, what: str = "partition") -> str:
+    """Return a number of partitions, or of something else, in words."""
+    return f"{number} {what}" + ("" if number == 1 else "s")

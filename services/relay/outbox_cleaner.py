@@ -1,0 +1,78 @@
+"""Keeps the outbox small: has another partition filled now and then, and drops those that were published long ago."""
+
+import asyncio
+
+import asyncpg
+import structlog
+
+from services.relay import metrics, store
+from services.relay.settings import RelaySettings
+from shared.background import LoopSupervisor
+from shared.host_clock import HostClock
+from shared.postgres import Connection, Pool
+
+log = structlog.get_logger()
+
+DUTY = "clean the outbox"
+# Partitions that a retention's time is divided into. More remove events closer to their time, but whoever looks for an
+# order's events has to look into each.
+PARTITIONS = 12
+ROTATION_SECONDS_MIN = 300.0  # below that, retention is short and so are the partitions
+INTERVAL_SECONDS = 30.0  # against rotations of minutes or hours; a pass with nothing to do takes a few milliseconds
+LEASE_SECONDS = 3 * INTERVAL_SECONDS
+STEPS_MAX = 3  # attach, ready, rotate: what is left is done in the next pass
+
+
+class OutboxCleaner:
+    """Cleans the outbox, if no other replica does."""
+
+    def __init__(self, settings: RelaySettings, pool: Pool) -> None:
+        self._replica = settings.replica
+        self._pool = pool
+        self._host_clock = HostClock()
+        self._retention_seconds = settings.retention_hours * 3600
+        self._rotation_seconds = max(ROTATION_SECONDS_MIN, self._retention_seconds / PARTITIONS)
+
+    async def run(self) -> None:
+        """Clean now and then, for ever."""
+        supervisor = LoopSupervisor("cleaner", "outbox not cleaned")
+        while True:
+            with supervisor:
+                async with self._pool.connection() as connection:
+                    if await store.hold_duty(connection, DUTY, self._replica, LEASE_SECONDS):
+                        await self._host_clock.compare_and_check(connection)
+                        await clean(connection, self._rotation_seconds, self._retention_seconds)
+                    else:
+                        metrics.PARTITIONS_KEPT.set(0)  # an alert on it must not outlive the duty
+            await asyncio.sleep(supervisor.pause(INTERVAL_SECONDS))
+
+
+async def clean(connection: Connection, rotation_seconds: float, retention_seconds: float) -> None:
+    """Rotate if it is time, and drop what was published longer ago than the retention.
+
+    `connection` must not be in a transaction. Raises Unavailable.
+    """
+    for _ in range(STEPS_MAX):
+        step = await store.rotate_outbox(connection, rotation_seconds)
+        if step is None:
+            break
+        log.info("outbox rotation", step=step)
+    await store.note_published(connection)
+    try:
+        while (partition := await store.drop_published(connection, retention_seconds)) is not None:
+            metrics.PARTITIONS_DROPPED.inc()
+            log.info("outbox partition dropped", partition=partition)
+    except asyncpg.LockNotAvailableError:
+        metrics.DROPS_PUT_OFF.inc()
+        log.info("outbox in use, partition dropped later")
+    await _measure(connection, rotation_seconds + retention_seconds)
+
+
+async def _measure(connection: Connection, kept_seconds: float) -> None:
+    partitions = await store.outbox_partitions(connection, kept_seconds)
+    metrics.PARTITIONS.set(partitions.attached)
+    metrics.OLDEST_PARTITION.set(partitions.oldest_seconds)
+    metrics.LAST_CLEANING.set_to_current_time()
+    metrics.PARTITIONS_KEPT.set(partitions.kept)
+    if partitions.kept:
+        log.warning("outbox partitions kept", partitions=partitions.kept, reason="they hold unpublished events")

@@ -1,0 +1,86 @@
+"""The operator's word that this Kafka is the right one, new or emptied: shards that contradict it begin anew."""
+
+from contextlib import nullcontext
+
+import structlog
+
+from services.relay import store
+from services.relay.domain.shards import Lease, LeaseLost, Reconciliation, reconcile
+from services.relay.kafka import positions
+from services.relay.kafka.admin import Broker
+from services.relay.kafka.client import BrokerFailed
+from services.relay.kafka.producer import opened
+from services.relay.kafka.topics import TopicsRefused, TopicView
+from services.relay.publishing import takeover
+from services.relay.publishing.topic_watch import TopicWatch
+from services.relay.settings import RelaySettings
+from shared.connecting import connect
+from shared.exits import Exit
+from shared.postgres import Connection, translated
+from shared.refusals import Unavailable
+
+log = structlog.get_logger()
+
+# A relay that was just taking a shard over may fence the bootstrap of it once. Each try is the whole and repeatable.
+TRIES = 3
+
+
+async def bootstrap(settings: RelaySettings) -> int:
+    """Create the topics and bring every shard's row in line with Kafka; return the exit status.
+
+    A shard whose row fits what Kafka says is settled as in any take-over. Any other begins at number 0: what the
+    database has marked SENT stays so, a batch that was under way is published, perhaps for the second time.
+    Leases are taken by force: a relay that runs meanwhile loses its shards and takes them again afterwards.
+    A topic that is not what the relay needs is refused first, with the command that mends it.
+    """
+    for tries_left in reversed(range(TRIES)):
+        try:
+            with translated():
+                await _try(settings)
+            break
+        except TopicsRefused as error:
+            log.error("bootstrap refused", detail=str(error))  # noqa: TRY400 - expected, needs no trace
+            return 1
+        except (BrokerFailed, LeaseLost, Unavailable) as error:
+            if not tries_left or isinstance(error, Unavailable):
+                log.error("bootstrap failed, run it again", detail=str(error))  # noqa: TRY400 - expected, needs no trace
+                return Exit.FAILED
+            log.info("bootstrap begins again", detail=str(error))
+    return Exit.DONE
+
+
+async def _try(settings: RelaySettings) -> None:
+    connection = await connect(settings, "relay bootstrap")
+    try:
+        await _all_shards(connection, settings)
+    finally:
+        await connection.close(timeout=1)
+
+
+async def _all_shards(connection: Connection, settings: RelaySettings) -> None:
+    shards = [holder.shard for holder in await store.shards(connection)]
+    broker = Broker(settings, len(shards))
+    try:
+        await TopicWatch(settings, len(shards), broker, lambda: nullcontext(connection)).declare()
+    finally:
+        await broker.close()
+    for shard in shards:
+        lease = await store.take_lease(connection, shard, settings.replica, settings.lease_seconds, by_force=True)
+        assert lease is not None
+        if settings.transactions or lease.claimed:
+            await _one_shard(connection, settings, lease, broker.view)
+        await store.release_lease(connection, lease)
+
+
+async def _one_shard(connection: Connection, settings: RelaySettings, lease: Lease, view: TopicView) -> None:
+    async with opened(settings, settings.shard_name(lease.shard), view=view) as producer:
+        others = takeover.to_fence(settings, lease)
+        if others is not None:
+            await takeover.fence(settings, others)
+        committed = await positions.last_committed(settings, lease.shard)
+        if reconcile(lease, committed) is Reconciliation.REFUSED:
+            await takeover.begin(connection, lease, producer)
+            log.warning("shard begins anew", shard=lease.shard, database=lease.number, kafka=committed)
+        else:
+            number = await takeover.settle(connection, settings, lease, producer)
+            log.info("shard in line", shard=lease.shard, number=number)

@@ -1,0 +1,215 @@
+"""Group commit: the shards of a replica go out together, with one claim for all of them and one Kafka transaction.
+
+A transaction costs the broker the same whatever is in it, and readers get no further in a partition than to the first
+transaction that is open there. So few transactions, none beside another, are what makes a quiet shop's events fast.
+
+Shards that came while a round was under way share the next one. Each note their group's transactional id first, so that
+whoever takes one of them over knows whom to fence (takeover.fence).
+"""
+
+import asyncio
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from services.relay import metrics, store
+from services.relay.domain.batching import PAUSE_TOGETHER_SECONDS, SLOW_SECONDS, BatchPacer
+from services.relay.domain.events import CHUNK_BYTES, Batch, EventsRefused, OutboxEvent, smaller
+from services.relay.domain.shards import Lease, LeaseLost, ShardLocked
+from services.relay.kafka.client import BrokerFailed
+from services.relay.kafka.producer import EventProducer
+from services.relay.kafka.topics import TopicView
+from services.relay.settings import RelaySettings
+from shared import postgres
+from shared.background import is_survivable
+from shared.connecting import connect
+from shared.postgres import Connection, translated
+
+CLOSE_SECONDS = 1.0
+
+
+class GroupRefused(Exception):  # noqa: N818 - expected: each shard goes alone, and one finds the event at fault
+    """The broker refuses an event of one of the shards that went out together."""
+
+
+@dataclass(slots=True)
+class CommitRequest:
+    """A shard's place in the next round. The outcome is how many events went out; None says to go alone."""
+
+    lease: Lease
+    number: int
+    outcome: "asyncio.Future[int | None]" = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+
+    def answer(self, events: int | None) -> None:
+        """Let the shard go on."""
+        if not self.outcome.done():
+            self.outcome.set_result(events)
+
+    def fail(self, error: Exception) -> None:
+        """Let the shard be taken over again."""
+        if not self.outcome.done():
+            self.outcome.set_exception(error)
+
+
+class GroupCommit:
+    """The rounds of one replica."""
+
+    def __init__(self, settings: RelaySettings, held: Callable[[], int], view: TopicView | None = None) -> None:
+        """`held` tells how many shards the replica has."""
+        self._settings = settings
+        self._view = view
+        self._held = held
+        # What a shard has to note before its first round. Random, also where replicas are named by hand: a process that
+        # is started again must not take what the one before it left open for its own.
+        self.transactional_id = f"{settings.topic}.relay-{settings.replica}-{secrets.token_hex(4)}"
+        self._pacer = BatchPacer(settings.batch_pause_milliseconds / 1000, most_seconds=PAUSE_TOGETHER_SECONDS)
+        self._waiting: list[CommitRequest] = []
+        self._rounds: asyncio.Task[None] | None = None
+        self._opening: asyncio.Task[EventProducer] | None = None
+        self._producer: EventProducer | None = None
+        self._connection: Connection | None = None
+        self._chunk_bytes = CHUNK_BYTES
+        self.claim_seconds = 0.0  # of the last round, for all that were in it
+
+    async def round(self, lease: Lease, number: int) -> int | None:
+        """Mark batch `number` of a shard, claim its next one and bring it out, with the others; return its size.
+
+        None: the shard has to go alone this time, and nothing has happened.
+        Raises LeaseLost, Unavailable, BrokerFailed or GroupRefused; then the shard has to be taken over again.
+        """
+        request = CommitRequest(lease, number)
+        self._waiting.append(request)
+        if self._rounds is None:
+            self._rounds = asyncio.create_task(self._run(), name="group commit")
+        return await request.outcome
+
+    async def settle(self) -> None:
+        """Return once nothing of a shard that failed here can be committed any more. Raises BrokerFailed.
+
+        To open the next producer settles what the failed one left. One that lives carries nothing of that shard: a
+        shard waits for the outcome of each of its rounds.
+        """
+        await self._opened()
+
+    async def close(self) -> None:
+        """End what is under way, whatever becomes of it."""
+        for task in (self._rounds, self._opening):
+            if task is not None:
+                task.cancel()
+                await asyncio.wait([task])
+        await self._disconnect()
+        if self._producer is not None:
+            await self._drop(self._producer)
+
+    async def _run(self) -> None:
+        """Make rounds as long as somebody wants one."""
+        try:
+            while self._waiting:
+                await asyncio.sleep(0)  # whoever was answered in this step of the loop comes again in the next one
+                requests, self._waiting = self._waiting, []
+                pause_ends = await self._round(requests)
+                await asyncio.sleep(pause_ends - asyncio.get_running_loop().time())
+        finally:
+            self._rounds = None
+
+    async def _round(self, requests: Sequence[CommitRequest]) -> float:
+        """Make one round, tell everyone how it went, and return when the next one may begin."""
+        clock = asyncio.get_running_loop().time
+        began = clock()
+        try:
+            # Before the claim: what is fenced by the time of the claim must not go out with a producer opened after it.
+            producer = await self._opened()
+            began = clock()
+            claimed = await self._claim(requests)
+            self.claim_seconds = clock() - began
+            for request in requests:
+                if not claimed.get(request.lease.shard):
+                    request.answer(0 if claimed else None)
+            full = [
+                Batch(request.lease.shard, request.number + 1, claimed[request.lease.shard])
+                for request in requests
+                if claimed.get(request.lease.shard)
+            ]
+            if not full:
+                return began
+            await self._publish(producer, full)
+            for request in requests:
+                request.answer(len(claimed[request.lease.shard]))
+            events = sum(len(batch.events) for batch in full)
+            return began + self._pacer.next_pause(events, began, shards=max(1, self._held()))
+        except BaseException as error:
+            failure = error if isinstance(error, Exception) else BrokerFailed("the round was cut off")
+            for request in requests:
+                request.fail(failure)  # it is each shard's to judge
+            if not is_survivable(error):
+                raise
+            return began
+
+    async def _claim(self, requests: Sequence[CommitRequest]) -> Mapping[int, list[OutboxEvent]]:
+        """Return the claimed events by shard; nothing at all if the shards have to go alone."""
+        settings = self._settings
+        try:
+            with translated():
+                if self._connection is None or self._connection.is_closed():
+                    self._connection = await connect(settings, "relay group commit")
+                return await store.cycle_together(
+                    self._connection,
+                    {request.lease: request.number for request in requests},
+                    lease_seconds=settings.lease_seconds,
+                    events_max=settings.batch_events,
+                    bytes_max=settings.batch_bytes,
+                    lock_seconds=SLOW_SECONDS,
+                )
+        except (LeaseLost, ShardLocked):
+            return {}  # one of them, and alone it learns so
+        except BaseException:
+            await self._disconnect()
+            raise
+
+    async def _publish(self, producer: EventProducer, batches: Sequence[Batch]) -> None:
+        try:
+            await producer.publish(*batches)
+        except EventsRefused as refused:
+            if refused.too_large_together:
+                self._chunk_bytes = smaller(self._chunk_bytes)  # before another shard opens the next producer
+            await self._drop(producer)
+            raise GroupRefused(str(refused)) from refused
+        except BaseException:
+            await self._drop(producer)
+            raise
+        for batch in batches:
+            metrics.batch_is_out(batch.shard, len(batch.events))
+
+    async def _opened(self) -> EventProducer:
+        """Return the producer. All who come while it is being opened wait for the same attempt, and fail with it."""
+        if self._producer is not None:
+            return self._producer
+        if self._opening is None:
+            self._opening = asyncio.create_task(self._open(), name="group commit opens")
+            self._opening.add_done_callback(self._tried_to_open)
+        return await asyncio.shield(self._opening)
+
+    async def _open(self) -> EventProducer:
+        producer = EventProducer(self._settings, self.transactional_id, chunk_bytes=self._chunk_bytes, view=self._view)
+        try:
+            await producer.open()
+        except BaseException:
+            await self._drop(producer)
+            raise
+        self._producer = producer
+        return producer
+
+    def _tried_to_open(self, opening: "asyncio.Task[EventProducer]") -> None:
+        self._opening = None
+        if not opening.cancelled():
+            opening.exception()  # who waited for it may be gone
+
+    async def _drop(self, producer: EventProducer) -> None:
+        if self._producer is producer:
+            self._producer = None
+        await producer.drop()
+
+    async def _disconnect(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await postgres.close(connection, CLOSE_SECONDS)

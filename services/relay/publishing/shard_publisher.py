@@ -1,0 +1,265 @@
+"""Publishes one shard: takes it over, then claims, publishes and marks batch after batch until it is stopped."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+
+import structlog
+
+from services.relay import metrics, store
+from services.relay.domain.batching import PAUSE_MAX_SECONDS, SLOW_SECONDS, AdaptiveTimeout, BatchPacer, GroupingPolicy
+from services.relay.domain.events import Batch, EventsRefused, OutboxEvent, PoisonIsolation
+from services.relay.domain.shards import Lease, LeaseLost, TakeOverRefused
+from services.relay.kafka.admin import Broker
+from services.relay.kafka.client import BrokerFailed
+from services.relay.kafka.producer import EventProducer, opened
+from services.relay.publishing import takeover
+from services.relay.publishing.failures import ShardFailures
+from services.relay.publishing.group_commit import GroupCommit, GroupRefused
+from services.relay.publishing.topic_watch import TopicWatch
+from services.relay.settings import RelaySettings
+from shared import connecting, postgres
+from shared.concurrency import wait_for
+from shared.connecting import connect
+from shared.postgres import Connection, translated
+from shared.refusals import Unavailable
+
+log = structlog.get_logger()
+
+
+class ShardPublisher:
+    """One shard, as long as this replica wants it. `state` is for people."""
+
+    def __init__(
+        self, settings: RelaySettings, broker: Broker, watch: TopicWatch, group: GroupCommit, shard: int
+    ) -> None:
+        self._settings = settings
+        self._broker = broker
+        self._watch = watch
+        self._group = group
+        self._grouping_policy = GroupingPolicy(transactions=settings.transactions)
+        self.shard = shard
+        self.state = "starting"
+        self.failures = ShardFailures(shard)
+        self.idle = False
+        self._wake = asyncio.Event()
+        self._stopping = asyncio.Event()
+        self._pacer = BatchPacer(
+            settings.batch_pause_milliseconds / 1000, most_seconds=PAUSE_MAX_SECONDS if settings.transactions else 0.0
+        )
+        self._timeout = AdaptiveTimeout(connecting.COMMAND_TIMEOUT_SECONDS)
+        self._noted: str | None = None
+        self._isolation = PoisonIsolation()
+
+    @property
+    def grouped(self) -> bool:
+        """Return whether the next batch goes out with those of other shards."""
+        return self._grouping_policy.wants_group(asyncio.get_running_loop().time())
+
+    def wake(self) -> None:
+        """Look for events now."""
+        self._wake.set()
+
+    def stop(self) -> None:
+        """Finish the batch under way, release the shard and return from `run`."""
+        self._stopping.set()
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Hold and publish the shard; return once it is another replica's or `stop` was called."""
+        try:
+            while not self._stopping.is_set():
+                try:
+                    await self._hold()
+                    return
+                except (LeaseLost, asyncio.CancelledError):
+                    raise
+                except Exception as error:  # noqa: BLE001 - even a bug must not keep a shard from its next take-over
+                    self._failed(error)
+                    await wait_for(self._stopping, self.failures.pause_seconds())
+        except LeaseLost as lost:
+            metrics.LEASE_CHANGES.labels(self.shard, "lost").inc()
+            log.info("shard lost", shard=self.shard, detail=str(lost))
+        finally:
+            self.failures.accepted()
+
+    def _failed(self, error: Exception) -> None:
+        """Take in an error. Whatever it was, the next take-over finds out the true state."""
+        progress = isinstance(error, GroupRefused)
+        if isinstance(error, EventsRefused):
+            self._grouping_policy.isolate(asyncio.get_running_loop().time())
+            progress = self._isolation.batch_refused(error)
+        elif isinstance(error, (TakeOverRefused, BrokerFailed)):
+            self._broker.forget_topics()  # they may have changed
+        self.state = self.failures.failed(error, progress=progress)
+
+    @asynccontextmanager
+    async def _connected(self) -> AsyncIterator[Connection]:
+        with translated():
+            connection = await connect(self._settings, f"relay shard {self.shard}")
+            try:
+                yield connection
+            finally:
+                await postgres.close(connection, 1)
+
+    async def _hold(self) -> None:
+        """Take the shard over and publish it until stopped. Returns early if it is another's."""
+        async with self._connected() as connection:
+            lease = await store.take_lease(connection, self.shard, self._settings.replica, self._settings.lease_seconds)
+            if lease is None:
+                self.state = "held by another replica"
+                return
+            metrics.LEASE_CHANGES.labels(self.shard, "taken").inc()
+            try:
+                await self._work(connection, lease)
+            except Exception:
+                # Perhaps only this replica is cut off from the broker: another one may have the shard at once.
+                await store.release_lease(connection, lease)
+                raise
+
+    async def _work(self, connection: Connection, lease: Lease) -> None:
+        """Bring the shard in line with Kafka and publish it until stopped."""
+        self.state = "taking over"
+        await self._watch.ensure()
+        async with self._producer(transactional=self._settings.transactions or lease.claimed > 0) as producer:
+            number = await self._settle(connection, lease, producer)
+            if self._settings.transactions or lease.claimed == 0:
+                await self._publish(connection, lease, number, producer)
+                return
+        # The last relay used transactions and left one to settle; this one goes on without.
+        async with self._producer(transactional=False) as producer:
+            await self._publish(connection, lease, number, producer)
+
+    def _producer(self, *, transactional: bool) -> AbstractAsyncContextManager[EventProducer]:
+        name = self._settings.shard_name(self.shard) if transactional else None
+        return opened(self._settings, name, chunk_bytes=self._isolation.chunk_bytes, view=self._broker.view)
+
+    async def _settle(self, connection: Connection, lease: Lease, producer: EventProducer) -> int:
+        number = lease.number
+        if self._settings.transactions or lease.claimed:
+            await self._fence(lease)
+            number = await takeover.settle(connection, self._settings, lease, producer)
+        self._noted = lease.transactional_id
+        self.failures.accepted()
+        log.info("shard taken", shard=self.shard, epoch=lease.epoch, number=number, failures=self.failures.in_a_row)
+        while self._isolation.to_park:
+            await self._park(connection, lease, *self._isolation.to_park[-1])
+            self._isolation.to_park.pop()
+        return number
+
+    async def _fence(self, lease: Lease) -> None:
+        """Keep the batch under way from being committed by those that it went out with, if it did not go alone."""
+        others = takeover.to_fence(self._settings, lease)
+        if others == self._group.transactional_id:
+            await self._group.settle()
+        elif others is not None:
+            await takeover.fence(self._settings, others)
+
+    async def _publish(self, connection: Connection, lease: Lease, number: int, producer: EventProducer) -> None:
+        """Cycle until told to stop, then leave the shard marked and free."""
+        view = self._broker.view
+        made_again = view.made_again
+        while not self._stopping.is_set():
+            self.state = "publishing"
+            self._wake.clear()
+            view.check(made_again)
+            if connection.is_closed():  # in company nothing else would notice, until the shard wants to be released
+                raise Unavailable("The database has closed the shard's connection.")
+            if not await self._next_batch(connection, lease, number, producer):
+                await self._rest()
+            elif self._settings.transactions:
+                number += 1
+        await takeover.mark(connection, self._settings, lease, number)
+        await store.release_lease(connection, lease)
+        metrics.LEASE_CHANGES.labels(self.shard, "released").inc()
+        self.state = "released"
+
+    async def _next_batch(self, connection: Connection, lease: Lease, number: int, producer: EventProducer) -> int:
+        """Publish the next batch together with other shards or alone, as GroupingPolicy decides; return its size."""
+        events = await self._together(connection, lease, number) if self.grouped else None
+        return await self._alone(connection, lease, number, producer) if events is None else events
+
+    async def _together(self, connection: Connection, lease: Lease, number: int) -> int | None:
+        """Bring the next batch out with other shards, and return its size; None if it has to go alone."""
+        await self._note(connection, lease, number, self._group.transactional_id)
+        try:
+            events = await self._group.round(lease, number)
+        except Exception:
+            self._grouping_policy.group_failed(asyncio.get_running_loop().time())
+            raise
+        if events is not None:
+            self._grouping_policy.group_succeeded()
+            self._out(events)
+        if self._group.claim_seconds > SLOW_SECONDS:
+            self._grouping_policy.group_slow()
+        return events
+
+    async def _alone(self, connection: Connection, lease: Lease, number: int, producer: EventProducer) -> int:
+        """Bring the next batch out in a transaction of its own, or without one, and return its size."""
+        clock = asyncio.get_running_loop().time
+        if self._settings.transactions:
+            await self._note(connection, lease, number, self._settings.shard_name(self.shard))
+        began = clock()
+        events = await self._cycle(connection, lease, number)
+        pause = self._pacer.next_pause(len(events), began)
+        if events:
+            deadline = clock() + self._settings.lease_seconds
+            await self._send(producer, Batch(self.shard, number + 1, events), deadline)
+        self._out(len(events))
+        if events and (left := began + pause - clock()) > 0:
+            await wait_for(self._stopping, left)
+        return len(events)
+
+    async def _note(self, connection: Connection, lease: Lease, number: int, transactional_id: str) -> None:
+        """See to it that who takes the shard over next knows what its next batch goes out with."""
+        if self._noted != transactional_id:
+            # With no batch under way a take-over has nobody to fence, should the other producer never open.
+            await takeover.mark(connection, self._settings, lease, number)
+            await store.note_transactional_id(connection, lease, transactional_id)
+            self._noted = transactional_id
+
+    async def _cycle(self, connection: Connection, lease: Lease, number: int) -> list[OutboxEvent]:
+        settings, clock = self._settings, asyncio.get_running_loop().time
+        began = clock()
+        try:
+            with self._timeout.limit() as seconds:
+                return await store.cycle(
+                    connection,
+                    lease,
+                    number,
+                    lease_seconds=settings.lease_seconds,
+                    events_max=self._isolation.events_max(settings.batch_events),
+                    bytes_max=settings.batch_bytes,
+                    in_transaction=settings.transactions,
+                    timeout_seconds=seconds,
+                )
+        finally:
+            if clock() - began > SLOW_SECONDS:
+                self._grouping_policy.isolate(clock())
+
+    async def _send(self, producer: EventProducer, batch: Batch, deadline: float) -> None:
+        if asyncio.get_running_loop().time() > deadline:
+            raise LeaseLost("this process was paused for longer than its lease")
+        await producer.publish(batch, one_by_one=self._isolation.one_by_one)
+        metrics.batch_is_out(self.shard, len(batch.events))
+        self._isolation.batch_published()
+
+    def _out(self, events: int) -> None:
+        """Note that a batch of so many events is out."""
+        self._grouping_policy.published(events)
+        if events:
+            self.failures.succeeded()
+
+    async def _rest(self) -> None:
+        """Wait until woken or until the lease wants to be renewed."""
+        self.state, self.idle = "idle", True
+        self.failures.succeeded()
+        await wait_for(self._wake, self._settings.lease_seconds / 3)
+        self.idle = False
+
+    async def _park(self, connection: Connection, lease: Lease, outbox_id: int, reason: str) -> None:
+        parked = await store.park(connection, lease, outbox_id, reason)
+        if parked:  # else another replica has parked it and an operator acted on it since
+            metrics.PARKINGS.labels(self.shard).inc(parked)
+            log.error("order parked", shard=self.shard, outbox_id=outbox_id, events=parked, reason=reason)
+        self._isolation.event_parked()

@@ -1,0 +1,145 @@
+"""Keeps a process' view of the topics right: how many partitions there are, by everybody's record, and what is wrong.
+
+One record in the database for all replicas: a larger number of partitions is recorded before anybody publishes with it,
+and read by whoever has just taken a shard's lease (0007.topics.sql says why).
+"""
+
+import asyncio
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+
+import structlog
+
+from services.relay import metrics, store
+from services.relay.kafka.admin import CHECK_SECONDS, Broker
+from services.relay.kafka.client import BrokerFailed
+from services.relay.kafka.topics import Requirements, count
+from services.relay.settings import RelaySettings
+from shared.background import LoopSupervisor
+from shared.concurrency import wait_for
+from shared.postgres import Connection
+from shared.refusals import Unavailable
+
+log = structlog.get_logger()
+
+# Three small requests: how long nobody knows of a topic that was changed while nothing is published.
+LOOK_SECONDS = 2.0
+
+
+class TopicWatch:
+    """Looks at the topics now and then, and whenever a shard is taken over after something went wrong."""
+
+    def __init__(
+        self,
+        settings: RelaySettings,
+        shards: int,
+        broker: Broker,
+        connection: Callable[[], AbstractAsyncContextManager[Connection]],
+    ) -> None:
+        """`connection` lends one for a statement."""
+        self._settings = settings
+        self._broker = broker
+        self._requirements = Requirements(settings, shards)
+        self._connection = connection
+        # One look at a time: a view that was read earlier must not replace one that was read later.
+        self._turn = asyncio.Lock()
+        self._looked = False
+        self._expected = 0
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Look until `stop` is set."""
+        supervisor = LoopSupervisor("topics", "topics not looked at", expected=(Unavailable, BrokerFailed))
+        while not stop.is_set():
+            with supervisor:
+                async with self._turn:
+                    await self._look(await self._recorded(), seconds=CHECK_SECONDS)
+            await wait_for(stop, supervisor.pause(LOOK_SECONDS))
+
+    async def ensure(self) -> None:
+        """Bring the view up to date for a shard whose lease was just taken.
+
+        Raises TopicsRefused, BrokerFailed or Unavailable.
+        """
+        view = self._broker.view
+        async with self._turn:
+            recorded = await self._recorded()
+            if not self._broker.topics_seen or view.refused is not None or recorded != view.partitions:
+                await self._look(recorded)
+            view.check(view.made_again)
+
+    async def declare(self) -> None:
+        """Take the topics for right as they are, with fewer partitions than recorded if the settings ask for no more.
+
+        That is an operator's word. Raises TopicsRefused, BrokerFailed or Unavailable.
+        """
+        view = self._broker.view
+        async with self._turn:
+            recorded = await self._recorded()
+            least = None if recorded is None else min(recorded, self._settings.topic_partitions)
+            there = await self._look(recorded, least=least)
+            view.check(view.made_again)
+            async with self._connection() as connection:
+                await store.record_partitions(connection, self._settings.topic, there, fewer=True)
+            self._note_partitions(there)
+
+    async def _recorded(self) -> int | None:
+        async with self._connection() as connection:
+            recorded, now = await store.topic_partitions(connection, self._settings.topic)
+        self._broker.view.clock.observe(now)
+        return recorded
+
+    async def _look(self, recorded: int | None, *, least: int | None = None, seconds: float | None = None) -> int:
+        """Bring the view up to date and return how many partitions there are; fewer than `least` are refused.
+
+        `least` is what is recorded, if it is not given.
+        """
+        settings = self._settings
+        topics, created = await self._broker.look_at_topics(recorded, seconds or settings.kafka_timeout_seconds)
+        there = topics[settings.topic].partitions
+        if recorded is None or there > recorded:
+            async with self._connection() as connection:
+                recorded = await store.record_partitions(connection, settings.topic, there)
+        elif there < recorded and least is None:
+            self._expect(there, recorded)
+        refusals = self._requirements.refusals(topics, least or recorded)
+        self._note_partitions(recorded)
+        self._note_refusal("; ".join(refusals) or None)
+        self._note_doubts(tuple(self._requirements.doubts(topics)))
+        if self._looked and {settings.topic, settings.position_topic}.intersection(created):
+            log.warning("topics made again", topics=sorted(created))
+            self._broker.view.made_again += 1
+        self._looked = True
+        return there
+
+    def _expect(self, there: int, recorded: int) -> None:
+        """Raise BrokerFailed, once for each record, if the broker may only be late to know of added partitions."""
+        if there == self._broker.view.partitions and self._expected != recorded:
+            self._expected = recorded
+            raise BrokerFailed(
+                f"{self._settings.topic} has {count(there)} as far as this broker knows, and {recorded} by the record"
+            )
+
+    def _note_partitions(self, partitions: int) -> None:
+        view = self._broker.view
+        if view.partitions not in (0, partitions):
+            log.warning("partitions changed", topic=self._settings.topic, before=view.partitions, now=partitions)
+        view.partitions = partitions
+        metrics.TOPIC_PARTITIONS.set(partitions)
+
+    def _note_refusal(self, refusal: str | None) -> None:
+        view = self._broker.view
+        if refusal != view.refused:
+            if refusal is None:
+                log.info("topics mended")
+            else:
+                log.error("topics refused", detail=refusal)
+        view.refused = refusal
+        metrics.TOPICS_REFUSED.set(refusal is not None)
+
+    def _note_doubts(self, doubts: tuple[str, ...]) -> None:
+        view = self._broker.view
+        for doubt in doubts:
+            if doubt not in view.doubts:
+                log.warning("topic doubtful", detail=doubt)
+        view.doubts = doubts
+        metrics.TOPIC_DOUBTS.set(len(doubts))

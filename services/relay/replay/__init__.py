@@ -1,0 +1,1 @@
+"""Publishes events again, into topics of their own."""

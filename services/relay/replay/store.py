@@ -1,0 +1,130 @@
+"""The queries of replays, one function each; like store.py, each is one statement."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+from services.relay.domain.events import OutboxEvent
+from services.relay.store import SQL
+from shared.operators import Who
+from shared.postgres import Connection, Row
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Which events a replay is about: those that fit all that is given; the times are `from_at` <= t < `to_at`."""
+
+    order_id: UUID | None = None
+    type: str | None = None
+    from_at: datetime | None = None
+    to_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """A replay that runs, and how far it has come."""
+
+    replay_id: UUID
+    topic: str
+    selection: Selection
+    up_to: int
+    position: int
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """What comes next: the events that are wanted, and the position after them; None if nothing is known beyond."""
+
+    wanted: list[OutboxEvent]
+    position: int | None
+
+
+async def create_replay(connection: Connection, replay_id: UUID, topic: str, selection: Selection, who: Who) -> Row:
+    """Record a replay, which some relay will begin, and return it."""
+    row = await connection.fetchrow(
+        SQL["create_replay"],
+        replay_id,
+        topic,
+        selection.order_id,
+        selection.type,
+        selection.from_at,
+        selection.to_at,
+        who.actor,
+        who.reason,
+    )
+    assert row is not None
+    return row
+
+
+async def get_replay(connection: Connection, replay_id: UUID) -> Row | None:
+    """Return a replay."""
+    return await connection.fetchrow(SQL["get_replay"], replay_id)
+
+
+async def list_replays(connection: Connection, limit: int) -> list[Row]:
+    """Return replays, newest first."""
+    return list(await connection.fetch(SQL["list_replays"], limit))
+
+
+async def next_replay(connection: Connection) -> Replay | None:
+    """Return the oldest replay that runs."""
+    row = await connection.fetchrow(SQL["next_replay"])
+    if row is None:
+        return None
+    selection = Selection(row["order_id"], row["type"], row["from_at"], row["to_at"])
+    return Replay(row["replay_id"], row["topic"], selection, row["up_to"], row["position"])
+
+
+async def replay_window(connection: Connection, replay: Replay, *, events_max: int, bytes_max: int) -> Window:
+    """Return what comes next of all events, up to the limits."""
+    return _window(await connection.fetch(SQL["replay_window"], *_bounds(replay, events_max, bytes_max)))
+
+
+async def replay_window_of_order(connection: Connection, replay: Replay, *, events_max: int, bytes_max: int) -> Window:
+    """Return what comes next of one order's events."""
+    bounds = _bounds(replay, events_max, bytes_max)
+    return _window(await connection.fetch(SQL["replay_window_of_order"], *bounds, replay.selection.order_id))
+
+
+def _bounds(replay: Replay, events_max: int, bytes_max: int) -> tuple[object, ...]:
+    selection = replay.selection
+    times = (selection.from_at, selection.to_at)
+    return (replay.position, replay.up_to, selection.type, *times, events_max, bytes_max)
+
+
+def _window(rows: list[Row]) -> Window:
+    wanted = [OutboxEvent(*row[:-1]) for row in rows if row["wanted"]]
+    return Window(wanted, rows[-1]["outbox_id"] if rows else None)
+
+
+async def replay_waits(connection: Connection, replay: Replay) -> bool:
+    """Return whether there are events left that may concern the replay."""
+    bounds = (replay.position, replay.up_to, replay.selection.order_id)
+    return bool(await connection.fetchval(SQL["replay_waits"], *bounds))
+
+
+async def lost_to_replay(connection: Connection, replay_id: UUID) -> datetime | None:
+    """Return up to when events have been removed that the replay was still to come to, None if none have."""
+    moment: datetime | None = await connection.fetchval(SQL["lost_to_replay"], replay_id)
+    return moment
+
+
+async def advance_replay(connection: Connection, replay: Replay, position: int, events: int, *, done: bool) -> bool:
+    """Note that `events` more are out, up to `position`; False if it was cancelled or is another replica's."""
+    arguments = (replay.replay_id, replay.position, position, events, done)
+    return bool(await connection.fetchval(SQL["advance_replay"], *arguments))
+
+
+async def fail_replay(connection: Connection, replay: Replay, failure: str) -> None:
+    """Stop a replay, and say why."""
+    await connection.execute(SQL["fail_replay"], replay.replay_id, replay.position, failure)
+
+
+async def cancel_replay(connection: Connection, replay_id: UUID, who: Who) -> Row | None:
+    """Stop a replay; None if there is nothing to stop."""
+    return await connection.fetchrow(SQL["cancel_replay"], replay_id, who.actor, who.reason)
+
+
+async def resume_replay(connection: Connection, replay_id: UUID, who: Who) -> Row | None:
+    """Let a stopped replay go on from where it was; None if it isn't stopped."""
+    return await connection.fetchrow(SQL["resume_replay"], replay_id, who.actor, who.reason)

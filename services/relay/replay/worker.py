@@ -1,0 +1,151 @@
+"""The duty of one replica: publish again what operators asked for, into topics of their own and slowly.
+
+At least once, in sequence per order, with the events' own ids. A step is published first and noted afterwards, so
+whoever takes over begins with the step that was under way. The live topic is never written to from here.
+"""
+
+import asyncio
+from contextlib import suppress
+
+import structlog
+
+from services.relay import metrics, store
+from services.relay.domain.events import Batch, EventsRefused
+from services.relay.domain.refusals import EventsRemoved
+from services.relay.kafka.admin import Broker
+from services.relay.kafka.client import BrokerFailed
+from services.relay.kafka.producer import EventProducer
+from services.relay.kafka.topics import TopicView
+from services.relay.replay import store as replay_store
+from services.relay.replay.store import Replay, Window
+from services.relay.settings import RelaySettings
+from shared.background import LoopSupervisor
+from shared.concurrency import wait_for
+from shared.postgres import Pool
+from shared.refusals import Unavailable
+
+log = structlog.get_logger()
+
+DUTY = "replay"
+STEP_EVENTS = 500
+STEP_BYTES = 4 * 1024 * 1024
+IDLE_SECONDS = 1.0  # how long a replay waits for its begin
+# Between steps in which nothing is wanted: the database has more important things to do.
+SCAN_PAUSE_SECONDS = 0.005
+HEADER = "ce_replayid"  # tells a consumer of several topics which of them is a repetition
+
+
+class ReplayWorker:
+    """Holds the duty if there is a replay and nobody else does, and does it."""
+
+    def __init__(self, settings: RelaySettings, pool: Pool, broker: Broker) -> None:
+        self._settings = settings
+        self._pool = pool
+        self._broker = broker
+        self._producer: tuple[Replay, EventProducer] | None = None
+        self._one_by_one = False
+        self._holds = False
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Replay until `stop` is set."""
+        supervisor = LoopSupervisor("replay", "replay interrupted", expected=(Unavailable, BrokerFailed))
+        try:
+            while not stop.is_set():
+                pause = IDLE_SECONDS
+                with supervisor:
+                    pause = await self._round()
+                await wait_for(stop, supervisor.pause(pause))
+        finally:
+            await self._give_up()
+
+    async def _round(self) -> float:
+        """Do one step, and drop the producer if it fails: its state is in doubt then."""
+        try:
+            return await self._step()
+        except Exception:
+            await self._drop()
+            raise
+
+    async def _step(self) -> float:
+        """Do one step of the oldest replay, and return how long to rest before the next one."""
+        settings, clock = self._settings, asyncio.get_running_loop()
+        started, lease_seconds = clock.time(), 2 * settings.kafka_timeout_seconds + settings.lease_seconds
+        async with self._pool.connection() as connection:
+            replay = await replay_store.next_replay(connection)
+            self._holds = replay is not None and await store.hold_duty(
+                connection, DUTY, settings.replica, lease_seconds
+            )
+            if replay is None or not self._holds:
+                await self._drop()
+                return IDLE_SECONDS
+            of_order = replay.selection.order_id is not None
+            read = replay_store.replay_window_of_order if of_order else replay_store.replay_window
+            window = await read(connection, replay, events_max=STEP_EVENTS, bytes_max=STEP_BYTES)
+            waits = window.position is None and await replay_store.replay_waits(connection, replay)
+            # Asked last: what is removed later than that was in the window.
+            lost = await replay_store.lost_to_replay(connection, replay.replay_id)
+        if lost is not None:
+            await self._fail(replay, str(EventsRemoved.up_to(lost)))
+            return 0
+        if waits:
+            return IDLE_SECONDS  # for live publishing, which is not there yet
+        if window.wanted and not await self._publish(replay, window, started + lease_seconds):
+            return 0
+        await self._note(replay, window)
+        return max(SCAN_PAUSE_SECONDS, len(window.wanted) / settings.replay_events_per_second)
+
+    async def _publish(self, replay: Replay, window: Window, deadline: float) -> bool:
+        """Bring a step out; False if it has to be tried otherwise, or not again."""
+        producer = await self._open(replay)
+        if asyncio.get_running_loop().time() > deadline:
+            return False  # this process was paused: another replica may have come further
+        try:
+            await producer.publish(Batch(0, 0, window.wanted), one_by_one=self._one_by_one)
+        except EventsRefused as error:
+            await self._drop()
+            if self._one_by_one:
+                event = error.chunks[0][0]
+                await self._fail(replay, f"event {event.event_id} of order {event.order_id}: {error}")
+            self._one_by_one = not self._one_by_one
+            return False
+        self._one_by_one = False
+        metrics.REPLAYED.inc(len(window.wanted))
+        return True
+
+    async def _fail(self, replay: Replay, failure: str) -> None:
+        log.error("replay failed", replay_id=str(replay.replay_id), detail=failure)
+        async with self._pool.connection() as connection:
+            await replay_store.fail_replay(connection, replay, failure)
+
+    async def _note(self, replay: Replay, window: Window) -> None:
+        done = window.position is None or window.position >= replay.up_to
+        position = replay.up_to if window.position is None else window.position
+        async with self._pool.connection() as connection:
+            noted = await replay_store.advance_replay(connection, replay, position, len(window.wanted), done=done)
+        if done and noted:
+            log.info("replay done", replay_id=str(replay.replay_id), topic=replay.topic)
+
+    async def _open(self, replay: Replay) -> EventProducer:
+        if self._producer is not None and self._producer[0].replay_id == replay.replay_id:
+            return self._producer[1]
+        await self._drop()
+        await self._broker.declare(replay.topic)
+        settings = self._settings.model_copy(update={"topic": replay.topic})
+        further = [(HEADER, str(replay.replay_id).encode())]
+        producer = EventProducer(settings, None, further_headers=further, view=TopicView(clock=self._broker.view.clock))
+        self._producer = (replay, producer)
+        await producer.open()
+        return producer
+
+    async def _give_up(self) -> None:
+        await self._drop()
+        if self._holds:
+            with suppress(Unavailable):  # then the lease ends by itself
+                async with self._pool.connection() as connection:
+                    await store.hold_duty(connection, DUTY, self._settings.replica, 0)
+
+    async def _drop(self) -> None:
+        if self._producer is not None:
+            producer, self._producer = self._producer[1], None
+            with suppress(BrokerFailed):
+                await producer.drop()
