@@ -66,7 +66,7 @@ def batch_is_out(shard: int, events: int) -> None:
 async def measure_backlog(pool: Pool, read: Callable[..., Coroutine[Any, Any, Sequence[Backlog]]]) -> None:
     """Set the gauges of every shard, whichever replica holds it, for ever. `read` is the query `backlog`."""
     timeout = AdaptiveTimeout(connecting.COMMAND_TIMEOUT_SECONDS)
-    supervisor = LoopSupervisor("backlog", "backlog not measured")
+    supervisor = LoopSupervisor("backlog", "backlog.failed")
     while True:
         began = time.monotonic()
         with supervisor:

@@ -35,7 +35,7 @@ class OutboxCleaner:
 
     async def run(self) -> None:
         """Clean now and then, for ever."""
-        supervisor = LoopSupervisor("cleaner", "outbox not cleaned")
+        supervisor = LoopSupervisor("cleaner", "outbox.cleaning_failed")
         while True:
             with supervisor:
                 async with self._pool.connection() as connection:
@@ -56,15 +56,15 @@ async def clean(connection: Connection, rotation_seconds: float, retention_secon
         step = await store.rotate_outbox(connection, rotation_seconds)
         if step is None:
             break
-        log.info("outbox rotation", step=step)
+        log.info("outbox.rotated", step=step)
     await store.note_published(connection)
     try:
         while (partition := await store.drop_published(connection, retention_seconds)) is not None:
             metrics.PARTITIONS_DROPPED.inc()
-            log.info("outbox partition dropped", partition=partition)
+            log.info("outbox.partition_dropped", partition=partition)
     except asyncpg.LockNotAvailableError:
         metrics.DROPS_PUT_OFF.inc()
-        log.info("outbox in use, partition dropped later")
+        log.info("outbox.drop_postponed")
     await _measure(connection, rotation_seconds + retention_seconds)
 
 
@@ -75,4 +75,4 @@ async def _measure(connection: Connection, kept_seconds: float) -> None:
     metrics.LAST_CLEANING.set_to_current_time()
     metrics.PARTITIONS_KEPT.set(partitions.kept)
     if partitions.kept:
-        log.warning("outbox partitions kept", partitions=partitions.kept, reason="they hold unpublished events")
+        log.warning("outbox.partitions_kept", partitions=partitions.kept, reason="they hold unpublished events")

@@ -39,7 +39,7 @@ async def act(pool: Pool, name: Name, id_: UUID, who: Who, *, dry_run: bool = Fa
     async with pool.connection() as db:
         rows = await store.act_on_parked(db, name, id_, who, dry_run=dry_run)
     if not dry_run:
-        log.info("operator acted", act=name, order_id=rows[0]["order_id"], actor=who.actor, reason=who.reason)
+        log.info("operator.act_done", act=name, order_id=rows[0]["order_id"], actor=who.actor, reason=who.reason)
     return [dict(row) for row in rows]
 
 

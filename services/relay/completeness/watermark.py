@@ -68,7 +68,7 @@ class Watermark:
     async def run(self, stop: asyncio.Event) -> None:
         """Advance and announce until `stop` is set; then leave the duty to others at once."""
         self._began = asyncio.get_running_loop().time()
-        supervisor = LoopSupervisor("watermark", "watermark not advanced", expected=(Unavailable, BrokerFailed))
+        supervisor = LoopSupervisor("watermark", "watermark.failed", expected=(Unavailable, BrokerFailed))
         try:
             while not stop.is_set():
                 with supervisor:

@@ -151,7 +151,7 @@ class Broker:
 
 def _created(name: str, error: Any) -> bool:
     if error is NoError:
-        log.info("topic created", topic=name)
+        log.info("topic.created", topic=name)
     elif error is not TopicAlreadyExistsError:
         raise BrokerFailed(f"topic {name} can't be created: {describe(error())}")
     return error is NoError

@@ -46,7 +46,7 @@ class ShardAssigner:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Keep this replica's share until `stop` is set, then finish and release it."""
-        supervisor = LoopSupervisor("shards", "shards not shared")
+        supervisor = LoopSupervisor("shards", "shard.assignment_failed")
         stopped = asyncio.create_task(stop.wait())
         stopped.add_done_callback(lambda _: self._look.set())
         try:
@@ -74,7 +74,7 @@ class ShardAssigner:
         for shard in change.take:
             self._start(shard)
         for shard in change.give:
-            log.info("shard given away", shard=shard, replicas=len(live))
+            log.info("shard.reassigned", shard=shard, replicas=len(live))
             self._publishers[shard][0].stop()
 
     async def _reaches_the_broker(self) -> bool:
@@ -93,7 +93,7 @@ class ShardAssigner:
     def _ended(self, shard: int, task: "asyncio.Task[None]") -> None:
         self._publishers.pop(shard)
         if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("shard's task died", shard=shard, exc_info=error)
+            log.error("shard.task_failed", shard=shard, exc_info=error)
             return  # it is started again at the next look, and not at once for ever
         self._look.set()
 

@@ -39,13 +39,13 @@ async def bootstrap(settings: RelaySettings) -> int:
                 await _try(settings)
             break
         except TopicsRefused as error:
-            log.error("bootstrap refused", detail=str(error))  # noqa: TRY400 - expected, needs no trace
+            log.error("bootstrap.refused", detail=str(error))  # noqa: TRY400 - expected, needs no trace
             return 1
         except (BrokerFailed, LeaseLost, Unavailable) as error:
             if not tries_left or isinstance(error, Unavailable):
-                log.error("bootstrap failed, run it again", detail=str(error))  # noqa: TRY400 - expected, needs no trace
+                log.error("bootstrap.failed", detail=str(error))  # noqa: TRY400 - expected, needs no trace
                 return Exit.FAILED
-            log.info("bootstrap begins again", detail=str(error))
+            log.info("bootstrap.retried", detail=str(error))
     return Exit.DONE
 
 
@@ -80,7 +80,7 @@ async def _one_shard(connection: Connection, settings: RelaySettings, lease: Lea
         committed = await positions.last_committed(settings, lease.shard)
         if reconcile(lease, committed) is Reconciliation.REFUSED:
             await takeover.begin(connection, lease, producer)
-            log.warning("shard begins anew", shard=lease.shard, database=lease.number, kafka=committed)
+            log.warning("shard.reset", shard=lease.shard, database=lease.number, kafka=committed)
         else:
             number = await takeover.settle(connection, settings, lease, producer)
-            log.info("shard in line", shard=lease.shard, number=number)
+            log.info("shard.reconciled", shard=lease.shard, number=number)

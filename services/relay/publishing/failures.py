@@ -40,7 +40,7 @@ class ShardFailures:
         self.refused = False
         self.in_a_row = 0
         expected = (Unavailable, BrokerFailed, EventsRefused, GroupRefused)
-        self._supervisor = LoopSupervisor("shard", "shard interrupted", expected=expected)
+        self._supervisor = LoopSupervisor("shard", "shard.failed", expected=expected)
 
     @property
     def failing(self) -> bool:
@@ -57,7 +57,7 @@ class ShardFailures:
         metrics.FAILURES.labels(self._shard, cause).inc()
         if isinstance(error, FOR_OPERATORS):
             if not self.refused:
-                log.error("shard refused", shard=self._shard, detail=str(error))
+                log.error("shard.refused", shard=self._shard, detail=str(error))
             self.refused = True
             metrics.REFUSED.labels(self._shard).set(1)
         else:

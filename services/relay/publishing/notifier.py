@@ -22,7 +22,7 @@ class Notifier:
         self._settings = settings
         self._publishers = publishers
         self._notified = asyncio.Event()
-        self._supervisor = LoopSupervisor("wakeup", "not listening")
+        self._supervisor = LoopSupervisor("wakeup", "notifications.lost")
 
     async def run(self) -> None:
         """Listen for ever."""

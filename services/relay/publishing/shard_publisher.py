@@ -79,7 +79,7 @@ class ShardPublisher:
                     await wait_for(self._stopping, self.failures.pause_seconds())
         except LeaseLost as lost:
             metrics.LEASE_CHANGES.labels(self.shard, "lost").inc()
-            log.info("shard lost", shard=self.shard, detail=str(lost))
+            log.info("shard.lease_lost", shard=self.shard, detail=str(lost))
         finally:
             self.failures.accepted()
 
@@ -141,7 +141,9 @@ class ShardPublisher:
             number = await takeover.settle(connection, self._settings, lease, producer)
         self._noted = lease.transactional_id
         self.failures.accepted()
-        log.info("shard taken", shard=self.shard, epoch=lease.epoch, number=number, failures=self.failures.in_a_row)
+        log.info(
+            "shard.lease_taken", shard=self.shard, epoch=lease.epoch, number=number, failures=self.failures.in_a_row
+        )
         while self._isolation.to_park:
             await self._park(connection, lease, *self._isolation.to_park[-1])
             self._isolation.to_park.pop()
@@ -261,5 +263,5 @@ class ShardPublisher:
         parked = await store.park(connection, lease, outbox_id, reason)
         if parked:  # else another replica has parked it and an operator acted on it since
             metrics.PARKINGS.labels(self.shard).inc(parked)
-            log.error("order parked", shard=self.shard, outbox_id=outbox_id, events=parked, reason=reason)
+            log.error("order.parked", shard=self.shard, outbox_id=outbox_id, events=parked, reason=reason)
         self._isolation.event_parked()

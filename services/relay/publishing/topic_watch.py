@@ -48,7 +48,7 @@ class TopicWatch:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Look until `stop` is set."""
-        supervisor = LoopSupervisor("topics", "topics not looked at", expected=(Unavailable, BrokerFailed))
+        supervisor = LoopSupervisor("topics", "topics.check_failed", expected=(Unavailable, BrokerFailed))
         while not stop.is_set():
             with supervisor:
                 async with self._turn:
@@ -106,7 +106,7 @@ class TopicWatch:
         self._note_refusal("; ".join(refusals) or None)
         self._note_doubts(tuple(self._requirements.doubts(topics)))
         if self._looked and {settings.topic, settings.position_topic}.intersection(created):
-            log.warning("topics made again", topics=sorted(created))
+            log.warning("topics.recreated", topics=sorted(created))
             self._broker.view.made_again += 1
         self._looked = True
         return there
@@ -122,7 +122,7 @@ class TopicWatch:
     def _note_partitions(self, partitions: int) -> None:
         view = self._broker.view
         if view.partitions not in (0, partitions):
-            log.warning("partitions changed", topic=self._settings.topic, before=view.partitions, now=partitions)
+            log.warning("topic.partitions_changed", topic=self._settings.topic, before=view.partitions, now=partitions)
         view.partitions = partitions
         metrics.TOPIC_PARTITIONS.set(partitions)
 
@@ -130,9 +130,9 @@ class TopicWatch:
         view = self._broker.view
         if refusal != view.refused:
             if refusal is None:
-                log.info("topics mended")
+                log.info("topics.accepted")
             else:
-                log.error("topics refused", detail=refusal)
+                log.error("topics.refused", detail=refusal)
         view.refused = refusal
         metrics.TOPICS_REFUSED.set(refusal is not None)
 
@@ -140,6 +140,6 @@ class TopicWatch:
         view = self._broker.view
         for doubt in doubts:
             if doubt not in view.doubts:
-                log.warning("topic doubtful", detail=doubt)
+                log.warning("topic.doubtful", detail=doubt)
         view.doubts = doubts
         metrics.TOPIC_DOUBTS.set(len(doubts))

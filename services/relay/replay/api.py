@@ -148,7 +148,7 @@ async def start(settings: RelaySettings, pool: Pool, topic: str, selection: Sele
         if selection.from_at is not None and removed_up_to is not None and selection.from_at <= removed_up_to:
             raise EventsRemoved.up_to(removed_up_to)
         row = await store.create_replay(db, uuid7(), topic, selection, who)
-    log.info("replay asked for", replay_id=str(row["replay_id"]), topic=topic, actor=who.actor, reason=who.reason)
+    log.info("replay.requested", replay_id=str(row["replay_id"]), topic=topic, actor=who.actor, reason=who.reason)
     return dict(row)
 
 

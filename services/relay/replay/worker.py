@@ -48,7 +48,7 @@ class ReplayWorker:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Replay until `stop` is set."""
-        supervisor = LoopSupervisor("replay", "replay interrupted", expected=(Unavailable, BrokerFailed))
+        supervisor = LoopSupervisor("replay", "replay.interrupted", expected=(Unavailable, BrokerFailed))
         try:
             while not stop.is_set():
                 pause = IDLE_SECONDS
@@ -113,7 +113,7 @@ class ReplayWorker:
         return True
 
     async def _fail(self, replay: Replay, failure: str) -> None:
-        log.error("replay failed", replay_id=str(replay.replay_id), detail=failure)
+        log.error("replay.failed", replay_id=str(replay.replay_id), detail=failure)
         async with self._pool.connection() as connection:
             await replay_store.fail_replay(connection, replay, failure)
 
@@ -123,7 +123,7 @@ class ReplayWorker:
         async with self._pool.connection() as connection:
             noted = await replay_store.advance_replay(connection, replay, position, len(window.wanted), done=done)
         if done and noted:
-            log.info("replay done", replay_id=str(replay.replay_id), topic=replay.topic)
+            log.info("replay.done", replay_id=str(replay.replay_id), topic=replay.topic)
 
     async def _open(self, replay: Replay) -> EventProducer:
         if self._producer is not None and self._producer[0].replay_id == replay.replay_id:

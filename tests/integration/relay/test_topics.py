@@ -161,10 +161,10 @@ async def test_topics_that_a_foreign_client_had_created_are_refused_until_mended
                 await run(command, world.kafka)
             await world.until_sent(1, seconds=30)
             await ready(relay)
-    assert {"topics refused", "shard refused", "bootstrap refused", "topics mended"} <= {
+    assert {"topics.refused", "shard.refused", "bootstrap.refused", "topics.accepted"} <= {
         entry["event"] for entry in logs
     }
-    assert next(entry for entry in logs if entry["event"] == "bootstrap refused")["detail"] == refused
+    assert next(entry for entry in logs if entry["event"] == "bootstrap.refused")["detail"] == refused
 
 
 async def test_a_topic_of_events_with_fewer_partitions_than_it_had_is_refused_without_traffic(
@@ -306,7 +306,7 @@ async def test_partitions_that_are_added_move_each_order_once(real_world: World)
             async with world.reader() as reader:
                 records = await reader.to_the_end()
     assert len(records) == len(events)
-    assert [entry["now"] for entry in logs if entry["event"] == "partitions changed"] == [8, 8]
+    assert [entry["now"] for entry in logs if entry["event"] == "topic.partitions_changed"] == [8, 8]
     for order in orders:
         places = places_of(records, str(order))
         old, new = (partitions([str(order).encode()], count)[0] for count in (4, 8))

@@ -99,6 +99,6 @@ async def test_a_relay_beside_an_older_order_service_says_that_it_can_not_clean(
         async with cleaning(relay_url):
 
             async def said() -> bool:
-                return any(line["event"] == "outbox not cleaned" and "older" in line["detail"] for line in logs)
+                return any(line["event"] == "outbox.cleaning_failed" and "older" in line["detail"] for line in logs)
 
             await eventually(said, SECONDS, "the log line")
