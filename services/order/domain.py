@@ -168,7 +168,7 @@ def discount(order: Order, discount_amount: int) -> Order:
 
 @fast_dataclass(frozen=True, slots=True)
 class Live:
-    """An order's live saga: what a second operation on the order runs into."""
+    """An order's live saga, with which a second operation on the order conflicts."""
 
     saga_id: SagaId
     kind: str
@@ -183,14 +183,14 @@ class Begin:
 
 @fast_dataclass(frozen=True, slots=True)
 class Attach:
-    """The same operation is on its way already; its end is the answer to this one too."""
+    """The same operation is already running; its end answers this one too."""
 
     saga_id: SagaId
 
 
 @fast_dataclass(frozen=True, slots=True)
 class Already:
-    """The order is what the operation would have made it."""
+    """The order already is in the state that the operation asks for."""
 
 
 Ruling = Begin | Attach | Already

@@ -7,9 +7,9 @@
     close        -                                       refund  release_coupon*  restore_stock
                  * orders with a coupon    ** orders with a total above 0
 
-The runner asks `next_move`, does what it says, and tells `learn` or `committed` what came of it. Every command
-can be repeated: participants answer a repeat with the stored outcome, so a saga that changes hands starts from
-its first step again and gets the same answers.
+The runner calls `next_move`, executes the move, and passes its result to `learn` or `committed`. Every command can be
+repeated: participants answer a repeat with the stored outcome. So a saga that is taken over starts from its first step
+again and gets the same answers.
 """
 
 from collections.abc import Mapping
@@ -36,7 +36,7 @@ class Kind(StrEnum):
 
 
 class Status(StrEnum):
-    """Which way a saga goes, and whether it has arrived."""
+    """The direction of a saga, and whether it has ended."""
 
     RUNNING = "RUNNING"
     COMPENSATING = "COMPENSATING"
@@ -45,12 +45,12 @@ class Status(StrEnum):
 
     @property
     def live(self) -> bool:
-        """Say whether there is still something to do."""
+        """Return whether the saga has not ended."""
         return self in (Status.RUNNING, Status.COMPENSATING)
 
 
 class Participant(StrEnum):
-    """Who carries out a step."""
+    """The service that carries out a step."""
 
     PRODUCT = "product"
     COUPON = "coupon"
@@ -77,7 +77,7 @@ STEPS: Final[Mapping[Kind, tuple[Step, ...]]] = {
     Kind.PAY: (DEBIT, REDEEM),
     Kind.CLOSE: (),
 }
-# What must be undone to be sure, whatever was done: every command the order may ever have sent.
+# All steps that an order of this kind of saga may ever have sent, so that undoing them is always enough.
 UNDONE: Final[Mapping[Kind, tuple[Step, ...]]] = {
     Kind.PLACE_NOW: (DEBIT, REDEEM, HOLD),
     Kind.PLACE_LATER: (RESERVE, HOLD),
@@ -132,7 +132,7 @@ class Saga:
 
 @fast_dataclass(frozen=True, slots=True)
 class Send:
-    """Send these commands, all at once, and learn what becomes of each."""
+    """Send these commands concurrently, and learn the outcome of each."""
 
     commands: tuple[Command, ...]
 
@@ -199,7 +199,7 @@ def learn(saga: Saga, command: Command, outcome: Outcome) -> Saga:
 
 
 def moved(order: Order, transition: Transition, now: datetime) -> Order:
-    """Return the order as a transition makes it; `now` by the database's clock."""
+    """Return the order after a transition; `now` is the database's time."""
     return replace(
         order,
         status=transition.order_to,

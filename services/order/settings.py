@@ -1,4 +1,4 @@
-"""What the order service is told, from the environment: ORDER_DATABASE_URL, ORDER_PORT, …"""
+"""The order service's settings from the environment: ORDER_DATABASE_URL, ORDER_PORT, …"""
 
 import os
 from typing import Annotated

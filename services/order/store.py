@@ -28,8 +28,8 @@ class Answer:
 
 @fast_dataclass(frozen=True, slots=True)
 class TransitionWrite:
-    """A transition with all that it writes: the order as it makes it, its JSON (`view`), the saga's log since the
-    last one, and the answer if the saga has ended."""
+    """All that a transition writes: the order after it, its JSON (`view`), the saga's log since the last commit, and
+    the answer if the saga has ended."""
 
     saga_id: SagaId
     transition: Transition
@@ -232,7 +232,7 @@ async def apply_transitions(
 
 
 async def mark_stuck(db: Connection, saga_id: SagaId, owner: UUID) -> None:
-    """Flag a compensating saga that does not get on."""
+    """Set the stuck flag of a compensating saga."""
     await db.execute(SQL["mark_stuck"], saga_id, owner)
 
 
@@ -249,7 +249,7 @@ async def renew_lease(db: Connection, process_id: UUID, seconds: float) -> datet
 
 
 async def give_lease_up(db: Connection, process_id: UUID) -> None:
-    """End this process' lease, so that others take its sagas over at once."""
+    """Delete this process' lease, so that other processes take its sagas over at once."""
     await db.execute(SQL["give_lease_up"], process_id)
 
 

@@ -1,8 +1,8 @@
 """The operators' acts on sagas. Each is guarded by the saga's status and recorded with who and why, in one commit.
 
-retry      give the saga up to whoever sweeps next, so that it is tried again at once
-force      RUNNING → COMPENSATING: undo a saga that can't go on; a payment's order is cancelled
-resolve    COMPENSATING → COMPENSATED by hand, when the books were put right outside
+retry      release the saga, so that the next sweep runs it again at once
+force      RUNNING → COMPENSATING: undo a saga that can't continue; a payment's order is cancelled
+resolve    COMPENSATING → COMPENSATED by hand, after the books were corrected outside
 """
 
 from collections.abc import Mapping, Sequence
@@ -112,7 +112,7 @@ async def retry(pool: Pool, ids: Sequence[UUID], who: Who) -> list[UUID]:
 
 
 async def force(pool: Pool, id_: UUID, who: Who) -> UUID:
-    """Turn a RUNNING saga round. Raises SagaNotFound or SagaNotInState."""
+    """Have a RUNNING saga undone. Raises SagaNotFound or SagaNotInState."""
     problem = ForcedByOperator(f"An operator had the order undone: {who.reason}").problem()
     async with pool.transaction() as db:
         saga = await _find(db, id_)

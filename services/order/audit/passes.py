@@ -1,8 +1,8 @@
 """One pass of the audit: orders and the participants' holds are merged by order id, and what differs is confirmed.
 
-What is under way is left out: orders with a live saga, and ids younger than the grace period. A difference
-counts only if it is still there when the order and its holds are read again after the grace period, since the
-books are read at slightly different moments.
+Orders with a live saga and ids younger than the grace period are left out. The books are not read at exactly the same
+time. So a difference counts only if it is still there when the order and its holds are read again after the grace
+period.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ from shared.postgres import Pool, Row
 PAGE = 500  # orders a page: small enough not to be felt by the checkouts beside it
 FINDINGS_MAX = 1000  # listed in a report; all are counted
 FIRST, LAST = UUID(int=0), UUID(int=2**128 - 1)
-# Takes for how many seconds the pass has been at work since it rested last.
+# Called with the seconds that the pass has worked since its last rest.
 Rest = Callable[[float], Awaitable[None]]
 
 
@@ -72,7 +72,7 @@ class Auditor:
     async def run(self, rest: Rest | None = None) -> Report:
         """Run one pass over everything. Raises Unavailable when a participant or the database does not answer.
 
-        `rest` is called after each page and each participant's own checks, if others are to get a turn.
+        `rest` is awaited after each page and after each participant's own checks, to leave time to other work.
         """
         report = Report(datetime.now(UTC))
         started = time.monotonic()
@@ -91,7 +91,7 @@ class Auditor:
         return report
 
     async def value_at_risk(self) -> dict[str, float]:
-        """Return what live sagas tie up, and how long. It asks no participant: it counts when one is away."""
+        """Return what live sagas tie up, and for how long. It calls no participant, so it works while one is down."""
         async with self._pool.connection() as db:
             return await audit_store.read_value_at_risk(db)
 

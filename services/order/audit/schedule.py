@@ -1,4 +1,4 @@
-"""Runs the audit over and over, in one process at a time, and tells its result as metrics and log lines."""
+"""Runs the audit continuously, in one process at a time, and reports its results as metrics and log lines."""
 
 import asyncio
 import time
@@ -20,7 +20,7 @@ from shared.refusals import Unavailable
 log = structlog.get_logger()
 
 DUTY = "audit"
-# Of the time, how much it works at the most: a pass reads all books, and they only grow. It then takes longer instead.
+# The largest share of the time that a pass works. Books only grow: as they do, a pass takes longer, not more CPU.
 SHARE = 0.05
 VIOLATIONS = Gauge("audit_violations", "Disagreements that the last pass confirmed", ["kind"])
 ORPHANS_WORTH = Gauge("audit_orphans_worth", "Money, units or coupons held for nobody", ["participant"])
@@ -32,9 +32,8 @@ PASS_SECONDS = Gauge("audit_pass_seconds", "How long the last pass took")
 FAILED = Counter("audit_passes_failed_total", "Passes that could not read all books")
 AT_RISK = Gauge("value_at_risk", "Money, units and coupons that live sagas tie up", ["what"])
 AT_RISK_AGE = Gauge("value_at_risk_oldest_seconds", "Age of the oldest live saga")
-# The age of the oldest event is asked for this often, but for no more than this share of the time: what was published
-# leaves dead entries, and while any transaction that is older stays open nobody can remove them, and each look walks
-# over them all.
+# How often the age of the oldest event is read, and the largest share of the time that this may take. Published events
+# leave dead index entries. They cannot be removed while an older transaction is open, and each read passes them all.
 OUTBOX_SECONDS = 5.0
 OUTBOX_SHARE_MAX = 0.02
 UNPUBLISHED_AGE = Gauge("outbox_oldest_unpublished_seconds", "Age of the oldest event that the relay has not published")
@@ -52,11 +51,11 @@ class AuditSchedule:
         self.last: Report | None = None
 
     async def run(self) -> None:
-        """Audit, for ever, while no other process does; and watch the outbox, whoever audits."""
+        """Audit, for ever, unless another process does, and watch the outbox in any case."""
         await asyncio.gather(self._audit(), self._watch_outbox())
 
     async def _watch_outbox(self) -> None:
-        """Tell how long events have waited for the relay, which can't tell so while it is dead."""
+        """Report how long events have waited for the relay. The relay cannot report it while it is down."""
         supervisor = LoopSupervisor("outbox", "outbox.check_failed")
         while True:
             began = time.monotonic()
@@ -86,7 +85,7 @@ class AuditSchedule:
         return ours
 
     async def _rest(self, worked_seconds: float) -> None:
-        """Leave the rest of the time to others. Raises Unavailable when meanwhile another process audits."""
+        """Sleep so that the audit keeps to its share of the time. Raises Unavailable once another process audits."""
         AT_WORK.set_to_current_time()
         left = worked_seconds * (1 / SHARE - 1)
         while left > 0:
@@ -129,7 +128,7 @@ def publish_value_at_risk(value: Mapping[str, float]) -> None:
 
 
 def repairs(findings: Sequence[Finding]) -> list[Command]:
-    """Return the undos that give orphans back. Nothing else is repaired by itself: an operator must look."""
+    """Return the undos that give orphans back. An operator must look at every other finding."""
     commands = []
     for finding in findings:
         if finding.kind is Kind.ORPHAN and finding.order_id is not None:
@@ -139,5 +138,5 @@ def repairs(findings: Sequence[Finding]) -> list[Command]:
 
 
 async def repair(participants: Participants, commands: Sequence[Command]) -> None:
-    """Send the undos. They are idempotent: what was undone meanwhile stays so. Raises Unavailable."""
+    """Send the undos. They are idempotent, so an undo that ran in the meantime changes nothing. Raises Unavailable."""
     await asyncio.gather(*(participants.send(command) for command in commands))
