@@ -1,6 +1,7 @@
-"""Everything as processes that a test may kill, pause and cut off: Postgres, a broker, two order replicas, the rest.
+"""The whole platform as processes that a test can kill, pause and disconnect: Postgres, a broker, all services.
 
-Everybody's way to Postgres and the order replicas' ways to the participants lead through proxies of the test.
+There are two order replicas. All connections to Postgres, and the order replicas' connections to the participants, go
+through proxies of the test.
 """
 
 import asyncio

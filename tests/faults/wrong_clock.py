@@ -1,6 +1,6 @@
 """Runs a service whose clock is wrong: `python -m tests.faults.wrong_clock services.order`, off by CLOCK_OFF_SECONDS.
 
-What a process reads as the time of day is bent, and only that: how long something takes is measured as ever.
+Only the time of day is changed. Monotonic clocks still measure durations correctly.
 """
 
 import datetime
@@ -21,7 +21,7 @@ _REAL = datetime.datetime
 
 
 def offset_clock(seconds: float) -> None:
-    """Put the time of day wrong by so much, before anything else is imported."""
+    """Change the time of day by `seconds`, before anything else is imported."""
     real_time, real_time_ns, off = time.time, time.time_ns, datetime.timedelta(seconds=seconds)
 
     class OffsetDatetime(_REAL, metaclass=_Straight):

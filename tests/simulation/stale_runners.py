@@ -1,7 +1,7 @@
-"""Troubles that come together, as chance rarely brings them: each aims at a process that awaits a debit's outcome.
+"""Pauses a process that awaits a debit's outcome, and wakes it after other processes have changed its order.
 
-The process is paused there and wakes up as a former runner, when others have been at work on its order. What it
-still believes must do no harm, and only the guards of its commits can see to that.
+Random faults rarely do this. The process wakes as a stale runner: what it knows of its saga is out of date. Only the
+guards of its commits keep it from doing harm.
 """
 
 import asyncio
@@ -44,7 +44,7 @@ class _Caught:
 
 
 class StaleRunner:
-    """One stale runner in one history."""
+    """Makes one stale runner in one history."""
 
     def __init__(self, world: World, network: Network, replicas: list[OrderReplica]) -> None:
         self._world = world
@@ -54,7 +54,7 @@ class StaleRunner:
         self._then = world.dice.choice((self._paid_anew, self._turned_round, self._stuck_halfway))
 
     async def play(self) -> None:
-        """Spring one of the stale runners on the first process that sends a debit to its liking, from some time on."""
+        """Wait, pause the next process that sends a suitable debit, and wake it when the order has changed."""
         dice = self._world.dice
         await asyncio.sleep(dice.random() * 4)
         self._network.watch = self._intercept

@@ -57,13 +57,13 @@ def _missing(kind: type[Any]) -> Any:
 
 
 def recovery() -> Recovery:
-    running, lease = SagaRegistry(), Lease(0.03)
+    registry, lease = SagaRegistry(), Lease(0.03)
     lease.renewed(asked_at=float("inf"))
     return Recovery(
         uuid7(),
         BROKEN,
         _missing(SagaRegistry),
-        Admission(running, 10),
+        Admission(registry, 10),
         lease_pool=BROKEN,
         host_clock=HostClock(),
         lease=lease,
@@ -76,8 +76,8 @@ def audit() -> AuditSchedule:
 
 
 def expiry() -> Expiry:
-    running = SagaRegistry()
-    return Expiry(BROKEN, _missing(object), running, Admission(running, 10), interval_seconds=0.01)
+    registry = SagaRegistry()
+    return Expiry(BROKEN, _missing(object), registry, Admission(registry, 10), interval_seconds=0.01)
 
 
 def duty_of(name: str) -> Loop:

@@ -1,4 +1,4 @@
-"""The checkpoints at which a process deals with the world, so that a test can have something happen at each of them."""
+"""Checkpoints before and after each command and each commit of a process, at which a test can make something happen."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -15,15 +15,12 @@ Action = Callable[[], Awaitable[None]]
 
 
 async def _nothing() -> None:
-    """What most checkpoints mean."""
+    """Do nothing, as at most checkpoints."""
 
 
 @dataclass(slots=True)
 class Checkpoints:
-    """The checkpoints at which a replica deals with the world: before and after each command and each commit.
-
-    At the one numbered `at`, `happens` is awaited.
-    """
+    """Counts the checkpoints that a replica passes, and awaits `happens` at the one numbered `at`, counted from 0."""
 
     at: int = -1
     happens: Action = _nothing
@@ -31,11 +28,11 @@ class Checkpoints:
 
     @property
     def reached(self) -> bool:
-        """Whether the checkpoint came."""
+        """Return whether the replica has passed checkpoint `at`."""
         return self.passed > self.at >= 0
 
     async def passing(self) -> None:
-        """One more."""
+        """Pass a checkpoint."""
         self.passed += 1
         if self.passed == self.at + 1:
             await self.happens()
@@ -43,12 +40,12 @@ class Checkpoints:
 
 @dataclass(slots=True)
 class Losses(Checkpoints):
-    """Checkpoints at which what is on its way gets lost: before it arrives, or the answer to it."""
+    """Checkpoints at which a message or its answer is lost; `lost` says at which, counted from 1."""
 
     lost: Callable[[int], bool] = bool
 
     async def passing(self) -> None:
-        """One more; Unavailable if it is a loss."""
+        """Pass a checkpoint. Raises Unavailable if it loses the message."""
         self.passed += 1
         if self.lost(self.passed):
             raise Unavailable("lost on the way")

@@ -18,57 +18,57 @@ def another(kind: Kind, *, coupon: bool = True) -> Saga:
 class Work:
     """A saga that goes on until it is told to end."""
 
-    def __init__(self, running: SagaRegistry, saga: Saga) -> None:
-        self.running = running
+    def __init__(self, registry: SagaRegistry, saga: Saga) -> None:
+        self.registry = registry
         self.saga = saga
         self.end = asyncio.Event()
 
     async def run(self) -> Answer | None:
         await self.end.wait()
-        self.running.ended(self.saga.saga_id)
+        self.registry.ended(self.saga.saga_id)
         return None
 
 
-def counts(running: SagaRegistry) -> tuple[int, int]:
-    return running.count, running.count_in(Lane.COUPON)
+def counts(registry: SagaRegistry) -> tuple[int, int]:
+    return registry.count, registry.count_in(Lane.COUPON)
 
 
 async def test_saga_counts_from_its_claim_to_its_end() -> None:
-    running, saga = SagaRegistry(), another(Kind.PLACE_NOW)
-    running.claim(saga.saga_id, Lane.COUPON)
-    assert counts(running) == (1, 1)
-    work = Work(running, saga)
-    running.begin(saga, work.run())
-    running.unclaim(saga.saga_id)
-    assert counts(running) == (1, 1)
+    registry, saga = SagaRegistry(), another(Kind.PLACE_NOW)
+    registry.claim(saga.saga_id, Lane.COUPON)
+    assert counts(registry) == (1, 1)
+    work = Work(registry, saga)
+    registry.begin(saga, work.run())
+    registry.unclaim(saga.saga_id)
+    assert counts(registry) == (1, 1)
     work.end.set()
-    await running.drain(10)
-    assert counts(running) == (0, 0)
+    await registry.drain(10)
+    assert counts(registry) == (0, 0)
 
 
 async def test_withdrawn_claim_no_longer_counts() -> None:
-    running, saga = SagaRegistry(), another(Kind.PLACE_NOW)
-    running.claim(saga.saga_id, Lane.COUPON)
-    running.unclaim(saga.saga_id)
-    assert counts(running) == (0, 0)
+    registry, saga = SagaRegistry(), another(Kind.PLACE_NOW)
+    registry.claim(saga.saga_id, Lane.COUPON)
+    registry.unclaim(saga.saga_id)
+    assert counts(registry) == (0, 0)
 
 
 async def test_saga_joins_the_coupon_lane_when_it_runs_if_unknown_at_its_claim() -> None:
-    running = SagaRegistry()
+    registry = SagaRegistry()
     sagas = [another(Kind.CLOSE), another(Kind.PAY, coupon=False)]
     for saga in sagas:
-        running.claim(saga.saga_id)
-        running.begin(saga, Work(running, saga).run())
-    assert counts(running) == (2, 1)
-    await running.cancel_all()
+        registry.claim(saga.saga_id)
+        registry.begin(saga, Work(registry, saga).run())
+    assert counts(registry) == (2, 1)
+    await registry.cancel_all()
 
 
 async def test_until_ended_returns_when_enough_sagas_have_ended() -> None:
-    running = SagaRegistry()
-    works = [Work(running, another(Kind.CLOSE)) for _ in range(4)]
+    registry = SagaRegistry()
+    works = [Work(registry, another(Kind.CLOSE)) for _ in range(4)]
     for work in works:
-        running.begin(work.saga, work.run())
-    waiting = asyncio.create_task(running.until_ended([work.saga.saga_id for work in works], 2, 3600))
+        registry.begin(work.saga, work.run())
+    waiting = asyncio.create_task(registry.until_ended([work.saga.saga_id for work in works], 2, 3600))
     works[3].end.set()
     for _ in range(10):
         await asyncio.sleep(0)
@@ -76,9 +76,9 @@ async def test_until_ended_returns_when_enough_sagas_have_ended() -> None:
     works[1].end.set()
     await asyncio.wait_for(waiting, 10)
     # Those that have ended before count as well, and who waits does not wait for ever.
-    await running.until_ended([work.saga.saga_id for work in works], 2, 3600)
+    await registry.until_ended([work.saga.saga_id for work in works], 2, 3600)
     began = time.monotonic()
-    await running.until_ended([work.saga.saga_id for work in works], 3, 0.05)
+    await registry.until_ended([work.saga.saga_id for work in works], 3, 0.05)
     assert time.monotonic() - began >= 0.04
-    assert running.count == 2
-    await running.cancel_all()
+    assert registry.count == 2
+    await registry.cancel_all()
