@@ -7,6 +7,7 @@ from uuid import UUID
 
 from services.order.__main__ import DRAIN_SECONDS
 from services.order.checkout import Checkout
+from services.order.engine.admission import Lease
 from services.order.process import Connections, OrderProcess
 from services.order.saga import Participant
 from services.order.settings import Settings
@@ -38,6 +39,7 @@ class OrderReplica:
         self.actor = Actor(name, clock_skew_seconds=skew)
         self.checkout: Checkout | None = None
         self.process_id: UUID | None = None
+        self.lease: Lease | None = None
         world.loop.spawn(self.actor, self._serve())
 
     def call(self, use_case: Callable[[Checkout], Awaitable[T]]) -> "asyncio.Future[T | Refusal]":
@@ -80,7 +82,7 @@ class OrderReplica:
             channel=lambda url: NetworkChannel(self._world, self._network, place_at(url)),
             elapsed=asyncio.get_running_loop().time,
         )
-        self.process_id = process.process_id
+        self.process_id, self.lease = process.process_id, process.lease
         # Not `async with`: a process that is killed must not tidy up when its coroutines are thrown away.
         await process.__aenter__()
         await process.recovery.renew()

@@ -24,6 +24,7 @@ from tests.simulation.processes import OrderReplica
 from tests.simulation.world import LEASE_SECONDS, World
 
 LOOK_SECONDS = 0.05
+WAKING_LOOK_SECONDS = 0.001
 # How long the others get to do their part; if they don't, the former runner wakes up all the same.
 PATIENCE_SECONDS = 12.0
 
@@ -86,7 +87,10 @@ class StaleRunner:
         await self._until(lambda: self._live(caught.order_id) is None)
         await charge(self._world, order["user_id"], order["total_amount"] or 1)
         self._world.wake(caught.victim)
-        for replica in sorted(self._replicas, key=lambda replica: replica.actor is not caught.victim):
+        replicas = sorted(self._replicas, key=lambda replica: replica.actor is not caught.victim)
+        # It must begin the new payment while its old runner is still stale, and without a lease it begins nothing.
+        await self._until(lambda: replicas[0].lease is None or replicas[0].lease.valid, WAKING_LOOK_SECONDS)
+        for replica in replicas:
             _ = replica.call(lambda checkout: checkout.pay(OrderId(caught.order_id), None))
             await asyncio.sleep(0.02 + self._world.dice.random() * 0.03)
 
@@ -137,7 +141,7 @@ class StaleRunner:
         gates = [database.gates.get(order_id) for database in databases]
         return any(gate is not None and gate["closed"] for gate in gates)
 
-    async def _until(self, reached: Callable[[], object]) -> None:
+    async def _until(self, reached: Callable[[], object], look_seconds: float = LOOK_SECONDS) -> None:
         deadline = self._world.loop.time() + PATIENCE_SECONDS
         while not reached() and self._world.loop.time() < deadline:  # noqa: ASYNC110 - nobody signals what is looked for
-            await asyncio.sleep(LOOK_SECONDS)
+            await asyncio.sleep(look_seconds)
