@@ -1,4 +1,4 @@
-"""How the relay gets to Kafka: the settings for TLS and SASL, held against each other, and the client's options."""
+"""Access to Kafka: the settings for TLS and SASL, checked against each other, and the client's options."""
 
 import ssl
 from pathlib import Path
@@ -81,7 +81,7 @@ class KafkaAccess(BaseSettings):
         return path
 
     def kafka_options(self) -> dict[str, Any]:
-        """Return what every client of Kafka has to be told. Raises OSError if a file is gone."""
+        """Return the options of every Kafka client. Raises OSError if a file is missing."""
         options: dict[str, Any] = {
             "bootstrap_servers": self.kafka_bootstrap_servers,
             "security_protocol": self.kafka_security_protocol,
@@ -115,7 +115,7 @@ def _context(authorities: Path | None, certificate: Path | None, key: Path | Non
 
 
 def _tried(authorities: Path | None, certificate: Path | None, key: Path | None) -> None:
-    """Say at start what would otherwise be found out at the first connection."""
+    """Raise ValueError at start for files that would fail at the first connection."""
     try:
         _context(authorities, certificate, key)
     except ssl.SSLError as error:

@@ -1,4 +1,4 @@
-"""What the relay answers over HTTP: what the topic holds, whether it can do its work, and how each shard stands."""
+"""The relay's HTTP API: the topic's schemas, readiness, and the state of each shard."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -54,7 +54,7 @@ class NotPublishing(Exception):  # noqa: N818 - the answer of a check
 
 
 def routes(topic: str) -> list[Route]:
-    """Return the calls that tell consumers what the topic holds."""
+    """Return the routes that describe the topic for consumers."""
     document = schemas.asyncapi(topic, VERSION)
     by_type = schemas.schemas()
 
@@ -81,7 +81,7 @@ def routes(topic: str) -> list[Route]:
 def checks(
     readiness: Session, broker: Broker, publishers: Callable[[], Sequence[ShardPublisher]]
 ) -> Mapping[str, Check]:
-    """Return what /readyz asks; `readiness` is the connection for its question to the database."""
+    """Return the checks of /readyz; `readiness` is the connection for its query."""
 
     async def shards() -> None:
         failing = [publisher for publisher in publishers() if publisher.failures.failing]
@@ -97,7 +97,7 @@ def checks(
 
 
 def details(broker: Broker, publishers: Callable[[], Sequence[ShardPublisher]]) -> Callable[[], Mapping[str, Any]]:
-    """Return what /readyz tells besides."""
+    """Return the details of /readyz."""
     return lambda: {
         "shards": {str(publisher.shard): publisher.state for publisher in sorted(publishers(), key=lambda d: d.shard)},
         "topics": {"partitions": broker.view.partitions, "doubts": broker.view.doubts},

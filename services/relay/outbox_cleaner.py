@@ -1,4 +1,4 @@
-"""Keeps the outbox small: has another partition filled now and then, and drops those that were published long ago."""
+"""Keeps the outbox small: rotates its partitions, and drops those whose events were published long ago."""
 
 import asyncio
 
@@ -14,8 +14,8 @@ from shared.postgres import Connection, Pool
 log = structlog.get_logger()
 
 DUTY = "clean the outbox"
-# Partitions that a retention's time is divided into. More remove events closer to their time, but whoever looks for an
-# order's events has to look into each.
+# How many partitions the retention is divided into. With more, events are removed closer to their time, but a query for
+# an order's events has to search each partition.
 PARTITIONS = 12
 ROTATION_SECONDS_MIN = 300.0  # below that, retention is short and so are the partitions
 INTERVAL_SECONDS = 30.0  # against rotations of minutes or hours; a pass with nothing to do takes a few milliseconds
@@ -24,7 +24,7 @@ STEPS_MAX = 3  # attach, ready, rotate: what is left is done in the next pass
 
 
 class OutboxCleaner:
-    """Cleans the outbox, if no other replica does."""
+    """Cleans the outbox while this replica is the leader."""
 
     def __init__(self, settings: RelaySettings, pool: Pool) -> None:
         self._replica = settings.replica
@@ -34,7 +34,7 @@ class OutboxCleaner:
         self._rotation_seconds = max(ROTATION_SECONDS_MIN, self._retention_seconds / PARTITIONS)
 
     async def run(self) -> None:
-        """Clean now and then, for ever."""
+        """Clean every INTERVAL_SECONDS, for ever."""
         supervisor = LoopSupervisor("cleaner", "outbox.cleaning_failed")
         while True:
             with supervisor:
@@ -43,7 +43,7 @@ class OutboxCleaner:
                         await self._host_clock.compare_and_check(connection)
                         await clean(connection, self._rotation_seconds, self._retention_seconds)
                     else:
-                        metrics.PARTITIONS_KEPT.set(0)  # an alert on it must not outlive the duty
+                        metrics.PARTITIONS_KEPT.set(0)  # its alert must end with the leadership
             await asyncio.sleep(supervisor.pause(INTERVAL_SECONDS))
 
 

@@ -1,4 +1,4 @@
-"""What the relay is told by its environment."""
+"""The relay's settings, read from the environment."""
 
 import os
 import secrets
@@ -59,9 +59,9 @@ class RelaySettings(KafkaAccess, ServiceSettings):
 
     @property
     def watermark_topic(self) -> str:
-        """Return the topic that tells how far the other one is complete."""
+        """Return the topic of the watermarks."""
         return f"{self.topic}.watermarks"
 
     def shard_name(self, shard: int) -> str:
-        """Return the name of a shard in Kafka: the key of its positions, its transactional id when it goes alone."""
+        """Return a shard's name in Kafka: its positions' key, and its transactional id when it publishes alone."""
         return f"{self.topic}.shard-{shard}"

@@ -1,4 +1,4 @@
-"""One function per query; each is one statement, so that no transaction is ever open while the relay thinks."""
+"""One function per query. Each is one statement, so that no transaction stays open between two calls."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -34,8 +34,8 @@ async def cycle(
 ) -> list[OutboxEvent]:
     """Mark batch `number` SENT, claim the next one and renew the lease. Raises LeaseLost.
 
-    The lease is renewed at the end, so a cycle may last longer than it: who would take the shard over meanwhile waits
-    for its row, and finds it held again. `timeout_seconds` stands for the connection's own limit.
+    The lease is renewed at the end, so a cycle may last longer than the lease: a replica that tries to take the shard
+    over waits for its row, and then finds it held. `timeout_seconds` replaces the connection's own limit.
     """
     bounds = (lease_seconds, events_max, bytes_max, in_transaction)
     with _lease_lost():
@@ -52,13 +52,15 @@ async def cycle_together(
     bytes_max: int,
     lock_seconds: float,
 ) -> Mapping[int, list[OutboxEvent]]:
-    """Make the cycles of several shards, each with its batch number, in one commit; return the claimed by shard.
+    """Run the cycles of several shards, each with its batch number, in one commit; return the claimed events by shard.
 
     All batches are for a Kafka transaction, and `events_max` and `bytes_max` bound each.
-    Raises LeaseLost if one of the shards is not held any more, ShardLocked if somebody keeps one's row locked for
-    longer than `lock_seconds`; then nothing has happened to any of them.
+    Raises LeaseLost if one of the shards is not held any more, ShardLocked if another transaction keeps a row locked
+    for longer than `lock_seconds`. Then no shard was changed.
     """
-    leases = sorted(held, key=lambda lease: lease.shard)  # one order for all who lock several
+    leases = sorted(
+        held, key=lambda lease: lease.shard
+    )  # the lock order: the same for every transaction that locks several
     shards = [lease.shard for lease in leases]
     epochs = [lease.epoch for lease in leases]
     numbers = [held[lease] for lease in leases]
@@ -75,9 +77,9 @@ async def cycle_together(
 
 
 async def note_transactional_id(connection: Connection, lease: Lease, transactional_id: str) -> None:
-    """Note with which transactional id the shard's next batches go out. Raises LeaseLost.
+    """Record the transactional id of the shard's next batches. Raises LeaseLost.
 
-    To be called while no batch of the shard is on its way.
+    Call it while no batch of the shard is under way.
     """
     _fenced(await connection.fetchval(SQL["note_transactional_id"], lease.shard, lease.epoch, transactional_id))
 
@@ -85,7 +87,7 @@ async def note_transactional_id(connection: Connection, lease: Lease, transactio
 async def take_lease(
     connection: Connection, shard: int, replica: str, lease_seconds: float, *, by_force: bool = False
 ) -> Lease | None:
-    """Take a shard that is free, ours or, `by_force`, anybody's, under the next epoch; None if it is another's."""
+    """Take a shard that is free, this replica's or, with `by_force`, any; None if another replica holds it."""
     row = await connection.fetchrow(SQL["take_lease"], shard, replica, lease_seconds, by_force)
     if row is None:
         return None
@@ -93,7 +95,7 @@ async def take_lease(
 
 
 async def release_lease(connection: Connection, lease: Lease) -> None:
-    """Let go of a shard, unless another has it already."""
+    """Release a shard, unless another replica has it already."""
     await connection.execute(SQL["release_lease"], lease.shard, lease.epoch)
 
 
@@ -103,7 +105,7 @@ async def check_lease(connection: Connection, lease: Lease) -> None:
 
 
 async def unclaim(connection: Connection, lease: Lease) -> int:
-    """Give up the claim on the lease's batch, which never got out; return the number before it."""
+    """Undo the claim of the lease's batch, which was never published; return the number before it."""
     return _fenced(await connection.fetchval(SQL["unclaim"], lease.shard, lease.epoch, lease.number))
 
 
@@ -113,7 +115,7 @@ async def declare(connection: Connection, lease: Lease) -> int:
 
 
 async def park(connection: Connection, lease: Lease, outbox_id: int, reason: str) -> int:
-    """Park an event and the later ones of its order; return how many. Nothing may be claimed meanwhile."""
+    """Park an event and the later ones of its order; return how many. The shard must have no claim."""
     return len(await connection.fetch(SQL["park"], lease.shard, lease.epoch, outbox_id, reason))
 
 
@@ -125,28 +127,28 @@ async def topic_partitions(connection: Connection, topic: str) -> tuple[int | No
 
 
 async def record_partitions(connection: Connection, topic: str, partitions: int, *, fewer: bool = False) -> int:
-    """Record how many partitions a topic has and return what is recorded then: only `fewer` makes it less."""
+    """Record how many partitions a topic has and return the recorded number; only `fewer` lowers it."""
     recorded: int = await connection.fetchval(SQL["record_partitions"], topic, partitions, fewer)
     return recorded
 
 
 async def shards_with_pending(connection: Connection, shards: Sequence[int]) -> list[int]:
-    """Return which of the shards have something to publish."""
+    """Return which of the shards have pending events."""
     return [row["shard"] for row in await connection.fetch(SQL["shards_with_pending"], shards)]
 
 
 async def keep_replica(connection: Connection, replica: str, seconds: float) -> None:
-    """Say that this replica lives."""
+    """Record that this replica is alive."""
     await connection.execute(SQL["keep_replica"], replica, seconds)
 
 
 async def live_replicas(connection: Connection) -> list[str]:
-    """Return the replicas that live, in one order for all."""
+    """Return the live replicas, in the same order for every caller."""
     return [row["replica"] for row in await connection.fetch(SQL["live_replicas"])]
 
 
 async def forget_replicas(connection: Connection, replica: str) -> None:
-    """Say that this replica is no more, and clear away those that never said it."""
+    """Remove this replica from the list, and replicas that ended without doing so."""
     await connection.execute(SQL["forget_replicas"], replica)
 
 
@@ -157,7 +159,7 @@ async def shards(connection: Connection) -> list[ShardHolder]:
 
 
 async def backlog(connection: Connection, count_max: int, *, timeout_seconds: float | None = None) -> list[Backlog]:
-    """Return what waits in every shard, counted up to `count_max`."""
+    """Return the backlog of every shard, counted up to `count_max`."""
     return [Backlog(**row) for row in await connection.fetch(SQL["backlog"], count_max, timeout=timeout_seconds)]
 
 
@@ -165,8 +167,8 @@ async def backlog(connection: Connection, count_max: int, *, timeout_seconds: fl
 class Partitions:
     """How the outbox is stored.
 
-    `attached` counts its partitions with the next one, `kept` those that are past their time and hold something
-    unpublished; `oldest_seconds` tells since when the oldest has been filled.
+    `attached` counts its partitions, the next one included; `kept` those that are past the retention and hold
+    unpublished events. `oldest_seconds` is how long ago the oldest began to be filled.
     """
 
     attached: int
@@ -182,22 +184,22 @@ async def outbox_partitions(connection: Connection, kept_seconds: float) -> Part
 
 
 async def hold_duty(connection: Connection, duty: str, replica: str, seconds: float) -> bool:
-    """Take or keep a duty that one replica has for all; return whether it is this one's."""
+    """Take or keep the leadership named `duty`; return whether this replica has it."""
     return await connection.fetchrow(SQL["hold_duty"], duty, replica, seconds) is not None
 
 
 async def rotate_outbox(connection: Connection, interval_seconds: float) -> str | None:
-    """Take the next step to fill another partition every `interval_seconds`, and return its name, if one is due.
+    """Take the next step of a rotation, if one is due, and return the step's name; rotate every `interval_seconds`.
 
-    Never to be called in a transaction: each step has to be committed before the next one.
+    Never call it in a transaction: each step has to be committed before the next one.
     """
     step: str | None = await connection.fetchval(SQL["rotate_outbox"], interval_seconds)
     return step
 
 
 async def note_published(connection: Connection) -> None:
-    """Find closed partitions that are published for good: claims pass over them, and they are dropped in time."""
-    # Once for each partition it may have to pass all that was published, as dead entries; nobody waits for it.
+    """Mark closed partitions whose events are all published: claims skip them, and they are dropped later."""
+    # Once per partition it may pass over a dead index entry for each published event; no caller waits for it.
     await connection.execute(SQL["note_published"], timeout=WALK_SECONDS)
 
 
@@ -227,7 +229,7 @@ async def list_parked_orders(connection: Connection, after: UUID, limit: int) ->
 
 
 async def act_on_parked(connection: Connection, act: str, id_: UUID, who: Who, *, dry_run: bool) -> list[Row]:
-    """Do one act and record it in one commit, or only say what it would concern; return the events concerned.
+    """Do one act and record it in one commit, or only find its events with `dry_run`; return the events.
 
     Raises EventNotParked, EventNotFirst or NothingToRedact.
     """

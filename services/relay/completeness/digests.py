@@ -1,5 +1,5 @@
-"""What was published, for consumers that prove their own records complete: digests of each minute, and the events of an
-order or a minute."""
+"""For consumers that check their records for completeness: digests of each minute, and the events of an order or a
+minute."""
 
 import base64
 from datetime import datetime, timedelta
@@ -25,7 +25,7 @@ from shared.postgres import Pool, Row
 
 BUCKET = timedelta(minutes=1)
 BUCKETS_MAX = 60
-# A bucket of a busy shop takes a large part of a second; an answer stays well below clients' patience.
+# A bucket of a busy shop takes a large part of a second; an answer takes well below clients' time limits.
 DIGESTS_SECONDS = 1.0
 EVENTS_DEFAULT, EVENTS_MAX = 100, 1000
 EVENTS_BYTES = 2 * 1024 * 1024
@@ -160,7 +160,7 @@ def routes(pool: Pool) -> list[Route]:
 async def digests(pool: Pool, query: DigestsQuery) -> dict[str, Any]:
     """Return the digests of as many buckets as fit an answer. Raises BucketGone."""
     async with pool.connection() as connection:
-        # First how far the topic is complete, then what there is: a bucket that is closed by then has all it will have.
+        # First the watermark, then the events: a bucket that is closed by then has all its events.
         status = await queries.watermark(connection)
         await _check_kept(connection, query.start)
         up_to = status.up_to
@@ -174,7 +174,7 @@ async def digests(pool: Pool, query: DigestsQuery) -> dict[str, Any]:
                 own = {"shard": digest.shard, "count": digest.count, "hash": digest.hash}
                 items += [{"bucket": bucket, **own, "closed": closed and not digest.any_waiting}]
             bucket, count = bucket + BUCKET, count + 1
-        await _check_kept(connection, query.start)  # what was removed meanwhile was counted as nothing
+        await _check_kept(connection, query.start)  # removed events would be missing from the counts
     return {"items": items, "up_to": up_to, "next_from": bucket if bucket < end else None}
 
 
@@ -218,7 +218,7 @@ def _event(row: Row) -> dict[str, Any]:
 
 
 def _data(row: Row) -> dict[str, Any]:
-    """What was published; nothing of what was not, since an operator may still change it."""
+    """Return an event's published data; nothing for an unpublished event, because an operator may still change it."""
     if row["status"] != "SENT":
         return {}
     payload: bytes = row["payload"]

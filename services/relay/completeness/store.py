@@ -1,4 +1,4 @@
-"""The queries of the watermark, the digest and the history, one function each; like store.py, each is one statement."""
+"""Queries of the watermark, digests and published events: one function and one statement each."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from shared.postgres import Connection, Row
 
 @dataclass(frozen=True, slots=True)
 class WatermarkAdvance:
-    """How far the topic is complete, and the first of the exceptions; `up_to` is None until that was found once."""
+    """The watermark and its first exceptions; `up_to` is None until there was a watermark."""
 
     epoch: int
     up_to: datetime | None
@@ -22,7 +22,7 @@ class WatermarkAdvance:
 
 @dataclass(frozen=True, slots=True)
 class WatermarkStatus:
-    """How far the topic is complete, by the database's clock."""
+    """The watermark and its lag, by the database's clock."""
 
     up_to: datetime | None
     lag_seconds: float | None
@@ -31,7 +31,7 @@ class WatermarkStatus:
 
 @dataclass(frozen=True, slots=True)
 class Digest:
-    """What was sent of one bucket in one shard, and whether anything of it may still come."""
+    """The digest of one bucket and shard, and whether any of its events still waits."""
 
     shard: int
     count: int
@@ -47,7 +47,7 @@ async def advance_watermark(
     *,
     timeout_seconds: float | None = None,
 ) -> WatermarkAdvance | None:
-    """Take or keep the duty and close the marked moment, if it can be closed; None if another replica has the duty."""
+    """Take or keep the leadership and advance the watermark if possible; None if another replica is the leader."""
     row = await connection.fetchrow(
         SQL["advance_watermark"], replica, lease_seconds, missing_max, timeout=timeout_seconds
     )
@@ -55,12 +55,12 @@ async def advance_watermark(
 
 
 async def release_watermark(connection: Connection, replica: str) -> None:
-    """Leave the duty, if it is this replica's."""
+    """Release the leadership, if this replica has it."""
     await connection.execute(SQL["release_watermark"], replica)
 
 
 async def watermark(connection: Connection) -> WatermarkStatus:
-    """Return how far the topic is complete."""
+    """Return the watermark and its lag."""
     row = await connection.fetchrow(SQL["watermark"])
     assert row is not None
     return WatermarkStatus(**row)

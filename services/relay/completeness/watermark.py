@@ -1,7 +1,7 @@
-"""The duty of one replica: find out up to which moment everything is published, and tell it on a topic of its own.
+"""Determines, on one replica, up to which time all events are published, and announces it on a topic of its own.
 
-The order of the steps is what makes the word true: first the database says that every event up to the moment is SENT,
-then Kafka is asked how far its topic goes, then both are told.
+The order of the steps makes the announcement true. First the database confirms that every event up to that time is
+SENT, then Kafka returns the end of each partition, then both are announced.
 """
 
 import asyncio
@@ -29,21 +29,23 @@ from shared.kafka import KafkaConsumer, KafkaProducer
 from shared.postgres import Pool
 from shared.refusals import Unavailable
 
-MISSING_MAX = 100  # parked orders beyond that are for operators to look at, not for consumers
-IDLE_SECONDS = 60.0  # how long consumers hear nothing while nothing changes
+MISSING_MAX = 100  # more parked orders are a case for operators, not for consumers
+IDLE_SECONDS = 60.0  # the longest time without an announcement
 # What was on the topic when a change was seen may be younger than the moment told with it, and than the moment marked
 # by then; the one after those is younger than what was seen.
 MOVES_AFTER_CHANGE = 2
 # While an old snapshot keeps dead entries in the index of what waits, a call walks over all of them: it may take a
 # twentieth of the time, not more.
 IDLE_RATIO = 19
-END_SECONDS = 1.0  # with what cancelling takes, a process is gone within 8 s even while the broker hangs
+END_SECONDS = 1.0  # with the time to cancel, a process ends within 8 s even if the broker hangs
 
 
 @dataclass(frozen=True, slots=True)
 class Announcement:
-    """What was announced last and when, by this process' clock; and how many further moments are worth telling although
-    nothing else changes."""
+    """The last announcement, and when it was made by this process' clock.
+
+    `moves`: how many more times are announced although nothing else changes.
+    """
 
     up_to: datetime
     body: dict[str, Any]
@@ -52,7 +54,7 @@ class Announcement:
 
 
 class Watermark:
-    """Holds the duty if nobody else does, and does it."""
+    """Advances and announces the watermark while this replica is the leader."""
 
     def __init__(self, settings: RelaySettings, pool: Pool, broker: Broker) -> None:
         self._settings = settings
@@ -66,7 +68,7 @@ class Watermark:
         self._call_seconds = 0.0  # what the last call of the database took, though it may have failed
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Advance and announce until `stop` is set; then leave the duty to others at once."""
+        """Advance and announce until `stop` is set; then release the leadership at once."""
         self._began = asyncio.get_running_loop().time()
         supervisor = LoopSupervisor("watermark", "watermark.failed", expected=(Unavailable, BrokerFailed))
         try:
@@ -82,12 +84,12 @@ class Watermark:
                 self._ended.set()
 
     async def ended(self) -> None:
-        """Wait until `run` has left the duty, but not for a broker that hangs."""
+        """Wait until `run` has released the leadership, for END_SECONDS at most."""
         await wait_for(self._ended, END_SECONDS)
 
     async def _once(self) -> None:
         started = asyncio.get_running_loop().time()
-        # With the next call, at the end of which the lease is renewed.
+        # Long enough for the next call, which renews the lease at its end.
         lease_seconds = self._lease_seconds + (IDLE_RATIO + 1) * self._call_seconds
         async with self._pool.connection() as connection:
             try:
@@ -98,7 +100,7 @@ class Watermark:
             finally:
                 self._call_seconds = asyncio.get_running_loop().time() - started
             status = await history_store.watermark(connection)
-        # While none was ever reached it grows too, for the alert on it.
+        # It grows also while there was never a watermark, for its alert.
         waiting_seconds = asyncio.get_running_loop().time() - self._began
         metrics.WATERMARK_LAG.set(waiting_seconds if status.lag_seconds is None else status.lag_seconds)
         if advance is None:
@@ -108,19 +110,19 @@ class Watermark:
             try:
                 await self._announce(advance, advance.up_to, started + lease_seconds)
             except Exception:
-                await self._close()  # in doubt about their state
+                await self._close()  # their state is unknown
                 raise
 
     @property
     def _lease_seconds(self) -> float:
-        # Longer than a step takes at its worst, so that a slow broker doesn't make the duty change hands.
+        # Longer than the slowest step, so that a slow broker does not change the leader.
         return 2 * (self._settings.watermark_interval_seconds + self._settings.kafka_timeout_seconds)
 
     async def _announce(self, advance: WatermarkAdvance, up_to: datetime, deadline: float) -> None:
-        """Tell what was reached, unless consumers know it."""
+        """Announce the watermark, unless the last announcement said the same."""
         view = self._broker.view
         if view.refused is not None:
-            raise BrokerFailed(view.refused)  # what is on the topic may not be what was published
+            raise BrokerFailed(view.refused)  # the topic may not hold what was published
         await self._broker.ensure_topics()
         producer, consumer = await self._open()
         offsets = await self._offsets(consumer)
@@ -133,7 +135,7 @@ class Watermark:
             if (up_to == announced.up_to or announced.moves == 0) and now - announced.at < IDLE_SECONDS:
                 return
         if now > deadline:
-            return  # this process was paused: another may have told more
+            return  # this process was paused: another replica may have announced more
         event = OrderWatermark.model_validate({"up_to": up_to, "topic": self._settings.topic, **body}, strict=False)
         async with bounded(self._settings.kafka_timeout_seconds):
             await producer.send_and_wait(
@@ -141,17 +143,17 @@ class Watermark:
                 key=self._settings.topic.encode(),
                 value=encode(event.model_dump(mode="json")),
                 headers=headers(self._settings.topic, up_to),
-                partition=0,  # also where the topic was made with more
+                partition=0,  # even if the topic has more
                 timestamp_ms=view.milliseconds(),
             )
         self._announced = Announcement(up_to, body, now, moves)
         metrics.WATERMARKS.inc()
 
     async def _offsets(self, consumer: KafkaConsumer) -> dict[str, int]:
-        """Return the end of each partition, transactions under way included.
+        """Return the end offset of each partition, open transactions included.
 
-        Not the end of what `read_committed` readers see: another shard's open transaction may hold that back before
-        records that are committed already.
+        Not the end for `read_committed` readers: another shard's open transaction may keep it before records that are
+        committed already.
         """
         partitions = [TopicPartition(self._settings.topic, number) for number in await self._broker.partitions()]
         async with bounded(self._settings.kafka_timeout_seconds):
@@ -160,7 +162,7 @@ class Watermark:
 
     async def _open(self) -> tuple[KafkaProducer, KafkaConsumer]:
         if self._kafka is None:
-            # The options as well: a file that they are read from may be away for a moment.
+            # The options too: their files may be missing for a moment.
             async with bounded(self._settings.kafka_timeout_seconds):
                 common: dict[str, Any] = {
                     **self._settings.kafka_options(),
@@ -185,7 +187,7 @@ class Watermark:
             async with self._pool.connection() as connection:
                 await history_store.release_watermark(connection, self._settings.replica)
         except Unavailable:
-            pass  # the lease ends by itself
+            pass  # the lease expires
 
 
 def headers(topic: str, up_to: datetime) -> list[Header]:

@@ -1,4 +1,4 @@
-"""Kafka as a whole: is it there, and how are its topics."""
+"""The Kafka cluster: check that it answers, and create and describe its topics."""
 
 import asyncio
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
@@ -26,14 +26,14 @@ from shared.kafka import KafkaAdmin
 
 log = structlog.get_logger()
 
-# Both tries end before /readyz answers; the client's own default of 40 s suits no caller of ours.
+# Both tries end before /readyz answers; the client's default of 40 s is too long for every caller.
 CHECK_SECONDS = 0.75
 CLOSE_SECONDS = 0.5
 NEW_TOPIC_SECONDS = 0.02
 
 
 class Broker:
-    """The cluster and the topics that the relay needs of it; `view` is what the process knows of them."""
+    """The cluster and the relay's topics on it; `view` is what the process knows of the topics."""
 
     def __init__(self, settings: RelaySettings, shards: int) -> None:
         self._settings = settings
@@ -49,14 +49,14 @@ class Broker:
             try:
                 await self._ask()
             except BrokerFailed:
-                await self._ask()  # the connection may be left over from before the broker's restart
+                await self._ask()  # the connection may be older than the broker's restart
 
     async def _ask(self) -> None:
         async with self._client(CHECK_SECONDS / 2) as admin:
             await admin.describe_topics([])
 
     async def ensure_topics(self) -> None:
-        """Create what is missing, unless the topics have been seen since `forget_topics`. Raises BrokerFailed."""
+        """Create the missing topics, unless they have been seen since `forget_topics`. Raises BrokerFailed."""
         if not self.topics_seen:
             await self.look_at_topics(None, self._settings.kafka_timeout_seconds)
 
@@ -66,7 +66,7 @@ class Broker:
         """Create the topics that are missing, and return all of them as they are, and which were created.
 
         `partitions`: how many the topic of events gets if it is not there; None for the number from the settings.
-        Explicitly and before any producer asks for them: a broker that creates topics on its own would not make the
+        They are created before any producer asks for them: a broker that creates topics itself would not make the
         positions compacted. Raises BrokerFailed.
         """
         async with self._turn:
@@ -126,23 +126,23 @@ class Broker:
         return [
             self._for_events(settings.topic, partitions or settings.topic_partitions),
             NewTopic(settings.position_topic, self._shards, settings.topic_replication, topic_configs=compacted),
-            # One key: a reader that comes late finds the newest one.
+            # One key: a late reader finds the newest record.
             NewTopic(settings.watermark_topic, 1, settings.topic_replication, topic_configs=compacted),
         ]
 
     def _for_events(self, topic: str, partitions: int) -> NewTopic:
-        # Whatever the broker's own default is: compaction would remove all but an order's last event.
+        # Explicit, whatever the broker's default is: compaction would remove all but an order's last event.
         return NewTopic(topic, partitions, self._settings.topic_replication, topic_configs={POLICY: DELETE})
 
     async def _create_missing(self, admin: KafkaAdmin, wanted: Sequence[NewTopic]) -> Collection[str]:
-        """Create what is missing and return the names of those that this call created."""
+        """Create the missing topics and return the names of those that this call created."""
         there = {topic["topic"] for topic in await seen(admin, [topic.name for topic in wanted])}
         missing = [topic for topic in wanted if topic.name not in there]
         if not missing:
             return []
         cluster = await admin.describe_cluster()
         if cluster.get("controller_id") not in {broker["node_id"] for broker in cluster["brokers"]}:
-            # The embedded broker has nobody to ask for a topic, and creates what it is asked about.
+            # The embedded broker has no controller, and creates each topic that it is asked about.
             await admin.create_by_asking([topic.name for topic in missing])
             return [topic.name for topic in missing]
         response = await admin.create_topics(missing)

@@ -50,10 +50,10 @@ class Stoppable(Protocol):
 
 @asynccontextmanager
 async def bounded(seconds: float) -> AsyncIterator[None]:
-    """Give the calls of the body a time limit, since the client tries for ever, and turn failures into BrokerFailed.
+    """Limit the time of the body's calls, because the client retries for ever, and turn failures into BrokerFailed.
 
-    All failures: while brokers come and go the client also raises AssertionError and AttributeError, and no error of
-    it tells more than that the outcome is unknown.
+    All failures: while brokers start and stop the client also raises AssertionError and AttributeError, and each of
+    its errors only means that the outcome is unknown.
     """
     try:
         async with asyncio.timeout(seconds):
@@ -67,10 +67,10 @@ async def bounded(seconds: float) -> AsyncIterator[None]:
 
 
 async def started(client: Startable) -> None:
-    """Start a client. A start that is cut off closes what it has opened.
+    """Start a client; if the start fails or is cancelled, close the connections that it opened.
 
-    The library's own forgets its first connection when it is cancelled while it waits for the cluster's description
-    (AIOKafkaClient.bootstrap), and nobody else knows of it.
+    The library's own start forgets its first connection when it is cancelled while it waits for the cluster's metadata
+    (AIOKafkaClient.bootstrap).
     """
     opened: WeakSet[AIOKafkaConnection] = WeakSet()
     token = _opened.set(opened)
@@ -85,9 +85,9 @@ async def started(client: Startable) -> None:
 
 
 async def stopped(*clients: Stoppable) -> None:
-    """Stop clients within STOP_SECONDS, also for who is cancelled meanwhile.
+    """Stop clients within STOP_SECONDS, even if the caller is cancelled.
 
-    What a broker that hangs keeps them from closing closes with the broker or with the process.
+    If a broker hangs, connections that can't be closed end with the broker or with the process.
     """
     await run_to_completion(_stop(clients))
 

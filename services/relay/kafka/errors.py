@@ -1,7 +1,7 @@
-"""Every error that Kafka or its client may answer: is an event at fault, or what surrounds it; and why.
+"""Every error of Kafka and its client: whether the event or its surroundings caused it, and the reason.
 
-Only an event's own fault parks it. Whatever the surroundings are at fault for may be right later, so the relay waits.
-An error that is not in these tables is the surroundings' fault.
+Only an error that the event caused parks it. The surroundings may recover, so the relay waits. An error that is not in
+these tables counts as caused by the surroundings.
 """
 
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""Reads back from Kafka which batch of a shard was committed last."""
+"""Reads from Kafka which batch of a shard was committed last."""
 
 from typing import Any
 
@@ -17,8 +17,8 @@ FETCH_MILLISECONDS = 200
 async def last_committed(settings: RelaySettings, shard: int) -> int | None:
     """Return the number of the last batch committed, or None if there is none at all. Raises BrokerFailed.
 
-    To be asked after the shard's producer was opened: that settles the transaction of the one before, so that
-    nothing between the last stable offset and the end can still become committed.
+    Call it after the shard's producer was opened. That settles the previous producer's transaction, so that nothing
+    between the last stable offset and the end can still be committed.
     """
     consumer = KafkaConsumer(
         **settings.kafka_options(),

@@ -1,4 +1,4 @@
-"""Brings batches to the topic, of one shard or several at once: a Kafka transaction for all that go together."""
+"""Publishes batches of one or several shards to the topic, in one Kafka transaction."""
 
 import asyncio
 import time
@@ -24,17 +24,17 @@ RETRY_BACKOFF_MILLISECONDS = 20
 
 @dataclass(slots=True)
 class Chunk:
-    """Events that go to one partition in one record batch."""
+    """Events for one partition, in one record batch."""
 
     builder: Any
     events: list[OutboxEvent] = field(default_factory=list)
 
 
 class EventProducer:
-    """A producer for as long as nothing goes wrong with it; then drop it and open the next.
+    """A producer, until its first failure; then the caller drops it and opens the next one.
 
-    With a transactional id it brings out everything in Kafka transactions, and opening it fences whoever had that id
-    before, in this process or another. Without one it sends at least once.
+    With a transactional id it publishes in Kafka transactions, and opening it fences the previous producer with that
+    id, in this process or another. Without one it publishes at least once.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class EventProducer:
         further_headers: Sequence[Header] = (),
         view: TopicView | None = None,
     ) -> None:
-        """`view` is what all producers of the process share; without it this one goes by what its cluster tells."""
+        """`view` is shared by all producers of the process; without it the producer uses its own cluster's metadata."""
         self._view = view or TopicView()
         self._settings = settings
         self._further_headers = further_headers
@@ -65,17 +65,17 @@ class EventProducer:
         )
 
     async def open(self) -> None:
-        """Connect; with a transactional id also settle what it had open, and fence it. Raises BrokerFailed."""
+        """Connect; with a transactional id also settle its open transaction and fence it. Raises BrokerFailed."""
         async with bounded(self._settings.kafka_timeout_seconds):
             await started(self._producer)
             self._partitions = len(await self._producer.partitions_for(self._settings.topic))
 
     async def publish(self, *batches: Batch, one_by_one: bool = False) -> None:
-        """Bring batches of different shards out and, with transactions, all their numbers in one with them.
+        """Publish the batches of several shards; in transactional mode, in one Kafka transaction with their numbers.
 
         `one_by_one` gives each event a record batch of its own, so that a refusal names it.
-        Raises EventsRefused or BrokerFailed; after either this producer must be dropped, and whether the batches are
-        out is unknown: with transactions all of them, or none.
+        Raises EventsRefused or BrokerFailed. After either this producer must be dropped, and it is unknown whether the
+        batches were published: with transactions all of them, or none.
         """
         await self._keep_up()
         by_partition = self._chunks([event for batch in batches for event in batch.events], one_by_one=one_by_one)
@@ -96,7 +96,7 @@ class EventProducer:
 
     @asynccontextmanager
     async def _answered(self) -> AsyncIterator[None]:
-        """Bound what is sent; if it doesn't end, say what the broker answered to it meanwhile."""
+        """Bound the body's time; on a timeout, add the broker's last answer to the error."""
         client.forget_answer(self._producer)
         try:
             async with bounded(self._settings.kafka_timeout_seconds):
@@ -108,7 +108,7 @@ class EventProducer:
             raise BrokerFailed(f"{failed}; the broker answers {describe(answer)}") from failed
 
     async def _keep_up(self) -> None:
-        """Learn of partitions that were added. Raises BrokerFailed if this producer's cluster doesn't tell of them."""
+        """Learn of added partitions. Raises BrokerFailed if this producer's cluster does not know them yet."""
         if self._view.partitions <= self._partitions:
             return
         async with bounded(self._settings.kafka_timeout_seconds):
@@ -119,7 +119,7 @@ class EventProducer:
 
     def _chunks(self, events: Sequence[OutboxEvent], *, one_by_one: bool) -> list[list[Chunk]]:
         """Return the record batches by partition. Only the order within a partition counts."""
-        # One number for all producers of the process: two would send an order's events back and forth.
+        # One number for all producers of the process: with two, an order's events would change partitions repeatedly.
         count = self._view.partitions or self._partitions
         by_partition: list[list[Chunk]] = [[] for _ in range(count)]
         # Kafka keeps records by their timestamp: with the event's own, a late one could be removed at once.
@@ -157,10 +157,7 @@ class EventProducer:
         )
 
     async def drop(self) -> None:
-        """Close the producer within seconds and send nothing more, whatever state it is in, also for who is cancelled.
-
-        Its own stop() would first go on trying to deliver what is left, without end.
-        """
+        """Close the producer within seconds and send nothing more, in any state and even if the caller is cancelled."""
         await run_to_completion(client.discard(self._producer, transactional=self._transactional))
 
 
@@ -172,7 +169,7 @@ async def opened(
     chunk_bytes: int = CHUNK_BYTES,
     view: TopicView | None = None,
 ) -> AsyncIterator[EventProducer]:
-    """Open a producer for the body, and drop it whatever becomes of either. Raises BrokerFailed."""
+    """Open a producer for the body, and drop it in any case. Raises BrokerFailed."""
     producer = EventProducer(settings, transactional_id, chunk_bytes=chunk_bytes, view=view)
     try:
         await producer.open()

@@ -1,4 +1,4 @@
-"""What an event is on the topic: CloudEvents 1.0 in Kafka's binary mode, and the partition that its order has."""
+"""An event's record on the topic: CloudEvents 1.0 in Kafka's binary mode, and the partition of its order."""
 
 import sys
 from array import array

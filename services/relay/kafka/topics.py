@@ -1,4 +1,4 @@
-"""What the relay's topics have to be like, and the command that mends each that is not."""
+"""What the relay requires of its topics, and the command that fixes each wrong topic."""
 
 import time
 from collections.abc import Mapping
@@ -13,13 +13,13 @@ POLICY, IN_SYNC_MIN = "cleanup.policy", "min.insync.replicas"
 BOOTSTRAP = "python -m services.relay bootstrap"
 
 
-class TopicsRefused(Exception):  # noqa: N818 - not an error of ours: an operator has to mend a topic
-    """A topic is not what the relay needs; the message has the command that mends it."""
+class TopicsRefused(Exception):  # noqa: N818 - not an error of ours: an operator has to fix a topic
+    """A topic is not as the relay requires; the message has the command that fixes it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Topic:
-    """A topic as it is. `replication` is that of the partition with the fewest replicas.
+    """A topic as Kafka describes it. `replication` is the smallest number of replicas of its partitions.
 
     `config` is None if the relay may not read it, and empty if the broker has none.
     """
@@ -32,10 +32,10 @@ class Topic:
 
 @dataclass(slots=True)
 class TopicView:
-    """What all producers of a process agree on: how many partitions the topic has, and what time it is.
+    """What all producers of a process share: the number of partitions of the topic, and the time.
 
-    `partitions` is 0 until it is known. `refused` tells why nothing may be published, `doubts` what an operator should
-    know besides. `made_again` counts how often a topic was found missing after it had been there.
+    `partitions` is 0 until it is known. `refused` is the reason why nothing may be published, `doubts` are warnings for
+    operators. `made_again` counts how often a topic was missing and was created again.
     """
 
     partitions: int = 0
@@ -45,7 +45,7 @@ class TopicView:
     made_again: int = 0
 
     def check(self, made_again: int) -> None:
-        """Raise TopicsRefused while nothing may be published, BrokerFailed if a topic was made again since."""
+        """Raise TopicsRefused while nothing may be published, BrokerFailed if a topic was created again since."""
         if self.refused is not None:
             raise TopicsRefused(self.refused)
         if self.made_again != made_again:

@@ -1,4 +1,4 @@
-"""Shares the shards among the replicas that live: takes what is free, gives away what is too much."""
+"""Divides the shards among the live replicas: takes free shards, and releases those beyond this replica's share."""
 
 import asyncio
 from collections.abc import Callable
@@ -20,14 +20,14 @@ from shared.refusals import Unavailable
 
 log = structlog.get_logger()
 
-RENEWALS_PER_LEASE = 3  # two may go missing before a replica is taken for dead
-# For the batches under way when the process is told to stop. With what cancelling them takes, it is gone within 6 s
-# even while the broker hangs; a supervisor waits for 8.
+RENEWALS_PER_LEASE = 3  # two may fail before a replica counts as dead
+# For the batches under way when the process has to stop. With the time to cancel them the process ends within 6 s,
+# even if the broker hangs; a supervisor waits for 8 s.
 STOP_SECONDS = 2.5
 
 
 class ShardAssigner:
-    """Runs a drain for each shard that is this replica's share."""
+    """Runs a ShardPublisher for each shard that is assigned to this replica."""
 
     def __init__(
         self, settings: RelaySettings, pool: Pool, broker: Broker, new_publisher: Callable[[int], ShardPublisher]
@@ -41,11 +41,11 @@ class ShardAssigner:
 
     @property
     def publishers(self) -> list[ShardPublisher]:
-        """Return the drains at work."""
+        """Return the publishers that run."""
         return [publisher for publisher, _ in self._publishers.values()]
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Keep this replica's share until `stop` is set, then finish and release it."""
+        """Publish this replica's shards until `stop` is set, then finish and release them."""
         supervisor = LoopSupervisor("shards", "shard.assignment_failed")
         stopped = asyncio.create_task(stop.wait())
         stopped.add_done_callback(lambda _: self._look.set())
@@ -61,7 +61,7 @@ class ShardAssigner:
 
     async def _adjust(self) -> None:
         settings = self._settings
-        # Who can't reach the broker leaves its share to those who can.
+        # A replica that can't reach the broker leaves its shards to the others.
         counts = await self._reaches_the_broker()
         async with self._pool.connection() as connection:
             if counts:
@@ -94,7 +94,7 @@ class ShardAssigner:
         self._publishers.pop(shard)
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("shard.task_failed", shard=shard, exc_info=error)
-            return  # it is started again at the next look, and not at once for ever
+            return  # it is started again at the next round, not at once, or a bug would repeat without a pause
         self._look.set()
 
     async def _stop(self) -> None:
@@ -108,7 +108,7 @@ class ShardAssigner:
         await asyncio.gather(*tasks, forgotten, return_exceptions=True)
 
     async def _forget(self) -> None:
-        """Leave the list of replicas, so that the others divide the shards anew without waiting."""
+        """Remove this replica from the list, so that the others divide its shards without waiting."""
         with suppress(Unavailable):
             async with self._pool.connection() as connection:
                 await store.forget_replicas(connection, self._settings.replica)

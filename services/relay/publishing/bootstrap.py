@@ -1,4 +1,4 @@
-"""The operator's word that this Kafka is the right one, new or emptied: shards that contradict it begin anew."""
+"""`bootstrap`: an operator declares that this Kafka is the right one; shards that contradict it begin at number 0."""
 
 from contextlib import nullcontext
 
@@ -21,12 +21,12 @@ from shared.refusals import Unavailable
 
 log = structlog.get_logger()
 
-# A relay that was just taking a shard over may fence the bootstrap of it once. Each try is the whole and repeatable.
+# A relay that is just taking a shard over may fence the bootstrap once. Each try does everything and is repeatable.
 TRIES = 3
 
 
 async def bootstrap(settings: RelaySettings) -> int:
-    """Create the topics and bring every shard's row in line with Kafka; return the exit status.
+    """Create the topics and reconcile every shard's row with Kafka; return the exit status.
 
     A shard whose row fits what Kafka says is settled as in any take-over. Any other begins at number 0: what the
     database has marked SENT stays so, a batch that was under way is published, perhaps for the second time.

@@ -1,10 +1,10 @@
-"""Group commit: the shards of a replica go out together, with one claim for all of them and one Kafka transaction.
+"""Group commit: publishes the shards of a replica together, with one claim and one Kafka transaction for all of them.
 
-A transaction costs the broker the same whatever is in it, and readers get no further in a partition than to the first
-transaction that is open there. So few transactions, none beside another, are what makes a quiet shop's events fast.
+A transaction costs the broker the same whatever its size, and readers can't pass the first open transaction of a
+partition. So events are fastest with few transactions, one after the other.
 
-Shards that came while a round was under way share the next one. Each note their group's transactional id first, so that
-whoever takes one of them over knows whom to fence (takeover.fence).
+Shards that ask while a round runs share the next round. Each shard first records the group's transactional id, so that
+the next take-over of the shard knows which producer to fence (takeover.fence).
 """
 
 import asyncio
@@ -28,25 +28,28 @@ from shared.postgres import Connection, translated
 CLOSE_SECONDS = 1.0
 
 
-class GroupRefused(Exception):  # noqa: N818 - expected: each shard goes alone, and one finds the event at fault
-    """The broker refuses an event of one of the shards that went out together."""
+class GroupRefused(Exception):  # noqa: N818 - expected: each shard then publishes alone, and one finds the event
+    """The broker refuses an event of one of the shards in a group."""
 
 
 @dataclass(slots=True)
 class CommitRequest:
-    """A shard's place in the next round. The outcome is how many events went out; None says to go alone."""
+    """A shard's request to take part in the next round.
+
+    The outcome is how many events were published; None if the shard has to publish alone.
+    """
 
     lease: Lease
     number: int
     outcome: "asyncio.Future[int | None]" = field(default_factory=lambda: asyncio.get_running_loop().create_future())
 
     def answer(self, events: int | None) -> None:
-        """Let the shard go on."""
+        """Give the shard its outcome."""
         if not self.outcome.done():
             self.outcome.set_result(events)
 
     def fail(self, error: Exception) -> None:
-        """Let the shard be taken over again."""
+        """Give the shard the error, so that it is taken over again."""
         if not self.outcome.done():
             self.outcome.set_exception(error)
 
@@ -55,12 +58,12 @@ class GroupCommit:
     """The rounds of one replica."""
 
     def __init__(self, settings: RelaySettings, held: Callable[[], int], view: TopicView | None = None) -> None:
-        """`held` tells how many shards the replica has."""
+        """`held` returns how many shards the replica has."""
         self._settings = settings
         self._view = view
         self._held = held
-        # What a shard has to note before its first round. Random, also where replicas are named by hand: a process that
-        # is started again must not take what the one before it left open for its own.
+        # What a shard records before its first round. Random, even if the replica has a fixed name: a process that
+        # was started again must not take its predecessor's transaction for its own.
         self.transactional_id = f"{settings.topic}.relay-{settings.replica}-{secrets.token_hex(4)}"
         self._pacer = BatchPacer(settings.batch_pause_milliseconds / 1000, most_seconds=PAUSE_TOGETHER_SECONDS)
         self._waiting: list[CommitRequest] = []
@@ -72,9 +75,9 @@ class GroupCommit:
         self.claim_seconds = 0.0  # of the last round, for all that were in it
 
     async def round(self, lease: Lease, number: int) -> int | None:
-        """Mark batch `number` of a shard, claim its next one and bring it out, with the others; return its size.
+        """Mark batch `number` of a shard, then claim and publish its next one with other shards; return its size.
 
-        None: the shard has to go alone this time, and nothing has happened.
+        None: the shard has to publish alone this time, and nothing was changed.
         Raises LeaseLost, Unavailable, BrokerFailed or GroupRefused; then the shard has to be taken over again.
         """
         request = CommitRequest(lease, number)
@@ -84,15 +87,15 @@ class GroupCommit:
         return await request.outcome
 
     async def settle(self) -> None:
-        """Return once nothing of a shard that failed here can be committed any more. Raises BrokerFailed.
+        """Wait until nothing of a shard that failed here can be committed any more. Raises BrokerFailed.
 
-        To open the next producer settles what the failed one left. One that lives carries nothing of that shard: a
-        shard waits for the outcome of each of its rounds.
+        Opening the next producer settles what the failed one left. An open producer holds nothing of that shard,
+        because a shard waits for the outcome of each of its rounds.
         """
         await self._opened()
 
     async def close(self) -> None:
-        """End what is under way, whatever becomes of it."""
+        """Cancel the round under way and close the connection and the producer."""
         for task in (self._rounds, self._opening):
             if task is not None:
                 task.cancel()
@@ -102,10 +105,12 @@ class GroupCommit:
             await self._drop(self._producer)
 
     async def _run(self) -> None:
-        """Make rounds as long as somebody wants one."""
+        """Make rounds as long as there are requests."""
         try:
             while self._waiting:
-                await asyncio.sleep(0)  # whoever was answered in this step of the loop comes again in the next one
+                await asyncio.sleep(
+                    0
+                )  # shards that were answered in this step of the event loop ask again in the next one
                 requests, self._waiting = self._waiting, []
                 pause_ends = await self._round(requests)
                 await asyncio.sleep(pause_ends - asyncio.get_running_loop().time())
@@ -113,11 +118,11 @@ class GroupCommit:
             self._rounds = None
 
     async def _round(self, requests: Sequence[CommitRequest]) -> float:
-        """Make one round, tell everyone how it went, and return when the next one may begin."""
+        """Make one round, answer its requests, and return when the next one may begin."""
         clock = asyncio.get_running_loop().time
         began = clock()
         try:
-            # Before the claim: what is fenced by the time of the claim must not go out with a producer opened after it.
+            # Before the claim: a shard that was fenced before its claim must not use a producer opened after it.
             producer = await self._opened()
             began = clock()
             claimed = await self._claim(requests)
@@ -140,13 +145,13 @@ class GroupCommit:
         except BaseException as error:
             failure = error if isinstance(error, Exception) else BrokerFailed("the round was cut off")
             for request in requests:
-                request.fail(failure)  # it is each shard's to judge
+                request.fail(failure)  # each shard decides what to do
             if not is_survivable(error):
                 raise
             return began
 
     async def _claim(self, requests: Sequence[CommitRequest]) -> Mapping[int, list[OutboxEvent]]:
-        """Return the claimed events by shard; nothing at all if the shards have to go alone."""
+        """Return the claimed events by shard; an empty mapping if the shards have to publish alone."""
         settings = self._settings
         try:
             with translated():
@@ -161,7 +166,7 @@ class GroupCommit:
                     lock_seconds=SLOW_SECONDS,
                 )
         except (LeaseLost, ShardLocked):
-            return {}  # one of them, and alone it learns so
+            return {}  # it concerns one shard, which finds out when it publishes alone
         except BaseException:
             await self._disconnect()
             raise
@@ -181,7 +186,7 @@ class GroupCommit:
             metrics.batch_is_out(batch.shard, len(batch.events))
 
     async def _opened(self) -> EventProducer:
-        """Return the producer. All who come while it is being opened wait for the same attempt, and fail with it."""
+        """Return the open producer. Callers that come while it is being opened share that attempt and its failure."""
         if self._producer is not None:
             return self._producer
         if self._opening is None:
@@ -202,7 +207,7 @@ class GroupCommit:
     def _tried_to_open(self, opening: "asyncio.Task[EventProducer]") -> None:
         self._opening = None
         if not opening.cancelled():
-            opening.exception()  # who waited for it may be gone
+            opening.exception()  # retrieved here, because its callers may have been cancelled
 
     async def _drop(self, producer: EventProducer) -> None:
         if self._producer is producer:

@@ -1,4 +1,4 @@
-"""Wakes the shards that have something to publish: at a notification, and by looking now and then."""
+"""Wakes the shards that have events to publish: at a notification, and at each poll interval."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -16,7 +16,7 @@ CHANNEL = "orders_outbox"
 
 
 class Notifier:
-    """Listens on a connection of its own, which no pooler may stand behind, and opens it again when it breaks."""
+    """Listens on its own connection, without a pooler in between, and opens it again when it breaks."""
 
     def __init__(self, settings: RelaySettings, publishers: Callable[[], Sequence[ShardPublisher]]) -> None:
         self._settings = settings
@@ -30,7 +30,7 @@ class Notifier:
             with self._supervisor:
                 await self._listen()
             metrics.LISTENING.set(0)
-            # Until it listens again every shard looks for itself, as often as ever.
+            # Until it listens again, every shard polls.
             for publisher in self._publishers():
                 publisher.wake()
             await asyncio.sleep(self._settings.poll_interval_seconds)
@@ -42,7 +42,7 @@ class Notifier:
                 connection.add_termination_listener(self._on_notification)
                 await connection.add_listener(CHANNEL, self._on_notification)
                 metrics.LISTENING.set(1)
-                self._notified.set()  # what was committed before this connection listened
+                self._notified.set()  # events may have been committed before this connection listened
                 while not connection.turned_read_only:
                     await self._wake_pending(connection)
                     self._supervisor.succeeded()
@@ -54,11 +54,10 @@ class Notifier:
         self._notified.set()
 
     async def _wake_pending(self, connection: Connection) -> None:
-        """Wait for a notification or the poll interval, then wake the shards that something waits for.
+        """Wait for a notification or the poll interval, then wake the shards that have pending events.
 
-        Shards that go out together are woken together, as all their cycles are one call. For others one look at all
-        that are idle costs less than a cycle of each. A busy one may have looked already when the event was committed,
-        so it is told to look once more.
+        Shards of a group are all woken, because their cycles are one call. For the other idle shards one query costs
+        less than a cycle of each. A busy shard may have claimed before the event was committed, so it is woken too.
         """
         notified = await wait_for(self._notified, self._settings.poll_interval_seconds)
         self._notified.clear()
@@ -68,7 +67,7 @@ class Notifier:
                 idle[publisher.shard] = publisher
             else:
                 publisher.wake()
-        # Without idle shards only now and then: an answer tells that the connection still stands.
+        # Without idle shards only at the poll interval: the answer shows that the connection is alive.
         if idle or not notified:
             for shard in await store.shards_with_pending(connection, list(idle)):
                 idle[shard].wake()

@@ -28,7 +28,7 @@ log = structlog.get_logger()
 
 
 class ShardPublisher:
-    """One shard, as long as this replica wants it. `state` is for people."""
+    """Publishes one shard for as long as this replica is assigned it. `state` is for people."""
 
     def __init__(
         self, settings: RelaySettings, broker: Broker, watch: TopicWatch, group: GroupCommit, shard: int
@@ -53,11 +53,11 @@ class ShardPublisher:
 
     @property
     def grouped(self) -> bool:
-        """Return whether the next batch goes out with those of other shards."""
+        """Return whether the next batch is published together with other shards."""
         return self._grouping_policy.wants_group(asyncio.get_running_loop().time())
 
     def wake(self) -> None:
-        """Look for events now."""
+        """Make `run` look for events now."""
         self._wake.set()
 
     def stop(self) -> None:
@@ -66,7 +66,7 @@ class ShardPublisher:
         self._wake.set()
 
     async def run(self) -> None:
-        """Hold and publish the shard; return once it is another replica's or `stop` was called."""
+        """Hold and publish the shard until another replica takes it or `stop` is called."""
         try:
             while not self._stopping.is_set():
                 try:
@@ -103,7 +103,7 @@ class ShardPublisher:
                 await postgres.close(connection, 1)
 
     async def _hold(self) -> None:
-        """Take the shard over and publish it until stopped. Returns early if it is another's."""
+        """Take the shard over and publish it until stopped. Return early if another replica holds it."""
         async with self._connected() as connection:
             lease = await store.take_lease(connection, self.shard, self._settings.replica, self._settings.lease_seconds)
             if lease is None:
@@ -113,12 +113,12 @@ class ShardPublisher:
             try:
                 await self._work(connection, lease)
             except Exception:
-                # Perhaps only this replica is cut off from the broker: another one may have the shard at once.
+                # Perhaps only this replica can't reach the broker: another one may take the shard at once.
                 await store.release_lease(connection, lease)
                 raise
 
     async def _work(self, connection: Connection, lease: Lease) -> None:
-        """Bring the shard in line with Kafka and publish it until stopped."""
+        """Reconcile the shard with Kafka and publish it until stopped."""
         self.state = "taking over"
         await self._watch.ensure()
         async with self._producer(transactional=self._settings.transactions or lease.claimed > 0) as producer:
@@ -126,7 +126,7 @@ class ShardPublisher:
             if self._settings.transactions or lease.claimed == 0:
                 await self._publish(connection, lease, number, producer)
                 return
-        # The last relay used transactions and left one to settle; this one goes on without.
+        # The previous relay used transactions and left one to settle; this one publishes without.
         async with self._producer(transactional=False) as producer:
             await self._publish(connection, lease, number, producer)
 
@@ -150,7 +150,7 @@ class ShardPublisher:
         return number
 
     async def _fence(self, lease: Lease) -> None:
-        """Keep the batch under way from being committed by those that it went out with, if it did not go alone."""
+        """Fence the producer that the batch under way was sent with, unless it is the shard's own."""
         others = takeover.to_fence(self._settings, lease)
         if others == self._group.transactional_id:
             await self._group.settle()
@@ -158,14 +158,14 @@ class ShardPublisher:
             await takeover.fence(self._settings, others)
 
     async def _publish(self, connection: Connection, lease: Lease, number: int, producer: EventProducer) -> None:
-        """Cycle until told to stop, then leave the shard marked and free."""
+        """Publish batches until stopped, then mark the last one and release the shard."""
         view = self._broker.view
         made_again = view.made_again
         while not self._stopping.is_set():
             self.state = "publishing"
             self._wake.clear()
             view.check(made_again)
-            if connection.is_closed():  # in company nothing else would notice, until the shard wants to be released
+            if connection.is_closed():  # a group uses another connection, so nothing else would notice
                 raise Unavailable("The database has closed the shard's connection.")
             if not await self._next_batch(connection, lease, number, producer):
                 await self._rest()
@@ -182,7 +182,7 @@ class ShardPublisher:
         return await self._alone(connection, lease, number, producer) if events is None else events
 
     async def _together(self, connection: Connection, lease: Lease, number: int) -> int | None:
-        """Bring the next batch out with other shards, and return its size; None if it has to go alone."""
+        """Publish the next batch together with other shards; return its size, None if it has to be published alone."""
         await self._note(connection, lease, number, self._group.transactional_id)
         try:
             events = await self._group.round(lease, number)
@@ -197,7 +197,7 @@ class ShardPublisher:
         return events
 
     async def _alone(self, connection: Connection, lease: Lease, number: int, producer: EventProducer) -> int:
-        """Bring the next batch out in a transaction of its own, or without one, and return its size."""
+        """Publish the next batch alone, with or without a transaction; return its size."""
         clock = asyncio.get_running_loop().time
         if self._settings.transactions:
             await self._note(connection, lease, number, self._settings.shard_name(self.shard))
@@ -213,9 +213,9 @@ class ShardPublisher:
         return len(events)
 
     async def _note(self, connection: Connection, lease: Lease, number: int, transactional_id: str) -> None:
-        """See to it that who takes the shard over next knows what its next batch goes out with."""
+        """Record the transactional id of the next batches, so that the next take-over knows what to fence."""
         if self._noted != transactional_id:
-            # With no batch under way a take-over has nobody to fence, should the other producer never open.
+            # Without a batch under way a take-over fences nothing, even if the other producer never opens.
             await takeover.mark(connection, self._settings, lease, number)
             await store.note_transactional_id(connection, lease, transactional_id)
             self._noted = transactional_id
@@ -247,13 +247,13 @@ class ShardPublisher:
         self._isolation.batch_published()
 
     def _out(self, events: int) -> None:
-        """Note that a batch of so many events is out."""
+        """Note that a batch of `events` events was published."""
         self._grouping_policy.published(events)
         if events:
             self.failures.succeeded()
 
     async def _rest(self) -> None:
-        """Wait until woken or until the lease wants to be renewed."""
+        """Wait until woken, or until the lease has to be renewed."""
         self.state, self.idle = "idle", True
         self.failures.succeeded()
         await wait_for(self._wake, self._settings.lease_seconds / 3)

@@ -1,4 +1,4 @@
-"""Takes a shard over without losing or repeating what the one before had under way."""
+"""Takes a shard over without losing or repeating the batch that the previous holder had under way."""
 
 import structlog
 
@@ -14,22 +14,22 @@ log = structlog.get_logger()
 
 
 def to_fence(settings: RelaySettings, lease: Lease) -> str | None:
-    """Return the transactional id that has to be fenced besides the shard's own, None if there is nothing to fence."""
+    """Return the transactional id to fence besides the shard's own; None if there is none."""
     own = settings.shard_name(lease.shard)
     return lease.transactional_id if lease.claimed and lease.transactional_id != own else None
 
 
 async def fence(settings: RelaySettings, transactional_id: str) -> None:
-    """Settle what was open under that id, and keep whoever has it from committing anything more. Raises BrokerFailed.
+    """Settle the open transaction of that id, so that its producer can't commit any more. Raises BrokerFailed.
 
-    A replica that lives takes over again whatever of its shards went out together.
+    If that producer belongs to a live replica, the replica takes the shards of its group over again.
     """
     async with opened(settings, transactional_id):
         pass
 
 
 async def settle(connection: Connection, settings: RelaySettings, lease: Lease, producer: EventProducer) -> int:
-    """Bring the shard's row in line with Kafka and return the batch number to go on from.
+    """Reconcile the shard's row with Kafka, and return the number of the last batch.
 
     To be called with the lease taken, then the shard's own producer open and `to_fence` fenced, in this order: the
     lease keeps other replicas' cycles out, the rest keeps their transactions out, so what Kafka says now stays true.
@@ -38,7 +38,7 @@ async def settle(connection: Connection, settings: RelaySettings, lease: Lease, 
     committed = await positions.last_committed(settings, lease.shard)
     found = reconcile(lease, committed)
     if found is Reconciliation.REFUSED:
-        # Whoever was paused here compares its old row with what another replica has published since.
+        # If this process was paused, its row is old and another replica has published since.
         await store.check_lease(connection, lease)
         raise TakeOverRefused(
             f"shard {lease.shard}: Kafka's last batch is {'none' if committed is None else committed}, the "
@@ -57,13 +57,13 @@ async def settle(connection: Connection, settings: RelaySettings, lease: Lease, 
 
 
 async def begin(connection: Connection, lease: Lease, producer: EventProducer) -> int:
-    """Commit number 0 to Kafka and begin there; whatever was claimed will be published, perhaps again."""
+    """Commit number 0 to Kafka and begin there; a claimed batch will be published, perhaps a second time."""
     await producer.publish(Batch(lease.shard, 0, []))
     return await store.declare(connection, lease)
 
 
 async def mark(connection: Connection, settings: RelaySettings, lease: Lease, number: int) -> None:
-    """Mark the batch that is out, without claiming another."""
+    """Mark the published batch SENT, without claiming another."""
     await store.cycle(
         connection,
         lease,

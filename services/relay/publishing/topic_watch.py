@@ -1,7 +1,7 @@
-"""Keeps a process' view of the topics right: how many partitions there are, by everybody's record, and what is wrong.
+"""Keeps the process' view of the topics up to date: the recorded number of partitions, and what is wrong.
 
-One record in the database for all replicas: a larger number of partitions is recorded before anybody publishes with it,
-and read by whoever has just taken a shard's lease (0007.topics.sql says why).
+All replicas share one record in the database. A larger number of partitions is recorded before any replica publishes
+with it, and a replica reads it after taking a shard's lease (0007.topics.sql gives the reason).
 """
 
 import asyncio
@@ -22,12 +22,12 @@ from shared.refusals import Unavailable
 
 log = structlog.get_logger()
 
-# Three small requests: how long nobody knows of a topic that was changed while nothing is published.
+# Each look costs three small requests. This is how late the relay notices a change while nothing is published.
 LOOK_SECONDS = 2.0
 
 
 class TopicWatch:
-    """Looks at the topics now and then, and whenever a shard is taken over after something went wrong."""
+    """Checks the topics regularly, and at each take-over after a failure."""
 
     def __init__(
         self,
@@ -36,18 +36,18 @@ class TopicWatch:
         broker: Broker,
         connection: Callable[[], AbstractAsyncContextManager[Connection]],
     ) -> None:
-        """`connection` lends one for a statement."""
+        """`connection` lends a connection for one statement."""
         self._settings = settings
         self._broker = broker
         self._requirements = Requirements(settings, shards)
         self._connection = connection
-        # One look at a time: a view that was read earlier must not replace one that was read later.
+        # One check at a time: an older view must not replace a newer one.
         self._turn = asyncio.Lock()
         self._looked = False
         self._expected = 0
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Look until `stop` is set."""
+        """Check until `stop` is set."""
         supervisor = LoopSupervisor("topics", "topics.check_failed", expected=(Unavailable, BrokerFailed))
         while not stop.is_set():
             with supervisor:
@@ -68,9 +68,9 @@ class TopicWatch:
             view.check(view.made_again)
 
     async def declare(self) -> None:
-        """Take the topics for right as they are, with fewer partitions than recorded if the settings ask for no more.
+        """Accept the topics as they are, with fewer partitions than recorded if the settings ask for no more.
 
-        That is an operator's word. Raises TopicsRefused, BrokerFailed or Unavailable.
+        Only an operator may decide this. Raises TopicsRefused, BrokerFailed or Unavailable.
         """
         view = self._broker.view
         async with self._turn:
@@ -89,7 +89,7 @@ class TopicWatch:
         return recorded
 
     async def _look(self, recorded: int | None, *, least: int | None = None, seconds: float | None = None) -> int:
-        """Bring the view up to date and return how many partitions there are; fewer than `least` are refused.
+        """Update the view and return how many partitions there are; fewer than `least` are refused.
 
         `least` is what is recorded, if it is not given.
         """
@@ -112,7 +112,7 @@ class TopicWatch:
         return there
 
     def _expect(self, there: int, recorded: int) -> None:
-        """Raise BrokerFailed, once for each record, if the broker may only be late to know of added partitions."""
+        """Raise BrokerFailed, once for each recorded number, if the broker may not know of added partitions yet."""
         if there == self._broker.view.partitions and self._expected != recorded:
             self._expected = recorded
             raise BrokerFailed(

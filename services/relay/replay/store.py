@@ -1,4 +1,4 @@
-"""The queries of replays, one function each; like store.py, each is one statement."""
+"""Queries of replays: one function and one statement each."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -12,7 +12,7 @@ from shared.postgres import Connection, Row
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Which events a replay is about: those that fit all that is given; the times are `from_at` <= t < `to_at`."""
+    """Which events a replay publishes: those that match every given field; the times are `from_at` <= t < `to_at`."""
 
     order_id: UUID | None = None
     type: str | None = None
@@ -22,7 +22,7 @@ class Selection:
 
 @dataclass(frozen=True, slots=True)
 class Replay:
-    """A replay that runs, and how far it has come."""
+    """A running replay and its progress."""
 
     replay_id: UUID
     topic: str
@@ -33,14 +33,14 @@ class Replay:
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """What comes next: the events that are wanted, and the position after them; None if nothing is known beyond."""
+    """The next matching events, and the position after them; None if there are no further events."""
 
     wanted: list[OutboxEvent]
     position: int | None
 
 
 async def create_replay(connection: Connection, replay_id: UUID, topic: str, selection: Selection, who: Who) -> Row:
-    """Record a replay, which some relay will begin, and return it."""
+    """Record a replay, which a relay will begin, and return it."""
     row = await connection.fetchrow(
         SQL["create_replay"],
         replay_id,
@@ -67,7 +67,7 @@ async def list_replays(connection: Connection, limit: int) -> list[Row]:
 
 
 async def next_replay(connection: Connection) -> Replay | None:
-    """Return the oldest replay that runs."""
+    """Return the oldest running replay."""
     row = await connection.fetchrow(SQL["next_replay"])
     if row is None:
         return None
@@ -76,12 +76,12 @@ async def next_replay(connection: Connection) -> Replay | None:
 
 
 async def replay_window(connection: Connection, replay: Replay, *, events_max: int, bytes_max: int) -> Window:
-    """Return what comes next of all events, up to the limits."""
+    """Return the next window of all events, up to the limits."""
     return _window(await connection.fetch(SQL["replay_window"], *_bounds(replay, events_max, bytes_max)))
 
 
 async def replay_window_of_order(connection: Connection, replay: Replay, *, events_max: int, bytes_max: int) -> Window:
-    """Return what comes next of one order's events."""
+    """Return the next window of one order's events."""
     bounds = _bounds(replay, events_max, bytes_max)
     return _window(await connection.fetch(SQL["replay_window_of_order"], *bounds, replay.selection.order_id))
 
@@ -98,33 +98,33 @@ def _window(rows: list[Row]) -> Window:
 
 
 async def replay_waits(connection: Connection, replay: Replay) -> bool:
-    """Return whether there are events left that may concern the replay."""
+    """Return whether there are unpublished events that the replay may have to publish."""
     bounds = (replay.position, replay.up_to, replay.selection.order_id)
     return bool(await connection.fetchval(SQL["replay_waits"], *bounds))
 
 
 async def lost_to_replay(connection: Connection, replay_id: UUID) -> datetime | None:
-    """Return up to when events have been removed that the replay was still to come to, None if none have."""
+    """Return up to which time events were removed before the replay reached them; None if there are none."""
     moment: datetime | None = await connection.fetchval(SQL["lost_to_replay"], replay_id)
     return moment
 
 
 async def advance_replay(connection: Connection, replay: Replay, position: int, events: int, *, done: bool) -> bool:
-    """Note that `events` more are out, up to `position`; False if it was cancelled or is another replica's."""
+    """Record that `events` more were published, up to `position`; return False if it was cancelled or overtaken."""
     arguments = (replay.replay_id, replay.position, position, events, done)
     return bool(await connection.fetchval(SQL["advance_replay"], *arguments))
 
 
 async def fail_replay(connection: Connection, replay: Replay, failure: str) -> None:
-    """Stop a replay, and say why."""
+    """Stop a replay and record the reason."""
     await connection.execute(SQL["fail_replay"], replay.replay_id, replay.position, failure)
 
 
 async def cancel_replay(connection: Connection, replay_id: UUID, who: Who) -> Row | None:
-    """Stop a replay; None if there is nothing to stop."""
+    """Stop a replay; None if it does not run."""
     return await connection.fetchrow(SQL["cancel_replay"], replay_id, who.actor, who.reason)
 
 
 async def resume_replay(connection: Connection, replay_id: UUID, who: Who) -> Row | None:
-    """Let a stopped replay go on from where it was; None if it isn't stopped."""
+    """Resume a stopped replay from its position; None if it is not stopped."""
     return await connection.fetchrow(SQL["resume_replay"], replay_id, who.actor, who.reason)

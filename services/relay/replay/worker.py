@@ -1,7 +1,7 @@
-"""The duty of one replica: publish again what operators asked for, into topics of their own and slowly.
+"""Publishes events again, on one replica, into the topics that operators named and at a limited rate.
 
-At least once, in sequence per order, with the events' own ids. A step is published first and noted afterwards, so
-whoever takes over begins with the step that was under way. The live topic is never written to from here.
+At least once, in sequence per order, with the events' own ids. A step is published first and recorded afterwards, so a
+replica that takes over begins with the step that was under way. The worker never writes to the live topic.
 """
 
 import asyncio
@@ -29,14 +29,14 @@ log = structlog.get_logger()
 DUTY = "replay"
 STEP_EVENTS = 500
 STEP_BYTES = 4 * 1024 * 1024
-IDLE_SECONDS = 1.0  # how long a replay waits for its begin
-# Between steps in which nothing is wanted: the database has more important things to do.
+IDLE_SECONDS = 1.0  # the longest wait before a new replay begins
+# Between steps without a matching event, to leave the database to others.
 SCAN_PAUSE_SECONDS = 0.005
-HEADER = "ce_replayid"  # tells a consumer of several topics which of them is a repetition
+HEADER = "ce_replayid"  # shows a consumer of several topics that the event is a repetition
 
 
 class ReplayWorker:
-    """Holds the duty if there is a replay and nobody else does, and does it."""
+    """Runs the oldest replay while this replica is the leader."""
 
     def __init__(self, settings: RelaySettings, pool: Pool, broker: Broker) -> None:
         self._settings = settings
@@ -59,7 +59,7 @@ class ReplayWorker:
             await self._give_up()
 
     async def _round(self) -> float:
-        """Do one step, and drop the producer if it fails: its state is in doubt then."""
+        """Do one step, and drop the producer if it fails, because its state is unknown then."""
         try:
             return await self._step()
         except Exception:
@@ -67,7 +67,7 @@ class ReplayWorker:
             raise
 
     async def _step(self) -> float:
-        """Do one step of the oldest replay, and return how long to rest before the next one."""
+        """Do one step of the oldest replay, and return the seconds to wait before the next one."""
         settings, clock = self._settings, asyncio.get_running_loop()
         started, lease_seconds = clock.time(), 2 * settings.kafka_timeout_seconds + settings.lease_seconds
         async with self._pool.connection() as connection:
@@ -82,23 +82,23 @@ class ReplayWorker:
             read = replay_store.replay_window_of_order if of_order else replay_store.replay_window
             window = await read(connection, replay, events_max=STEP_EVENTS, bytes_max=STEP_BYTES)
             waits = window.position is None and await replay_store.replay_waits(connection, replay)
-            # Asked last: what is removed later than that was in the window.
+            # Queried last: events that are removed later were in the window.
             lost = await replay_store.lost_to_replay(connection, replay.replay_id)
         if lost is not None:
             await self._fail(replay, str(EventsRemoved.up_to(lost)))
             return 0
         if waits:
-            return IDLE_SECONDS  # for live publishing, which is not there yet
+            return IDLE_SECONDS  # for live publishing, which has not reached these events
         if window.wanted and not await self._publish(replay, window, started + lease_seconds):
             return 0
         await self._note(replay, window)
         return max(SCAN_PAUSE_SECONDS, len(window.wanted) / settings.replay_events_per_second)
 
     async def _publish(self, replay: Replay, window: Window, deadline: float) -> bool:
-        """Bring a step out; False if it has to be tried otherwise, or not again."""
+        """Publish a step; return False if it was not published."""
         producer = await self._open(replay)
         if asyncio.get_running_loop().time() > deadline:
-            return False  # this process was paused: another replica may have come further
+            return False  # this process was paused: another replica may be further
         try:
             await producer.publish(Batch(0, 0, window.wanted), one_by_one=self._one_by_one)
         except EventsRefused as error:
@@ -140,7 +140,7 @@ class ReplayWorker:
     async def _give_up(self) -> None:
         await self._drop()
         if self._holds:
-            with suppress(Unavailable):  # then the lease ends by itself
+            with suppress(Unavailable):  # then the lease expires
                 async with self._pool.connection() as connection:
                     await store.hold_duty(connection, DUTY, self._settings.replica, 0)
 

@@ -51,7 +51,7 @@ REPLAY = (
         "async def _step",
         """            window = await read(connection, replay, events_max=STEP_EVENTS, bytes_max=STEP_BYTES)
             waits = window.position is None and await replay_store.replay_waits(connection, replay)
-            # Asked last: what is removed later than that was in the window.
+            # Queried last: events that are removed later were in the window.
             lost = await replay_store.lost_to_replay(connection, replay.replay_id)
 """,
         """            lost = await replay_store.lost_to_replay(connection, replay.replay_id)
