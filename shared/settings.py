@@ -54,6 +54,12 @@ class ServiceSettings(TextInput, BaseSettings):
     currency: Annotated[str, Field(pattern=r"^[A-Z]{3}$", validation_alias="CURRENCY")] = "KRW"
 
 
+class ParticipantSettings(ServiceSettings):
+    """Settings of the services that answer commands. Subclasses set `env_prefix` and the port."""
+
+    retention_days: RetentionDays = RETENTION_DAYS
+
+
 S = TypeVar("S", bound=BaseSettings)
 
 

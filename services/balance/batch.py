@@ -8,7 +8,7 @@ from uuid import UUID
 from services.balance import store
 from services.balance.domain import CHARGED_MAX, Command, Debit, OrderId, Refund, UserId, decide
 from shared.contracts import commands as wire
-from shared.participant import Outcome
+from shared.participant.protocol import Outcome
 from shared.postgres import Connection
 
 

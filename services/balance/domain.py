@@ -5,9 +5,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal, NewType
 from uuid import UUID
 
-from shared import participant
 from shared.contracts.refusals import InsufficientBalance
-from shared.participant import Outcome, OutcomeKey, Verdict
+from shared.participant import protocol
+from shared.participant.protocol import Outcome, OutcomeKey, Verdict
 from shared.refusals import Refusal
 
 UserId = NewType("UserId", str)
@@ -115,7 +115,7 @@ def decide(
     the batch names or that paid for its orders. `paid`: what its orders paid so far, net of refunds, by account.
     """
     desk = _Desk(accounts, paid)
-    verdict = participant.decide(commands, closed, stored, desk.debit, desk.refund, past)
+    verdict = protocol.decide(commands, closed, stored, desk.debit, desk.refund, past)
     changed = [account for account in desk.accounts.values() if account != accounts[account.user_id]]
     return Decision(verdict, desk.entries, changed)
 

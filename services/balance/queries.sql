@@ -1,4 +1,4 @@
--- All SQL of the balance service.
+-- All SQL of the balance service but that of gates and outcomes, which is in shared/participant/gates.sql.
 
 -- name: ready
 SELECT 1 FROM balances.accounts LIMIT 1;
@@ -17,17 +17,6 @@ FROM balances.entries WHERE user_id = $1 AND idempotency_key = $2;
 SELECT user_id, number, entry_id, kind, amount, counter_account, order_id, attempt, balance_after, created_at
 FROM balances.entries WHERE user_id = $1 AND number < $2 ORDER BY number DESC LIMIT $3;
 
--- name: open_gates
-INSERT INTO balances.gates (order_id)
-SELECT order_id FROM unnest($1::uuid[]) AS t (order_id) ORDER BY order_id
-ON CONFLICT DO NOTHING;
-
--- name: lock_gates
-SELECT order_id, closed,
-       order_id < (SELECT pruned_before FROM balances.horizon WHERE the_only) AND balances.is_dated(order_id) AS past
-FROM balances.gates
-WHERE order_id = ANY ($1::uuid[]) ORDER BY order_id FOR UPDATE;
-
 -- name: read_paid
 SELECT order_id, user_id, -sum(amount) AS amount FROM balances.entries
 WHERE order_id = ANY ($1::uuid[]) GROUP BY order_id, user_id;
@@ -35,16 +24,6 @@ WHERE order_id = ANY ($1::uuid[]) GROUP BY order_id, user_id;
 -- name: lock_accounts
 SELECT user_id, balance, charged, entry_count FROM balances.accounts
 WHERE user_id = ANY ($1::text[]) ORDER BY user_id FOR UPDATE;
-
--- name: read_outcomes
-SELECT order_id, type, attempt, applied, body FROM balances.outcomes WHERE order_id = ANY ($1::uuid[]);
-
--- name: write_outcomes
-INSERT INTO balances.outcomes (order_id, type, attempt, applied, body)
-SELECT * FROM unnest($1::uuid[], $2::text[], $3::integer[], $4::boolean[], $5::jsonb[]);
-
--- name: close_gates
-UPDATE balances.gates SET closed = true WHERE order_id = ANY ($1::uuid[]);
 
 -- name: write_accounts
 UPDATE balances.accounts AS a SET balance = t.balance, charged = t.charged, entry_count = t.entry_count
@@ -131,26 +110,3 @@ SELECT coalesce(sum(amount), 0)::text AS accounts,
        coalesce(-sum(amount) FILTER (WHERE counter_account = 'sales'), 0)::text AS sales,
        (SELECT coalesce(sum(balance), 0) FROM balances.accounts)::text AS balances
 FROM balances.entries;
-
--- name: read_order_outcomes
-SELECT g.closed, o.type, o.attempt, o.applied, o.body, o.decided_at
-FROM balances.gates AS g LEFT JOIN balances.outcomes AS o USING (order_id)
-WHERE g.order_id = $1 ORDER BY o.decided_at, o.type, o.attempt;
-
--- Retention ----------------------------------------------------------------------------------------------------
-
--- name: raise_horizon
-UPDATE balances.horizon SET pruned_before = balances.first_id_after(now() - make_interval(days => $1))
-WHERE the_only AND pruned_before < balances.first_id_after(now() - make_interval(days => $1));
-
--- name: lock_gates_to_prune
-SELECT order_id FROM balances.gates
-WHERE order_id > $1 AND order_id < (SELECT pruned_before FROM balances.horizon WHERE the_only)
-  AND balances.is_dated(order_id)
-ORDER BY order_id LIMIT $2 FOR UPDATE SKIP LOCKED;
-
--- name: delete_outcomes
-DELETE FROM balances.outcomes WHERE order_id = ANY ($1::uuid[]);
-
--- name: delete_gates
-DELETE FROM balances.gates WHERE order_id = ANY ($1::uuid[]);

@@ -1,14 +1,13 @@
-"""What the balance service is told, from the environment: BALANCE_DATABASE_URL, BALANCE_PORT, …"""
+"""Settings of the balance service, from the environment: BALANCE_DATABASE_URL, BALANCE_PORT, …"""
 
 from pydantic_settings import SettingsConfigDict
 
-from shared.settings import RETENTION_DAYS, Port, RetentionDays, ServiceSettings
+from shared.settings import ParticipantSettings, Port
 
 
-class Settings(ServiceSettings):
+class Settings(ParticipantSettings):
     """Every field is described in the service's README."""
 
     model_config = SettingsConfigDict(env_prefix="BALANCE_")
 
     port: Port = 8004
-    retention_days: RetentionDays = RETENTION_DAYS

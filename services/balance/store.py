@@ -6,14 +6,14 @@ from typing import Any
 from uuid import UUID
 
 from services.balance.domain import COUNTER_ACCOUNTS, Account, Debit, Decision, Entry, OrderId, UserId
-from shared.gates import Gates
-from shared.http.books import book_check
 from shared.ids import uuid7
 from shared.integers import to_json
-from shared.participant import Outcome
+from shared.participant.gates import Gates, gate_queries
+from shared.participant.protocol import Outcome
+from shared.participant.routes import book_check
 from shared.postgres import Connection, Row, load_queries
 
-SQL = load_queries(Path(__file__).parent / "queries.sql")
+SQL = {**gate_queries("balances"), **load_queries(Path(__file__).parent / "queries.sql")}
 GATES = Gates(SQL)
 
 
@@ -135,11 +135,6 @@ async def check_books(db: Connection) -> dict[str, Any]:
         ],
         "totals": totals,
     }
-
-
-async def read_order_outcomes(db: Connection, order_id: UUID) -> list[Row]:
-    """Return whether the order's gate is closed with each of its outcomes; nothing if it has no gate."""
-    return await db.fetch(SQL["read_order_outcomes"], order_id)
 
 
 async def write_decision(db: Connection, decision: Decision) -> None:

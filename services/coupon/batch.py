@@ -17,7 +17,7 @@ from services.coupon.domain import (
     decide,
 )
 from shared.contracts import commands as wire
-from shared.participant import Outcome
+from shared.participant.protocol import Outcome
 from shared.postgres import Connection
 
 

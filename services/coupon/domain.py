@@ -6,9 +6,9 @@ from datetime import datetime
 from typing import Any, ClassVar, Literal, NewType
 from uuid import UUID
 
-from shared import participant
 from shared.contracts.refusals import InvalidCoupon
-from shared.participant import Outcome, OutcomeKey, Verdict
+from shared.participant import protocol
+from shared.participant.protocol import Outcome, OutcomeKey, Verdict
 from shared.refusals import Refusal
 
 CouponId = NewType("CouponId", str)
@@ -154,7 +154,7 @@ def decide(
     or that its orders reserved or redeemed. `moment`: the time at which coupons must be valid, by the database.
     """
     desk = _Desk(coupons, moment)
-    verdict = participant.decide(commands, closed, stored, desk.use, desk.release, past)
+    verdict = protocol.decide(commands, closed, stored, desk.use, desk.release, past)
     return Decision(verdict, [coupon for coupon in desk.coupons.values() if coupon != coupons[coupon.coupon_id]])
 
 

@@ -1,4 +1,4 @@
--- All SQL of the coupon service.
+-- All SQL of the coupon service but that of gates and outcomes, which is in shared/participant/gates.sql.
 
 -- name: ready
 SELECT 1 FROM coupons.coupons LIMIT 1;
@@ -34,12 +34,8 @@ SELECT coupon_id, user_id, kind, value, max_discount, min_subtotal, expires_at, 
     created_at
 FROM coupons.coupons WHERE user_id = $3 AND status = $4 AND coupon_id > $1 ORDER BY coupon_id LIMIT $2;
 
--- name: open_gates
-INSERT INTO coupons.gates (order_id)
-SELECT order_id FROM unnest($1::uuid[]) AS t (order_id) ORDER BY order_id
-ON CONFLICT DO NOTHING;
-
 -- name: lock_gates
+-- In the place of the query that participants share: coupons expire, so their batches need the time as well.
 SELECT order_id, closed, now() AS moment,
        order_id < (SELECT pruned_before FROM coupons.horizon WHERE the_only) AND coupons.is_dated(order_id) AS past
 FROM coupons.gates
@@ -50,16 +46,6 @@ SELECT coupon_id, user_id, kind, value, max_discount, min_subtotal, expires_at, 
 FROM coupons.coupons
 WHERE coupon_id = ANY ($1::text[]) OR order_id = ANY ($2::uuid[])
 ORDER BY coupon_id FOR UPDATE;
-
--- name: read_outcomes
-SELECT order_id, type, attempt, applied, body FROM coupons.outcomes WHERE order_id = ANY ($1::uuid[]);
-
--- name: write_outcomes
-INSERT INTO coupons.outcomes (order_id, type, attempt, applied, body)
-SELECT * FROM unnest($1::uuid[], $2::text[], $3::integer[], $4::boolean[], $5::jsonb[]);
-
--- name: close_gates
-UPDATE coupons.gates SET closed = true WHERE order_id = ANY ($1::uuid[]);
 
 -- name: write_coupons
 UPDATE coupons.coupons AS c
@@ -122,26 +108,3 @@ SELECT count(*) FILTER (WHERE status = 'AVAILABLE')::text AS available,
        count(*) FILTER (WHERE status = 'RESERVED')::text AS reserved,
        count(*) FILTER (WHERE status = 'REDEEMED')::text AS redeemed
 FROM coupons.coupons;
-
--- name: read_order_outcomes
-SELECT g.closed, o.type, o.attempt, o.applied, o.body, o.decided_at
-FROM coupons.gates AS g LEFT JOIN coupons.outcomes AS o USING (order_id)
-WHERE g.order_id = $1 ORDER BY o.decided_at, o.type, o.attempt;
-
--- Retention ----------------------------------------------------------------------------------------------------
-
--- name: raise_horizon
-UPDATE coupons.horizon SET pruned_before = coupons.first_id_after(now() - make_interval(days => $1))
-WHERE the_only AND pruned_before < coupons.first_id_after(now() - make_interval(days => $1));
-
--- name: lock_gates_to_prune
-SELECT order_id FROM coupons.gates
-WHERE order_id > $1 AND order_id < (SELECT pruned_before FROM coupons.horizon WHERE the_only)
-  AND coupons.is_dated(order_id)
-ORDER BY order_id LIMIT $2 FOR UPDATE SKIP LOCKED;
-
--- name: delete_outcomes
-DELETE FROM coupons.outcomes WHERE order_id = ANY ($1::uuid[]);
-
--- name: delete_gates
-DELETE FROM coupons.gates WHERE order_id = ANY ($1::uuid[]);

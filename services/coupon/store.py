@@ -9,12 +9,12 @@ from uuid import UUID
 import asyncpg
 
 from services.coupon.domain import Coupon, CouponExists, CouponId, Decision, RedeemCoupon, ReserveCoupon, Status
-from shared.gates import Gates, sort_gates
-from shared.http.books import book_check
-from shared.participant import Outcome
+from shared.participant.gates import Gates, gate_queries, sort_gates
+from shared.participant.protocol import Outcome
+from shared.participant.routes import book_check
 from shared.postgres import Connection, Row, load_queries
 
-SQL = load_queries(Path(__file__).parent / "queries.sql")
+SQL = {**gate_queries("coupons"), **load_queries(Path(__file__).parent / "queries.sql")}
 GATES = Gates(SQL)
 
 
@@ -120,11 +120,6 @@ async def check_books(db: Connection) -> dict[str, Any]:
         "checks": [book_check("no coupon is held for an order that was undone", await db.fetch(SQL["check_coupons"]))],
         "totals": {name: int(value) for name, value in totals.items()},
     }
-
-
-async def read_order_outcomes(db: Connection, order_id: UUID) -> list[Row]:
-    """Return whether the order's gate is closed with each of its outcomes; nothing if it has no gate."""
-    return await db.fetch(SQL["read_order_outcomes"], order_id)
 
 
 async def write_decision(db: Connection, decision: Decision) -> None:

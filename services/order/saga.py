@@ -19,7 +19,7 @@ from typing import Any, Final
 
 from services.order.domain import AmountTooLarge, Order, OrderStatus, OrderWithdrawn, SagaId, discount, price
 from shared.fast_dataclass import fast_dataclass, replace
-from shared.participant import Fenced, Outcome
+from shared.participant.protocol import Fenced, Outcome
 
 VERSION: Final = 1
 # The definitions this build can run; a saga of another version is left to the build that knows it.

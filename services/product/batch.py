@@ -7,7 +7,7 @@ from uuid import UUID
 from services.product import store
 from services.product.domain import Command, HoldStock, OrderId, ProductId, RestoreStock, decide
 from shared.contracts import commands as wire
-from shared.participant import Outcome
+from shared.participant.protocol import Outcome
 from shared.postgres import Connection
 
 

@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, NewType
 from uuid import UUID
 
-from shared import participant
 from shared.contracts.refusals import OutOfStock, ProductNotFound
-from shared.participant import Outcome, OutcomeKey, Verdict
+from shared.participant import protocol
+from shared.participant.protocol import Outcome, OutcomeKey, Verdict
 from shared.refusals import Refusal
 
 ProductId = NewType("ProductId", str)
@@ -111,7 +111,7 @@ def decide(
     names or that its orders hold. `held`: what its orders hold by product, in units.
     """
     desk = _Desk(stock, held)
-    verdict = participant.decide(commands, closed, stored, desk.hold, desk.restore, past)
+    verdict = protocol.decide(commands, closed, stored, desk.hold, desk.restore, past)
     changed = {product: units for product, units in desk.units.items() if units != stock[product].units}
     return Decision(verdict, list(desk.holds.values()), desk.restored, changed)
 

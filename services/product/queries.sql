@@ -1,4 +1,4 @@
--- All SQL of the product service.
+-- All SQL of the product service but that of gates and outcomes, which is in shared/participant/gates.sql.
 
 -- name: ready
 SELECT 1 FROM products.products LIMIT 1;
@@ -28,17 +28,6 @@ UPDATE products.products SET stock = stock + $2, put_in = put_in + $2
 WHERE product_id = $1
 RETURNING product_id, name, price, stock;
 
--- name: open_gates
-INSERT INTO products.gates (order_id)
-SELECT order_id FROM unnest($1::uuid[]) AS t (order_id) ORDER BY order_id
-ON CONFLICT DO NOTHING;
-
--- name: lock_gates
-SELECT order_id, closed,
-       order_id < (SELECT pruned_before FROM products.horizon WHERE the_only) AND products.is_dated(order_id) AS past
-FROM products.gates
-WHERE order_id = ANY ($1::uuid[]) ORDER BY order_id FOR UPDATE;
-
 -- name: read_holds
 SELECT order_id, product_id, quantity FROM products.holds
 WHERE order_id = ANY ($1::uuid[]) AND status = 'HELD';
@@ -46,16 +35,6 @@ WHERE order_id = ANY ($1::uuid[]) AND status = 'HELD';
 -- name: lock_stock
 SELECT product_id, name, price, stock FROM products.products
 WHERE product_id = ANY ($1::text[]) ORDER BY product_id FOR UPDATE;
-
--- name: read_outcomes
-SELECT order_id, type, attempt, applied, body FROM products.outcomes WHERE order_id = ANY ($1::uuid[]);
-
--- name: write_outcomes
-INSERT INTO products.outcomes (order_id, type, attempt, applied, body)
-SELECT * FROM unnest($1::uuid[], $2::text[], $3::integer[], $4::boolean[], $5::jsonb[]);
-
--- name: close_gates
-UPDATE products.gates SET closed = true WHERE order_id = ANY ($1::uuid[]);
 
 -- name: write_holds
 INSERT INTO products.holds (order_id, product_id, quantity, unit_price)
@@ -133,28 +112,7 @@ SELECT coalesce(sum(put_in), 0)::text AS put_in, coalesce(sum(stock), 0)::text A
        (SELECT coalesce(sum(quantity), 0) FROM products.holds WHERE status = 'HELD')::text AS held
 FROM products.products;
 
--- name: read_order_outcomes
-SELECT g.closed, o.type, o.attempt, o.applied, o.body, o.decided_at
-FROM products.gates AS g LEFT JOIN products.outcomes AS o USING (order_id)
-WHERE g.order_id = $1 ORDER BY o.decided_at, o.type, o.attempt;
-
 -- Retention ----------------------------------------------------------------------------------------------------
-
--- name: raise_horizon
-UPDATE products.horizon SET pruned_before = products.first_id_after(now() - make_interval(days => $1))
-WHERE the_only AND pruned_before < products.first_id_after(now() - make_interval(days => $1));
-
--- name: lock_gates_to_prune
-SELECT order_id FROM products.gates
-WHERE order_id > $1 AND order_id < (SELECT pruned_before FROM products.horizon WHERE the_only)
-  AND products.is_dated(order_id)
-ORDER BY order_id LIMIT $2 FOR UPDATE SKIP LOCKED;
-
--- name: delete_outcomes
-DELETE FROM products.outcomes WHERE order_id = ANY ($1::uuid[]);
 
 -- name: delete_restored
 DELETE FROM products.holds WHERE order_id = ANY ($1::uuid[]) AND status = 'RESTORED';
-
--- name: delete_gates
-DELETE FROM products.gates WHERE order_id = ANY ($1::uuid[]);

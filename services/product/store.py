@@ -9,12 +9,12 @@ from uuid import UUID
 import asyncpg
 
 from services.product.domain import Decision, Hold, HoldStock, OrderId, ProductExists, ProductId, Stock, Units
-from shared.gates import Gates
-from shared.http.books import book_check
-from shared.participant import Outcome
+from shared.participant.gates import Gates, gate_queries
+from shared.participant.protocol import Outcome
+from shared.participant.routes import book_check
 from shared.postgres import Connection, Row, load_queries
 
-SQL = load_queries(Path(__file__).parent / "queries.sql")
+SQL = {**gate_queries("products"), **load_queries(Path(__file__).parent / "queries.sql")}
 # Holds that were given back are forgotten with their gate; an undo needs those that are HELD.
 GATES = Gates(SQL, forgotten_too=["delete_restored"])
 
@@ -128,11 +128,6 @@ async def check_books(db: Connection) -> dict[str, Any]:
         "checks": [book_check("stock + held = put in", await db.fetch(SQL["check_stock"]))],
         "totals": {name: int(value) for name, value in totals.items()},
     }
-
-
-async def read_order_outcomes(db: Connection, order_id: UUID) -> list[Row]:
-    """Return whether the order's gate is closed with each of its outcomes; nothing if it has no gate."""
-    return await db.fetch(SQL["read_order_outcomes"], order_id)
 
 
 async def write_decision(db: Connection, decision: Decision) -> None:

@@ -11,9 +11,9 @@ from services.balance import batch as balance_batch
 from services.coupon import batch as coupon_batch
 from services.order.saga import Participant
 from services.product import batch as product_batch
-from shared.command_desk import CommandDesk
 from shared.contracts import commands as wire
-from shared.http.commands import UNKNOWN
+from shared.participant.executor import CommandExecutor
+from shared.participant.routes import UNKNOWN
 from shared.postgres import Session
 from shared.refusals import Unavailable
 
@@ -51,11 +51,11 @@ TRADES = {
 
 
 class Desk:
-    """A participant's command desk."""
+    """A participant's command executor."""
 
     def __init__(self, place: Participant, session: Session) -> None:
         self._trade = TRADES[place]
-        self._desk: CommandDesk[Any] = CommandDesk(session, self._trade.execute, self._trade.fast_path)
+        self._desk: CommandExecutor[Any] = CommandExecutor(session, self._trade.execute, self._trade.fast_path)
 
     async def __aenter__(self) -> "Desk":
         await self._desk.__aenter__()

@@ -9,8 +9,8 @@ from typing import Any
 import orjson
 from pydantic import BaseModel
 
-from shared.command_desk import CommandDesk
 from shared.contracts.commands import BalanceCommands, CouponCommands, ProductCommands
+from shared.participant.executor import CommandExecutor
 from shared.postgres import Session
 
 MODELS: Mapping[str, type[BaseModel]] = {
@@ -25,7 +25,7 @@ BATCH_MAX = 8
 class Desk:
     """One replica's desk, spoken to as over HTTP."""
 
-    def __init__(self, desk: CommandDesk[Any], model: type[BaseModel], to_command: Any) -> None:
+    def __init__(self, desk: CommandExecutor[Any], model: type[BaseModel], to_command: Any) -> None:
         self._desk = desk
         self._model = model
         self._to_command = to_command
@@ -59,6 +59,6 @@ async def replicas(name: str, database_url: str, count: int = 4) -> AsyncIterato
         desks = []
         for number in range(count):
             session = await stack.enter_async_context(Session(settings, f"replica {number}"))
-            desk = CommandDesk[Any](session, batch.execute, batch.fast_path, batch_max=BATCH_MAX)
+            desk = CommandExecutor[Any](session, batch.execute, batch.fast_path, batch_max=BATCH_MAX)
             desks.append(Desk(await stack.enter_async_context(desk), MODELS[name], batch.to_command))
         yield desks

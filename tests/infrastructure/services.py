@@ -30,6 +30,12 @@ def migrate_service(name: str, database: Database) -> str:
     return url
 
 
+def queries_of(name: str) -> Mapping[str, str]:
+    """Return all queries of a service by name, those that participants share included."""
+    queries: Mapping[str, str] = importlib.import_module(f"services.{name}.store").SQL
+    return queries
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
     """An HTTP answer, read to its end; `body` is the decoded JSON."""

@@ -9,11 +9,10 @@ import asyncpg
 import pytest
 import pytest_asyncio
 
-from shared.postgres import load_queries
 from tests.bench.checkout.catalogue import SEED
 from tests.bench.history.seed import seed
 from tests.infrastructure.databases import Database
-from tests.infrastructure.services import SCHEMAS, SERVICES_FOLDER, migrate_service
+from tests.infrastructure.services import SCHEMAS, migrate_service, queries_of
 
 ORDERS = 20_000  # enough that Postgres prefers the right index to reading everything
 # What any node may look at: a batch of 500 with the lines of its orders, and far from a twentieth of any table.
@@ -94,19 +93,19 @@ CASES: dict[tuple[str, str], Sequence[Sequence[str]]] = {
     ("product", "get_product"): [["'p-1'"]],
     ("product", "list_products"): [["''", "101"], ["'p-5'", "101"]],
     ("product", "list_holds"): [[f"'{FIRST}'", f"'{LAST}'", "500"], [AN_ORDER, f"'{LAST}'", "500"]],
-    ("product", "read_order_outcomes"): [[AN_ORDER]],
+    ("product", "read_gate_outcomes"): [[AN_ORDER]],
     ("coupon", "get_coupon"): [["'c-1'"]],
     ("coupon", "list_coupons"): [["''", "101"], ["'c-5'", "101"]],
     ("coupon", "list_coupons_of_user"): [["''", "101", "'u-7'"]],
     ("coupon", "list_coupons_by_status"): [["''", "101", "'REDEEMED'"], ["''", "101", "'RESERVED'"]],
     ("coupon", "list_coupons_of_user_by_status"): [["''", "101", "'u-7'", "'REDEEMED'"]],
     ("coupon", "list_holds"): [[f"'{FIRST}'", f"'{LAST}'", "500"], [AN_ORDER, f"'{LAST}'", "500"]],
-    ("coupon", "read_order_outcomes"): [[AN_ORDER]],
+    ("coupon", "read_gate_outcomes"): [[AN_ORDER]],
     ("balance", "get_account"): [["'u-7'"]],
     ("balance", "get_charge"): [["'u-7'", "'key'"]],
     ("balance", "list_entries"): [["'u-7'", "1000", "101"]],
     ("balance", "list_holds"): [[f"'{FIRST}'", f"'{LAST}'", "500"], [AN_ORDER, f"'{LAST}'", "500"]],
-    ("balance", "read_order_outcomes"): [[AN_ORDER]],
+    ("balance", "read_gate_outcomes"): [[AN_ORDER]],
     ("product", "delete_restored"): [[BATCH.format("products")]],
     **{
         (name, query): cases
@@ -118,9 +117,7 @@ CASES: dict[tuple[str, str], Sequence[Sequence[str]]] = {
         }.items()
     },
 }
-QUERIES = {
-    service: load_queries(SERVICES_FOLDER / service / "queries.sql") for service in ("order", *list(SCHEMAS)[1:4])
-}
+QUERIES = {service: queries_of(service) for service in ("order", *list(SCHEMAS)[1:4])}
 
 COUNT = count()
 

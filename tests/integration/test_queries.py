@@ -7,13 +7,12 @@ import asyncpg
 import pytest
 
 from shared.migrations import migrate
-from shared.postgres import load_queries
 from tests.infrastructure.databases import Database
-from tests.infrastructure.services import SCHEMAS, SERVICES_FOLDER, migrate_service
+from tests.infrastructure.services import SCHEMAS, SERVICES_FOLDER, migrate_service, queries_of
 
 # The relay works on the outbox, which is the order service's: that one is migrated first.
 MIGRATED = [name for name in SCHEMAS if (SERVICES_FOLDER / name / "migrations").is_dir()]
-QUERIES = [(service, name) for service in MIGRATED for name in load_queries(SERVICES_FOLDER / service / "queries.sql")]
+QUERIES = [(service, name) for service in MIGRATED for name in queries_of(service)]
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +25,7 @@ def urls(database: Database) -> dict[str, str]:
 async def test_a_query_can_be_prepared(urls: dict[str, str], service: str, name: str) -> None:
     connection = await asyncpg.connect(urls[service])
     try:
-        await connection.prepare(load_queries(SERVICES_FOLDER / service / "queries.sql")[name])
+        await connection.prepare(queries_of(service)[name])
     finally:
         await connection.close()
 

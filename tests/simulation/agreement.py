@@ -12,7 +12,7 @@ from services.order.engine.operations import Attached, Begun
 from services.order.engine.transitions import TransitionResult
 from services.order.saga import Saga
 from services.order.store import Answer
-from shared.participant import Outcome
+from shared.participant.protocol import Outcome
 from shared.postgres import Pool, Session
 from shared.refusals import Refusal
 from tests.simulation.memory import tables

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 from services.order import saga
 from services.order.saga import Kind
-from shared import participant
-from shared.participant import Outcome
+from shared.participant import protocol
+from shared.participant.protocol import Outcome
 from tests.simulation import mutations as take_out
 from tests.simulation.memory.orders import OrdersDatabase
 from tests.simulation.memory.participants import ParticipantDatabase
@@ -42,7 +42,7 @@ _BACK_TO_PENDING = (take_out.force(pay_target="PENDING_PAYMENT"), take_out.expec
 _STUCK = replaced(OrdersDatabase, "mark_stuck", take_out.stuck_loses_direction)
 
 RULES = (
-    _mutant("debit key without attempt", replaced(participant, "key", lambda command: (command.gate, command.type, 0))),
+    _mutant("debit key without attempt", replaced(protocol, "key", lambda command: (command.gate, command.type, 0))),
     _mutant("refusals not stored", take_out.stores(lambda outcome: outcome.applied)),
     _mutant("applied outcomes not stored", take_out.stores(lambda outcome: not outcome.applied)),
     _mutant(
@@ -94,5 +94,5 @@ BUGS = (
     _mutant("outcomes in another order than commands", take_out.outcomes_in_another_order()),
     _mutant("an expiry forgets the coupon", take_out.without_undo_of(Kind.CLOSE, saga.REDEEM.undo)),
     _mutant("a payment redeems what is not reserved", take_out.redeems_without_reservation()),
-    _mutant("a fenced command counts as applied", replaced(participant, "FENCED", Outcome(True, {}))),
+    _mutant("a fenced command counts as applied", replaced(protocol, "FENCED", Outcome(True, {}))),
 )

@@ -16,9 +16,9 @@ from services.order.domain import OrderStatus
 from services.order.engine import runner, starts
 from services.order.engine.runner import Runner
 from services.order.saga import Kind, Saga, Status, Transition
-from shared import participant
-from shared.command_desk import CommandDesk
-from shared.participant import Outcome
+from shared.participant import protocol
+from shared.participant.executor import CommandExecutor
+from shared.participant.protocol import Outcome
 from tests.simulation.loop import current
 from tests.simulation.memory.orders import LIVE, NOBODY, OrdersDatabase
 from tests.simulation.memory.participants import CouponsDatabase, ParticipantDatabase, ProductsDatabase
@@ -35,38 +35,38 @@ def replaced(place: Any, name: str, new: Any) -> Patch:
 
 
 def stores(kept: Callable[[Outcome], bool]) -> Patch:
-    original = participant.decide
+    original = protocol.decide
 
-    def decide(*arguments: Any) -> participant.Verdict:
+    def decide(*arguments: Any) -> protocol.Verdict:
         verdict = original(*arguments)
         verdict.new_outcomes = {place: told for place, told in verdict.new_outcomes.items() if kept(told)}
         return verdict
 
-    return replaced(participant, "decide", decide)
+    return replaced(protocol, "decide", decide)
 
 
 def decide_one(*, fenced: Callable[[Any], bool], stored_first: bool = False) -> Patch:
     """The protocol's decision, with another order of its questions or a weaker fence."""
-    original = participant._decide_one
+    original = protocol._decide_one
 
-    def decide_one(command: Any, closed: Any, stored: Any, do: Any, undo: Any, verdict: participant.Verdict) -> Outcome:
-        known = stored.get(participant.key(command)) or verdict.new_outcomes.get(participant.key(command))
+    def decide_one(command: Any, closed: Any, stored: Any, do: Any, undo: Any, verdict: protocol.Verdict) -> Outcome:
+        known = stored.get(protocol.key(command)) or verdict.new_outcomes.get(protocol.key(command))
         if command.undo or (fenced(command) and not (stored_first and known)):
             return original(command, closed, stored, do, undo, verdict)
         return original(command, (), stored, do, undo, dataclasses.replace(verdict, newly_closed=set()))
 
-    return replaced(participant, "_decide_one", decide_one)
+    return replaced(protocol, "_decide_one", decide_one)
 
 
 def refund_fences_known_attempts() -> Patch:
-    original = participant._decide_one
+    original = protocol._decide_one
 
-    def decide_one(command: Any, closed: Any, stored: Any, do: Any, undo: Any, verdict: participant.Verdict) -> Outcome:
-        if command.type == "debit" and participant.key(command) not in stored:
+    def decide_one(command: Any, closed: Any, stored: Any, do: Any, undo: Any, verdict: protocol.Verdict) -> Outcome:
+        if command.type == "debit" and protocol.key(command) not in stored:
             return original(command, (), stored, do, undo, verdict)
         return original(command, closed, stored, do, undo, verdict)
 
-    return replaced(participant, "_decide_one", decide_one)
+    return replaced(protocol, "_decide_one", decide_one)
 
 
 def forgets_instead_of_closing(database: ParticipantDatabase, orders: Sequence[UUID]) -> None:
@@ -76,12 +76,12 @@ def forgets_instead_of_closing(database: ParticipantDatabase, orders: Sequence[U
 
 def nothing_is_past() -> Patch:
     """Gates and outcomes are pruned, but a do that finds none of them is done."""
-    original = participant.decide
+    original = protocol.decide
 
-    def decide(*arguments: Any) -> participant.Verdict:
+    def decide(*arguments: Any) -> protocol.Verdict:
         return original(*arguments[:5])
 
-    return replaced(participant, "decide", decide)
+    return replaced(protocol, "decide", decide)
 
 
 def forgets_holds() -> Patch:
@@ -286,13 +286,13 @@ def holds_what_there_is() -> Patch:
 
 def outcomes_in_another_order() -> Patch:
     """A batch's outcomes are told in the order of their orders' ids, not of the commands."""
-    original = CommandDesk.run
+    original = CommandExecutor.run
 
-    async def run(desk: CommandDesk[Any], commands: Sequence[Any]) -> list[Outcome | None]:
+    async def run(desk: CommandExecutor[Any], commands: Sequence[Any]) -> list[Outcome | None]:
         outcomes = await original(desk, commands)
         return [outcomes[place] for place in sorted(range(len(commands)), key=lambda n: str(commands[n].gate))]
 
-    return replaced(CommandDesk, "run", run)
+    return replaced(CommandExecutor, "run", run)
 
 
 def without_undo_of(kind: Kind, command: str) -> Patch:

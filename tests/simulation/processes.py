@@ -102,7 +102,7 @@ class OrderReplica:
 
 
 class ParticipantProcess:
-    """One process of a participant: its command desk and its batches, without the HTTP around them."""
+    """One process of a participant: its command executor and its batches, without the HTTP around them."""
 
     def __init__(self, world: World, place: Participant) -> None:
         self._world = world

@@ -20,7 +20,7 @@ from services.order.settings import Settings
 from services.product import batch as product_batch
 from services.product import store as product_store
 from services.product.domain import HoldStock, ProductId, RestoreStock
-from shared.participant import alone
+from shared.participant.protocol import alone
 from shared.postgres import Pool, Session
 from tests.infrastructure.databases import Database
 from tests.infrastructure.services import SCHEMAS, migrate_service

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from uuid import UUID
 
-from shared.participant import FENCED, Command, Outcome, OutcomeKey, Verdict, key
+from shared.participant.protocol import FENCED, Command, Outcome, OutcomeKey, Verdict, key
 
 # Few, so that generated commands meet.
 ORDERS = [UUID(int=number) for number in (1, 2, 3)]

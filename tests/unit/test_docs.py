@@ -51,7 +51,7 @@ def settings_of(package: str) -> set[str]:
     (found,) = (
         member
         for member in vars(module).values()
-        if isinstance(member, type) and issubclass(member, ServiceSettings) and member is not ServiceSettings
+        if isinstance(member, type) and issubclass(member, ServiceSettings) and member.__module__ == module.__name__
     )
     prefix = found.model_config.get("env_prefix", "")
     return {

@@ -8,7 +8,7 @@ from typing import Any
 from prometheus_client import Counter, Histogram
 
 from services.order.saga import Command
-from shared.participant import Outcome
+from shared.participant.protocol import Outcome
 
 CERTAINTY_SECONDS = Histogram(
     "command_certainty_seconds",

@@ -15,7 +15,7 @@ from shared import trace
 from shared.batcher import Batcher
 from shared.contracts.commands import COMMANDS_MAX, COMMANDS_PATH
 from shared.pacing import BatchScheduler
-from shared.participant import Outcome
+from shared.participant.protocol import Outcome
 from shared.refusals import Unavailable
 
 log = structlog.get_logger()

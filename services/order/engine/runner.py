@@ -25,7 +25,7 @@ from services.order.store import Answer
 from shared import trace
 from shared.background import LoopSupervisor
 from shared.batcher import Batcher
-from shared.participant import Outcome
+from shared.participant.protocol import Outcome
 from shared.postgres import Pool
 from shared.refusals import Unavailable
 

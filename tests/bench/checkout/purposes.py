@@ -22,7 +22,7 @@ RELATIONS: Final = (
 # By the functions that a sampled stack is in, innermost first.
 FUNCTIONS: Final = (
     ("fences", re.compile(r"^(\w*_)?gates?$")),
-    ("stored outcomes", re.compile(r"^(\w*_)?outcomes?$|shared/participant\.py:")),
+    ("stored outcomes", re.compile(r"^(\w*_)?outcomes?$|shared/participant/protocol\.py:")),
     ("ledger", re.compile(r"^(\w*_)?entries$")),
     ("saga record", re.compile(r"^_?(insert_)?sagas?$|services/order/engine/journal\.py:")),
     ("outbox", re.compile(r"^_?insert_events$|services/relay/")),

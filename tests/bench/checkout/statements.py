@@ -7,8 +7,7 @@ from pathlib import Path
 
 import psycopg
 
-from shared.postgres import load_queries
-from tests.bench.checkout.servers import REPOSITORY
+from tests.infrastructure.services import SCHEMAS, queries_of
 
 SETTINGS = ("pg_stat_statements.max=5000",)
 READ = """
@@ -55,8 +54,7 @@ def read(url: str) -> list[Statement]:
 
 def names() -> Mapping[str, str]:
     """The name of every query of the product, by its form."""
-    paths = sorted((REPOSITORY / "services").glob("*/queries.sql"))
-    return {form(text): name for path in paths for name, text in load_queries(path).items()}
+    return {form(text): name for service in SCHEMAS for name, text in queries_of(service).items()}
 
 
 def form(query: str) -> str:

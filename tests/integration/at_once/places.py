@@ -7,9 +7,9 @@ from importlib import import_module
 from typing import Any
 
 from services.product.domain import HoldStock, OrderId, ProductId
-from shared.command_desk import CommandDesk
 from shared.ids import uuid7
-from shared.participant import Outcome
+from shared.participant.executor import CommandExecutor
+from shared.participant.protocol import Outcome
 from shared.postgres import Session
 from tests.infrastructure.databases import Database
 from tests.infrastructure.services import migrate_service
@@ -45,7 +45,7 @@ class Place:
     name: str
     session: Session
     other_session: Session
-    at_once: CommandDesk[Any]
+    at_once: CommandExecutor[Any]
 
     @property
     def batch(self) -> Any:
@@ -70,7 +70,7 @@ async def open_place(stack: AsyncExitStack, name: str, database: Database) -> Pl
     settings_ = import_module(f"services.{name}.settings").Settings(database_url=url)
     session, other = [await stack.enter_async_context(Session(settings_, "at once")) for _ in range(2)]
     batch = import_module(f"services.{name}.batch")
-    desk = await stack.enter_async_context(CommandDesk[Any](session, batch.execute, batch.fast_path))
+    desk = await stack.enter_async_context(CommandExecutor[Any](session, batch.execute, batch.fast_path))
     return Place(name, session, other, desk)
 
 

@@ -18,8 +18,8 @@ from services.coupon.domain import OrderId as CouponOrder
 from services.coupon.domain import UserId as CouponUser
 from services.product import store as product_store
 from services.product.domain import HoldStock, OrderId, ProductId, RestoreStock
-from shared.command_desk import CommandDesk
 from shared.ids import uuid7
+from shared.participant.executor import CommandExecutor
 from tests.integration.at_once.places import Place
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -123,7 +123,7 @@ async def test_a_batch_comes_out_as_if_decided_with_what_is_applied_at_once_in_f
             applied.update(done)
             return done
 
-        async with CommandDesk[Any](one.session, one.batch.execute, note) as desk:
+        async with CommandExecutor[Any](one.session, one.batch.execute, note) as desk:
             told = await desk.run(commands)
         in_front = sorted(range(len(commands)), key=lambda place: commands[place].gate not in applied)
         decided = dict(zip(in_front, await other.decide([commands[place] for place in in_front]), strict=True))

@@ -16,7 +16,7 @@ from services.coupon.domain import UserId as CouponUser
 from services.product import store as product_store
 from services.product.domain import RestoreStock
 from shared.ids import uuid7
-from shared.participant import Outcome
+from shared.participant.protocol import Outcome
 from tests.infrastructure.waiting import eventually
 from tests.integration.at_once.places import Place, hold
 

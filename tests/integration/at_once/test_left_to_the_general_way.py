@@ -51,7 +51,7 @@ async def test_what_is_not_applied_leaves_its_gate_open_and_no_other_trace(produ
     async with product.session.statement() as db:
         assert set(await product.batch.fast_path(db, [short, fine])) == {fine.order_id}
     async with product.session.transaction() as db:
-        told = await product_store.read_order_outcomes(db, short.order_id)
+        told = await product_store.GATES.read_gate_outcomes(db, short.order_id)
         assert [(row["closed"], row["type"]) for row in told] == [(False, None)]
         assert await product_store.read_holds(db, [short.order_id]) == {}
         assert await db.fetchval("SELECT stock FROM products.products WHERE product_id = 'plenty'") == 1

@@ -8,7 +8,7 @@ from typing import Any
 from services.order.engine.participants import Participants
 from services.order.saga import Command
 from shared.batcher import Batcher, Item, Result
-from shared.participant import Outcome
+from shared.participant.protocol import Outcome
 from shared.refusals import Unavailable
 
 Action = Callable[[], Awaitable[None]]

@@ -16,7 +16,7 @@ from services.order.engine.operations import Begun, Start, new_order
 from services.order.engine.transitions import TransitionRequest, TransitionResult
 from services.order.process import OrderProcess
 from services.order.saga import Kind, Saga, Send, Transition, learn, next_move, undos
-from shared.participant import Outcome
+from shared.participant.protocol import Outcome
 from tests.integration.order.world import Customer, World
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")

@@ -7,7 +7,7 @@ from unittest.mock import patch
 
 from services.order.engine.participants import Participants
 from services.order.saga import Command
-from shared.participant import Outcome
+from shared.participant.protocol import Outcome
 from shared.refusals import Unavailable
 
 

@@ -20,7 +20,7 @@ from services.balance.domain import (
     charge,
     decide,
 )
-from shared.participant import FENCED, Outcome, OutcomeKey, key
+from shared.participant.protocol import FENCED, Outcome, OutcomeKey, key
 from tests.unit.protocol import ORDERS, Protocol, assert_repeats_are_answered_alike
 
 ORDER, OTHER, THIRD = (OrderId(order) for order in ORDERS)

@@ -112,15 +112,15 @@ def test_a_query_is_named_though_postgres_replaced_its_constants() -> None:
 
 
 def test_a_stack_is_for_the_innermost_function_that_tells() -> None:
-    frames = [("asyncpg/connection.py", "execute"), ("shared/gates.py", "write_outcomes")]
+    frames = [("asyncpg/connection.py", "execute"), ("shared/participant/gates.py", "write_outcomes")]
     assert of_stack(frames) == "stored outcomes"
     assert of_stack([("services/order/api.py", "place")]) == OTHER
-    assert of_stack([("shared/participant.py", "decide")]) == "stored outcomes"
+    assert of_stack([("shared/participant/protocol.py", "decide")]) == "stored outcomes"
 
 
 def test_the_event_loop_is_shared_out_as_the_rest_is() -> None:
     loop = (("shared/process.py", "main"),)
-    gates = (("shared/gates.py", "open_gates"), *loop)
+    gates = (("shared/participant/gates.py", "open_gates"), *loop)
     api = (("services/product/api.py", "commands"), *loop)
     shares = Stacks({loop: 6.0, gates: 1.0, api: 3.0}).purposes("product")
     assert shares == {"fences": 0.25, OTHER: 0.75}

@@ -20,7 +20,7 @@ from services.coupon.domain import (
     UserId,
     decide,
 )
-from shared.participant import FENCED, Outcome
+from shared.participant.protocol import FENCED, Outcome
 from tests.unit.protocol import ORDERS, Protocol, assert_repeats_are_answered_alike
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)

@@ -19,7 +19,7 @@ from services.order.saga import (
     learn,
     next_move,
 )
-from shared.participant import FENCED, Outcome
+from shared.participant.protocol import FENCED, Outcome
 
 ORDER_ID = OrderId(UUID(int=1))
 SAGA_ID = SagaId(UUID(int=2))

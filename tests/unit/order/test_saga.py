@@ -6,7 +6,7 @@ import pytest
 
 from services.order.domain import AMOUNT_MAX, Line, OrderStatus
 from services.order.saga import STEPS, Kind, Send, Status, Transition, committed, learn, next_move
-from shared.participant import Outcome
+from shared.participant.protocol import Outcome
 from tests.unit.order.samples import (
     FENCED,
     INVALID_COUPON,

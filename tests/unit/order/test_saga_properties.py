@@ -31,8 +31,8 @@ from services.order.saga import (
     learn,
     next_move,
 )
-from shared import participant
-from shared.participant import Outcome, OutcomeKey
+from shared.participant import protocol
+from shared.participant.protocol import Outcome, OutcomeKey
 from shared.refusals import Refusal
 from tests.unit.order.samples import LATER, an_order, held
 
@@ -74,7 +74,7 @@ class Desk:
 
     def take(self, command: Command) -> Outcome:
         kind = type("Sent", (Wire,), {"type": command.type, "undo": command.type in UNDOS})
-        verdict = participant.decide([kind(command)], self.closed, self.stored, self._do, self._undo)
+        verdict = protocol.decide([kind(command)], self.closed, self.stored, self._do, self._undo)
         self.stored |= verdict.new_outcomes
         self.closed |= verdict.newly_closed
         return verdict.outcomes[0]

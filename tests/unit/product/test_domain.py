@@ -22,7 +22,7 @@ from services.product.domain import (
     decide,
 )
 from shared.contracts.refusals import OutOfStock
-from shared.participant import FENCED, Outcome
+from shared.participant.protocol import FENCED, Outcome
 from tests.unit.protocol import ORDERS, Protocol, assert_repeats_are_answered_alike
 
 PRODUCTS = [ProductId(name) for name in ("a", "b", "c")]

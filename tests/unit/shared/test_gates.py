@@ -5,7 +5,7 @@ from uuid import UUID
 
 import pytest
 
-from shared.gates import sort_gates
+from shared.participant.gates import sort_gates
 from shared.refusals import Unavailable
 
 ONE, TWO = UUID(int=1), UUID(int=2)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 from uuid import UUID
 
-from shared.participant import FENCED, Outcome, Verdict, alone, decide, key
+from shared.participant.protocol import FENCED, Outcome, Verdict, alone, decide, key
 from shared.refusals import Refusal
 
 GATE, OTHER = UUID(int=1), UUID(int=2)

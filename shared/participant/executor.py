@@ -1,8 +1,8 @@
-"""The participant protocol's other half: takes batches of commands and runs them in as few round trips as can be.
+"""Runs batches of commands in as few round trips to the database as possible.
 
-Concurrent calls (one from each replica that asks) are merged by a batcher, so that a participant has one
-batch in flight whatever the number of its callers. What a batch surely can do goes in one statement; the rest of it
-goes the general way, which is a transaction.
+A batcher merges concurrent calls (one from each replica of the order service), so that a participant has one batch in
+flight. Commands that succeed independently of the others take the fast path, which is one statement. The others go
+through a transaction.
 """
 
 from collections import Counter as Tally
@@ -14,26 +14,26 @@ import structlog
 from prometheus_client import Counter
 
 from shared.batcher import Batcher, one_by_one_when
-from shared.participant import C, Outcome, alone
+from shared.participant.protocol import C, Outcome, alone
 from shared.postgres import Connection, Session, is_about_the_batch
 from shared.refusals import Unavailable
 
 log = structlog.get_logger()
 
 BATCH_MAX = 256  # past this the latency of a batch grows faster than throughput
-QUEUE_MAX = 4096  # about a second of work; beyond it a caller does better to hear 503 at once
+QUEUE_MAX = 4096  # about a second of work; beyond it an early 503 serves the caller better
 OUTCOMES = Counter("commands_total", "Commands by outcome", ["type", "outcome"])
 
 Execute = Callable[[Connection, Sequence[C]], Awaitable[Sequence[Outcome]]]
 FastPath = Callable[[Connection, Sequence[C]], Awaitable[Mapping[UUID, Outcome]]]
 
 
-class CommandDesk(Generic[C]):
+class CommandExecutor(Generic[C]):
     """Runs commands in batches.
 
-    `fast_path` is given dos, each the only command of its gate in the batch. In one statement, and outside a
-    transaction, it applies those that can be applied whatever becomes of the others, and returns their outcomes by
-    gate. `execute` decides and writes the rest inside the transaction it is given.
+    `fast_path` gets dos, each the only command of its gate in the batch. With one statement outside a transaction, it
+    applies those that succeed independently of the others, and returns their outcomes by gate. `execute` decides and
+    writes the other commands inside a given transaction.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class CommandDesk(Generic[C]):
             "commands", self._run_batch, batch_max=batch_max, queue_max=QUEUE_MAX
         )
 
-    async def __aenter__(self) -> "CommandDesk[C]":
+    async def __aenter__(self) -> "CommandExecutor[C]":
         await self._batcher.__aenter__()
         return self
 
@@ -55,10 +55,9 @@ class CommandDesk(Generic[C]):
         await self._batcher.__aexit__(*exc)
 
     async def run(self, commands: Sequence[C]) -> list[Outcome | None]:
-        """Run the commands and return an outcome each, in their order; None where it is unknown.
+        """Run the commands and return their outcomes in the same order, None for an unknown one.
 
-        Raises Unavailable when nothing is known of any of them. The caller repeats what is unknown until it
-        is known.
+        Raises Unavailable if all outcomes are unknown. The caller repeats commands until their outcomes are known.
         """
         try:
             results = await self._batcher.submit_all(commands)
@@ -82,7 +81,7 @@ class CommandDesk(Generic[C]):
         return outcomes
 
     async def _run_batch(self, commands: Sequence[C]) -> Sequence[Outcome | BaseException]:
-        applied = await self._apply_sure(commands)
+        applied = await self._apply_independent(commands)
         rest = [command for command in commands if command.gate not in applied]
         if not rest:
             return [applied[command.gate] for command in commands]
@@ -92,11 +91,11 @@ class CommandDesk(Generic[C]):
         except Exception as error:
             if not applied:
                 raise
-            results = [error] * len(rest)  # theirs only: what was applied is known
+            results = [error] * len(rest)  # the outcomes of applied commands are known
         others = iter(results)
         return [applied[command.gate] if command.gate in applied else next(others) for command in commands]
 
-    async def _apply_sure(self, commands: Sequence[C]) -> Mapping[UUID, Outcome]:
+    async def _apply_independent(self, commands: Sequence[C]) -> Mapping[UUID, Outcome]:
         candidates = alone(commands)
         if not candidates:
             return {}
@@ -106,7 +105,7 @@ class CommandDesk(Generic[C]):
         except Exception as error:
             if not is_about_the_batch(error):
                 raise
-            # Nothing of it was written; the general way finds out whose fault it is.
+            # Nothing was written. The transaction finds the command that causes the error.
             log.warning("batch was not applied at once", size=len(candidates), error=repr(error))
             return {}
 

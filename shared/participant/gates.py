@@ -1,16 +1,26 @@
-"""The participant protocol's state in the database: gates and stored outcomes, the same for every participant."""
+"""The protocol's state in the database: gates and stored outcomes, the same in every participant's schema."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from uuid import UUID
 
-from shared.participant import Outcome, OutcomeKey, Verdict
-from shared.postgres import Connection, Row
+from shared.participant.protocol import Outcome, OutcomeKey, Verdict
+from shared.postgres import Connection, Row, load_queries
 from shared.refusals import Unavailable
 
 
+def gate_queries(schema: str) -> Mapping[str, str]:
+    """Return the queries of gates and outcomes for a participant's schema, by name."""
+    queries = load_queries(Path(__file__).with_name("gates.sql"))
+    return {name: query.replace("{schema}", schema) for name, query in queries.items()}
+
+
 class Gates:
-    """A participant's gates with their outcomes, by its own queries `sql`; `forgotten_too` names those that delete what
-    else is forgotten with a gate. As in a store, who lends a connection owns the transaction."""
+    """A participant's gates and stored outcomes. As in a store, the caller owns the transaction.
+
+    `sql`: the participant's queries, with those of `gate_queries`. `forgotten_too`: names of further queries that
+    delete rows of pruned gates.
+    """
 
     def __init__(self, sql: Mapping[str, str], forgotten_too: Sequence[str] = ()) -> None:
         self._sql = sql
@@ -47,15 +57,19 @@ class Gates:
         """Close gates for good."""
         await db.execute(self._sql["close_gates"], gates)
 
+    async def read_gate_outcomes(self, db: Connection, gate: UUID) -> list[Row]:
+        """Return whether the gate is closed with each of its outcomes; nothing if there is no such gate."""
+        return await db.fetch(self._sql["read_gate_outcomes"], gate)
+
     async def raise_horizon(self, db: Connection, days: int) -> None:
-        """Declare the gates past that are older than `days`: dos on them are refused from now on."""
+        """Declare gates older than `days` past: from now on, dos on them are refused."""
         await db.execute(self._sql["raise_horizon"], days)
 
     async def prune_gates(self, db: Connection, after: UUID, limit: int) -> Sequence[UUID]:
-        """Forget up to `limit` gates past the horizon, after an id, in the caller's transaction; return which.
+        """Delete up to `limit` gates past the horizon with an id above `after`, in id order; return their ids.
 
-        Only a late do could ask for what is forgotten; what an undo needs is kept for ever. Only gates that nobody uses
-        are taken, and everything else is deleted under them: no batch is waited for.
+        Only a late do could need what is deleted; what an undo needs is kept for ever. Gates that a batch has locked
+        are skipped, and everything else is deleted under the gates' locks, so this waits for no batch.
         """
         gates = [row["order_id"] for row in await db.fetch(self._sql["lock_gates_to_prune"], after, limit)]
         if gates:
@@ -67,8 +81,8 @@ class Gates:
 def sort_gates(rows: Sequence[Row], gates: Sequence[UUID]) -> tuple[set[UUID], set[UUID]]:
     """Return the locked gates that are closed, and those that are past.
 
-    `gates` are those that were to be locked. Raises Unavailable when one was pruned between the two statements that
-    open and lock it: nothing is known of it then, and the same commands will make it anew.
+    `gates`: the requested ones. Raises Unavailable if one was pruned between the two statements that open and lock it.
+    The same commands then open it again.
     """
     if len(rows) < len(gates):
         raise Unavailable("A gate was pruned just now; ask again.")

@@ -1,0 +1,1 @@
+"""What product, coupon and balance have in common: the protocol, its tables, its routes and the service around it."""

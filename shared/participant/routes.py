@@ -1,0 +1,118 @@
+"""The internal routes of a participant: commands, stored outcomes, holds and books."""
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any
+from uuid import UUID
+
+from aiohttp import web
+from pydantic import BaseModel
+
+from shared.contracts.books import BOOKS_PATH, BOOKS_SECONDS, HOLDS_PATH, Books, HoldsPage, HoldsQuery
+from shared.contracts.commands import COMMANDS_BODY_MAX_BYTES, COMMANDS_PATH, OUTCOMES_PATH, OrderOutcomes, Outcomes
+from shared.http.problems import NotFound
+from shared.http.routes import Route
+from shared.http.server import reply
+from shared.http.wire import path_uuid, read_body, read_query
+from shared.integers import to_json
+from shared.participant.executor import CommandExecutor
+from shared.participant.protocol import C, Outcome
+from shared.postgres import Connection, Pool, Row
+
+UNKNOWN = {"outcome": "unknown"}
+ReadHolds = Callable[[Connection, UUID, UUID, int], Awaitable[Sequence[Row | Mapping[str, Any]]]]
+CheckBooks = Callable[[Connection], Awaitable[dict[str, Any]]]
+
+
+def command_route(executor: CommandExecutor[C], batch: type[BaseModel], to_command: Callable[[Any], C]) -> Route:
+    """Return the route that runs batches of commands.
+
+    `batch`: the wire model of the request. `to_command` converts one of its commands to the domain's.
+    """
+
+    async def take_commands(request: web.Request) -> web.Response:
+        body: Any = await read_body(request, batch, limit_bytes=COMMANDS_BODY_MAX_BYTES)
+        outcomes = await executor.run([to_command(command) for command in body.commands])
+        return reply({"outcomes": [UNKNOWN if outcome is None else outcome.wire() for outcome in outcomes]})
+
+    return Route(
+        "POST",
+        COMMANDS_PATH,
+        take_commands,
+        "Run a batch of commands: one outcome a command",
+        replies={200: Outcomes},
+        body=batch,
+        tags=("internal",),
+    )
+
+
+def outcomes_route(pool: Pool, read: Callable[[Connection, UUID], Awaitable[Sequence[Row]]]) -> Route:
+    """Return the route that shows the stored outcomes of one order, for operators and the audit.
+
+    `read` takes the order's id and returns its gate's `closed` with type, attempt, applied, body and decided_at
+    of each stored outcome, or with nulls when the gate has none.
+    """
+
+    async def show_outcomes(request: web.Request) -> web.Response:
+        gate = path_uuid(request, "order_id", NotFound)
+        async with pool.connection() as db:
+            rows = await read(db, gate)
+        stored = [_stored(row) for row in rows if row["type"] is not None]
+        return reply({"order_id": gate, "closed": any(row["closed"] for row in rows), "outcomes": stored})
+
+    return Route(
+        "GET",
+        OUTCOMES_PATH,
+        show_outcomes,
+        "Tell what became of an order's commands",
+        replies={200: OrderOutcomes},
+        refusals=(NotFound,),
+        tags=("internal",),
+    )
+
+
+def book_routes(pool: Pool, read_holds: ReadHolds, check: CheckBooks) -> list[Route]:
+    """Return the routes on which the audit reads holds and books.
+
+    `read_holds` takes `after` (exclusive), `until` (inclusive) and a limit, and returns order_id and holds of
+    that many orders in order of id. `check` returns the participant's own checks and totals as Books.
+    """
+
+    async def show_holds(request: web.Request) -> web.Response:
+        query = read_query(request, HoldsQuery)
+        after, until = query.bounds()
+        async with pool.connection() as db:
+            rows = await read_holds(db, after, until, query.limit)
+        return reply({"items": [dict(row) for row in rows]})
+
+    async def show_books(_request: web.Request) -> web.Response:
+        # One snapshot for all checks: totals that change while they are added up would not agree.
+        async with pool.connection() as db, db.transaction(isolation="repeatable_read", readonly=True):
+            books = await check(db)
+        return reply(to_json(books))
+
+    tags = ("internal",)
+    return [
+        Route(
+            "GET", HOLDS_PATH, show_holds, "What is held for which order", {200: HoldsPage}, (), None, HoldsQuery, tags
+        ),
+        Route(
+            "GET",
+            BOOKS_PATH,
+            show_books,
+            "Whether the books add up",
+            {200: Books},
+            tags=tags,
+            deadline_seconds=BOOKS_SECONDS,
+        ),
+    ]
+
+
+def book_check(name: str, rows: Sequence[Row]) -> dict[str, Any]:
+    """Return one check as Books shows it. Each row breaks the rule and says in `violations` how many do."""
+    examples = [{key: value for key, value in row.items() if key != "violations"} for row in rows]
+    return {"name": name, "violations": rows[0]["violations"] if rows else 0, "examples": examples}
+
+
+def _stored(row: Row) -> dict[str, Any]:
+    outcome = Outcome(row["applied"], row["body"]).wire()
+    return {"type": row["type"], "attempt": row["attempt"], "decided_at": row["decided_at"], **outcome}
