@@ -10,7 +10,6 @@ The tree, drawn once:
 Standard library only, so that the pure rules may import it.
 """
 
-from collections.abc import Mapping
 from typing import Any, ClassVar
 
 
@@ -42,19 +41,6 @@ class Refusal(Exception):  # noqa: N818 - the field's word is refusal, not error
             "detail": self.detail,
             **self.members,
         }
-
-
-class Problem(Exception):  # noqa: N818 - it is a refusal that was decided elsewhere or earlier
-    """A refusal that arrives ready-made: from another service, or stored as an earlier answer."""
-
-    def __init__(self, body: Mapping[str, Any]) -> None:
-        super().__init__(str(body.get("detail", body.get("type", ""))))
-        self.body = dict(body)
-
-    @property
-    def status(self) -> int:
-        """Return the HTTP status that the problem carries."""
-        return int(self.body["status"])
 
 
 class Unavailable(Exception):  # noqa: N818 - transient by definition

@@ -8,7 +8,7 @@ from urllib.parse import quote
 import orjson
 from aiohttp import web
 
-from shared.refusals import Problem, Refusal, Unavailable
+from shared.refusals import Refusal, Unavailable
 
 CONTENT_TYPE = "application/problem+json"
 UNAVAILABLE = "This service can't serve the request right now"
@@ -93,9 +93,9 @@ def encode(status: int, slug: str, title: str, detail: str, instance: str, **mem
 
 def respond(error: Exception, path: str) -> web.Response | None:
     """Return the response for a failure, or None when it is a bug."""
-    if isinstance(error, Refusal | Problem):
-        body = error.body if isinstance(error, Problem) else error.problem()
-        wait = error.retry_after_seconds if isinstance(error, Refusal) else None
+    if isinstance(error, Refusal):
+        body = error.problem()
+        wait = error.retry_after_seconds
         headers = {} if wait is None else {"Retry-After": str(wait)}
         return _response(orjson.dumps({**body, "instance": path}), error.status, headers)
     if isinstance(error, Unavailable):
