@@ -11,8 +11,8 @@ from typing import Any
 
 from pydantic import ValidationError, create_model
 
+from shared.encoding import encode
 from shared.exits import Exit, end
-from shared.http.server import encode
 from shared.http.wire import Id, Name, Wire
 from shared.notation import TextInput
 from shared.postgres import explain

@@ -9,7 +9,6 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import cache, partial
 from typing import Any
 
-import orjson
 import structlog
 from aiohttp import web
 from aiohttp.http import RawRequestMessage
@@ -17,6 +16,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, Counter, Gauge, Histogram, ge
 
 from shared import trace
 from shared.background import dead_tasks
+from shared.encoding import encode
 from shared.exits import Exit, end
 from shared.http import openapi, problems
 from shared.http.connection import (
@@ -84,7 +84,7 @@ class HttpServer:
         self._stopping = False
         self._overload_logged_at = float("-inf")
         spec = openapi.document(service, VERSION, description, routes)
-        self._spec = orjson.dumps(spec)
+        self._spec = encode(spec)
         self._page = openapi.page(spec)
         # Paths without parameters are looked up at once: the router costs as much as reading the request.
         self._direct: dict[tuple[str, str], Route] = {}
@@ -271,13 +271,8 @@ def _responses(method: str, route: str, status: int) -> Counter:
 
 
 def reply(body: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
-    """Return a JSON response; moments are RFC 3339 in UTC."""
+    """Return a JSON response; timestamps are RFC 3339 in UTC."""
     return web.Response(body=encode(body), status=status, headers=headers, content_type="application/json")
-
-
-def encode(body: Any) -> bytes:
-    """Return the JSON of a body. asyncpg's UUIDs are a subclass, which orjson knows only as text."""
-    return orjson.dumps(body, default=str, option=orjson.OPT_UTC_Z)
 
 
 def _leaves_body(request: web.Request) -> bool:

@@ -13,8 +13,8 @@ from services.order.admin.api import AgeSeconds
 from services.order.admin.audit_api import audit_now, repair_orphans
 from services.order.engine.participants import Participants
 from services.order.settings import Settings
+from shared.encoding import encode
 from shared.exits import Exit
-from shared.http.server import encode
 from shared.notation import Uuid
 from shared.operators import Who, add_who, argument, cell, command_ends, show, table
 from shared.postgres import Pool, Session

@@ -11,8 +11,8 @@ from services.order.engine import key_store
 from services.order.engine.operations import Attached, KeyClaim, Start, Started
 from services.order.saga import Kind, Saga
 from services.order.store import Answer, KeyPlace
+from shared.encoding import encode
 from shared.http.idempotency import IdempotencyInProgress, IdempotencyKeyReused
-from shared.http.server import encode
 from shared.postgres import Connection, Row
 from shared.refusals import Refusal
 

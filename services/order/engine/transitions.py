@@ -15,8 +15,8 @@ from services.order.engine import idempotency, key_store
 from services.order.saga import Kind, Saga, Transition, moved
 from services.order.store import Answer, TransitionWrite
 from shared.database_clock import DatabaseClock
+from shared.encoding import encode
 from shared.fast_dataclass import fast_dataclass
-from shared.http.server import encode
 from shared.postgres import Session
 
 

@@ -11,7 +11,7 @@ from services.relay.replay.api import EventType, Topic
 from services.relay.replay.store import Selection
 from services.relay.settings import RelaySettings
 from shared import logs
-from shared.http.server import encode
+from shared.encoding import encode
 from shared.notation import Timestamp, Uuid
 from shared.operators import Who, add_who, argument, command_ends, show, table
 from shared.postgres import Pool

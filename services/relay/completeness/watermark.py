@@ -23,7 +23,7 @@ from shared import connecting
 from shared.background import LoopSupervisor
 from shared.concurrency import wait_for
 from shared.contracts.watermark import SOURCE, WATERMARK, OrderWatermark
-from shared.http.server import encode
+from shared.encoding import encode
 from shared.ids import uuid7
 from shared.kafka import KafkaConsumer, KafkaProducer
 from shared.postgres import Pool

@@ -10,7 +10,7 @@ from services.order.domain import Order, OrderNotCancellable, OrderStatus
 from services.order.engine import idempotency
 from services.order.saga import Kind, Status
 from services.order.store import Answer
-from shared.http.server import encode
+from shared.encoding import encode
 from tests.unit.order.samples import NO_MONEY, NOW, ORDER_ID, OUT_OF_STOCK, a_saga, an_order
 
 S = OrderStatus
