@@ -102,7 +102,7 @@ def options(protocol: str, authority: Authority, **changes: Any) -> dict[str, An
 
 
 @pytest.mark.parametrize("protocol", ["SASL_PLAINTEXT", "SSL", "SASL_SSL"])
-async def test_events_go_out_by_each_protocol(
+async def test_events_are_published_with_each_protocol(
     world: World, addresses: dict[str, str], authority: Authority, protocol: str
 ) -> None:
     here, outside = (replace(world, kafka=addresses[name]) for name in (protocol, "PLAINTEXT"))
@@ -114,7 +114,7 @@ async def test_events_go_out_by_each_protocol(
         assert sorted(map(identity, await reader.to_the_end())) == sorted(expected(events))
 
 
-async def test_a_relay_that_may_not_read_its_topics_settings_publishes_and_says_that_nobody_checks_them(
+async def test_relay_without_right_to_topic_settings_publishes_and_reports_a_doubt(
     world: World, addresses: dict[str, str], authority: Authority
 ) -> None:
     protocol = "SASL_PLAINTEXT"
@@ -146,7 +146,7 @@ async def let_in(world: World, address: str, **settings: Any) -> None:
 
 
 @pytest.mark.parametrize("mechanism", ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"])
-async def test_each_mechanism_lets_in_with_the_password_from_a_file_and_not_with_another(
+async def test_each_mechanism_accepts_the_password_from_a_file_and_no_other(
     world: World, addresses: dict[str, str], authority: Authority, tmp_path: Path, mechanism: str
 ) -> None:
     protocol = "SASL_PLAINTEXT"
@@ -160,7 +160,7 @@ async def test_each_mechanism_lets_in_with_the_password_from_a_file_and_not_with
         await let_in(world, addresses[protocol], kafka_sasl_password_file=file, **settings)
 
 
-async def test_a_broker_whose_authority_is_another_is_not_trusted(
+async def test_broker_of_another_authority_is_not_trusted(
     world: World, addresses: dict[str, str], authority: Authority
 ) -> None:
     with pytest.raises(BrokerFailed):

@@ -36,7 +36,7 @@ async def recorded(world: World) -> list[tuple[str, str, str, int]]:
     return [(row["actor"], row["act"], row["reason"], json.loads(row["detail"])["sequence"]) for row in rows]
 
 
-async def test_parked_events_are_listed_with_the_reason_and_which_one_stops_its_order(world: World) -> None:
+async def test_parked_events_are_listed_with_reason_and_first_event(world: World) -> None:
     events = await parked_order(world, 2)
     async with operating(world) as pool:
         first, second = await acts.list_parked(pool)
@@ -46,7 +46,7 @@ async def test_parked_events_are_listed_with_the_reason_and_which_one_stops_its_
 
 
 @pytest.mark.parametrize("by", ["order", "first event", "last event"])
-async def test_retry_gives_all_parked_events_of_the_order_back_and_no_other_order_s(world: World, by: str) -> None:
+async def test_retry_gives_back_all_parked_events_of_one_order_only(world: World, by: str) -> None:
     mine, others = await parked_order(world, 3), await parked_order(world, 1)
     id_ = {"order": mine[0].order_id, "first event": mine[0].event_id, "last event": mine[2].event_id}[by]
     assert await act(world, "retry", id_) == [1, 2, 3]
@@ -55,7 +55,7 @@ async def test_retry_gives_all_parked_events_of_the_order_back_and_no_other_orde
     assert await recorded(world) == [("sue", "retry", "a test", 1)]
 
 
-async def test_retry_of_all_gives_back_every_order_and_records_each(world: World) -> None:
+async def test_retry_all_gives_back_every_order_and_records_each(world: World) -> None:
     orders = [await parked_order(world, 2, shard=shard) for shard in range(3)]
     async with operating(world) as pool:
         assert len(await acts.retry_all(pool, SUE, dry_run=True)) == 6
@@ -66,7 +66,7 @@ async def test_retry_of_all_gives_back_every_order_and_records_each(world: World
 
 
 @pytest.mark.parametrize("dry_run", [True, False])
-async def test_all_are_retried_however_many_there_are(
+async def test_retry_all_retries_more_orders_than_a_page(
     world: World, monkeypatch: pytest.MonkeyPatch, *, dry_run: bool
 ) -> None:
     monkeypatch.setattr(acts, "PAGE_ORDERS", 2)
@@ -86,7 +86,7 @@ async def test_retried_events_are_published_in_sequence_at_once(world: World) ->
         assert [identity(record) for record in await reader.to_the_end()] == expected(events)
 
 
-async def test_skip_gives_the_first_event_up_for_good_and_the_others_back(world: World) -> None:
+async def test_skip_gives_up_the_first_event_and_gives_the_others_back(world: World) -> None:
     events = await parked_order(world, 3)
     async with world.relay(), world.reader() as reader:
         assert await act(world, "skip", events[0].event_id) == [1]
@@ -99,14 +99,14 @@ async def test_skip_gives_the_first_event_up_for_good_and_the_others_back(world:
     assert await recorded(world) == [("sue", "skip", "a test", 1)]
 
 
-async def test_skip_by_the_order_s_id_means_its_first_parked_event(world: World) -> None:
+async def test_skip_with_an_order_id_skips_its_first_parked_event(world: World) -> None:
     events = await parked_order(world, 2)
     await act(world, "skip", events[0].order_id)
     assert await statuses_of(world, events[0].order_id) == ["SKIPPED", "PENDING"]
 
 
 @pytest.mark.parametrize("dry_run", [True, False])
-async def test_an_event_that_waits_behind_another_can_not_be_skipped(world: World, *, dry_run: bool) -> None:
+async def test_event_behind_another_cannot_be_skipped(world: World, *, dry_run: bool) -> None:
     events = await parked_order(world, 2)
     with pytest.raises(EventNotFirst):
         await act(world, "skip", events[1].event_id, dry_run=dry_run)
@@ -131,7 +131,7 @@ async def test_a_redacted_event_has_no_lines_fits_its_schema_and_stays_parked(wo
     "payload", [b"x", b"\xff\xfe", b"[]", b'"x"', b"{}", b'{"lines": 1}', b'{"lines": ["\\u0000"]}']
 )
 @pytest.mark.parametrize("dry_run", [True, False])
-async def test_what_is_no_order_with_lines_can_not_be_redacted(world: World, payload: bytes, *, dry_run: bool) -> None:
+async def test_event_without_lines_cannot_be_redacted(world: World, payload: bytes, *, dry_run: bool) -> None:
     (event,) = await parked_order(world, 1, payload=payload)
     with pytest.raises(NothingToRedact):
         await act(world, "redact", event.event_id, dry_run=dry_run)
@@ -148,7 +148,7 @@ async def test_an_event_is_redacted_once(world: World) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-async def test_a_dry_run_says_what_would_be_done_and_changes_nothing(world: World, name: acts.Name) -> None:
+async def test_dry_run_returns_the_events_and_changes_nothing(world: World, name: acts.Name) -> None:
     events = await parked_order(world, 2)
     before = await world.connection.fetch("SELECT * FROM orders.outbox")
     would = await act(world, name, events[0].event_id, dry_run=True)
@@ -159,7 +159,7 @@ async def test_a_dry_run_says_what_would_be_done_and_changes_nothing(world: Worl
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("dry_run", [True, False])
-async def test_what_is_not_parked_can_not_be_acted_on(world: World, name: acts.Name, *, dry_run: bool) -> None:
+async def test_event_that_is_not_parked_refuses_every_act(world: World, name: acts.Name, *, dry_run: bool) -> None:
     pending, skipped = Event(order_in(0), 1), Event(order_in(0), 1)
     await write(world.connection, [pending, skipped])
     await park(world.connection, skipped)
@@ -172,7 +172,7 @@ async def test_what_is_not_parked_can_not_be_acted_on(world: World, name: acts.N
     assert len(await recorded(world)) == 1
 
 
-async def test_an_act_waits_for_the_shard_and_then_goes_by_how_things_stand(world: World) -> None:
+async def test_act_waits_for_the_shard_and_then_uses_its_current_state(world: World) -> None:
     """As if a relay's cycle had parked a later event of the order while the act was on its way."""
     events = await parked_order(world, 1)
     late = Event(events[0].order_id, 2)
@@ -191,7 +191,7 @@ async def test_an_act_waits_for_the_shard_and_then_goes_by_how_things_stand(worl
     assert await world.statuses() == {"PENDING": 2}
 
 
-async def test_of_many_acts_at_once_on_one_event_one_is_done(world: World) -> None:
+async def test_one_of_many_concurrent_acts_on_an_event_is_done(world: World) -> None:
     (event,) = await parked_order(world, 1)
     results = await asyncio.gather(
         *(act(world, name, event.event_id) for name in ("retry", "skip") * 5), return_exceptions=True
@@ -200,7 +200,7 @@ async def test_of_many_acts_at_once_on_one_event_one_is_done(world: World) -> No
     assert len(await recorded(world)) == 1
 
 
-async def test_a_refusal_that_is_out_of_date_parks_nothing(world: World) -> None:
+async def test_outdated_refusal_parks_nothing(world: World) -> None:
     """A replica that lost the shard remembers what was refused, while another one parked it and an operator acted."""
     events = await parked_order(world, 2)
     outbox_id = await world.connection.fetchval("SELECT min(outbox_id) FROM orders.outbox")
@@ -212,7 +212,7 @@ async def test_a_refusal_that_is_out_of_date_parks_nothing(world: World) -> None
     assert await statuses_of(world, events[0].order_id) == ["SKIPPED", "PENDING"]
 
 
-async def test_the_relay_s_role_can_redact_a_parked_event_and_change_no_other_payload(world: World) -> None:
+async def test_relay_role_can_redact_a_parked_event_and_change_no_other_payload(world: World) -> None:
     event = Event(order_in(0), 1, payload=an_order())
     await write(world.connection, [event])
     outbox_id = await world.connection.fetchval("SELECT outbox_id FROM orders.outbox")
@@ -226,7 +226,7 @@ async def test_the_relay_s_role_can_redact_a_parked_event_and_change_no_other_pa
     assert await world.connection.fetchval("SELECT payload FROM orders.outbox") == event.payload
 
 
-async def test_an_event_too_large_for_the_topic_gets_out_once_it_is_redacted(real_world: World) -> None:
+async def test_event_too_large_for_the_topic_is_published_once_redacted(real_world: World) -> None:
     large = Event(order_in(2), 1, payload=an_order(lines=300))
     small = Event(large.order_id, 2, payload=an_order())
     assert len(large.payload) > TOPIC_BYTES_MAX
@@ -241,7 +241,7 @@ async def test_an_event_too_large_for_the_topic_gets_out_once_it_is_redacted(rea
     assert [json.loads(record.value).get("redacted") for record in records] == [True, None]
 
 
-async def test_a_retry_that_is_refused_again_parks_the_order_again(real_world: World) -> None:
+async def test_retried_event_that_is_refused_again_parks_its_order_again(real_world: World) -> None:
     large = Event(order_in(2), 1, payload=an_order(lines=300))
     async with narrow_topic(real_world), real_world.relay():
         await write(real_world.connection, [large, Event(large.order_id, 2)])

@@ -154,7 +154,7 @@ async def test_replicas_share_the_shards_and_take_them_over_in_order(world: Worl
         await shared(("a", 4))
 
 
-async def test_a_replica_that_cannot_reach_the_broker_leaves_its_shards_to_one_that_can(world: World) -> None:
+async def test_replica_without_broker_leaves_its_shards_to_another(world: World) -> None:
     nowhere = f"127.0.0.1:{free_port()}"
     events = [Event(order_in(shard), 1) for shard in range(4)]
     async with world.relay(replica="cut off", kafka_bootstrap_servers=nowhere), world.relay(replica="healthy"):
@@ -196,7 +196,7 @@ async def progress(world: World, count: int, seconds: float = 20) -> None:
     await eventually(there, seconds, f"{goal} events SENT")
 
 
-async def test_a_replica_that_was_paused_past_its_lease_does_no_harm(
+async def test_replica_paused_past_its_lease_publishes_nothing_twice(
     real_world: World, migrated: Database, reaper: Reaper
 ) -> None:
     seed = random.randrange(1_000_000)
@@ -230,7 +230,7 @@ async def until_epochs(world: World, goal: int, seconds: float = 20) -> None:
 
 
 @pytest.mark.parametrize("transactions", [True, False])
-async def test_replicas_that_come_and_go_keep_each_order_in_sequence(
+async def test_replicas_that_start_and_stop_keep_each_order_in_sequence(
     world: World, migrated: Database, *, transactions: bool
 ) -> None:
     async with writing(migrated, 7) as events:
@@ -245,7 +245,7 @@ async def test_replicas_that_come_and_go_keep_each_order_in_sequence(
         assert_in_sequence(world, await reader.to_the_end(), events, once=once)
 
 
-async def test_a_shard_taken_by_force_again_and_again_repeats_nothing(real_world: World, migrated: Database) -> None:
+async def test_shard_taken_by_force_repeatedly_publishes_each_event_once(real_world: World, migrated: Database) -> None:
     async with real_world.relay(), writing(migrated, 11) as events:
         for _ in range(20):
             await progress(real_world, 5)
@@ -256,7 +256,7 @@ async def test_a_shard_taken_by_force_again_and_again_repeats_nothing(real_world
         assert_in_sequence(real_world, await reader.to_the_end(), events)
 
 
-async def test_a_busy_shard_holds_up_no_other(world: World) -> None:
+async def test_busy_shard_delays_no_other_shard(world: World) -> None:
     backlog = [Event(order_in(0), 1) for _ in range(300)]
     quick = Event(order_in(1), 1)
     await write(world.connection, [*backlog, quick])

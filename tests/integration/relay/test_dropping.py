@@ -20,7 +20,7 @@ NOT_LEADER = 6  # the client tries again and again
 
 
 @pytest.mark.parametrize("transactional", [True, False])
-async def test_a_dropped_producer_leaves_no_failure_that_nobody_saw(
+async def test_dropped_producer_leaves_no_unretrieved_failure(
     world: World, reaper: Reaper, *, transactional: bool
 ) -> None:
     bound, advertised = free_port(), free_port()
@@ -53,7 +53,7 @@ async def test_a_dropped_producer_leaves_no_failure_that_nobody_saw(
     await assert_none(complaints)
 
 
-async def test_a_fenced_producer_leaves_no_failure_that_nobody_saw(real_world: World) -> None:
+async def test_fenced_producer_leaves_no_unretrieved_failure(real_world: World) -> None:
     async with real_world.relay():
         await real_world.until_held()
     settings = real_world.settings()

@@ -130,7 +130,7 @@ async def test_a_relay_that_is_killed_at_any_request_loses_and_repeats_nothing(
     ("api", "moment"),
     [(Api.PRODUCE, Moment.ASKED), (Api.END_TRANSACTION, Moment.ASKED), (Api.END_TRANSACTION, Moment.DONE)],
 )
-async def test_a_relay_that_sleeps_past_its_lease_at_a_request_does_no_harm_when_it_wakes(
+async def test_relay_paused_past_its_lease_at_any_request_loses_and_repeats_nothing(
     trapped: Trapped, migrated: Database, api: Api, moment: Moment
 ) -> None:
     """Its request is on the way meanwhile, and arrives only after another relay has taken the shards over."""
@@ -164,7 +164,7 @@ async def test_a_relay_that_sleeps_past_its_lease_at_a_request_does_no_harm_when
 
 
 @pytest.mark.parametrize("code", [*CODES, *REFUSALS])
-async def test_an_error_of_one_send_while_others_pass_parks_nothing_and_loses_nothing(
+async def test_error_of_one_send_among_others_parks_and_loses_nothing(
     trapped: Trapped, migrated: Database, code: int
 ) -> None:
     """The broker took all of it, and says otherwise of one partition, twice. Then it is well again."""
@@ -176,9 +176,7 @@ async def test_an_error_of_one_send_while_others_pass_parks_nothing_and_loses_no
 
 
 @pytest.mark.parametrize("code", REFUSALS)
-async def test_an_event_that_is_refused_whenever_it_is_sent_parks_its_order_and_no_other(
-    trapped: Trapped, code: int
-) -> None:
+async def test_event_refused_at_each_attempt_parks_only_its_order(trapped: Trapped, code: int) -> None:
     async def refuse(request: bytes) -> bytes | None:
         return all_refused(request, code, holding=b"poison") if b"poison" in request else None
 
@@ -251,9 +249,7 @@ async def outage(trapped: Trapped, code: int) -> AsyncIterator[None]:
 
 
 @pytest.mark.parametrize("code", [999, 2, 32])
-async def test_an_outage_uses_up_no_attempts_however_long_it_is(
-    trapped: Trapped, migrated: Database, code: int
-) -> None:
+async def test_long_outage_gives_up_no_event(trapped: Trapped, migrated: Database, code: int) -> None:
     async with trapped.world.relay(batch_events=10, kafka_timeout_seconds=2) as relay:
         await trapped.direct.until_held()
         async with writing(migrated, 25) as events, outage(trapped, code):
@@ -268,7 +264,7 @@ async def test_an_outage_uses_up_no_attempts_however_long_it_is(
 
 
 @pytest.mark.parametrize(("code", "name"), [(19, "NotEnoughReplicasError"), (89, "ThrottlingQuotaExceededError")])
-async def test_a_shard_that_waits_names_what_the_broker_answers(trapped: Trapped, code: int, name: str) -> None:
+async def test_waiting_shard_names_the_broker_s_answer(trapped: Trapped, code: int, name: str) -> None:
     """To the first of them the client tries again by itself, without a word."""
     async with trapped.world.relay(kafka_timeout_seconds=1) as relay:
         await trapped.direct.until_held()

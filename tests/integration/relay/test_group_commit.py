@@ -88,7 +88,7 @@ def committed() -> float:
     return next(sample.value for sample in family.samples if sample.name.endswith("_count"))
 
 
-async def test_what_is_committed_for_all_shards_goes_out_in_one_transaction(world: World) -> None:
+async def test_events_of_all_shards_are_published_in_one_transaction(world: World) -> None:
     events = [Event(order_in(shard), 1) for shard in range(4)]
     async with world.relay(replica="one") as relay:
         await world.until_held()
@@ -138,7 +138,7 @@ async def test_a_groups_open_transaction_is_aborted_and_its_batches_are_sent_onc
         await assert_sent_once(real_world, events)
 
 
-async def test_a_group_that_sleeps_past_one_shards_lease_can_commit_nothing_of_any(real_world: World) -> None:
+async def test_group_paused_past_one_shard_lease_commits_nothing(real_world: World) -> None:
     events = events_of_both()
     await write(real_world.connection, events)
     async with predecessor(real_world) as before:
@@ -162,7 +162,7 @@ async def test_bootstrap_fences_the_group_as_well(real_world: World) -> None:
     await assert_sent_once(real_world, events)
 
 
-async def test_a_shard_that_is_handed_over_marked_does_not_disturb_the_group_it_leaves(real_world: World) -> None:
+async def test_shard_handed_over_after_marking_does_not_fail_its_old_group(real_world: World) -> None:
     failed = failures("broker")
     events = [Event(order_in(number % 4), 1) for number in range(40)]
     async with real_world.relay(replica="one"):
@@ -178,7 +178,7 @@ async def test_a_shard_that_is_handed_over_marked_does_not_disturb_the_group_it_
     assert failures("broker") == failed
 
 
-async def test_a_lost_shard_keeps_the_others_cycle_from_happening_and_they_go_alone(world: World) -> None:
+async def test_lost_shard_cancels_the_group_cycle_and_the_others_publish_alone(world: World) -> None:
     await write(world.connection, events_of_both())
     async with predecessor(world) as before:
         await world.connection.execute("UPDATE relay.shards SET epoch = epoch + 1 WHERE shard = $1", SHARDS[1])
@@ -200,7 +200,7 @@ async def test_a_replica_that_loses_one_shard_publishes_the_others(world: World)
         assert await world.statuses() == {"SENT": 3, "PENDING": 1}
 
 
-async def test_a_backlog_goes_alone_and_what_comes_after_it_in_company_again(world: World) -> None:
+async def test_backlog_is_published_alone_and_later_batches_in_a_group(world: World) -> None:
     backlog = [Event(order_in(0), 1) for _ in range(2 * BACKLOG_EVENTS)]
     await write(world.connection, backlog)
     async with world.relay(batch_events=BACKLOG_EVENTS) as relay:
@@ -214,7 +214,7 @@ async def test_a_backlog_goes_alone_and_what_comes_after_it_in_company_again(wor
         assert await world.connection.fetchval(query) == relay._group.transactional_id
 
 
-async def test_a_refused_event_disturbs_the_shards_that_went_with_it_once(real_world: World) -> None:
+async def test_refused_event_fails_the_other_shards_of_its_group_once(real_world: World) -> None:
     poison = Event(order_in(0), 1, payload=TOO_LARGE)
     others = [Event(order_in(shard), 1) for shard in range(1, 4)]
     async with narrow_topic(real_world), real_world.relay() as relay, real_world.reader() as reader:
@@ -241,7 +241,7 @@ async def locked(world: World, shard: int) -> AsyncIterator[None]:
         await operator.close()
 
 
-async def test_a_shard_whose_row_is_locked_holds_up_no_other(world: World) -> None:
+async def test_shard_whose_row_is_locked_delays_no_other(world: World) -> None:
     events = [Event(order_in(shard), 1) for shard in range(4)]
     async with world.relay() as relay:
         await world.until_held()
@@ -255,7 +255,7 @@ async def test_a_shard_whose_row_is_locked_holds_up_no_other(world: World) -> No
         assert sorted(map(identity, await reader.to_the_end())) == sorted(expected(events))
 
 
-async def test_a_groups_connection_that_is_cut_while_nothing_happens_disturbs_no_shard(world: World) -> None:
+async def test_idle_group_connection_that_is_cut_fails_no_shard(world: World) -> None:
     async with world.relay(lease_seconds=60, poll_interval_seconds=5) as relay:
         await world.until_held()
         await eventually(lambda: all_idle(relay), 10, "shards that wait")
@@ -267,7 +267,7 @@ async def test_a_groups_connection_that_is_cut_while_nothing_happens_disturbs_no
         assert failures("database") == failed
 
 
-async def test_a_shards_own_connection_that_is_cut_while_it_goes_with_others_is_opened_again(world: World) -> None:
+async def test_shard_connection_cut_while_in_a_group_is_opened_again(world: World) -> None:
     async with world.relay() as relay:
         await world.until_held()
         await eventually(lambda: all_idle(relay), 10, "shards that wait")
@@ -305,7 +305,7 @@ def no_group(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("no_group")
-async def test_a_backlog_before_a_group_that_cannot_be_opened_leaves_nothing_that_only_it_could_settle(
+async def test_backlog_before_a_group_that_fails_to_open_leaves_nothing_unsettled(
     world: World,
 ) -> None:
     backlog = [Event(order_in(0), 1) for _ in range(BACKLOG_EVENTS * 3 // 2)]
@@ -318,7 +318,7 @@ async def test_a_backlog_before_a_group_that_cannot_be_opened_leaves_nothing_tha
 
 
 @pytest.mark.usefixtures("no_group")
-async def test_a_group_that_never_gets_through_does_not_disturb_each_second_batch(world: World) -> None:
+async def test_group_that_always_fails_does_not_delay_every_second_batch(world: World) -> None:
     failed = failures("broker")
     async with world.relay() as relay:
         await world.until_held()

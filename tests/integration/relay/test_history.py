@@ -101,7 +101,7 @@ async def test_a_digest_is_what_a_consumer_computes_from_what_it_received(world:
     assert await digests(relay, shard=2) == [found[2]]
 
 
-async def test_only_what_was_sent_counts_and_what_is_parked_keeps_its_bucket_open(world: World, relay: Client) -> None:
+async def test_digest_counts_sent_events_and_a_parked_one_keeps_the_bucket_open(world: World, relay: Client) -> None:
     events = [Event(order_in(1), 1)]
     await write(world, events)
     await write(world, [Event(order_in(1), 1)], status="SKIPPED")
@@ -113,9 +113,7 @@ async def test_only_what_was_sent_counts_and_what_is_parked_keeps_its_bucket_ope
     assert found[3]["count"] == 0
 
 
-async def test_what_waits_although_the_watermark_has_passed_it_keeps_its_bucket_open(
-    world: World, relay: Client
-) -> None:
+async def test_waiting_event_before_the_watermark_keeps_its_bucket_open(world: World, relay: Client) -> None:
     """As after an operator's retry, or once the clock has gone back."""
     await write(world, [Event(order_in(0), 1)])
     await write(world, [Event(order_in(2), 1)], status="PENDING")
@@ -136,9 +134,7 @@ async def test_a_bucket_is_closed_once_the_watermark_is_at_its_end(world: World,
     assert not any(one["closed"] for one in await digests(relay))
 
 
-async def test_without_an_end_digests_go_as_far_as_the_watermark_and_an_answer_has_its_limit(
-    world: World, relay: Client
-) -> None:
+async def test_digests_without_an_end_stop_at_the_watermark_or_the_limit(world: World, relay: Client) -> None:
     await watermark_at(world, NOW)
     page = await relay.get("/v1/digests", **{"from": told(MINUTE)}, shard=0)
     assert (len(page["items"]), page["next_from"], page["up_to"]) == (30, None, told(NOW))
@@ -170,7 +166,7 @@ async def _forgotten_removal(world: World) -> AsyncIterator[None]:
 
 
 @pytest.mark.usefixtures("_forgotten_removal")
-async def test_of_what_has_been_removed_the_oldest_bucket_is_named(world: World, relay: Client) -> None:
+async def test_removed_bucket_is_refused_and_the_oldest_one_named(world: World, relay: Client) -> None:
     await removed_up_to(world, MINUTE + timedelta(seconds=7))
     oldest = told(MINUTE + timedelta(minutes=1))
     for path, query in (
@@ -182,7 +178,7 @@ async def test_of_what_has_been_removed_the_oldest_bucket_is_named(world: World,
     assert (await relay.call("GET", "/v1/digests", params={"from": oldest})).status == 200
 
 
-async def test_an_orders_events_are_told_as_they_were_published(world: World, relay: Client) -> None:
+async def test_events_of_an_order_are_returned_as_published(world: World, relay: Client) -> None:
     order = uuid7()
     events = [Event(order, sequence, payload=b'{"status": "PAID", "n": 1.50}') for sequence in (1, 2, 3)]
     await write(world, events)
@@ -219,7 +215,7 @@ async def test_a_gap_is_fetched_by_sequence_and_a_long_order_page_by_page(world:
     assert await relay.get("/v1/events", order_id=uuid7()) == {"items": [], "next_cursor": None}
 
 
-async def test_large_events_come_in_answers_of_bounded_size(world: World, relay: Client) -> None:
+async def test_large_events_are_returned_in_pages_of_bounded_size(world: World, relay: Client) -> None:
     order = uuid7()
     await write(world, [Event(order, sequence, payload=b"x" * 700_000) for sequence in range(1, 6)])
     page = await relay.get("/v1/events", order_id=order)
@@ -257,7 +253,7 @@ async def test_a_minute_is_found_by_the_summary_of_its_pages_and_not_by_reading_
     assert sum(map(int, removed)) < 2000, plan
 
 
-async def test_a_minute_in_which_the_outbox_got_its_next_partition_is_whole(world: World, relay: Client) -> None:
+async def test_minute_with_a_rotation_has_a_complete_digest(world: World, relay: Client) -> None:
     events = [Event(order_in(1), 1) for _ in range(4)]
     await write(world, events[:2])
     for _ in range(3):
@@ -323,7 +319,7 @@ async def test_a_wrong_parameter_is_a_problem_that_names_it(
     assert answer.body.get("errors", [{}])[0]["pointer"] == pointer
 
 
-async def test_the_edge_of_sequences_is_no_error(relay: Client) -> None:
+async def test_largest_sequence_is_accepted(relay: Client) -> None:
     cursor = json.dumps([2**63 - 1]).encode().hex()
     answer = await relay.call("GET", "/v1/events", params={"order_id": ORDER, "cursor": cursor})
     assert (answer.status, answer.body) == (200, {"items": [], "next_cursor": None})

@@ -16,7 +16,7 @@ HOUR_SECONDS = 3600
 
 @pytest.mark.parametrize("transactions", [True, False])
 @pytest.mark.parametrize("hours", [2, -24 * 30])
-async def test_a_relay_whose_host_s_clock_is_off_publishes_with_the_database_s_time(
+async def test_relay_with_a_wrong_host_clock_stamps_records_with_database_time(
     real_world: World, monkeypatch: pytest.MonkeyPatch, hours: int, *, transactions: bool
 ) -> None:
     """Kafka refuses what is more than an hour ahead of its own clock, and removes what is older than its retention."""
@@ -37,7 +37,7 @@ async def test_a_relay_whose_host_s_clock_is_off_publishes_with_the_database_s_t
 
 
 @pytest.mark.parametrize("transactions", [True, False])
-async def test_while_the_database_s_clock_and_the_broker_s_differ_everything_waits_and_says_so(
+async def test_events_wait_while_the_clocks_of_database_and_broker_differ(
     real_world: World, monkeypatch: pytest.MonkeyPatch, *, transactions: bool
 ) -> None:
     world, right = real_world, store.topic_partitions

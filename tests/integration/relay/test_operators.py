@@ -55,14 +55,14 @@ async def parked_again(world: World) -> None:
     )
 
 
-async def test_all_of_them_can_be_retried(world: World) -> None:
+async def test_retry_all_retries_every_parked_event(world: World) -> None:
     await parked_order(world, 2)
     await parked_order(world, 1, shard=3)
     assert len((await command(world, "retry", "--all", *WHO, "--json")).json) == 3
     assert await world.statuses() == {"PENDING": 3}
 
 
-async def test_what_is_refused_is_a_line_and_status_1(world: World) -> None:
+async def test_refused_command_prints_a_line_and_exits_1(world: World) -> None:
     events = await parked_order(world, 2)
     for name, id_, refusal in (
         ("retry", uuid7(), "EventNotParked"),
@@ -75,7 +75,7 @@ async def test_what_is_refused_is_a_line_and_status_1(world: World) -> None:
             assert refused.err.startswith(f"{refusal}: ")
 
 
-async def test_as_a_program_it_asks_the_database_only_and_tells_wrong_usage_with_2(world: World) -> None:
+async def test_command_line_needs_the_database_only_and_exits_2_on_wrong_usage(world: World) -> None:
     environment = {"PATH": os.environ["PATH"], "RELAY_DATABASE_URL": world.url}
     environment |= {"KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1"}
 
@@ -141,14 +141,14 @@ async def test_the_api_does_what_the_commands_do(world: World, served: tuple[Cli
     assert await statuses_of(world, events[0].order_id) == ["SKIPPED", "SENT"]
 
 
-async def test_clients_of_the_public_listener_find_nothing_of_it(served: tuple[Client, Client]) -> None:
+async def test_public_listener_serves_no_admin_route(served: tuple[Client, Client]) -> None:
     public, _ = served
     for method, path in (("GET", "/admin/v1/parked"), ("POST", "/admin/v1/parked/retry"), ("GET", "/admin/v1/acts")):
         assert (await public.call(method, path, None if method == "GET" else BODY)).problem == "not-found"
     assert not [path for path in (await public.get("/openapi.json"))["paths"] if "admin" in path]
 
 
-async def test_the_api_asks_for_replays_and_tells_of_them(world: World, served: tuple[Client, Client]) -> None:
+async def test_api_starts_and_shows_replays(world: World, served: tuple[Client, Client]) -> None:
     _, admin = served
     every, some = "/admin/v1/replays", {"from": "2020-01-01T00:00:00Z", "type": "order.paid.v1"}
     topic = f"{world.topic}-again"

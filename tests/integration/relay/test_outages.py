@@ -55,7 +55,7 @@ def start_embedded_broker(port: int, reaper: Reaper) -> None:
     wait_for(f"127.0.0.1:{port}")
 
 
-async def test_events_wait_for_a_broker_that_is_not_there_yet(world: World, reaper: Reaper) -> None:
+async def test_events_wait_for_a_broker_that_starts_later(world: World, reaper: Reaper) -> None:
     port = free_port()
     away = replace(world, kafka=f"127.0.0.1:{port}")
     event = Event(order_in(0), 1)
@@ -109,9 +109,7 @@ async def test_a_broker_that_hangs_past_every_time_limit_loses_and_repeats_nothi
         assert_in_sequence(hanging, await reader.to_the_end(), events)
 
 
-async def test_a_producer_is_dropped_within_seconds_although_its_broker_hangs(
-    world: World, own_broker: OwnBroker
-) -> None:
+async def test_producer_of_a_hanging_broker_is_dropped_within_seconds(world: World, own_broker: OwnBroker) -> None:
     hanging = replace(world, kafka=own_broker.address)
     async with hanging.relay():
         await hanging.until_held()
@@ -133,7 +131,7 @@ async def test_a_producer_is_dropped_within_seconds_although_its_broker_hangs(
     assert asyncio.all_tasks() - before <= {sending}
 
 
-async def test_a_relay_stops_in_time_although_its_broker_hangs(world: World, own_broker: OwnBroker) -> None:
+async def test_relay_with_a_hanging_broker_stops_in_time(world: World, own_broker: OwnBroker) -> None:
     hanging = replace(world, kafka=own_broker.address)
     try:
         async with hanging.relay() as relay:
@@ -181,7 +179,7 @@ async def slow_claims(world: World) -> AsyncIterator[None]:
 
 
 @pytest.mark.usefixtures("slow_claims")
-async def test_claims_that_take_longer_than_a_call_may_are_not_cut_off_for_ever(
+async def test_slow_claims_get_a_longer_time_limit_until_they_succeed(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(connecting, "COMMAND_TIMEOUT_SECONDS", 0.5)

@@ -79,7 +79,7 @@ async def test_two_refused_events_are_both_found(real_world: World) -> None:
         await eventually(lambda: both(real_world), 20, "two parked events")
 
 
-async def test_a_shard_with_many_refused_events_is_not_in_trouble_while_it_parks_them(real_world: World) -> None:
+async def test_shard_that_parks_many_refused_events_is_not_failing(real_world: World) -> None:
     poison = [Event(order_in(0), 1, payload=TOO_LARGE) for _ in range(30)]
     async with narrow_topic(real_world), real_world.relay() as relay:
         await write(real_world.connection, poison)
@@ -95,7 +95,7 @@ async def both(world: World) -> bool:
     return len(await parked(world)) == 2
 
 
-async def test_a_batch_that_is_too_large_only_as_a_whole_goes_out_in_parts(real_world: World) -> None:
+async def test_batch_too_large_only_as_a_whole_is_published_in_parts(real_world: World) -> None:
     events = [Event(order_in(1), 1, payload=b"x" * 10_000) for _ in range(30)]
     async with narrow_topic(real_world), real_world.relay(), real_world.reader() as reader:
         await write(real_world.connection, events)
@@ -128,7 +128,7 @@ async def test_an_event_too_large_for_any_topic_is_refused_when_it_is_written(wo
         await Event(uuid7(), 1, payload=b"x" * 800_000).insert(world.connection)
 
 
-async def test_ten_thousand_orders_flow_undisturbed_beside_a_parked_one(real_world: World) -> None:
+async def test_ten_thousand_orders_are_published_beside_a_parked_one(real_world: World) -> None:
     poisoned = order_in(0)
     refusals = metrics.FAILURES.labels(0, "refused-events")
     # Wide enough for batches: what is refused is this event, and nothing for the company it is in.

@@ -13,7 +13,7 @@ async def all_idle(relay: Relay) -> bool:
     return len(relay.publishers()) == 4 and all(publisher.idle for publisher in relay.publishers())
 
 
-async def test_a_committed_event_is_on_the_topic_as_the_contract_says(world: World) -> None:
+async def test_committed_event_is_on_the_topic_as_in_the_contract(world: World) -> None:
     traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
     event = Event(uuid7(), 1, traceparent=traceparent)
     async with world.relay(), world.reader() as reader:
@@ -124,7 +124,7 @@ async def test_events_are_numbered_with_their_batch_on_the_position_topic(world:
     assert await world.positions() == {0: 2, 1: 2, 2: 0, 3: 0}
 
 
-async def test_a_large_backlog_goes_out_in_batches_of_bounded_size(world: World) -> None:
+async def test_large_backlog_is_published_in_batches_of_bounded_size(world: World) -> None:
     events = [Event(order_in(2), 1, payload=b"x" * 300_000) for _ in range(12)]
     await write(world.connection, events)
     async with world.relay(batch_bytes=1_000_000), world.reader(max_partition_fetch_bytes=4_000_000) as reader:

@@ -73,7 +73,7 @@ async def replayed(world: World) -> list[ConsumerRecord]:
         return await reader.to_the_end()
 
 
-async def test_an_orders_events_come_again_in_sequence_with_their_own_ids(world: World) -> None:
+async def test_replayed_events_of_an_order_keep_sequence_and_ids(world: World) -> None:
     async with world.relay():
         events = await published(world, orders=5, each=3)
         replay_id = await start(world, order_id=events[2].order_id)
@@ -87,7 +87,7 @@ async def test_an_orders_events_come_again_in_sequence_with_their_own_ids(world:
             assert len(await reader.to_the_end()) == 15
 
 
-async def test_a_replay_is_of_a_type_or_of_a_time_or_of_both(world: World) -> None:
+async def test_replay_selects_by_type_time_or_both(world: World) -> None:
     async with world.relay():
         before = await published(world, orders=3)
         middle = await world.connection.fetchval(
@@ -102,7 +102,7 @@ async def test_a_replay_is_of_a_type_or_of_a_time_or_of_both(world: World) -> No
         assert (await until(world, both, "DONE"))["events"] == 0
 
 
-async def test_a_replay_ends_where_the_topic_ended_when_it_was_asked_for(world: World) -> None:
+async def test_replay_ends_at_the_topic_end_of_its_request_time(world: World) -> None:
     async with world.relay(replay_events_per_second=20):
         await published(world, orders=30)
         replay_id = await start(world, from_at=LONG_AGO)
@@ -110,9 +110,7 @@ async def test_a_replay_ends_where_the_topic_ended_when_it_was_asked_for(world: 
         assert (await until(world, replay_id, "DONE"))["events"] == 30
 
 
-async def test_a_replay_is_no_faster_than_it_may_be_and_live_events_overtake_it(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_replay_keeps_its_rate_and_live_events_overtake_it(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(replay, "STEP_EVENTS", 5)
     async with world.relay(replay_events_per_second=20):
         await published(world, orders=40)
@@ -131,7 +129,7 @@ async def test_a_replay_is_no_faster_than_it_may_be_and_live_events_overtake_it(
         assert took >= 35 / 20 * 1000 * 0.9
 
 
-async def test_a_replay_that_is_cancelled_stops_and_goes_on_where_it_was(
+async def test_cancelled_replay_stops_and_resumes_at_its_position(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(replay, "STEP_EVENTS", 5)
@@ -238,14 +236,14 @@ async def test_a_replay_stops_before_an_event_that_still_waits(world: World) -> 
         assert await replay_store.replay_waits(connection, moved)
 
 
-async def test_a_topic_of_the_relays_own_is_never_replayed_into(world: World) -> None:
+async def test_replay_into_a_topic_of_the_relay_is_refused(world: World) -> None:
     for topic in (world.topic, f"{world.topic}.positions", f"{world.topic}.watermarks", "__transaction_state", ".."):
         with pytest.raises(ReplayTopicNotAllowed):
             await start(world, topic, from_at=LONG_AGO)
     assert await world.connection.fetchval("SELECT count(*) FROM relay.replays") == 0
 
 
-async def test_a_replay_of_nothing_or_of_what_has_been_removed_is_refused(world: World) -> None:
+async def test_empty_replay_or_one_of_removed_events_is_refused(world: World) -> None:
     for selection in ({}, {"from_at": LONG_AGO, "to_at": LONG_AGO}):
         with pytest.raises(ReplayOfNothing):
             await start(world, f"{world.topic}-again", **selection)
@@ -255,7 +253,7 @@ async def test_a_replay_of_nothing_or_of_what_has_been_removed_is_refused(world:
         await start(world, from_at=LONG_AGO + timedelta(seconds=1))
 
 
-async def test_a_replay_that_had_still_to_come_to_what_is_removed_fails_and_can_not_go_on(world: World) -> None:
+async def test_replay_of_events_removed_meanwhile_fails_and_refuses_to_resume(world: World) -> None:
     replay_id = await start(world, from_at=LONG_AGO)
     async with removed(world, LONG_AGO), operating(world) as pool, world.relay():
         failed = await until(world, replay_id, "FAILED")
@@ -270,7 +268,7 @@ async def test_a_replay_that_had_still_to_come_to_what_is_removed_fails_and_can_
         await until(world, replay_id, "DONE")
 
 
-async def test_a_replay_without_a_beginning_is_of_what_there_was_when_it_was_asked_for(world: World) -> None:
+async def test_replay_without_a_start_publishes_the_events_of_its_request_time(world: World) -> None:
     async with removed(world, LONG_AGO):
         async with world.relay():
             await until(world, await start(world, type="order.paid.v1"), "DONE")
@@ -282,7 +280,7 @@ async def test_a_replay_without_a_beginning_is_of_what_there_was_when_it_was_ask
             await until(world, replay_id, "FAILED")
 
 
-async def test_only_what_runs_is_cancelled_and_only_what_stopped_resumed(world: World) -> None:
+async def test_only_a_running_replay_is_cancelled_and_a_stopped_one_resumed(world: World) -> None:
     replay_id = await start(world, from_at=LONG_AGO)
     async with operating(world) as pool:
         with pytest.raises(ReplayNotStopped):
@@ -295,7 +293,7 @@ async def test_only_what_runs_is_cancelled_and_only_what_stopped_resumed(world: 
                 await act(pool, uuid7(), SUE)
 
 
-async def test_the_commands_ask_list_stop_and_resume(world: World) -> None:
+async def test_command_line_starts_lists_cancels_and_resumes_replays(world: World) -> None:
     who = ("--by", "sue", "--reason", "a test", "--json")
     (asked,) = (await command(world, "replay", "again", "--from", "2020-01-01T00:00:00Z", *who)).json
     assert (asked["topic"], asked["state"], asked["from_at"][:10]) == ("again", "RUNNING", "2020-01-01")

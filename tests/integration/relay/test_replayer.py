@@ -89,7 +89,7 @@ async def test_paused_replica_publishes_no_step(world: World) -> None:
     ],
     ids=["database", "bug"],
 )
-async def test_replaying_goes_on_after_trouble(world: World, trouble: str, mended: str, cause: str) -> None:
+async def test_replay_continues_after_an_error(world: World, trouble: str, mended: str, cause: str) -> None:
     await published(world, [Event(order_in(0), 1)])
     replay_id = await start(world, from_at=LONG_AGO)
     await world.connection.execute(f"ALTER TABLE {trouble}")
@@ -103,7 +103,7 @@ async def test_replaying_goes_on_after_trouble(world: World, trouble: str, mende
             await world.connection.execute(f"ALTER TABLE {mended}")
 
 
-async def test_replaying_goes_on_while_no_broker_answers(world: World) -> None:
+async def test_replay_continues_after_an_outage_of_the_broker(world: World) -> None:
     await published(world, [Event(order_in(0), 1)])
     await start(world, from_at=LONG_AGO)
     nowhere = {"kafka_bootstrap_servers": f"127.0.0.1:{free_port()}", "kafka_timeout_seconds": 0.5}
@@ -162,7 +162,7 @@ async def test_events_removed_during_a_step_fail_the_replay(world: World, migrat
         await world.connection.execute("DELETE FROM orders.outbox_partitions WHERE partition = $1", NO_PARTITION)
 
 
-async def test_replica_without_the_duty_publishes_nothing(world: World) -> None:
+async def test_replica_without_leadership_publishes_nothing(world: World) -> None:
     await published(world, [Event(order_in(0), 1)])
     replay_id = await start(world, from_at=LONG_AGO)
     await world.connection.execute(
@@ -176,7 +176,7 @@ async def test_replica_without_the_duty_publishes_nothing(world: World) -> None:
         assert (await how(world, replay_id))["events"] == 1
 
 
-async def test_stopped_replica_leaves_the_duty_to_others(world: World) -> None:
+async def test_stopped_replica_releases_the_leadership(world: World) -> None:
     await published(world, [Event(order_in(0), 1)])
     await start(world, from_at=LONG_AGO)
     await world.connection.execute("UPDATE orders.outbox SET status = 'PENDING', sent_at = NULL")  # so it goes on
@@ -185,7 +185,7 @@ async def test_stopped_replica_leaves_the_duty_to_others(world: World) -> None:
     assert not await world.connection.fetchval(LEASE, DUTY)
 
 
-async def test_replica_stops_in_order_while_its_database_is_away(world: World) -> None:
+async def test_replica_stops_normally_while_its_database_is_down(world: World) -> None:
     await start(world, from_at=LONG_AGO)
     async with replaying(world) as replayer:
         await replayer._step()
@@ -236,7 +236,7 @@ async def test_window_is_bounded_in_bytes_and_never_empty(world: World, *, of_or
 
 
 @pytest.mark.parametrize("of_order", [True, False])
-async def test_window_has_no_event_that_was_given_up_and_none_that_came_later(world: World, *, of_order: bool) -> None:
+async def test_window_leaves_out_skipped_and_later_events(world: World, *, of_order: bool) -> None:
     order_id = order_in(0)
     events = await published(world, [Event(order_id, sequence) for sequence in (1, 2, 3)])
     await start(world, **{"order_id": order_id} if of_order else {"from_at": LONG_AGO})
@@ -260,7 +260,7 @@ async def published_later(world: World, event: Event) -> None:
     )
 
 
-async def test_replay_that_was_overtaken_or_stopped_notes_nothing(world: World) -> None:
+async def test_overtaken_or_stopped_replay_records_no_progress(world: World) -> None:
     await published(world, [Event(order_in(0), 1)])
     replay_id = await start(world, from_at=LONG_AGO)
     async with operating(world) as pool, pool.connection() as connection:

@@ -79,7 +79,7 @@ async def test_a_batch_that_was_claimed_but_not_committed_is_sent(world: World) 
     await assert_sent_once(world, events)
 
 
-async def test_a_shard_whose_first_take_over_was_cut_short_is_declared_by_the_next(world: World) -> None:
+async def test_interrupted_first_take_over_is_completed_by_the_next(world: World) -> None:
     async with predecessor(world):
         await world.connection.execute("UPDATE relay.shards SET declared = false")
     async with world.relay():
@@ -97,9 +97,7 @@ async def test_a_transaction_left_open_is_aborted_and_its_batch_sent_once(real_w
 
 
 @pytest.mark.parametrize("number", [2, 7])
-async def test_any_other_number_refuses_the_shard_until_an_operator_declares_the_kafka(
-    world: World, number: int
-) -> None:
+async def test_other_number_refuses_the_shard_until_bootstrap(world: World, number: int) -> None:
     event, other = Event(order_in(SHARD), 1), Event(order_in(2), 1)
     async with predecessor(world):
         pass
@@ -118,7 +116,7 @@ async def test_any_other_number_refuses_the_shard_until_an_operator_declares_the
         await check()
 
 
-async def test_a_take_over_that_was_paused_and_overtaken_is_lost_and_refuses_nothing(world: World) -> None:
+async def test_paused_and_overtaken_take_over_loses_its_lease_without_refusal(world: World) -> None:
     async with predecessor(world) as (connection, old, producer):
         await take(connection, "successor")
         await producer.publish(Batch(SHARD, 1, []))
@@ -131,7 +129,7 @@ async def refused(publishers: Any) -> bool:
     return any(publisher.refused for publisher in publishers() if publisher.shard == SHARD)
 
 
-async def test_a_kafka_that_lost_its_positions_refuses_until_it_is_declared(world: World) -> None:
+async def test_kafka_without_positions_refuses_the_shard_until_bootstrap(world: World) -> None:
     event = Event(order_in(SHARD), 1)
     async with predecessor(world):
         pass
@@ -144,7 +142,7 @@ async def test_a_kafka_that_lost_its_positions_refuses_until_it_is_declared(worl
             assert [identity(record) for record in await reader.until(1)] == expected([event])
 
 
-async def test_a_bootstrap_of_a_kafka_that_is_right_changes_nothing(world: World) -> None:
+async def test_bootstrap_of_a_matching_kafka_changes_nothing(world: World) -> None:
     async with world.relay():
         await world.until_held()
         await write(world.connection, [Event(order_in(SHARD), 1)])
@@ -170,7 +168,7 @@ async def test_a_cycle_under_an_older_epoch_does_nothing(world: World) -> None:
     assert await world.connection.fetchval("SELECT holder FROM relay.shards WHERE shard = $1", SHARD) == "successor"
 
 
-async def test_a_producer_of_an_older_tenure_is_fenced(real_world: World) -> None:
+async def test_producer_of_an_older_epoch_is_fenced(real_world: World) -> None:
     event = Event(order_in(SHARD), 1)
     await write(real_world.connection, [event])
     async with predecessor(real_world) as (connection, lease, producer):
@@ -210,7 +208,7 @@ async def test_a_shard_is_taken_over_once_its_lease_is_over(world: World) -> Non
         await connection.close()
 
 
-async def test_what_was_sent_without_a_transaction_is_sent_again(world: World) -> None:
+async def test_batch_sent_without_a_transaction_is_sent_again(world: World) -> None:
     event = Event(order_in(SHARD), 1)
     await write(world.connection, [event])
     async with predecessor(world) as (connection, lease, _):
@@ -221,7 +219,7 @@ async def test_what_was_sent_without_a_transaction_is_sent_again(world: World) -
     assert await world.connection.fetchval("SELECT batch_number FROM relay.shards WHERE shard = $1", SHARD) == 0
 
 
-async def test_a_relay_without_transactions_settles_what_one_with_them_left(world: World) -> None:
+async def test_relay_without_transactions_settles_an_open_transaction(world: World) -> None:
     event, later = Event(order_in(SHARD), 1), Event(order_in(SHARD), 1)
     await write(world.connection, [event])
     async with predecessor(world) as (connection, lease, producer):

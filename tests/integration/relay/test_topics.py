@@ -98,7 +98,7 @@ def topic(world: World, kind: str = "", number: int = 4, **config: str) -> NewTo
 
 
 @pytest.mark.real_broker
-async def test_kafka_that_comes_back_empty_and_creates_topics_by_itself_is_named_and_mended_by_what_is_named(
+async def test_emptied_kafka_with_auto_created_topics_is_fixed_by_the_named_commands(
     world: World, lavish: OwnBroker
 ) -> None:
     """Without an event under way: nothing is published that could fail."""
@@ -140,9 +140,7 @@ async def names_bootstrap(relay: Relay) -> bool:
 
 
 @pytest.mark.real_broker
-async def test_topics_that_a_foreign_client_had_created_are_refused_until_mended(
-    world: World, lavish: OwnBroker
-) -> None:
+async def test_topics_created_by_another_client_are_refused_until_fixed(world: World, lavish: OwnBroker) -> None:
     world = replace(world, kafka=lavish.address)
     foreign = AIOKafkaConsumer(f"{world.topic}.positions", bootstrap_servers=lavish.address, group_id=None)
     await foreign.start()
@@ -167,7 +165,7 @@ async def test_topics_that_a_foreign_client_had_created_are_refused_until_mended
     assert next(entry for entry in logs if entry["event"] == "bootstrap.refused")["detail"] == refused
 
 
-async def test_a_topic_of_events_with_fewer_partitions_than_it_had_is_refused_without_traffic(
+async def test_topic_with_fewer_partitions_is_refused_without_traffic(
     real_world: World,
 ) -> None:
     world = real_world
@@ -215,7 +213,7 @@ async def gone(world: World) -> bool:
         ("positions", 5, "compact", "has 5 partitions and needs 4"),
     ],
 )
-async def test_a_wrong_topic_is_refused_and_what_waits_is_published_once_it_is_right(
+async def test_wrong_topic_is_refused_and_waiting_events_are_published_once_fixed(
     real_world: World, kind: str, number: int, policy: str, told: str
 ) -> None:
     world = real_world
@@ -234,7 +232,7 @@ async def test_a_wrong_topic_is_refused_and_what_waits_is_published_once_it_is_r
         await ready(relay)
 
 
-async def test_a_topic_that_goes_wrong_while_nothing_is_published_is_noticed(real_world: World) -> None:
+async def test_topic_changed_without_traffic_is_noticed(real_world: World) -> None:
     world = real_world
     async with world.relay() as relay:
         await world.until_held()
@@ -245,7 +243,7 @@ async def test_a_topic_that_goes_wrong_while_nothing_is_published_is_noticed(rea
         await ready(relay)
 
 
-async def test_topics_are_created_with_an_explicit_policy_and_doubts_are_told(real_world: World) -> None:
+async def test_topics_are_created_with_an_explicit_policy_and_doubts_are_reported(real_world: World) -> None:
     world = real_world
     await declare(world, topic(world, number=2, min_insync_replicas="2"))
     async with world.relay() as relay:
@@ -276,7 +274,7 @@ async def configured(world: World, name: str) -> tuple[str, bool]:
     return entry.value, not entry.is_default
 
 
-async def test_partitions_that_are_added_move_each_order_once(real_world: World) -> None:
+async def test_added_partitions_move_each_order_once(real_world: World) -> None:
     """Two replicas, shards in a group and alone, with and without an event under way."""
     world = real_world
     orders = [order_in(number % 4) for number in range(40)]
@@ -335,7 +333,7 @@ async def test_a_watermark_names_partitions_that_were_added(real_world: World) -
         await eventually(named, 20, "a watermark with the added partitions")
 
 
-async def test_a_replica_that_takes_a_shard_over_uses_what_the_one_before_used(real_world: World) -> None:
+async def test_replica_that_takes_a_shard_over_uses_the_recorded_partitions(real_world: World) -> None:
     """The record counts, and not what a replica happened to see last."""
     world = real_world
     async with world.relay() as relay:

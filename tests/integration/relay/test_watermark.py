@@ -65,9 +65,7 @@ async def sent(connection: asyncpg.Connection) -> None:
     )
 
 
-async def test_an_event_has_its_moment_when_its_transaction_has_an_id_and_not_before(
-    world: World, writer: asyncpg.Connection
-) -> None:
+async def test_event_gets_its_time_after_its_transaction_id(world: World, writer: asyncpg.Connection) -> None:
     async with writer.transaction():
         began = await writer.fetchval("SELECT now()")
         before = await world.connection.fetchval("SELECT clock_timestamp()")
@@ -82,7 +80,7 @@ async def test_an_event_has_its_moment_when_its_transaction_has_an_id_and_not_be
     assert default.index("pg_current_xact_id()") < default.index("clock_timestamp()")
 
 
-async def test_a_moment_is_not_closed_while_a_transaction_that_may_have_written_before_it_runs(
+async def test_watermark_waits_for_a_transaction_that_may_have_written_before_it(
     world: World, relay_role: asyncpg.Connection, writer: asyncpg.Connection
 ) -> None:
     assert await up_to(relay_role) is None, "the first step only marks"
@@ -103,7 +101,7 @@ async def test_a_moment_is_not_closed_while_a_transaction_that_may_have_written_
     assert last[1] > occurred_at
 
 
-async def test_of_two_transactions_that_run_the_one_with_the_higher_id_holds_the_watermark_too(
+async def test_running_transaction_with_a_higher_id_also_holds_the_watermark(
     relay_role: asyncpg.Connection, writer: asyncpg.Connection, world: World
 ) -> None:
     """Its id is above the snapshot's xmax, the highest that has ended: that alone would not see it."""
@@ -124,7 +122,7 @@ async def test_of_two_transactions_that_run_the_one_with_the_higher_id_holds_the
     assert (await up_to(relay_role), await up_to(relay_role))[1] > occurred_at
 
 
-async def test_what_is_parked_does_not_hold_the_watermark_but_is_named_as_far_as_there_is_room(
+async def test_parked_events_do_not_hold_the_watermark_and_are_listed_up_to_a_limit(
     world: World, relay_role: asyncpg.Connection
 ) -> None:
     orders = sorted([order_in(0) for _ in range(5)])
@@ -144,7 +142,7 @@ async def test_what_is_parked_does_not_hold_the_watermark_but_is_named_as_far_as
     assert (reached.missing, reached.missing_count) == ([], 0)
 
 
-async def test_one_replica_has_the_duty_until_it_leaves_it_or_its_lease_is_over(
+async def test_leader_keeps_leadership_until_release_or_lease_expiry(
     world: World, relay_role: asyncpg.Connection
 ) -> None:
     first = await step(relay_role, "one")
@@ -158,7 +156,7 @@ async def test_one_replica_has_the_duty_until_it_leaves_it_or_its_lease_is_over(
     assert (first.epoch, second.epoch, third.epoch) == (1, 2, 3)
 
 
-async def test_whoever_takes_the_duty_marks_anew_since_ids_of_another_database_mean_nothing(
+async def test_new_leader_marks_again_because_ids_of_another_database_differ(
     world: World, relay_role: asyncpg.Connection
 ) -> None:
     await step(relay_role, "one")
@@ -167,14 +165,14 @@ async def test_whoever_takes_the_duty_marks_anew_since_ids_of_another_database_m
     assert await world.connection.fetchval("SELECT mark_xid::text::bigint > 1 FROM relay.watermark")
 
 
-async def test_when_the_clock_goes_back_the_watermark_stands(world: World, relay_role: asyncpg.Connection) -> None:
+async def test_watermark_does_not_go_back_with_the_clock(world: World, relay_role: asyncpg.Connection) -> None:
     await step(relay_role)
     await world.connection.execute("UPDATE relay.watermark SET up_to = now() + interval '1 hour'")
     ahead = await world.connection.fetchval("SELECT up_to FROM relay.watermark")
     assert [await up_to(relay_role) for _ in range(3)] == [ahead] * 3
 
 
-async def test_a_moment_cannot_be_read_in_a_transaction_that_has_its_id_already(relay_role: asyncpg.Connection) -> None:
+async def test_watermark_cannot_advance_in_a_transaction_that_has_an_id(relay_role: asyncpg.Connection) -> None:
     async with relay_role.transaction():
         await relay_role.execute("SELECT pg_current_xact_id()")
         with pytest.raises(asyncpg.RaiseError):
@@ -184,7 +182,7 @@ async def test_a_moment_cannot_be_read_in_a_transaction_that_has_its_id_already(
 SOON: dict[str, Any] = {"watermark_interval_seconds": 0.05}
 
 
-async def test_at_the_offsets_of_a_watermark_a_reader_has_everything_up_to_its_moment(world: World) -> None:
+async def test_reader_at_the_watermark_offsets_has_every_event_up_to_its_time(world: World) -> None:
     orders = [uuid7() for _ in range(20)]
     async with world.relay(**SOON), world.reader() as reader:
         for sequence in (1, 2, 3):
@@ -213,9 +211,7 @@ async def test_at_the_offsets_of_a_watermark_a_reader_has_everything_up_to_its_m
     assert moments == sorted(moments)
 
 
-async def test_while_nothing_changes_nothing_is_told_until_the_minute_is_over(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_unchanged_watermark_is_announced_once_a_minute(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     async with world.relay(**SOON), world.reader(f"{world.topic}.watermarks") as watermarks:
         await watermarks.until(3)
         await moved(world, 5)
@@ -236,7 +232,7 @@ async def differs(world: World, query: str, was: Any) -> bool:
     return bool(await world.connection.fetchval(query) != was)
 
 
-async def test_of_two_replicas_one_tells_and_the_other_goes_on_when_it_stops(world: World) -> None:
+async def test_second_replica_announces_after_the_first_stops(world: World) -> None:
     query = "SELECT holder FROM relay.watermark"
     async with world.relay(replica="b", **SOON):
         async with world.relay(replica="a", **SOON):
@@ -291,7 +287,7 @@ async def test_paused_replica_announces_nothing(world: World) -> None:
         assert await watermarks(world) == 1
 
 
-async def test_replica_that_has_lost_the_duty_closes_its_clients_and_tells_anew_when_it_is_back(world: World) -> None:
+async def test_replica_without_leadership_closes_clients_and_announces_again_later(world: World) -> None:
     async with duty(world) as watermark:
         for _ in range(2):
             await watermark._once()
@@ -301,7 +297,7 @@ async def test_replica_that_has_lost_the_duty_closes_its_clients_and_tells_anew_
         assert (watermark._kafka, watermark._announced) == (None, None)
 
 
-async def test_duty_is_held_for_as_long_as_the_next_slow_call_takes(world: World) -> None:
+async def test_lease_lasts_over_the_next_slow_call(world: World) -> None:
     """It is renewed at the end of that call, which comes after a rest in proportion."""
     async with duty(world) as watermark:
         watermark._call_seconds = 100.0
@@ -311,7 +307,7 @@ async def test_duty_is_held_for_as_long_as_the_next_slow_call_takes(world: World
 
 
 @pytest.mark.parametrize("trouble", ["database", "broker"])
-async def test_duty_goes_on_after_trouble(world: World, trouble: str) -> None:
+async def test_watermark_continues_after_an_error(world: World, trouble: str) -> None:
     changes: dict[str, Any] = {"kafka_timeout_seconds": 0.5}
     if trouble == "broker":
         changes["kafka_bootstrap_servers"] = f"127.0.0.1:{free_port()}"
@@ -341,7 +337,7 @@ async def without_table(world: World) -> AsyncIterator[None]:
         await world.connection.execute("ALTER TABLE relay.away RENAME TO watermark")
 
 
-async def test_stopped_replica_leaves_the_duty_although_its_broker_is_away(world: World) -> None:
+async def test_stopped_replica_releases_leadership_although_its_broker_is_down(world: World) -> None:
     nowhere: dict[str, Any] = {"kafka_bootstrap_servers": f"127.0.0.1:{free_port()}", "kafka_timeout_seconds": 0.5}
     holder = "SELECT holder FROM relay.watermark"
     async with watching(world, Broker(world.settings(**nowhere), 4), **nowhere):
@@ -349,7 +345,7 @@ async def test_stopped_replica_leaves_the_duty_although_its_broker_is_away(world
     assert await world.connection.fetchval(holder) is None
 
 
-async def test_replica_stops_in_order_while_its_database_is_away(world: World) -> None:
+async def test_replica_stops_normally_while_its_database_is_down(world: World) -> None:
     async with duty(world) as watermark, without_table(world):
         await watermark._give_up()
 
@@ -370,7 +366,7 @@ async def test_offsets_include_a_transaction_under_way(real_world: World) -> Non
             await open_one.stop()
 
 
-async def test_two_replicas_that_advance_at_once_mark_one_moment(
+async def test_two_concurrent_advances_mark_one_time(
     world: World, relay_role: asyncpg.Connection, writer: asyncpg.Connection
 ) -> None:
     """The second one read the row before the first one changed it."""
@@ -383,7 +379,7 @@ async def test_two_replicas_that_advance_at_once_mark_one_moment(
     assert await overtaken is None
 
 
-async def test_it_goes_on_while_a_file_that_the_client_of_kafka_needs_is_away(world: World, tmp_path: Path) -> None:
+async def test_watermark_continues_after_a_missing_client_file(world: World, tmp_path: Path) -> None:
     password = tmp_path / "password"
     password.write_text("secret")
     access: dict[str, Any] = {
@@ -400,7 +396,7 @@ async def test_it_goes_on_while_a_file_that_the_client_of_kafka_needs_is_away(wo
     await broker.close()
 
 
-async def test_while_none_was_reached_the_lag_grows(world: World, writer: asyncpg.Connection) -> None:
+async def test_lag_grows_before_the_first_watermark(world: World, writer: asyncpg.Connection) -> None:
     metrics.WATERMARK_LAG.set(0)
     broker = Broker(world.settings(), 4)
     async with writer.transaction():
@@ -414,7 +410,7 @@ async def test_while_none_was_reached_the_lag_grows(world: World, writer: asyncp
     assert await world.connection.fetchval("SELECT up_to FROM relay.watermark") is None
 
 
-async def test_a_call_that_is_cut_off_gets_more_time_after_a_rest_in_proportion(
+async def test_interrupted_call_gets_more_time_after_a_proportional_pause(
     world: World, writer: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As when it walks over dead entries that an old snapshot keeps."""
@@ -430,7 +426,7 @@ async def test_a_call_that_is_cut_off_gets_more_time_after_a_rest_in_proportion(
             assert seconds <= watermark._call_seconds < 2 * seconds
 
 
-def test_an_interval_that_is_none_is_refused() -> None:
+def test_invalid_interval_is_refused() -> None:
     common = {"database_url": "postgresql://x", "kafka_bootstrap_servers": "x:1"}
     with pytest.raises(ValueError, match="watermark_interval_seconds"):
         RelaySettings(**common, watermark_interval_seconds=0)  # type: ignore[arg-type]

@@ -42,7 +42,7 @@ async def test_a_lower_id_that_commits_after_a_higher_one_is_claimed_at_once(out
     assert ids(await outbox.cycle()) == ids_of(late)
 
 
-async def test_one_that_commits_after_claims_have_passed_it_by_is_found_by_the_next_sweep(outbox: Outbox) -> None:
+async def test_event_committed_behind_the_claims_is_found_by_the_next_sweep(outbox: Outbox) -> None:
     late = event()
     await an_event_committed_late(outbox, late)
     await outbox.sweeps(due=False)
@@ -51,7 +51,7 @@ async def test_one_that_commits_after_claims_have_passed_it_by_is_found_by_the_n
     assert ids(await outbox.cycle()) == ids_of(late)
 
 
-async def test_no_event_of_an_order_is_claimed_before_one_that_claims_have_passed_by(outbox: Outbox) -> None:
+async def test_later_event_of_an_order_waits_for_one_behind_the_claims(outbox: Outbox) -> None:
     late, other = event(), event()
     await an_event_committed_late(outbox, late)
     second, third = event(2, late), event(3, late)
@@ -63,7 +63,7 @@ async def test_no_event_of_an_order_is_claimed_before_one_that_claims_have_passe
     assert ids(await outbox.cycle()) == ids_of(late, second, third)
 
 
-async def test_nor_while_a_limit_cuts_the_order_s_events_apart(outbox: Outbox) -> None:
+async def test_later_event_waits_when_a_limit_splits_its_order(outbox: Outbox) -> None:
     late = event()
     await an_event_committed_late(outbox, late)
     second, third = event(2, late), event(3, late)
@@ -75,7 +75,7 @@ async def test_nor_while_a_limit_cuts_the_order_s_events_apart(outbox: Outbox) -
     assert claimed == ids_of(late, second, third)
 
 
-async def test_nor_before_one_in_an_older_partition(outbox: Outbox) -> None:
+async def test_later_event_waits_for_one_in_an_older_partition(outbox: Outbox) -> None:
     late = event()
     await an_event_committed_late(outbox, late)
     await outbox.rotate()
@@ -88,7 +88,7 @@ async def test_nor_before_one_in_an_older_partition(outbox: Outbox) -> None:
     assert ids(await outbox.cycle()) == ids_of(late, second)
 
 
-async def test_an_event_whose_order_s_earlier_ones_were_dropped_is_claimed(outbox: Outbox) -> None:
+async def test_event_is_claimed_after_earlier_ones_of_its_order_were_dropped(outbox: Outbox) -> None:
     first = event()
     await outbox.write(first)
     await outbox.rotate()
@@ -102,9 +102,7 @@ async def test_an_event_whose_order_s_earlier_ones_were_dropped_is_claimed(outbo
 
 
 @pytest.mark.parametrize("in_transaction", [True, False])
-async def test_what_a_dead_relay_had_claimed_is_claimed_again_by_the_next_one(
-    outbox: Outbox, in_transaction: bool
-) -> None:
+async def test_claim_of_a_dead_relay_is_claimed_again_by_the_next(outbox: Outbox, in_transaction: bool) -> None:
     told = [event() for _ in range(3)]
     await outbox.write(*told)
     assert ids(await outbox.cycle(in_transaction=in_transaction)) == ids_of(*told)
@@ -129,7 +127,7 @@ async def test_a_take_over_between_an_order_s_events_keeps_them_in_sequence(outb
     assert ids(await outbox.cycle()) == ids_of(late, second)
 
 
-async def test_an_event_that_an_operator_gives_back_is_found_though_claims_have_passed_it_by(outbox: Outbox) -> None:
+async def test_retried_event_behind_the_claims_is_found(outbox: Outbox) -> None:
     parked = event()
     await outbox.write(parked)
     await outbox.root.execute("UPDATE orders.outbox SET status = 'PARKED', parked_at = now(), parked_reason = 'x'")
@@ -142,7 +140,7 @@ async def test_an_event_that_an_operator_gives_back_is_found_though_claims_have_
     assert ids(await outbox.cycle()) == ids_of(parked, follower)
 
 
-async def test_an_idle_shard_is_woken_for_an_event_that_claims_have_passed_by(outbox: Outbox) -> None:
+async def test_idle_shard_is_woken_for_an_event_behind_the_claims(outbox: Outbox) -> None:
     assert await store.shards_with_pending(outbox.relay, [SHARD]) == []
     late = event()
     await an_event_committed_late(outbox, late)
@@ -157,7 +155,7 @@ async def test_an_idle_shard_is_woken_for_an_event_that_claims_have_passed_by(ou
     assert await store.shards_with_pending(outbox.relay, [SHARD]) == [SHARD]
 
 
-async def test_claims_pass_by_what_was_published_also_when_every_other_one_finds_nothing(outbox: Outbox) -> None:
+async def test_claims_skip_published_events_even_if_every_second_one_is_empty(outbox: Outbox) -> None:
     last = 0
     for _ in range(4):
         (last,) = await outbox.write(event())
@@ -167,7 +165,7 @@ async def test_claims_pass_by_what_was_published_also_when_every_other_one_finds
     assert await outbox.root.fetchval("SELECT scan_next FROM relay.shards WHERE shard = $1", SHARD) == last
 
 
-async def test_a_cycle_that_had_to_wait_for_its_shard_s_row_keeps_what_it_claims(outbox: Outbox) -> None:
+async def test_cycle_that_waited_for_its_row_keeps_its_claim(outbox: Outbox) -> None:
     told = event()
     await outbox.write(told)
     await outbox.take()
@@ -186,7 +184,7 @@ async def test_a_cycle_that_had_to_wait_for_its_shard_s_row_keeps_what_it_claims
     assert await outbox.statuses() == [(0, "SENT")]
 
 
-async def test_a_sweep_that_takes_long_is_seldom_made(outbox: Outbox) -> None:
+async def test_slow_sweep_is_rarely_repeated(outbox: Outbox) -> None:
     await outbox.write(event())
     await outbox.publish()
     await outbox.pass_by()
@@ -211,7 +209,7 @@ async def reads(relay: asyncpg.Connection) -> dict[str, tuple[int, int]]:
 
 
 @pytest.mark.parametrize("analyzed", ["never", "while all waited", "when all was sent"])
-async def test_a_cycle_reads_only_live_partitions_and_only_what_waits_in_them(outbox: Outbox, analyzed: str) -> None:
+async def test_cycle_reads_only_pending_events_of_live_partitions(outbox: Outbox, analyzed: str) -> None:
     many = [event() for _ in range(300)]
     for _ in range(4):
         await outbox.write(*(event() for _ in range(50)))

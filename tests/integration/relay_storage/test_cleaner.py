@@ -74,7 +74,7 @@ async def test_while_the_clocks_disagree_nothing_is_dropped(
     assert 0 in await outbox.partitions()
 
 
-async def test_a_replica_that_does_not_have_the_duty_leaves_the_outbox_alone(outbox: Outbox, relay_url: str) -> None:
+async def test_replica_without_leadership_does_not_clean(outbox: Outbox, relay_url: str) -> None:
     await outbox.root.execute(
         "INSERT INTO relay.duties VALUES ('clean the outbox', 'other', now() + interval '1 hour')"
     )
@@ -93,7 +93,7 @@ async def test_a_replica_that_does_not_have_the_duty_leaves_the_outbox_alone(out
     assert await outbox.root.fetchval("SELECT writers FROM orders.outbox_partitions WHERE partition = 1") is None
 
 
-async def test_a_relay_beside_an_older_order_service_says_that_it_can_not_clean(outbox: Outbox, relay_url: str) -> None:
+async def test_relay_beside_an_older_order_service_logs_that_cleaning_failed(outbox: Outbox, relay_url: str) -> None:
     await outbox.root.execute("DROP FUNCTION orders.rotate_outbox")
     with capture_logs() as logs:
         async with cleaning(relay_url):

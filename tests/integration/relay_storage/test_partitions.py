@@ -111,7 +111,7 @@ async def test_a_sequence_is_used_once_in_a_partition_made_later(outbox: Outbox)
         await outbox.write(Event(told.order_id, told.sequence))
 
 
-async def test_what_was_published_longer_ago_than_the_retention_is_dropped_and_nothing_younger(outbox: Outbox) -> None:
+async def test_partition_is_dropped_only_after_the_retention(outbox: Outbox) -> None:
     await outbox.write(event())
     await outbox.rotate()
     await outbox.write(event())
@@ -127,9 +127,7 @@ async def test_what_was_published_longer_ago_than_the_retention_is_dropped_and_n
 
 
 @pytest.mark.parametrize("status", ["PENDING", "PARKED"])
-async def test_what_is_unpublished_is_kept_whatever_its_age_and_younger_partitions_go(
-    outbox: Outbox, status: str
-) -> None:
+async def test_unpublished_events_stay_while_younger_partitions_are_dropped(outbox: Outbox, status: str) -> None:
     kept = event()
     await outbox.write(kept)
     if status == "PARKED":

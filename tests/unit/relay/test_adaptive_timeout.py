@@ -14,7 +14,7 @@ def cut_off(timeout: AdaptiveTimeout, error: Exception) -> float:
     return limits[0]
 
 
-def test_the_limit_grows_when_it_was_not_enough_and_only_then() -> None:
+def test_limit_grows_only_after_a_timeout() -> None:
     timeout = AdaptiveTimeout(10)
     assert [cut_off(timeout, TimeoutError()) for _ in range(6)] == [10, 30, 90, 270, WALK_SECONDS, WALK_SECONDS]
     timeout = AdaptiveTimeout(10)

@@ -16,11 +16,11 @@ def test_a_replica_alone_takes_every_shard() -> None:
     assert sorted(assign("a", ["a"], free(4), []).take) == [0, 1, 2, 3]
 
 
-def test_a_replica_that_does_not_count_as_live_leaves_everything_to_those_that_do() -> None:
+def test_replica_that_is_not_live_releases_every_shard() -> None:
     assert assign("b", ["a"], free(4), [1, 2]) == Assignment([], [1, 2])
 
 
-def test_a_replica_keeps_trying_when_none_counts_as_live() -> None:
+def test_replica_keeps_trying_when_none_is_live() -> None:
     assert len(assign("b", [], free(4), []).take) == 4
 
 
@@ -29,12 +29,12 @@ def test_a_shard_of_a_living_replica_is_not_taken() -> None:
     assert assign("b", ["a", "b"], holders, []).take == []
 
 
-def test_a_replica_gives_away_what_is_more_than_its_share_when_another_joins() -> None:
+def test_replica_releases_shards_when_another_joins() -> None:
     holders = [ShardHolder(shard, "a") for shard in range(4)]
     assert assign("a", ["a", "b"], holders, [0, 1, 2, 3]).give == [2, 3]
 
 
-def test_a_shard_that_lost_its_drain_is_taken_up_again_by_its_holder() -> None:
+def test_shard_without_a_publisher_is_taken_again_by_its_holder() -> None:
     assert assign("a", ["a"], [ShardHolder(0, "a")], []).take == [0]
 
 

@@ -42,14 +42,14 @@ def test_no_group_names_a_class_that_the_client_does_not_have() -> None:
 
 
 @pytest.mark.parametrize("number", [10, 18, 44, 87])
-def test_what_a_record_is_refused_for_is_the_event_s_fault(number: int) -> None:
+def test_refused_record_is_the_event_s_fault(number: int) -> None:
     assert isinstance(for_code(number)(), REFUSALS)
 
 
 @pytest.mark.parametrize(
     "number", [-1, 2, 3, 6, 7, 19, 20, 29, 31, 32, 35, 43, 47, 50, 53, 56, 58, 76, 89, 90, 120, 999]
 )
-def test_what_the_surroundings_are_refused_for_is_no_event_s_fault(number: int) -> None:
+def test_error_of_the_surroundings_is_not_the_event_s_fault(number: int) -> None:
     assert not isinstance(for_code(number)(), REFUSALS)
 
 

@@ -33,7 +33,7 @@ class Broken:
         raise AssertionError
 
 
-async def test_clients_are_closed_when_whoever_stops_them_is_cancelled_meanwhile() -> None:
+async def test_clients_are_closed_even_if_their_stop_is_cancelled() -> None:
     clients = Client(), Client(steps=5)
     task = asyncio.create_task(stopped(*clients))
     await asyncio.sleep(0)
@@ -43,12 +43,12 @@ async def test_clients_are_closed_when_whoever_stops_them_is_cancelled_meanwhile
     assert [client.closed for client in clients] == [True, True]
 
 
-async def test_what_hangs_holds_up_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_client_that_hangs_delays_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(clients, "STOP_SECONDS", 0.01)
     await stopped(Hanging())
 
 
-async def test_one_that_fails_leaves_no_other_half_closed() -> None:
+async def test_client_that_fails_to_stop_leaves_no_other_open() -> None:
     client = Client(steps=20)
     await stopped(Broken(), client)
     assert client.closed

@@ -141,9 +141,7 @@ async def test_producer_that_failed_to_publish_is_dropped_and_another_opened(
     await group.close()
 
 
-async def test_producer_that_fails_late_does_not_take_its_successor_along(
-    group: GroupCommit, made: list[Hanging]
-) -> None:
+async def test_late_failure_of_a_producer_does_not_drop_its_successor(group: GroupCommit, made: list[Hanging]) -> None:
     first: Any = await opened(group, made)
     await group._drop(first)
     second = await opened(group, made)
@@ -172,7 +170,7 @@ async def test_shard_that_gave_up_waiting_is_answered_without_harm() -> None:
         assert request.outcome.cancelled()
 
 
-async def test_attempt_that_fails_with_nobody_waiting_is_no_complaint_of_the_loop(
+async def test_failed_attempt_without_a_waiter_is_not_reported_by_asyncio(
     group: GroupCommit, made: list[Hanging]
 ) -> None:
     gc.collect()  # what other tests have left is no complaint of this one

@@ -5,11 +5,11 @@ from services.relay.domain.batching import ALONE_SECONDS, BACKLOG_EVENTS, Groupi
 NOW = 1000.0
 
 
-def test_a_shard_goes_with_others_from_the_start() -> None:
+def test_new_shard_wants_a_group() -> None:
     assert GroupingPolicy(transactions=True).wants_group(NOW)
 
 
-def test_a_backlog_goes_alone_until_it_is_out() -> None:
+def test_backlog_is_published_alone() -> None:
     policy = GroupingPolicy(transactions=True)
     policy.published(BACKLOG_EVENTS)
     assert not policy.wants_group(NOW)
@@ -17,7 +17,7 @@ def test_a_backlog_goes_alone_until_it_is_out() -> None:
     assert policy.wants_group(NOW)
 
 
-def test_after_trouble_in_company_one_batch_goes_alone() -> None:
+def test_failed_group_makes_one_batch_alone() -> None:
     policy = GroupingPolicy(transactions=True)
     policy.group_failed(NOW)
     assert not policy.wants_group(NOW)
@@ -25,7 +25,7 @@ def test_after_trouble_in_company_one_batch_goes_alone() -> None:
     assert policy.wants_group(NOW)
 
 
-def test_after_a_slow_claim_in_company_one_batch_goes_alone() -> None:
+def test_slow_group_makes_one_batch_alone() -> None:
     policy = GroupingPolicy(transactions=True)
     policy.group_slow()
     assert not policy.wants_group(NOW)
@@ -33,7 +33,7 @@ def test_after_a_slow_claim_in_company_one_batch_goes_alone() -> None:
     assert policy.wants_group(NOW)
 
 
-def test_after_trouble_in_company_twice_running_a_shard_goes_alone_for_a_while() -> None:
+def test_two_failed_groups_in_a_row_keep_a_shard_alone_for_a_while() -> None:
     policy = GroupingPolicy(transactions=True)
     for _ in range(2):
         policy.group_failed(NOW)
@@ -42,7 +42,7 @@ def test_after_trouble_in_company_twice_running_a_shard_goes_alone_for_a_while()
     assert policy.wants_group(NOW + ALONE_SECONDS)
 
 
-def test_trouble_in_company_is_forgotten_once_something_got_through_there() -> None:
+def test_successful_group_resets_failed_groups() -> None:
     policy = GroupingPolicy(transactions=True)
     for _ in range(2):
         policy.group_failed(NOW)
@@ -51,7 +51,7 @@ def test_trouble_in_company_is_forgotten_once_something_got_through_there() -> N
     assert policy.wants_group(NOW)
 
 
-def test_trouble_of_its_own_keeps_a_shard_alone_for_a_while_whatever_goes_out_meanwhile() -> None:
+def test_shard_that_failed_alone_stays_alone_for_a_while() -> None:
     policy = GroupingPolicy(transactions=True)
     policy.isolate(NOW)
     policy.published(1)

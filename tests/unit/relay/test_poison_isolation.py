@@ -25,7 +25,7 @@ def events(*outbox_ids: int) -> list[OutboxEvent]:
     return [OutboxEvent(number, "event", "order", 1, "order.paid.v1", b"{}", None, now) for number in outbox_ids]
 
 
-def test_after_a_refusal_the_batch_goes_out_one_by_one_until_it_is_through() -> None:
+def test_refused_batch_is_sent_one_by_one_until_published() -> None:
     isolation = PoisonIsolation()
     assert isolation.events_max(10_000) == 10_000
     assert not isolation.batch_refused(refused(WRONG, 1, 2))
@@ -36,7 +36,7 @@ def test_after_a_refusal_the_batch_goes_out_one_by_one_until_it_is_through() -> 
     assert (isolation.one_by_one, isolation.chunk_bytes) == (False, CHUNK_BYTES), "its size was not in question"
 
 
-def test_what_is_refused_alone_is_to_be_parked() -> None:
+def test_event_refused_alone_is_to_be_parked() -> None:
     isolation = PoisonIsolation()
     isolation.batch_refused(refused_as_a_whole(TOO_LARGE, 1, 2, 3))
     assert isolation.batch_refused(refused(TOO_LARGE, 2, 3))
@@ -46,7 +46,7 @@ def test_what_is_refused_alone_is_to_be_parked() -> None:
     assert isolation.chunk_bytes == CHUNK_BYTES, "an event was at fault, and not how many went together"
 
 
-def test_record_batches_become_smaller_when_all_events_get_through_alone() -> None:
+def test_batch_too_large_only_together_makes_record_batches_smaller() -> None:
     isolation = PoisonIsolation()
     isolation.batch_refused(refused_as_a_whole(TOO_LARGE, 1, 2))
     isolation.batch_published()
@@ -55,7 +55,7 @@ def test_record_batches_become_smaller_when_all_events_get_through_alone() -> No
     assert isolation.chunk_bytes == CHUNK_BYTES // 2
 
 
-def test_record_batches_stay_as_they_are_for_an_event_that_is_too_large_alone() -> None:
+def test_single_too_large_event_leaves_the_record_batch_size() -> None:
     isolation = PoisonIsolation()
     isolation.batch_refused(refused(TOO_LARGE, 9))
     isolation.batch_published()  # what went before it, one by one

@@ -73,7 +73,7 @@ def test_a_wrong_setting_is_named_by_its_variable(environment: pytest.MonkeyPatc
         ({"KAFKA_SECURITY_PROTOCOL": "SSL", "KAFKA_SSL_CERTIFICATE_FILE": __file__}, ["SSL_KEY_FILE"]),
     ],
 )
-def test_settings_for_kafka_that_contradict_each_other_are_named_and_no_secret_is_told(
+def test_contradicting_kafka_settings_are_named_without_secrets(
     environment: pytest.MonkeyPatch, values: dict[str, str], named: list[str]
 ) -> None:
     for variable, value in values.items():

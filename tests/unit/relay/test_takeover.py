@@ -18,7 +18,7 @@ def test_a_batch_whose_number_was_committed_is_published() -> None:
     assert reconcile(lease(7, claimed=3), 7) is Reconciliation.PUBLISHED
 
 
-def test_a_shard_without_a_batch_under_way_goes_on_after_its_number() -> None:
+def test_shard_without_a_batch_continues_after_its_number() -> None:
     assert reconcile(lease(7), 7) is Reconciliation.PUBLISHED
 
 
@@ -35,20 +35,20 @@ def test_the_number_before_is_refused_when_nothing_was_claimed() -> None:
     assert reconcile(lease(7), 6) is Reconciliation.REFUSED
 
 
-def test_a_shard_that_never_published_begins_on_a_kafka_that_knows_nothing_of_it() -> None:
+def test_shard_that_never_published_begins_on_an_empty_kafka() -> None:
     assert reconcile(lease(0, declared=False), None) is Reconciliation.NEW
 
 
-def test_a_shard_that_was_declared_does_not_begin_again_by_itself() -> None:
+def test_declared_shard_does_not_begin_again_without_bootstrap() -> None:
     assert reconcile(lease(0), None) is Reconciliation.REFUSED
 
 
-def test_a_restored_database_does_not_publish_into_a_kafka_that_is_ahead_of_it() -> None:
+def test_restored_database_is_refused_by_a_newer_kafka() -> None:
     assert reconcile(lease(0, declared=False), 4) is Reconciliation.REFUSED
 
 
 @given(COUNTS, COUNTS, st.booleans(), st.none() | COUNTS)
-def test_a_batch_is_repeated_only_when_kafka_has_the_one_before_it(
+def test_batch_is_repeated_only_if_kafka_has_the_previous_number(
     number: int, claimed: int, declared: bool, committed: int | None
 ) -> None:
     found = reconcile(lease(number, claimed, declared=declared), committed)

@@ -39,7 +39,7 @@ def events(number: int = 4, replication: int = 1, **config: str) -> Topic:
     return Topic("orders.v1", number, replication, policy)
 
 
-def test_topics_as_the_relay_makes_them_are_neither_refused_nor_doubted() -> None:
+def test_topics_created_by_the_relay_are_accepted_without_doubts() -> None:
     assert refusals() == []
     assert doubts() == []
     assert refusals(events=events(8)) == [], "partitions that were added"
@@ -80,7 +80,7 @@ def test_the_topic_of_events_never_has_fewer_partitions_than_it_had() -> None:
     assert "RELAY_TOPIC_PARTITIONS=4 python -m services.relay bootstrap" in refusal
 
 
-def test_everything_that_is_wrong_is_told_at_once() -> None:
+def test_all_refusals_are_reported_at_once() -> None:
     wrong = Topic("orders.v1.positions", 1, 1, {"cleanup.policy": "delete"})
     assert len(refusals(events=events(1, cleanup_policy="compact"), positions=wrong)) == 4
 
@@ -93,7 +93,7 @@ def test_settings_that_may_not_be_read_are_doubted_and_refuse_nothing() -> None:
     ]
 
 
-def test_a_broker_without_settings_leaves_nothing_to_doubt() -> None:
+def test_broker_without_topic_settings_raises_no_doubt() -> None:
     assert doubts(events=Topic("orders.v1", 4, 1, {})) == []
 
 
@@ -114,7 +114,7 @@ def test_a_broker_without_settings_leaves_nothing_to_doubt() -> None:
         (settings(), events(2), "has 2 partitions, fewer than RELAY_TOPIC_PARTITIONS (4)"),
     ],
 )
-def test_what_is_doubted(of: RelaySettings, topic: Topic, doubt: str) -> None:
+def test_doubts_name_the_topic_and_the_command(of: RelaySettings, topic: Topic, doubt: str) -> None:
     assert [found for found in doubts(of, events=topic) if found.startswith("orders.v1 ") and doubt in found]
 
 
@@ -128,7 +128,7 @@ def test_the_policy_of_watermarks_is_doubted_only() -> None:
     assert "orders.v1.watermarks has cleanup.policy=delete and needs compact" in doubts(watermarks=wrong)[0]
 
 
-def test_commands_for_a_broker_that_wants_credentials_say_where_they_go() -> None:
+def test_commands_for_a_broker_with_credentials_name_the_config_file() -> None:
     secured = settings(
         kafka_security_protocol="SASL_PLAINTEXT",
         kafka_sasl_mechanism="PLAIN",

@@ -40,7 +40,7 @@ def test_nothing_is_repeated_lost_reordered_or_stuck() -> None:
     assert found.states > 10_000  # else the model has stopped moving
 
 
-def test_one_replica_alone_always_gets_on() -> None:
+def test_single_replica_always_makes_progress() -> None:
     found = search(Rules(replicas=1), events=1, faults=1)
     assert not found.wrong, "\n".join(found.trace)
 
@@ -50,6 +50,6 @@ def test_each_rule_is_needed(rules: Rules, wrong: str) -> None:
     assert wrong in search(rules, events=1, faults=1).wrong
 
 
-def test_the_id_may_as_well_be_recorded_after_the_claim_if_nothing_was_sent_yet() -> None:
+def test_id_recorded_after_the_claim_but_before_sending_is_safe() -> None:
     found = search(Rules(id_noted="before sending"), events=1, faults=1)
     assert not found.wrong, "\n".join(found.trace)
