@@ -24,7 +24,7 @@ def _setting(name: str) -> Any:
 
 
 class KafkaAccess(BaseSettings):
-    """Where Kafka is and what it asks for. The names have no prefix, as other programs know them too."""
+    """Kafka's address, protocol and credentials. The names have no prefix, because other programs use them too."""
 
     kafka_bootstrap_servers: Annotated[
         str, AfterValidator(_addresses), Field(validation_alias="KAFKA_BOOTSTRAP_SERVERS")

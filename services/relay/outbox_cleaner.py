@@ -20,7 +20,7 @@ PARTITIONS = 12
 ROTATION_SECONDS_MIN = 300.0  # below that, retention is short and so are the partitions
 INTERVAL_SECONDS = 30.0  # against rotations of minutes or hours; a pass with nothing to do takes a few milliseconds
 LEASE_SECONDS = 3 * INTERVAL_SECONDS
-STEPS_MAX = 3  # attach, ready, rotate: what is left is done in the next pass
+STEPS_MAX = 3  # attach, ready, rotate; the next pass does the rest
 
 
 class OutboxCleaner:
@@ -48,7 +48,7 @@ class OutboxCleaner:
 
 
 async def clean(connection: Connection, rotation_seconds: float, retention_seconds: float) -> None:
-    """Rotate if it is time, and drop what was published longer ago than the retention.
+    """Rotate if it is due, and drop partitions that were published longer ago than the retention.
 
     `connection` must not be in a transaction. Raises Unavailable.
     """

@@ -1,1 +1,1 @@
-"""What operators see and do: parked events, what becomes of them, and a record of each act."""
+"""For operators: parked events, the acts on them, and the record of each act."""

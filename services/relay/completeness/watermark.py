@@ -31,11 +31,11 @@ from shared.refusals import Unavailable
 
 MISSING_MAX = 100  # more parked orders are a case for operators, not for consumers
 IDLE_SECONDS = 60.0  # the longest time without an announcement
-# What was on the topic when a change was seen may be younger than the moment told with it, and than the moment marked
-# by then; the one after those is younger than what was seen.
+# The offsets that showed a change may belong to events after the announced time, and after the time marked by then. The
+# time after those two is later than the offsets.
 MOVES_AFTER_CHANGE = 2
-# While an old snapshot keeps dead entries in the index of what waits, a call walks over all of them: it may take a
-# twentieth of the time, not more.
+# While an old snapshot keeps dead entries in the index of pending events, a call passes over all of them. It may take a
+# twentieth of the time at most.
 IDLE_RATIO = 19
 END_SECONDS = 1.0  # with the time to cancel, a process ends within 8 s even if the broker hangs
 
@@ -65,7 +65,7 @@ class Watermark:
         self._announced: Announcement | None = None
         self._ended = asyncio.Event()
         self._timeout = AdaptiveTimeout(connecting.COMMAND_TIMEOUT_SECONDS)
-        self._call_seconds = 0.0  # what the last call of the database took, though it may have failed
+        self._call_seconds = 0.0  # the duration of the last call of the database, even if it failed
 
     async def run(self, stop: asyncio.Event) -> None:
         """Advance and announce until `stop` is set; then release the leadership at once."""

@@ -1,4 +1,4 @@
-"""Start and stop Kafka's clients so that none leaves a connection open, and do what aiokafka has no public way for.
+"""Starts and stops Kafka's clients without leaving connections open, and uses aiokafka's private parts where it must.
 
 This is the only module of the relay that touches aiokafka's private parts, each with its reason. They were tested with
 aiokafka 0.14.0, the version that requirements.lock pins: before another version, run the tests against a real broker.

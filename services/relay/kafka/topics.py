@@ -57,14 +57,14 @@ class TopicView:
 
 
 class Requirements:
-    """What the settings ask of the topics."""
+    """The settings' requirements for the topics."""
 
     def __init__(self, settings: RelaySettings, shards: int) -> None:
         self._settings = settings
         self._shards = shards
 
     def refusals(self, topics: Mapping[str, Topic], partitions: int) -> list[str]:
-        """Return why nothing may be published; `partitions` is the fewest that the topic of events may have."""
+        """Return why nothing may be published; `partitions` is the least number for the topic of events."""
         settings = self._settings
         events, positions = topics[settings.topic], topics[settings.position_topic]
         return [
@@ -75,7 +75,7 @@ class Requirements:
         ]
 
     def doubts(self, topics: Mapping[str, Topic]) -> list[str]:
-        """Return what an operator should know, though the relay publishes."""
+        """Return warnings for operators; the relay publishes nevertheless."""
         settings = self._settings
         found = [doubt for topic in topics.values() for doubt in self._doubts(topic)]
         watermarks, events = topics[settings.watermark_topic], topics[settings.topic]

@@ -1,1 +1,1 @@
-"""Publishes the shards: who has which shard, how one is taken over, and how its batches are published."""
+"""Publishes the shards: assignment to replicas, take-over, and batches."""

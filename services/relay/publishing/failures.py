@@ -1,4 +1,4 @@
-"""What a shard does about its failures: name the cause, report it, and wait before the next take-over."""
+"""The failures of a shard: names the cause, reports it, and computes the wait before the next take-over."""
 
 import random
 

@@ -1,4 +1,4 @@
-"""A world for each test of the relay: empty outbox, shards that were never published, a topic of its own."""
+"""Each test of the relay has an empty outbox, shards that were never published, and its own topic."""
 
 import secrets
 from collections.abc import AsyncIterator, Iterator

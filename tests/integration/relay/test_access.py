@@ -1,4 +1,4 @@
-"""The relay publishes through TLS and SASL, and is let in only with the right authority and password."""
+"""The relay publishes through TLS and SASL, only with the right authority and password."""
 
 import subprocess
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""What operators do with parked events: retry, skip, redact; each guarded, fenced against the relays, and recorded."""
+"""Operators' acts on parked events: retry, skip, redact. Each is guarded, fenced against the relays, and recorded."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""Several replicas, dying and pausing, publish every event once and in sequence."""
+"""Several replicas that die and pause publish every event once and in sequence."""
 
 import asyncio
 import os

@@ -1,4 +1,4 @@
-"""Whatever ends a relay or its connections, at whichever request to a broker: nothing is lost, and nothing is twice."""
+"""A relay or its connections may end at any request to a broker: no event is lost or published twice."""
 
 import asyncio
 import signal

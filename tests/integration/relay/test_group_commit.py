@@ -1,4 +1,4 @@
-"""Shards of one replica go out in one transaction; a take-over of any of them settles that, and fences its producer."""
+"""Shards of one replica share a transaction; a take-over of any of them settles it and fences its producer."""
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager

@@ -1,4 +1,4 @@
-"""What the relay tells of what it published: digests of each minute, an order's events, the events of a minute."""
+"""The API of published events: digests of each minute, an order's events, the events of a minute."""
 
 import asyncio
 import base64

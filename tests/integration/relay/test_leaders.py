@@ -1,4 +1,4 @@
-"""A cluster whose partitions lose their leader, coordinators among them: nothing is lost, and nothing is twice."""
+"""A cluster whose partitions lose their leader, coordinators among them: no event is lost or published twice."""
 
 import asyncio
 from collections.abc import Iterator

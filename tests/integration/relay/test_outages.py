@@ -1,4 +1,4 @@
-"""A broker or a database that goes away and comes back costs time and nothing else."""
+"""An outage of the broker or the database delays events, and loses or repeats none."""
 
 import asyncio
 import subprocess

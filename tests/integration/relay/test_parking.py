@@ -131,7 +131,7 @@ async def test_an_event_too_large_for_any_topic_is_refused_when_it_is_written(wo
 async def test_ten_thousand_orders_are_published_beside_a_parked_one(real_world: World) -> None:
     poisoned = order_in(0)
     refusals = metrics.FAILURES.labels(0, "refused-events")
-    # Wide enough for batches: what is refused is this event, and nothing for the company it is in.
+    # Large enough for batches: this event is refused because of itself, and not because of the events beside it.
     wide, too_large = narrow_topic(real_world, 700_000), b"x" * 750_000
     async with wide, real_world.relay(), real_world.reader() as reader:
         await write(real_world.connection, [Event(poisoned, 1, payload=too_large)])

@@ -1,4 +1,4 @@
-"""What of the outbox reaches the topic, and how it looks there."""
+"""The events of the outbox that reach the topic, and their records there."""
 
 import asyncpg
 

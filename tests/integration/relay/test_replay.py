@@ -1,4 +1,4 @@
-"""Operators have events published again, into a topic of its own and nowhere else."""
+"""Operators have events published again, only into a separate topic."""
 
 import asyncio
 import signal

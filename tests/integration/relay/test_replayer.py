@@ -1,4 +1,4 @@
-"""The duty of replaying, led step by step: after trouble, after a pause, and beside another replica."""
+"""The replay worker, step by step: after errors, after a pause, and beside another replica."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence

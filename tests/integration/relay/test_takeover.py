@@ -1,4 +1,4 @@
-"""A take-over finds out what the relay before it had under way, and neither loses nor repeats it."""
+"""A take-over finds the batch that the previous relay had under way, and neither loses nor repeats it."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -44,7 +44,7 @@ async def predecessor(world: World) -> AsyncIterator[tuple[Connection, Lease, Ev
 
 
 async def take(connection: Connection, replica: str, *, lease_seconds: float = 0.1) -> Lease:
-    """Take shard 1 over from whoever has it."""
+    """Take shard 1 over by force."""
     lease = await store.take_lease(connection, SHARD, replica, lease_seconds, by_force=True)
     assert lease is not None
     return lease

@@ -1,4 +1,4 @@
-"""Topics that are not what the relay needs are refused by name, with the command that mends them; then it goes on."""
+"""Wrong topics are refused by name, with the command that fixes them; then the relay continues."""
 
 import asyncio
 import itertools

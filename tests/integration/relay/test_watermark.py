@@ -1,4 +1,4 @@
-"""The watermark: a moment up to which everything that was committed is on the topic, and where on the topic that is."""
+"""The watermark: the time up to which every committed event is on the topic, and the offsets for it."""
 
 import asyncio
 import json
@@ -329,7 +329,7 @@ async def test_watermark_continues_after_an_error(world: World, trouble: str) ->
 
 @asynccontextmanager
 async def without_table(world: World) -> AsyncIterator[None]:
-    """The database fails whoever asks for the watermark."""
+    """Make every query for the watermark fail."""
     await world.connection.execute("ALTER TABLE relay.watermark RENAME TO away")
     try:
         yield

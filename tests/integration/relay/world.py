@@ -1,4 +1,4 @@
-"""What the tests of the relay write, run and read: an outbox, replicas of the relay, and the topic."""
+"""The outbox, the replicas and the topic of the relay's tests."""
 
 import asyncio
 import uuid

@@ -1,4 +1,4 @@
-"""A fresh outbox for each test, since partitions come and go in it."""
+"""A fresh outbox for each test, because tests add and drop partitions."""
 
 from collections.abc import AsyncIterator, Iterator
 

@@ -1,4 +1,5 @@
-"""An outbox as the order service writes it and the relay reads it, without a broker: what is claimed counts as out."""
+"""An outbox that tests write as the order service and read as the relay, without a broker: claimed events count as
+published."""
 
 from collections import defaultdict
 from collections.abc import AsyncIterator, Sequence
@@ -42,7 +43,7 @@ class Outbox:
             await connection.close()
 
     async def take(self, shard: int = SHARD, replica: str = "one") -> Lease:
-        """Take a shard, whoever has it."""
+        """Take a shard by force."""
         lease = await store.take_lease(self.relay, shard, replica, LEASE_SECONDS, by_force=True)
         assert lease is not None
         self.leases[shard], self.numbers[shard] = lease, lease.number

@@ -1,4 +1,4 @@
-"""The relay cleans by itself, with its own role, and bears with a schema that is older than it."""
+"""The relay cleans with its own role, and works with an older schema."""
 
 import asyncio
 import time

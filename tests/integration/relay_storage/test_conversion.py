@@ -1,4 +1,4 @@
-"""An outbox that is in use becomes a partitioned one: nothing is lost, and older processes go on meanwhile."""
+"""An outbox in use is converted to partitions: no event is lost, and older processes continue."""
 
 import shutil
 from collections.abc import AsyncIterator, Callable

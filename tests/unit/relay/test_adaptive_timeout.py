@@ -1,4 +1,4 @@
-"""A call that is cut off gets more time the next time, up to a limit."""
+"""After a timeout the next call gets a longer limit, up to a maximum."""
 
 from contextlib import suppress
 
@@ -6,7 +6,7 @@ from services.relay.domain.batching import WALK_SECONDS, AdaptiveTimeout
 
 
 def cut_off(timeout: AdaptiveTimeout, error: Exception) -> float:
-    """The limit of a call that ends with an error."""
+    """Return the limit of a call that ends with an error."""
     limits = []
     with suppress(type(error)), timeout.limit() as seconds:
         limits.append(seconds)

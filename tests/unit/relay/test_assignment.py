@@ -1,4 +1,4 @@
-"""How the shards are divided among the replicas."""
+"""The division of the shards among the replicas."""
 
 from hypothesis import given
 from hypothesis import strategies as st

@@ -1,4 +1,4 @@
-"""How long a shard's events are let gather: not at a low rate, the longest at a high one, and never a backlog."""
+"""The pause between a shard's batches: none at a low rate, the longest at a high rate, none for a backlog."""
 
 import pytest
 

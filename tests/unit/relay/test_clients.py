@@ -1,4 +1,4 @@
-"""Clients of Kafka leave no connection open when a start is cut off, and are stopped within the patience there is."""
+"""Kafka's clients leave no connection open when their start is cancelled, and stop within a time limit."""
 
 import asyncio
 import struct

@@ -1,4 +1,4 @@
-"""The producer of a group is opened once for all shards that want it, and they fail group."""
+"""A group's producer is opened once for all shards that ask for it, and its failure fails all of them."""
 
 import asyncio
 import gc

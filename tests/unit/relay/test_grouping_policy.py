@@ -1,4 +1,4 @@
-"""When a shard goes out with others: whenever neither a backlog nor trouble speaks against it."""
+"""A shard publishes in a group, except with a backlog, after failures, and without transactions."""
 
 from services.relay.domain.batching import ALONE_SECONDS, BACKLOG_EVENTS, GroupingPolicy
 

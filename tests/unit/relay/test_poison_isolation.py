@@ -1,4 +1,4 @@
-"""Which event is at fault is found by sending its batch again one by one; what only was too large together is split."""
+"""A refused event is found by sending its batch one by one; a batch too large only as a whole is split."""
 
 from datetime import UTC, datetime
 

@@ -1,4 +1,4 @@
-"""What an event looks like on the topic, and in which partition."""
+"""An event's record on the topic, and its partition."""
 
 from datetime import UTC, datetime
 from typing import Any

@@ -1,4 +1,4 @@
-"""Which settings the relay refuses."""
+"""The settings that the relay refuses."""
 
 import pytest
 from pydantic import ValidationError

@@ -1,4 +1,4 @@
-"""What a take-over concludes from Kafka's last number and the shard's row."""
+"""The conclusion of a take-over from Kafka's last number and the shard's row."""
 
 import pytest
 from hypothesis import given

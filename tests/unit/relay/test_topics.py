@@ -1,4 +1,4 @@
-"""Which topics the relay refuses, which it only doubts, and what it says an operator should do."""
+"""The topics that the relay refuses, those that it only doubts, and the commands for operators."""
 
 from datetime import UTC, datetime
 from typing import Any

@@ -1,4 +1,4 @@
-"""Every move that replicas, Kafka and misfortune can make, under the protocol's rules or with one of them broken."""
+"""Every move of replicas, Kafka and failures, under the protocol's rules or with one of them broken."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -39,7 +39,7 @@ class Rules:
 
     @property
     def idle(self) -> Step:
-        """Return where a drain begins that has nothing."""
+        """Return the first step of a publisher without a lease."""
         return self.take_over[0]
 
     @property
@@ -213,7 +213,7 @@ def _write(state: State, rules: Rules, replica: int, shard: int) -> Iterator[Mov
     if not rules.id_kept_in_the_air and not alone and publisher.current and state.rows[shard].transactional_id != NO_ID:
         world = World(state, rules.idle)
         world.note(shard, NO_ID)
-        yield "notes too early that its batches go alone", world
+        yield "records too early that its batches are published alone", world
     if not rules.rounds_awaited and not alone:
         world = World(state, rules.idle)
         world.leave(replica, shard)
@@ -311,7 +311,7 @@ def _after_fault(state: State, rules: Rules) -> World:
 
 
 def _give_up(world: World, replica: int, shard: int) -> None:
-    """Let a drain fail, whatever it waits for; what it has sent by itself may still arrive."""
+    """Let a publisher fail at any step; what it has sent may still arrive."""
     publisher, transaction = world.publisher(replica, shard), world.transactions[shard]
     if publisher.step is Step.WRITE_ALONE:
         world.transactions[shard] = transaction._replace(late=(Batch(shard, publisher.number),))

@@ -1,4 +1,4 @@
-"""Walks through everything that can happen, nearest first, so that what is wrong is found on a shortest way.
+"""Searches all states, nearest first, so that a failure is found with the fewest moves.
 
 With other bounds than the test's: `python -m tests.unit.relay.sharing.search EVENTS FAULTS`.
 """

@@ -1,4 +1,4 @@
-"""Takes states for one that differ only in which shard or which replica is called which."""
+"""Treats states as equal that differ only in the names of shards or replicas."""
 
 from functools import cache
 

@@ -29,7 +29,7 @@ BROKEN = {
     "a round goes out with a session from after its claim": (Rules(session_from_before_claim=False), TWICE),
     "the id is taken back while the batch is in the air": (Rules(id_kept_in_the_air=False), TWICE),
     "a transaction that is still unsettled is not heeded": (Rules(unsettled_heeded=False), REFUSED),
-    "a drain leaves its round before the outcome": (Rules(rounds_awaited=False), TWICE),
+    "a publisher leaves its round before the outcome": (Rules(rounds_awaited=False), TWICE),
     "a replica alone does not reopen its failed group": (Rules(dead_group_reopened=False, replicas=1), STUCK),
 }
 

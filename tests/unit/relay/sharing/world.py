@@ -1,4 +1,4 @@
-"""What can be told apart in the shared-transactions model: rows in Postgres, transactions in Kafka, drains in replicas.
+"""The states of the shared-transactions model: rows in Postgres, transactions in Kafka, publishers in replicas.
 
 Everything that only grows is left out, so that states repeat. An epoch, of a lease or of a producer, is known by
 whether it is still the newest: what comes under an older one is refused, however old it is. Batches have one event
@@ -33,7 +33,7 @@ def name(id_: int) -> str:
 
 
 class Step(IntEnum):
-    """What a drain does next."""
+    """The next step of a publisher."""
 
     LEASE = 0
     OPEN = 1
@@ -151,24 +151,24 @@ class World:
         )
 
     def publisher(self, replica: int, shard: int) -> ShardPublisher:
-        """Return the replica's drain of the shard."""
+        """Return the replica's publisher of the shard."""
         return self.publishers[len(SHARDS) * replica + shard]
 
     def move(self, replica: int, shard: int, publisher: ShardPublisher) -> None:
-        """Let a drain be at another step; one whose epoch is over only goes on while that does anything."""
+        """Move a publisher to another step; one whose epoch is over only goes on while that does anything."""
         if not publisher.current and publisher.step in (Step.READ, Step.SETTLE, Step.CYCLE):
             self.leave(replica, shard)
         else:
             self.publishers[len(SHARDS) * replica + shard] = publisher
 
     def leave(self, replica: int, shard: int) -> None:
-        """Let a drain drop its own producer and begin again with a take-over."""
+        """Let a publisher drop its own producer and begin again with a take-over."""
         self.publishers[len(SHARDS) * replica + shard] = self._idle
         if self.transactions[shard].session == replica:
             self.transactions[shard] = self.transactions[shard]._replace(session=NOBODY)
 
     def end_epoch(self, shard: int) -> None:
-        """Let the epoch of whoever holds the shard be an old one."""
+        """Make the epoch of the shard's holder an old one."""
         for replica in REPLICAS:
             publisher = self.publisher(replica, shard)
             if publisher.current:
