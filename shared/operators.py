@@ -11,9 +11,9 @@ from typing import Any
 
 from pydantic import ValidationError, create_model
 
+from shared.contracts.types import Id, Name, Wire
 from shared.encoding import encode
 from shared.exits import Exit, end
-from shared.http.wire import Id, Name, Wire
 from shared.notation import TextInput
 from shared.postgres import explain
 from shared.refusals import Refusal, Unavailable

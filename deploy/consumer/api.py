@@ -10,9 +10,9 @@ from aiohttp import web
 from deploy.consumer import store
 from deploy.consumer.completeness import proven_up_to
 from deploy.consumer.settings import ConsumerSettings
+from shared.contracts.types import Wire
 from shared.http.routes import Route
 from shared.http.server import reply
-from shared.http.wire import Wire
 from shared.postgres import Pool, Row
 
 DESCRIPTION = "A platform that subscribes to the order topic, and can prove that it missed nothing."

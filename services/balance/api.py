@@ -8,21 +8,12 @@ from pydantic import Field
 
 from services.balance import store
 from services.balance.domain import AccountNotFound, BalanceTooLarge, UserId, charge
+from shared.contracts.types import Page, PositiveAmount, Wire, check_addressable
 from shared.http.idempotency import KEY_DESCRIPTION, IdempotencyKeyReused, parse_key
 from shared.http.problems import ValidationFailed
 from shared.http.routes import Route
 from shared.http.server import reply
-from shared.http.wire import (
-    Page,
-    PositiveAmount,
-    Wire,
-    check_addressable,
-    decode_cursor,
-    encode_cursor,
-    path_id,
-    read_body,
-    read_query,
-)
+from shared.http.wire import decode_cursor, encode_cursor, path_id, read_body, read_query
 from shared.integers import INT64_MAX
 from shared.notation import Timestamp
 from shared.postgres import Connection, Pool, Row

@@ -8,21 +8,10 @@ from pydantic import Field, model_validator
 
 from services.coupon import domain, store
 from services.coupon.domain import CouponExists, CouponId, CouponNotFound, UserId
+from shared.contracts.types import Amount, Id, NewId, Page, PositiveAmount, Wire
 from shared.http.routes import Route
 from shared.http.server import reply
-from shared.http.wire import (
-    Amount,
-    Id,
-    NewId,
-    Page,
-    PositiveAmount,
-    Wire,
-    decode_cursor,
-    encode_cursor,
-    path_id,
-    read_body,
-    read_query,
-)
+from shared.http.wire import decode_cursor, encode_cursor, path_id, read_body, read_query
 from shared.ids import uuid7
 from shared.notation import Timestamp
 from shared.postgres import Connection, Pool, Row

@@ -27,6 +27,7 @@ from services.order.timeline import timeline
 from shared.contracts import events
 from shared.contracts.commands import HoldLines
 from shared.contracts.refusals import InsufficientBalance, InvalidCoupon, OutOfStock, ProductNotFound
+from shared.contracts.types import Id, NoBody, Page, Wire
 from shared.http import problems
 from shared.http.deadline import GRACE_SECONDS
 from shared.http.idempotency import (
@@ -37,17 +38,7 @@ from shared.http.idempotency import (
 )
 from shared.http.routes import Route
 from shared.http.server import reply
-from shared.http.wire import (
-    Id,
-    NoBody,
-    Page,
-    Wire,
-    decode_cursor,
-    encode_cursor,
-    path_uuid,
-    read_body,
-    read_query,
-)
+from shared.http.wire import decode_cursor, encode_cursor, path_uuid, read_body, read_query
 from shared.postgres import Pool
 from shared.refusals import Unavailable
 

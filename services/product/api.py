@@ -8,21 +8,10 @@ from pydantic import Field, model_validator
 from services.product import store
 from services.product.domain import ProductExists, StockTooLarge, check_stock_move
 from shared.contracts.refusals import OutOfStock, ProductNotFound
+from shared.contracts.types import Amount, Int64, Name, NewId, Page, Wire
 from shared.http.routes import Route
 from shared.http.server import reply
-from shared.http.wire import (
-    Amount,
-    Int64,
-    Name,
-    NewId,
-    Page,
-    Wire,
-    decode_cursor,
-    encode_cursor,
-    path_id,
-    read_body,
-    read_query,
-)
+from shared.http.wire import decode_cursor, encode_cursor, path_id, read_body, read_query
 from shared.ids import uuid7
 from shared.postgres import Pool, Row
 

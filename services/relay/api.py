@@ -10,12 +10,12 @@ from services.relay import schemas, store
 from services.relay.kafka.admin import Broker
 from services.relay.kafka.topics import TopicsRefused
 from services.relay.publishing.shard_publisher import ShardPublisher
+from shared.contracts.types import Wire
 from shared.host_clock import HostClock, database_checks
 from shared.http.problems import NotFound
 from shared.http.readiness import Check
 from shared.http.routes import Route
 from shared.http.server import VERSION, reply
-from shared.http.wire import Wire
 from shared.postgres import Session
 
 DESCRIPTION = "Carries the order service's outbox to Kafka."

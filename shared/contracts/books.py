@@ -8,7 +8,7 @@ from uuid import UUID
 
 from pydantic import AfterValidator, Field
 
-from shared.http.wire import Query, Wire
+from shared.contracts.types import Query, Wire
 from shared.integers import Integer, from_json
 from shared.notation import Uuid
 

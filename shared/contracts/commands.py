@@ -10,7 +10,7 @@ from uuid import UUID
 
 from pydantic import AfterValidator, Field
 
-from shared.http.wire import Amount, Id, Wire
+from shared.contracts.types import Amount, Id, Wire
 from shared.notation import Uuid
 
 COMMANDS_PATH = "/internal/v1/commands"

@@ -11,7 +11,7 @@ from uuid import UUID
 
 from pydantic import Field
 
-from shared.http.wire import Amount, Wire
+from shared.contracts.types import Amount, Wire
 
 TOPIC = "orders.v1"
 SOURCE = "/services/order"

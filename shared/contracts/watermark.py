@@ -7,7 +7,7 @@ from uuid import UUID
 
 from pydantic import Field
 
-from shared.http.wire import Wire
+from shared.contracts.types import Wire
 
 WATERMARK = "order.watermark.v1"
 SOURCE = "/services/relay"

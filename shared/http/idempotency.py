@@ -4,8 +4,8 @@ import re
 
 from aiohttp import web
 
+from shared.contracts.types import no_control_characters
 from shared.http.problems import ValidationFailed
-from shared.http.wire import no_control_characters
 from shared.refusals import Refusal
 
 HEADER = "Idempotency-Key"

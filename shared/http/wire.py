@@ -2,24 +2,16 @@
 
 import asyncio
 import json
-import unicodedata
 from contextlib import suppress
-from typing import Annotated, Any, TypeVar
+from typing import Any, TypeVar
 from urllib.parse import unquote_to_bytes
 from uuid import UUID
 
 import orjson
 from aiohttp import HttpVersion10, http_exceptions, web
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    StringConstraints,
-    ValidationError,
-    WithJsonSchema,
-)
+from pydantic import BaseModel, ValidationError
 
+from shared.contracts.types import ID_MAX, NoBody, no_control_characters
 from shared.http.problems import (
     MALFORMED_ESCAPE,
     BodyTooLarge,
@@ -28,73 +20,10 @@ from shared.http.problems import (
     UnsupportedMediaType,
     ValidationFailed,
 )
-from shared.integers import INT64_MAX, INT64_MIN
-from shared.notation import TextInput, parse_uuid
+from shared.integers import INT64_MAX
+from shared.notation import parse_uuid
 
 BODY_MAX_BYTES = 64 * 1024
-LIMIT_DEFAULT = 20
-LIMIT_MAX = 100
-CURSOR_MAX = 2048  # the longest, of an id of 128 characters outside the basic plane, has 1032
-
-
-def no_control_characters(text: str) -> str:
-    """Return the text, or raise ValueError when it has control characters or lone surrogates."""
-    # NUL can't be stored by Postgres; the others break logs, headers and terminals.
-    if not text.isprintable() and any(unicodedata.category(character) in ("Cc", "Cs") for character in text):
-        raise ValueError("must not contain control characters")
-    return text
-
-
-def check_addressable(new_id: str) -> str:
-    """Return the id, or raise ValueError when proxies would change it on its way in a path.
-
-    Only for ids that are made now: whatever was made earlier can be named, and is found at its path without a proxy.
-    """
-    if new_id in (".", "..") or "/" in new_id or "\\" in new_id:
-        raise ValueError("must not be a dot, two dots, or contain a slash or a backslash")
-    return new_id
-
-
-ID_MAX = 128
-Text = Annotated[str, AfterValidator(no_control_characters)]
-Id = Annotated[Text, StringConstraints(min_length=1, max_length=ID_MAX)]
-NewId = Annotated[
-    Id,
-    AfterValidator(check_addressable),
-    WithJsonSchema({"type": "string", "minLength": 1, "maxLength": ID_MAX, "pattern": r"^(?!\.{1,2}$)[^/\\]*$"}),
-]
-Name = Annotated[Text, StringConstraints(min_length=1, max_length=200)]
-Amount = Annotated[int, Field(ge=0, le=INT64_MAX)]
-PositiveAmount = Annotated[int, Field(ge=1, le=INT64_MAX)]
-Int64 = Annotated[int, Field(ge=INT64_MIN, le=INT64_MAX)]
-
-
-class Wire(BaseModel):
-    """Base of every wire model: strict types, unknown fields refused, immutable."""
-
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
-
-
-class Query(TextInput):
-    """Base of every query-string model: text is parsed to the field's type, unknown parameters refused."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-def _lowered(limit: Any) -> Any:
-    return min(limit, LIMIT_MAX) if isinstance(limit, int) else limit
-
-
-class Page(Query):
-    """The parameters of every list: `limit` 1..100 (more is lowered to 100) and an opaque `cursor`."""
-
-    limit: Annotated[int, Field(ge=1), AfterValidator(_lowered)] = LIMIT_DEFAULT
-    cursor: Annotated[str, StringConstraints(min_length=1, max_length=CURSOR_MAX)] | None = None
-
-
-class NoBody(Wire):
-    """For calls without a body: nothing, or an empty object."""
-
 
 W = TypeVar("W", bound=BaseModel)
 B = TypeVar("B", bytes, bytearray)

@@ -11,9 +11,10 @@ from pydantic import Field
 from services.order.admin import acts
 from services.order.admin.acts import SagaNotFound, SagaNotInState, State
 from services.order.settings import Settings
+from shared.contracts.types import Query, Wire
 from shared.http.routes import Route
 from shared.http.server import reply
-from shared.http.wire import Query, Wire, path_uuid, read_body, read_query
+from shared.http.wire import path_uuid, read_body, read_query
 from shared.operators import Act, Who
 from shared.postgres import Pool, Session
 

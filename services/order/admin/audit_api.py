@@ -11,9 +11,10 @@ from services.order.audit.schedule import publish, repair, repairs
 from services.order.engine.participants import Participants
 from services.order.saga import Command
 from services.order.settings import Settings
+from shared.contracts.types import Wire
 from shared.http.routes import Route
 from shared.http.server import reply
-from shared.http.wire import Wire, read_body
+from shared.http.wire import read_body
 from shared.operators import Act, Who
 from shared.postgres import Pool
 

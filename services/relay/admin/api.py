@@ -9,9 +9,10 @@ from aiohttp import web
 from services.relay.admin import acts
 from services.relay.domain.refusals import EventNotFirst, EventNotParked, NothingToRedact
 from services.relay.settings import RelaySettings
+from shared.contracts.types import Wire
 from shared.http.routes import Route
 from shared.http.server import reply
-from shared.http.wire import Wire, path_uuid, read_body
+from shared.http.wire import path_uuid, read_body
 from shared.operators import Act
 from shared.postgres import Pool
 

@@ -15,10 +15,11 @@ from services.relay import store
 from services.relay.completeness import store as queries
 from services.relay.domain.refusals import BucketGone
 from services.relay.kafka.records import rfc3339
+from shared.contracts.types import Query, Wire
 from shared.http.problems import ValidationFailed
 from shared.http.routes import Route
 from shared.http.server import reply
-from shared.http.wire import Query, Wire, decode_cursor, encode_cursor, read_query
+from shared.http.wire import decode_cursor, encode_cursor, read_query
 from shared.integers import INT64_MAX
 from shared.notation import Timestamp, Uuid
 from shared.postgres import Pool, Row

@@ -25,9 +25,10 @@ from services.relay.replay import store
 from services.relay.replay.store import Selection
 from services.relay.settings import RelaySettings
 from shared.contracts.events import EVENTS
+from shared.contracts.types import Wire
 from shared.http.routes import Route
 from shared.http.server import reply
-from shared.http.wire import Wire, path_uuid, read_body
+from shared.http.wire import path_uuid, read_body
 from shared.ids import uuid7
 from shared.notation import Timestamp, Uuid
 from shared.operators import By, Who

@@ -11,10 +11,11 @@ import structlog
 from aiohttp import web
 from pydantic_settings import SettingsConfigDict
 
+from shared.contracts.types import NoBody, Page, Wire
 from shared.http.problems import NotFound
 from shared.http.routes import Route
 from shared.http.server import HttpServer, reply
-from shared.http.wire import NoBody, Page, Wire, path_id, read_body, read_query
+from shared.http.wire import path_id, read_body, read_query
 from shared.refusals import Unavailable
 from shared.settings import ServiceSettings
 from tests.infrastructure.waiting import free_port, listens, wait_until

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.http.wire import ID_MAX
+from shared.contracts.types import ID_MAX
 from tests.infrastructure.gateway import gateway
 from tests.infrastructure.reaper import Reaper
 from tests.integration.http.serving import Served, serving

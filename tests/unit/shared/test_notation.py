@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from shared.http.wire import Query
+from shared.contracts.types import Query
 from shared.notation import Timestamp, Uuid, parse_integer, parse_number, parse_timestamp, parse_uuid
 from shared.settings import ServiceSettings, load
 

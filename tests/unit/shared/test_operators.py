@@ -9,7 +9,7 @@ import pytest
 
 from services.order.admin.api import AgeSeconds
 from services.relay.replay.api import Topic
-from shared.http.wire import Id, Name
+from shared.contracts.types import Id, Name
 from shared.notation import Timestamp, Uuid
 from shared.operators import argument
 

@@ -13,6 +13,7 @@ from aiohttp.test_utils import make_mocked_request
 from hypothesis import given
 from hypothesis import strategies as st
 
+from shared.contracts.types import Id, Int64, NoBody, Page, Wire, no_control_characters
 from shared.http.problems import (
     BodyTooLarge,
     MalformedBody,
@@ -22,15 +23,9 @@ from shared.http.problems import (
     ValidationFailed,
 )
 from shared.http.wire import (
-    Id,
-    Int64,
-    NoBody,
-    Page,
-    Wire,
     check_unique_members,
     decode_cursor,
     encode_cursor,
-    no_control_characters,
     path_id,
     path_uuid,
     read_body,
