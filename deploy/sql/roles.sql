@@ -5,12 +5,12 @@
 --   psql "$ADMIN_DATABASE_URL" --file deploy/sql/roles.sql
 --
 -- Run it as a superuser, or as a role with CREATEROLE and CREATE on the database, with psql 14 or newer, before the
--- services' migrations. Run it as often as you like: it changes what differs and nothing else. A password that isn't given
--- is left as it is (a new role then has none, for authentication by certificate or cloud identity).
+-- services' migrations. You may repeat it at any time: it changes only what differs. If a password isn't given, it stays
+-- unchanged (a new role then has no password, for authentication by certificate or cloud identity).
 --
--- Each service owns its own schema and may not even look into another's; what the relay may do with the outbox
--- is granted by the order service's migrations, which own that table. `platform_consumer` is the reference consumer's
--- (deploy/consumer); a platform of its own brings its own database.
+-- Each service owns its schema, and has no right to read another service's schema. The order service owns the outbox, so its
+-- migrations grant the relay's rights on the outbox. The reference consumer (deploy/consumer) uses `platform_consumer`. A
+-- separate consumer platform has its own database.
 
 \set ON_ERROR_STOP on
 \getenv order_password ORDER_SERVICE_PASSWORD
@@ -23,14 +23,14 @@
 BEGIN;
 SET LOCAL client_min_messages = warning;
 
--- Two runs at once would both create what neither sees yet.
+-- Two concurrent runs would both create the same role, because neither sees the other's uncommitted role.
 SELECT pg_advisory_xact_lock(hashtext('deploy/sql/roles.sql')) \g /dev/null
 
 DO $$
 DECLARE
     service record;
     owner name;
-    -- Since 16 a member may act as a role only if its membership says so.
+    -- Since Postgres 16, a member may act as a role only if its membership has the SET option.
     act_as text := CASE WHEN current_setting('server_version_num')::int >= 160000 THEN 'SET' ELSE 'MEMBER' END;
 BEGIN
     FOR service IN
@@ -46,7 +46,8 @@ BEGIN
         IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = service.role_name) THEN
             EXECUTE format('CREATE ROLE %I LOGIN', service.role_name);
         END IF;
-        -- Only who may act as a role can give it something to own. Superusers may; others join it here.
+        -- To give a role the ownership of a schema, the user must be able to act as that role. Superusers can; any other user
+        -- becomes a member here.
         IF NOT pg_has_role(current_user, service.role_name, act_as) THEN
             EXECUTE format('GRANT %I TO CURRENT_USER', service.role_name);
         END IF;
@@ -54,7 +55,7 @@ BEGIN
         IF owner IS NULL THEN
             EXECUTE format('CREATE SCHEMA %I AUTHORIZATION %I', service.schema_name, service.role_name);
         ELSIF owner <> service.role_name THEN
-            -- Its tables belong to that role too: whether to hand them over is for a person to decide.
+            -- The schema's tables belong to that role too. A person must decide whether to change their owner.
             RAISE EXCEPTION 'schema % belongs to %, not to %', service.schema_name, owner, service.role_name
                 USING HINT = format('REASSIGN OWNED or ALTER ... OWNER TO %I, then run this again.', service.role_name);
         END IF;
