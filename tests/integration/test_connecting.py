@@ -6,17 +6,21 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from urllib.parse import urlsplit
+from uuid import uuid4
 
 import psycopg
 import pytest
+from prometheus_client import REGISTRY
 from psycopg import sql
 
 from services.balance.settings import Settings
+from services.relay.publishing.notifier import Notifier
+from services.relay.settings import RelaySettings
 from shared.connecting import ReadOnlyServer, connect
 from shared.migrations import migrate
 from shared.postgres import Connection, Pool, Session
 from shared.refusals import Unavailable
-from tests.infrastructure.databases import Database
+from tests.infrastructure.databases import Database, fresh_database
 from tests.infrastructure.postgres import packaged_binaries, start_binaries, system_binaries
 from tests.infrastructure.proxy import Proxy
 from tests.infrastructure.reaper import Reaper
@@ -294,3 +298,40 @@ async def test_sessions_have_the_settings_that_they_were_designed_for(
                     kept = "on" if synchronous_commit == "off" else synchronous_commit
                     assert await connection.fetchval("SHOW synchronous_commit") == kept
                 assert await own.fetchval("SHOW plan_cache_mode") == "force_generic_plan"
+
+
+async def test_the_relay_does_not_go_on_listening_to_a_former_primary(old_primary: OldPrimary) -> None:
+    with fresh_database(old_primary.url) as database:
+        migrate_service("order", database)
+        url = migrate_service("relay", database)
+        settings = RelaySettings(database_url=url, kafka_bootstrap_servers="127.0.0.1:1", poll_interval_seconds=0.05)
+
+        async def listening() -> bool:
+            return REGISTRY.get_sample_value("relay_listening") == 1
+
+        async def deaf() -> bool:
+            return not await listening()
+
+        notifier = asyncio.create_task(Notifier(settings, list).run())
+        try:
+            await eventually(listening, HEAL_SECONDS, "a listener")
+            old_primary.set_read_only("on")
+            await eventually(deaf, HEAL_SECONDS, "the end of a listener whose server takes no writes")
+            old_primary.set_read_only("off")
+            await eventually(listening, HEAL_SECONDS, "a listener once the server takes writes")
+        finally:
+            notifier.cancel()
+            await asyncio.gather(notifier, return_exceptions=True)
+
+
+async def test_a_start_that_a_former_primary_refuses_is_answered_at_once(old_primary: OldPrimary) -> None:
+    with fresh_database(old_primary.url) as database:
+        url = migrate_service("order", database)
+        body = {"user_id": "u", "lines": [{"product_id": "p", "quantity": 1}]}
+        async with serving("order", url, lease_seconds=60.0) as client:
+            assert (await client.call("GET", f"/v1/orders/{uuid4()}")).problem == "order-not-found"
+            old_primary.set_read_only("on")
+            async with asyncio.timeout(3):
+                answer = await client.call("POST", "/v1/orders", body)
+            assert (answer.status, answer.problem) == (503, "unavailable")
+            old_primary.set_read_only("off")
