@@ -1,6 +1,6 @@
 """A take-over finds the batch that the previous relay had under way, and neither loses nor repeats it."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -16,6 +16,7 @@ from services.relay.kafka.client import BrokerFailed
 from services.relay.kafka.producer import EventProducer
 from services.relay.publishing import takeover
 from services.relay.publishing.bootstrap import bootstrap
+from services.relay.publishing.shard_publisher import ShardPublisher
 from shared.postgres import Connection, Session
 from tests.infrastructure.waiting import eventually
 from tests.integration.relay.world import Event, World, assert_sent_once, expected, identity, order_in, write
@@ -125,8 +126,8 @@ async def test_paused_and_overtaken_take_over_loses_its_lease_without_refusal(wo
             await takeover.settle(connection, world.settings(), old, producer)
 
 
-async def refused(publishers: Any) -> bool:
-    return any(publisher.refused for publisher in publishers() if publisher.shard == SHARD)
+async def refused(publishers: Callable[[], Sequence[ShardPublisher]]) -> bool:
+    return any(publisher.failures.refused for publisher in publishers() if publisher.shard == SHARD)
 
 
 async def test_kafka_without_positions_refuses_the_shard_until_bootstrap(world: World) -> None:
