@@ -87,8 +87,8 @@ class Recovery:
         supervisor = LoopSupervisor("sweep", "sweep.failed")
         while True:
             with supervisor:
-                if self._lease.valid:  # without a lease, other processes would take the same sagas at once
-                    await self._sweep_once()
+                self._lease.check()  # without a lease, other processes would take the same sagas at once
+                await self._sweep_once()
             await asyncio.sleep(supervisor.pause(self._sweep_seconds))
 
     async def give_up(self) -> None:
