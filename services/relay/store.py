@@ -58,9 +58,8 @@ async def cycle_together(
     Raises LeaseLost if one of the shards is not held any more, ShardLocked if another transaction keeps a row locked
     for longer than `lock_seconds`. Then no shard was changed.
     """
-    leases = sorted(
-        held, key=lambda lease: lease.shard
-    )  # the lock order: the same for every transaction that locks several
+    # The lock order: the same for every transaction that locks several.
+    leases = sorted(held, key=lambda lease: lease.shard)
     shards = [lease.shard for lease in leases]
     epochs = [lease.epoch for lease in leases]
     numbers = [held[lease] for lease in leases]

@@ -76,11 +76,12 @@ class Forks:
 
 
 def _results(report: Path) -> dict[str, str]:
-    results = {}
+    results: dict[str, str] = {}
     for case in ET.parse(report).iter("testcase"):
         name = f"{case.get('classname', '').replace('.', '/')}.py::{case.get('name')}"
         ends = [child.tag for child in case if child.tag in ("failure", "error", "skipped")]
-        results[name] = {"failure": "failed"}.get(ends[0], ends[0]) if ends else "passed"
+        if results.get(name) != "failed":  # of a test that also leaves something behind that is an error
+            results[name] = {"failure": "failed"}.get(ends[0], ends[0]) if ends else "passed"
     return results
 
 

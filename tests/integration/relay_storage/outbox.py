@@ -22,6 +22,7 @@ class Outbox:
     """`root` is a superuser's connection, `relay` one with the relay's role, `order` one with the order service's."""
 
     url: str
+    root_url: str
     root: asyncpg.Connection
     relay: asyncpg.Connection
     order: asyncpg.Connection
@@ -122,7 +123,7 @@ async def connected(root: str, *, relay: str, order: str) -> AsyncIterator[Outbo
         for name, url in {"root": root, "relay": relay, "order": order}.items():
             connections[name] = await asyncpg.connect(url)
             stack.push_async_callback(connections[name].close)
-        yield Outbox(order, connections["root"], connections["relay"], connections["order"])
+        yield Outbox(order, root, connections["root"], connections["relay"], connections["order"])
 
 
 def ids(events: Sequence[OutboxEvent]) -> list[str]:

@@ -7,6 +7,6 @@ entry in the file of its folder.
 from collections.abc import Sequence
 
 from tests.mutation.guard import Guard
-from tests.mutation.guards import relay
+from tests.mutation.guards import relay, shards
 
-GUARDS: Sequence[Guard] = (*relay.GUARDS,)
+GUARDS: Sequence[Guard] = (*relay.GUARDS, *shards.GUARDS)
