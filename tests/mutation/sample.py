@@ -65,9 +65,10 @@ def files() -> list[str]:
     return sorted(str(path.relative_to(REPOSITORY)) for path in wanted)
 
 
-def generate() -> list[Mutant]:
-    """Return all mutants, in one order."""
-    made = subprocess.run([*GENERATOR, *files()], cwd=REPOSITORY, check=True, stdout=subprocess.PIPE, text=True)
+def generate(only: str) -> list[Mutant]:
+    """Return all mutants of the files whose path contains `only`, in one order."""
+    paths = [path for path in files() if only in path]
+    made = subprocess.run([*GENERATOR, *paths], cwd=REPOSITORY, check=True, stdout=subprocess.PIPE, text=True)
     return [Mutant(**json.loads(line)) for line in made.stdout.splitlines()]
 
 
@@ -109,7 +110,7 @@ def unsure(results: Results, environment: dict[str, str]) -> list[Mutant]:
     return [mutant for test, end in ends.items() if end != "passed" for mutant in results.killers[test]]
 
 
-def sample(mutants: Sequence[Mutant], seconds: float) -> Results:
+def sample(mutants: Sequence[Mutant], seconds: float, workers: int) -> Results:
     """Try mutants one after the other for so long."""
     results, lock, left = Results(), threading.Lock(), iter(mutants)
     deadline = time.monotonic() + seconds
@@ -124,7 +125,7 @@ def sample(mutants: Sequence[Mutant], seconds: float) -> Results:
 
     with servers() as environment:
         threads = [
-            threading.Thread(target=work, args=(shared(), deadline, environment, results)) for _ in range(WORKERS)
+            threading.Thread(target=work, args=(shared(), deadline, environment, results)) for _ in range(workers)
         ]
         for thread in threads:
             thread.start()
@@ -142,13 +143,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.mutation.sample", description=__doc__)
     parser.add_argument("--seconds", type=float, default=1200, help="how long mutants are tried (default: 1200)")
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1_000_000))
+    parser.add_argument("--workers", type=int, default=WORKERS, help=f"how many at a time (default: {WORKERS})")
     parser.add_argument("--only", default="", help="only files whose path contains this")
     arguments = parser.parse_args()
-    every = [mutant for mutant in generate() if arguments.only in mutant.path]
+    every = generate(arguments.only)
     mutants = [mutant for mutant in every if not mutant.judged]
     random.Random(arguments.seed).shuffle(mutants)
     print(f"SEED={arguments.seed}: {len(every)} mutants, {len(every) - len(mutants)} of them judged", flush=True)
-    results = sample(mutants, arguments.seconds)
+    results = sample(mutants, arguments.seconds, arguments.workers)
     counts = {name: results.ends[name] for name in ("killed", "hung", "unsure", "survived")}
     print(", ".join(f"{count} {name}" for name, count in counts.items()))
     if results.survivors or results.ends["unsure"]:

@@ -4,7 +4,7 @@ cosmic-ray. Each removes or weakens one condition or one handler of an exception
 import difflib
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from cosmic_ray.plugins import get_operator
 # Of the tool's operators those that concern conditions. It has all pairs of comparisons: of each one its bound is moved
 # and its sense turned round.
 OPERATORS = (
-    *("ReplaceAndWithOr", "ReplaceOrWithAnd", "ReplaceUnaryOperator_Delete_Not", "ExceptionReplacer"),
+    *("ReplaceAndWithOr", "ReplaceOrWithAnd", "ReplaceUnaryOperator_Delete_Not"),
     *(
         f"ReplaceComparisonOperator_{pair}"
         for pair in ("Lt_LtE", "Lt_GtE", "LtE_Lt", "LtE_Gt", "Gt_GtE", "Gt_LtE", "GtE_Gt", "GtE_Lt", "Eq_NotEq")
@@ -31,9 +31,10 @@ class _Always(Operator):  # type: ignore[misc] # publishes no types
     """A condition that is not asked. The tool itself only negates it, which nearly every test notices."""
 
     value: str
+    statements: tuple[Any, ...] = (parso.python.tree.IfStmt,)
 
     def mutation_positions(self, node: Any) -> Iterator[tuple[tuple[int, int], tuple[int, int]]]:
-        if isinstance(node, parso.python.tree.IfStmt | parso.python.tree.WhileStmt):
+        if isinstance(node, self.statements):
             yield node.children[1].start_pos, node.children[1].end_pos
 
     def mutate(self, node: Any, _index: int) -> Any:
@@ -55,11 +56,40 @@ class AlwaysFalse(_Always):
     """Take a condition not to hold."""
 
     value = "False"
+    # Not the other way round as well: a loop without an end is noticed by all, slowly.
+    statements = (parso.python.tree.IfStmt, parso.python.tree.WhileStmt)
+
+
+class Unhandled(Operator):  # type: ignore[misc] # publishes no types
+    """One exception that a handler does not handle. The tool's own operator knows only plain names."""
+
+    def mutation_positions(self, node: Any) -> Iterator[tuple[tuple[int, int], tuple[int, int]]]:
+        for handled in self._handled(node):
+            yield handled.start_pos, handled.end_pos
+
+    def mutate(self, node: Any, index: int) -> Any:
+        handled = self._handled(node)[index]
+        siblings = handled.parent.children
+        siblings[siblings.index(handled)] = parso.parse(f"{handled.get_first_leaf().prefix}ZeroDivisionError")
+        return node
+
+    @staticmethod
+    def _handled(node: Any) -> list[Any]:
+        if node.type != "except_clause":
+            return []
+        kinds = node.children[1]
+        if kinds.type == "atom" and kinds.children[1].type == "testlist_comp":
+            return [kind for kind in kinds.children[1].children if kind.type != "operator"]
+        return [kinds]
+
+    @classmethod
+    def examples(cls) -> tuple[()]:
+        return ()
 
 
 def operators() -> Iterator[Operator]:
     """Yield all operators."""
-    yield from (AlwaysTrue(), AlwaysFalse())
+    yield from (AlwaysTrue(), AlwaysFalse(), Unhandled())
     for name in OPERATORS:
         yield get_operator(f"core/{name}")()
 
@@ -87,7 +117,11 @@ def _changed(source: str, mutated: str) -> tuple[str, str, int]:
         if code[0] != "equal"
     ]
     (_, first, last, begin, end) = changes[0]
-    return " ".join(map(str.strip, lines[first:last])), " ".join(map(str.strip, others[begin:end])), first + 1
+    return _one_line(lines[first:last]), _one_line(others[begin:end]), first + 1
+
+
+def _one_line(lines: Sequence[str]) -> str:
+    return " ".join(" ".join(lines).split())
 
 
 if __name__ == "__main__":
