@@ -51,9 +51,9 @@ class Forks:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        self._process.wait()
+        with self._process:  # closes both pipes and waits: what is left open is reported in the middle of a later test
+            assert self._process.stdin is not None
+            self._process.stdin.close()
 
     def run(
         self, folder: Path, tests: Sequence[str], environment: Mapping[str, str], *, stop_at_first: bool = False

@@ -23,6 +23,7 @@ from tests.simulation.world import World
 # What design says of recovery: all sagas end within this time after the last fault.
 REST_SECONDS = 60.0
 WITH_STALE_RUNNER = 0.35  # of all histories
+STALE_RUNNER_SECONDS = 12.0  # two leases run out one after the other, and sweeps follow; else most are cut short
 # Far longer than any history takes: one that is not over by then waits for something that never comes.
 HISTORY_SECONDS = 900.0
 RESTART_SECONDS = 3.0
@@ -79,10 +80,14 @@ class _History:
             asyncio.create_task(forget_now_and_then(world)),
         ]
         crowd = [Customer(world, market, f"customer {n}", self._pick) for n in range(world.dice.randint(1, 4))]
+        stale_runner = None
         if world.dice.random() < WITH_STALE_RUNNER:
-            trouble.append(asyncio.create_task(StaleRunner(world, self._network, self._replicas).play()))
+            stale_runner = StaleRunner(world, self._network, self._replicas)
+            trouble.append(asyncio.create_task(stale_runner.play()))
         await asyncio.gather(*(customer.live() for customer in crowd))
         await asyncio.sleep(world.dice.random() * 4)
+        if stale_runner is not None and stale_runner.begun:
+            await asyncio.wait(trouble[-1:], timeout=STALE_RUNNER_SECONDS)
         self._heal()
         for task in trouble[1:]:
             task.cancel()

@@ -24,6 +24,8 @@ class Network:
         # For stale runners: told of each message, says which future shall take its answer; and the places out of reach.
         self.watch: Watch = lambda _sender, _body, answer: answer
         self.closed: set[str] = set()
+        # Answers to calls that don't time out.
+        self.without_limit: set[asyncio.Future[Answer]] = set()
 
     def carry(self, place: str, body: bytes, answer: "asyncio.Future[Answer]") -> None:
         """Take a message; it may arrive never, once or twice, and its answer may be lost."""
@@ -84,7 +86,7 @@ class NetworkChannel:
         await self._world.travel()
         answer: asyncio.Future[Answer] = self._world.loop.create_future()
         self._network.carry(self._place, body, self._network.watch(current.get(), body, answer))
-        async with asyncio.timeout(CALL_TIMEOUT_SECONDS):
+        async with asyncio.timeout(None if answer in self._network.without_limit else CALL_TIMEOUT_SECONDS):
             given = await answer
         await self._world.travel()
         return given

@@ -21,7 +21,7 @@ from tests.simulation.world import CLOCK_SKEW_SECONDS, LEASE_SECONDS, World
 T = TypeVar("T")
 
 SAGAS_MAX = 100
-SWEEP_SECONDS = 1.5
+SWEEP_SECONDS = 0.4
 EXPIRY_INTERVAL_SECONDS = 4.0
 REQUEST_DEADLINE_SECONDS = 8.0
 BATCHES_AT_ONCE = 2  # as on a host with two cores; the number of this host's must not change a history

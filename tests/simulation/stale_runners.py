@@ -21,7 +21,7 @@ from tests.simulation.loop import Actor
 from tests.simulation.memory.tables import Row
 from tests.simulation.network import Network
 from tests.simulation.processes import OrderReplica
-from tests.simulation.world import LEASE_SECONDS, World
+from tests.simulation.world import World
 
 LOOK_SECONDS = 0.05
 WAKING_LOOK_SECONDS = 0.001
@@ -54,6 +54,11 @@ class StaleRunner:
         self._caught: asyncio.Future[_Caught] = world.loop.create_future()
         self._then = world.dice.choice((self._paid_anew, self._turned_round, self._stuck_halfway))
 
+    @property
+    def begun(self) -> bool:
+        """Whether a process is paused for it."""
+        return self._caught.done()
+
     async def play(self) -> None:
         """Wait, pause the next process that sends a suitable debit, and wake it when the order has changed."""
         dice = self._world.dice
@@ -77,6 +82,8 @@ class StaleRunner:
         if enough == (self._then == self._paid_anew):  # it takes a refused payment, the others one that is applied
             return answer
         self._world.loop.freeze(sender)
+        # A pause right after the answer would leave it as stale, and to commit it; one that timed out is asked anew.
+        self._network.without_limit.add(answer)
         caught = _Caught(sender, UUID(debits[0]["order_id"]), answer, self._world.loop.create_future())
         self._caught.set_result(caught)
         return caught.held
@@ -98,14 +105,34 @@ class StaleRunner:
         """An operator forces the saga; who undoes it dies halfway; the victim wakes when that lease has run out."""
         await self._force(caught.order_id)
         await self._kill_when(caught, lambda _: self._undoing(caught.order_id))
-        await asyncio.sleep(LEASE_SECONDS)
+        await self._wake_as_owner(caught)
 
     async def _stuck_halfway(self, caught: _Caught) -> None:
         """Likewise, but the balance service is away, so that the saga gets stuck with the rest undone."""
         self._network.closed.add("balance")
         await self._force(caught.order_id)
         await self._kill_when(caught, lambda saga: saga["stuck"] or saga["status"] == "RUNNING")
-        await asyncio.sleep(LEASE_SECONDS)
+        self._network.closed.clear()
+        await self._wake_as_owner(caught)
+
+    async def _wake_as_owner(self, caught: _Caught) -> None:
+        """Wake the victim once the killed process's lease has run out, and wait until it has taken its saga back.
+
+        Until then the owner's guard stops its stale runner: a process without a lease sweeps only once it has a new one.
+        """
+        orders = self._world.orders
+        saga = self._live(caught.order_id)
+        lease = orders.processes.rows.get(saga["owner"]) if saga is not None else None
+        if lease is not None:  # else nobody owns it
+            await self._until(lambda: lease["lease_until"] <= orders.clock(), WAKING_LOOK_SECONDS)
+        self._world.wake(caught.victim)
+        victims = [replica.process_id for replica in self._replicas if replica.actor is caught.victim]
+
+        def owns() -> bool:
+            saga = self._live(caught.order_id)
+            return saga is None or saga["owner"] in victims
+
+        await self._until(owns, WAKING_LOOK_SECONDS)
 
     async def _force(self, order_id: UUID) -> None:
         saga = self._live(order_id)
