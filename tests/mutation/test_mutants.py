@@ -11,7 +11,7 @@ import pytest
 from tests.simulation.history import play
 from tests.simulation.mutants import BUGS, RULES, Mutant
 
-# The rarest of them shows in one history of two hundred.
+# The rarest of them shows in one history of some hundreds.
 HISTORIES_MAX = 1200
 
 

@@ -39,9 +39,13 @@ class _Caught:
     held: "asyncio.Future[Answer]"
 
     def release(self) -> None:
-        """Hand the answer over, if there is one and somebody still awaits it."""
-        if self.held.done() and self.held.exception() is None and not self.answer.done():
+        """Hand the answer over if somebody still awaits it; reset the connection if there is none."""
+        if self.answer.done():
+            return
+        if self.held.done() and self.held.exception() is None:
             self.answer.set_result(self.held.result())
+        else:
+            self.answer.set_exception(ConnectionResetError())
 
 
 class StaleRunner:
@@ -66,11 +70,13 @@ class StaleRunner:
         self._network.watch = self._intercept
         caught = await self._caught
         self._world.note(f"stale runner {self._then.__name__} of {caught.order_id}")
-        await self._then(caught)
-        self._network.closed.clear()
-        self._world.wake(caught.victim)
-        await asyncio.sleep(dice.random() * 0.2)
-        caught.release()
+        try:
+            await self._then(caught)
+            self._network.closed.clear()
+            self._world.wake(caught.victim)
+            await asyncio.sleep(dice.random() * 0.2)
+        finally:
+            caught.release()
 
     def _intercept(self, sender: Actor, body: bytes, answer: "asyncio.Future[Answer]") -> "asyncio.Future[Answer]":
         """Freeze the sender of a debit, and hold the answer back; return the future that takes it."""
@@ -118,7 +124,7 @@ class StaleRunner:
     async def _wake_as_owner(self, caught: _Caught) -> None:
         """Wake the victim once the killed process's lease has run out, and wait until it has taken its saga back.
 
-        Until then the owner's guard stops its stale runner: a process without a lease sweeps only once it has a new one.
+        Until then the owner guard alone stops its stale runner: a process sweeps only while it has a lease.
         """
         orders = self._world.orders
         saga = self._live(caught.order_id)
