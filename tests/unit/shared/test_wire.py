@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.contracts.types import Id, Int64, NoBody, Page, Wire, no_control_characters
+from shared.http import wire
 from shared.http.problems import (
     BodyTooLarge,
     MalformedBody,
@@ -210,6 +211,11 @@ async def test_a_body_above_the_limit_is_refused_announced_or_not() -> None:
             await read_body(request(b" " * 101, **headers), Thing, limit_bytes=100)
 
 
+@pytest.mark.parametrize("headers", [{}, {"Content_Length": "12"}], ids=["unannounced", "announced"])
+async def test_body_of_just_the_limit_is_taken(headers: dict[str, str]) -> None:
+    assert (await read_body(request(b'{"name":"a"}', **headers), Thing, limit_bytes=12)).name == "a"
+
+
 async def test_body_announced_too_large_is_refused_before_it_comes() -> None:
     with pytest.raises(BodyTooLarge):
         await read_body(request(None, Content_Length="101"), Thing, limit_bytes=100, timeout_seconds=0.1)
@@ -281,6 +287,16 @@ def test_a_cursor_of_another_list_is_refused(parts: tuple[Any, ...]) -> None:
         decode_cursor(encode_cursor(*parts), int)
 
 
+def test_no_cursor_is_the_place_before_everything() -> None:
+    assert decode_cursor(None, int) is None
+
+
+@pytest.mark.parametrize("made_of", ['{"a": 1}', '"a"', "1", '["a", "b"]'])
+def test_cursor_that_is_no_list_of_the_right_length_is_refused(made_of: str) -> None:
+    with pytest.raises(ValidationFailed):
+        decode_cursor(made_of.encode().hex(), str)
+
+
 @pytest.mark.parametrize("text", ["a\0", "a\n", "\ud800"])
 def test_cursor_with_text_that_can_not_be_stored_is_refused(text: str) -> None:
     cursor = json.dumps([text]).encode().hex()
@@ -306,3 +322,21 @@ def test_an_id_in_the_path_is_taken() -> None:
     assert path_uuid(make_mocked_request("GET", "/", match_info={"id": str(uuid)}), "id", NotFound) == uuid
     with pytest.raises(NotFound):
         path_uuid(make_mocked_request("GET", "/", match_info={"id": "1"}), "id", NotFound)
+
+
+@pytest.mark.parametrize("length", [1, 128])
+def test_shortest_and_longest_id_in_the_path_are_taken(length: int) -> None:
+    value = "x" * length
+    assert path_id(make_mocked_request("GET", "/", match_info={"id": value}), "id", NotFound) == value
+
+
+@pytest.mark.parametrize("encoded", ["%ff", "a%zz", "%"])
+def test_what_stands_for_no_utf_8_is_no_text(encoded: str) -> None:
+    assert not wire._is_text(encoded)
+
+
+def test_query_and_path_that_are_no_text_are_refused() -> None:
+    with pytest.raises(ValidationFailed):
+        read_query(ask("cursor=%ff"), Page)
+    with pytest.raises(NotFound):
+        path_id(make_mocked_request("GET", "/%ff", match_info={"id": "%ff"}), "id", NotFound)
