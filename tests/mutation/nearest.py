@@ -35,7 +35,9 @@ NEAREST: Mapping[str, Sequence[str]] = {
     "services/relay/publishing/group_commit.py": (
         *(f"{_UNIT}/relay/test_group_commit.py", f"{_RELAY}/test_group_commit.py"),
     ),
+    "services/relay/publishing/failures.py": (f"{_UNIT}/relay/test_shard_publisher.py",),
     "services/relay/publishing/shard_publisher.py": (
+        f"{_UNIT}/relay/test_shard_publisher.py",
         *(f"{_RELAY}/test_publishing.py", f"{_RELAY}/test_takeover.py"),
         *(f"{_RELAY}/test_parking.py", f"{_RELAY}/test_group_commit.py"),
     ),

@@ -7,6 +7,6 @@ entry in the file of its folder.
 from collections.abc import Sequence
 
 from tests.mutation.guard import Guard
-from tests.mutation.guards import relay, shards
+from tests.mutation.guards import relay, shard_publisher, shards
 
-GUARDS: Sequence[Guard] = (*relay.GUARDS, *shards.GUARDS)
+GUARDS: Sequence[Guard] = (*relay.GUARDS, *shard_publisher.GUARDS, *shards.GUARDS)
