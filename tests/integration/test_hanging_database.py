@@ -158,7 +158,10 @@ async def everything(database: Database, kafka: str) -> AsyncIterator[dict[str, 
 
 
 async def answers(clients: Mapping[str, Client]) -> dict[str, int]:
-    """The status that each call is answered with, all at once; none comes late, and 503 says when to try again."""
+    """The status that each call is answered with, all of a service at once; none is late, and 503 says when to retry.
+
+    One service after the other: all of them, and their clients, share this event loop, which is no part of the promise.
+    """
 
     async def ask(client: Client, name: str, call: Call) -> int:
         method = name.partition(" ")[0]
@@ -169,9 +172,12 @@ async def answers(clients: Mapping[str, Client]) -> dict[str, int]:
             assert (answer.problem, answer.headers["Retry-After"]) == ("unavailable", "1")
         return answer.status
 
-    asked = [(service, name, call) for service in clients for name, call in CALLS[service].items()]
-    statuses = await asyncio.gather(*(ask(clients[service], name, call) for service, name, call in asked))
-    return {f"{service}: {name}": status for (service, name, _), status in zip(asked, statuses, strict=True)}
+    found: dict[str, int] = {}
+    for service, client in clients.items():
+        calls = CALLS[service]
+        statuses = await asyncio.gather(*(ask(client, name, call) for name, call in calls.items()))
+        found |= {f"{service}: {name}": status for name, status in zip(calls, statuses, strict=True)}
+    return found
 
 
 async def ready(client: Client) -> bool:
