@@ -26,8 +26,10 @@ LIBRARIES = (
     *("psycopg", "pydantic", "pydantic_settings", "structlog", "testcontainers.core.container", "uvloop", "yoyo"),
 )
 PYTEST = (
-    # A test that hangs has noticed: less time for it than where it is to pass.
-    *("-q", "--no-header", "--tb=short", "-p", "no:cacheprovider", "-p", "no:xdist", "--timeout=45"),
+    *("-q", "--no-header", "--tb=short", "-p", "no:cacheprovider", "-p", "no:xdist"),
+    # A test that hangs has noticed: less time for it than where it is to pass, and the end of the process, since a
+    # mutant may swallow what is raised in it.
+    *("--timeout=45", "--timeout-method=thread"),
     *("-W", "ignore::pytest.PytestAssertRewriteWarning"),  # the plugins are loaded before pytest looks for them
 )
 # Beyond the tests' own limit, which asyncio may not heed where a mutant spins.
