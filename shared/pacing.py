@@ -94,7 +94,6 @@ class BatchScheduler:
         try:
             await slot
         except asyncio.CancelledError:
-            self._waiting = [waiter for waiter in self._waiting if waiter.slot is not slot]
             if slot.done() and not slot.cancelled():
                 self._give_back()  # it was given together with the cancellation
             raise
@@ -141,7 +140,7 @@ class BatchScheduler:
 
     def _reconsider(self) -> None:
         """Give free slots to the batchers that go next."""
-        # A waiter that has just been cancelled has not removed itself yet.
+        # Without the waiters that were cancelled.
         self._waiting = [waiter for waiter in self._waiting if not waiter.slot.done()]
         while self._free > 0 and (waiter := self._next()) is not None:
             for passed in self._waiting[: self._waiting.index(waiter)]:

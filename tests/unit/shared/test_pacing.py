@@ -149,7 +149,10 @@ async def test_results_join_the_items_that_wait_at_the_next_step() -> None:
     async with batcher(0, first, scheduler) as zero, batcher(1, second, scheduler) as one:
 
         async def both_steps(number: int) -> int:
-            return await one.submit(await zero.submit(number))
+            result = await zero.submit(number)
+            for _ in range(2):  # as many turns of the event loop as a saga takes between two steps
+                await asyncio.sleep(0)
+            return await one.submit(result)
 
         trips = [asyncio.create_task(both_steps(number)) for number in (1, 2)]
         await first.started.wait()
@@ -266,6 +269,29 @@ async def test_slot_given_back_early_is_not_kept_for_clients(monkeypatch: pytest
         assert await leaving == 10
 
 
+async def test_small_batch_does_not_start_beside_another_because_a_larger_one_waits(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its step is earlier and it is more than half as large, but not worth a slot of its own."""
+    monkeypatch.setattr(module, "MIN_CONCURRENT_BATCH", 3)
+    monkeypatch.setattr(module, "SLOT_SECONDS", 60)
+    busy, small, large = works = [Work() for _ in range(3)]
+    scheduler = BatchScheduler(2, STEPS)
+    async with AsyncExitStack() as stack:
+        first, second, third = [
+            await stack.enter_async_context(batcher(step, work, scheduler)) for step, work in enumerate(works)
+        ]
+        results = [first.submit(0)]
+        await busy.started.wait()
+        results += [second.submit(1), second.submit(2)]
+        results += [third.submit(number) for number in (3, 4, 5)]
+        await large.started.wait()
+        assert small.batches == []
+        for work in works:
+            work.through.set()
+        await asyncio.gather(*results)
+
+
 async def test_slow_batch_gives_its_slot_back(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "SLOT_SECONDS", 0.0)
     hanging, work = Work(), Work()
@@ -282,6 +308,22 @@ async def test_slow_batch_gives_its_slot_back(monkeypatch: pytest.MonkeyPatch) -
         assert await late == 10
         assert (await first.submit(3), await second.submit(4)) == (30, 40)
     assert scheduler._free == 1, "a slot that was given back late is not given back again"
+
+
+async def test_cancelled_waiter_is_passed_over() -> None:
+    scheduler = BatchScheduler(1, STEPS)
+    idle = batcher(0, Work(), scheduler)
+
+    async def have() -> bool:
+        async with scheduler.slot(idle):
+            return True
+
+    async with scheduler.slot(idle):
+        gone, next_one = asyncio.create_task(have()), asyncio.create_task(have())
+        await asyncio.sleep(0)
+        gone.cancel()
+        await asyncio.wait([gone])
+    assert await asyncio.wait_for(next_one, 1)
 
 
 async def test_slot_given_to_a_cancelled_waiter_goes_to_the_next() -> None:
