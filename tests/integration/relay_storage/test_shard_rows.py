@@ -1,7 +1,7 @@
 """The guards in a shard's row, call by call: a replica without a right to the shard changes nothing."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
@@ -12,12 +12,10 @@ import pytest
 from services.relay import store
 from services.relay.domain.shards import Lease, LeaseLost, ShardLocked
 from tests.infrastructure.databases import Database
+from tests.infrastructure.locks import waits
 from tests.infrastructure.services import migrate_service
-from tests.infrastructure.waiting import eventually
 from tests.integration.relay.world import Event, order_in
 from tests.integration.relay_storage.outbox import SHARD, Outbox, connected, ids, ids_of
-
-WAITING = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
 
 
 @pytest.fixture(scope="module")
@@ -76,14 +74,6 @@ async def locked(outbox: Outbox, query: str, *arguments: object) -> AsyncIterato
             yield other
     finally:
         await other.close()
-
-
-async def waits(outbox: Outbox, call: Awaitable[Any]) -> "asyncio.Task[Any]":
-    """Begin a call, and return once it waits for a lock."""
-    task = asyncio.ensure_future(call)
-    await eventually(lambda: outbox.root.fetchval(WAITING), 2, "a call that waits")
-    assert isinstance(task, asyncio.Task)
-    return task
 
 
 LOCK_ROW = "SELECT FROM relay.shards WHERE shard = $1 FOR UPDATE"
@@ -193,7 +183,7 @@ async def test_parking_waits_for_an_operator_who_acts_on_the_shard(outbox: Outbo
     (outbox_id,) = await outbox.write(Event(order_in(SHARD), 1))
     lease = await outbox.take()
     async with locked(outbox, LOCK_ROW, SHARD):
-        parking = await waits(outbox, store.park(outbox.relay, lease, outbox_id, "too large"))
+        parking = await waits(outbox.root, store.park(outbox.relay, lease, outbox_id, "too large"))
     assert await parking == 1
 
 
@@ -226,7 +216,7 @@ async def test_cycle_of_another_tenure_or_batch_does_nothing(outbox: Outbox, epo
 async def test_cycle_waits_for_whoever_has_the_shards_row_and_renews_the_lease_after_that(outbox: Outbox) -> None:
     lease = await outbox.take()
     async with locked(outbox, LOCK_ROW, SHARD) as other:
-        cycling = await waits(outbox, cycle(outbox, lease, 0))
+        cycling = await waits(outbox.root, cycle(outbox, lease, 0))
         full_lease = await other.fetchval("SELECT clock_timestamp() + interval '60 s'")
     assert await cycling == []
     assert (await row(outbox))["lease_expires_at"] >= full_lease
@@ -265,7 +255,7 @@ async def test_event_that_joins_a_parked_order_during_a_cycle_is_not_claimed(out
     )
     lease = await outbox.take()
     async with locked(outbox, "SELECT FROM orders.outbox WHERE outbox_id = $1 FOR UPDATE", second):
-        cycling = await waits(outbox, cycle(outbox, lease, 0))
+        cycling = await waits(outbox.root, cycle(outbox, lease, 0))
         await outbox.write(late)
     assert await cycling == []
 
@@ -311,6 +301,6 @@ async def test_cycles_of_several_shards_lock_their_rows_in_one_order(outbox: Out
     leases = [await outbox.take(shard) for shard in (1, 0)]
     bounds: dict[str, Any] = {"lease_seconds": 60, "events_max": 10, "bytes_max": 1 << 20, "lock_seconds": 5}
     async with locked(outbox, LOCK_ROW, 0) as other:
-        cycling = await waits(outbox, store.cycle_together(outbox.relay, dict.fromkeys(leases, 0), **bounds))
+        cycling = await waits(outbox.root, store.cycle_together(outbox.relay, dict.fromkeys(leases, 0), **bounds))
         await other.execute("SET LOCAL lock_timeout = '1s'; SELECT FROM relay.shards WHERE shard = 1 FOR UPDATE")
     assert set(await cycling) == {0, 1}

@@ -201,6 +201,12 @@ def test_a_debit_and_its_refund_in_one_batch_are_both_entries() -> None:
     assert [entry.amount for entry in world.entries] == [10, -10, 10]
 
 
+def test_refund_of_nothing_makes_no_entry() -> None:
+    world = World.of(ann=100)
+    decision = decide([Refund(ORDER)], set(), {}, world.accounts, {ORDER: {ANN: 0}})
+    assert decision.entries == []
+
+
 def test_a_refund_closes_every_attempt_even_those_never_seen() -> None:
     world = World.of(ann=10)
     world.run(Refund(ORDER))

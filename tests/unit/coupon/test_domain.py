@@ -220,6 +220,12 @@ def test_what_an_order_has_not_reserved_it_can_not_redeem_as_reserved(holder: Or
     assert outcome.body["type"] == "/problems/coupon-not-reserved"
 
 
+def test_redeemed_coupon_is_not_reserved_any_more_even_by_its_order() -> None:
+    world = World.of(replace(PLAIN, status="REDEEMED", order_id=ORDER, discount_amount=500))
+    (outcome,) = world.run(redeem(reserved=True))
+    assert outcome.body["type"] == "/problems/coupon-not-reserved"
+
+
 def test_of_two_orders_with_one_coupon_in_one_batch_the_first_gets_it() -> None:
     first, second = World.of(PLAIN).run(redeem(ORDER), redeem(OTHER))
     assert first.applied

@@ -1,0 +1,20 @@
+"""Calls that wait for a lock: how a test knows that one does."""
+
+import asyncio
+from collections.abc import Awaitable
+from typing import Any
+
+import asyncpg
+
+from tests.infrastructure.waiting import eventually
+
+WAITING = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+SECONDS = 2.0  # until a call waits; one that never does has missed its lock
+
+
+async def waits(connection: asyncpg.Connection, call: Awaitable[Any]) -> "asyncio.Task[Any]":
+    """Begin a call, and return its task once it waits for a lock; `connection` is another one to that database."""
+    task = asyncio.ensure_future(call)
+    await eventually(lambda: connection.fetchval(WAITING), SECONDS, "a call that waits for a lock")
+    assert isinstance(task, asyncio.Task)
+    return task
