@@ -15,6 +15,12 @@ SECONDS = 2.0  # until a call waits; one that never does has missed its lock
 async def waits(connection: asyncpg.Connection, call: Awaitable[Any]) -> "asyncio.Task[Any]":
     """Begin a call, and return its task once it waits for a lock; `connection` is another one to that database."""
     task = asyncio.ensure_future(call)
-    await eventually(lambda: connection.fetchval(WAITING), SECONDS, "a call that waits for a lock")
+
+    async def waiting() -> int:
+        await connection.execute("SELECT pg_stat_clear_snapshot()")  # kept to the end of a transaction
+        count: int = await connection.fetchval(WAITING)
+        return count
+
+    await eventually(waiting, SECONDS, "a call that waits for a lock")
     assert isinstance(task, asyncio.Task)
     return task

@@ -1,0 +1,354 @@
+"""The reference consumer's guards, call by call: what a process that was overtaken, or an event that came twice, can't
+change. Postgres only."""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+import pytest
+from aiokafka import TopicPartition
+from aiokafka.structs import ConsumerRecord
+
+from deploy.consumer import duty, gaps, intake, store
+from deploy.consumer.events import Event
+from deploy.consumer.intake import Taken
+from deploy.consumer.reader import Reader
+from deploy.consumer.relay import Told
+from deploy.consumer.settings import ConsumerSettings
+from deploy.consumer.store import Gap
+from shared.ids import uuid7
+from shared.migrations import migrate
+from shared.postgres import Pool
+from shared.refusals import Unavailable
+from tests.infrastructure.databases import Database
+from tests.infrastructure.locks import waits
+from tests.integration.consumer.platform import MIGRATIONS, OrderEvent, an_order
+from tests.integration.consumer.test_bounds import received
+
+TOPIC = "orders.v1"
+MINUTE = datetime(2026, 1, 5, 9, 30, tzinfo=UTC)
+LONG = 3600.0
+
+
+@pytest.fixture(scope="module")
+def migrated(platform_database: Database) -> Database:
+    migrate(platform_database.url, "platform", MIGRATIONS)
+    return platform_database
+
+
+@pytest.fixture
+def settings(migrated: Database) -> ConsumerSettings:
+    return ConsumerSettings.model_validate(
+        {"database_url": migrated.url, "kafka_bootstrap_servers": "127.0.0.1:1", "topic": TOPIC}
+    )
+
+
+@pytest.fixture
+async def pool(settings: ConsumerSettings) -> AsyncIterator[Pool]:
+    async with Pool(settings, "guards") as pool:
+        yield pool
+
+
+@pytest.fixture
+async def db(migrated: Database) -> AsyncIterator[asyncpg.Connection]:
+    """A session beside the pool's; the tables are empty."""
+    connection = await asyncpg.connect(migrated.url)
+    names = "offsets, streams, orders, inbox, sales, buckets, dead_letters, watermarks, duties"
+    await connection.execute(f"TRUNCATE {', '.join(f'platform.{name}' for name in names.split(', '))}")
+    yield connection
+    await connection.close()
+
+
+@pytest.fixture
+def order(source: random.Random) -> list[Event]:
+    return [received(event) for event in an_order(source, ("placed", "paid", "refunded"))]
+
+
+async def take(pool: Pool, events: Iterable[Event], given_up: Mapping[UUID, list[int]] | None = None) -> Taken:
+    async with intake.transaction(pool) as connection:
+        return await intake.take(connection, list(events), "topic", given_up)
+
+
+async def states(db: asyncpg.Connection) -> list[str]:
+    rows = await db.fetch("SELECT state FROM platform.inbox ORDER BY sequence")
+    return [row["state"] for row in rows]
+
+
+@asynccontextmanager
+async def holding(db: asyncpg.Connection, lock: str, *arguments: object) -> AsyncIterator[None]:
+    async with db.transaction():
+        await db.execute(lock, *arguments)
+        await db.execute("SET LOCAL lock_timeout = '500ms'")
+        yield
+
+
+@pytest.mark.usefixtures("db")
+async def test_event_that_comes_twice_counts_once(pool: Pool, order: list[Event]) -> None:
+    placed = order[0]
+    assert (await take(pool, [placed, placed])).duplicates == 1
+    again = await take(pool, [placed])
+    assert (again.new, again.duplicates) == (0, 1)
+
+
+@pytest.mark.usefixtures("db")
+async def test_other_event_at_the_same_place_contradicts(pool: Pool, order: list[Event]) -> None:
+    placed = order[0]
+    others = [received(OrderEvent(placed.order_id, placed.sequence, "placed", "ann", 1)) for _ in range(2)]
+    assert (await take(pool, [placed, others[0]])).contradicting == [others[0]]
+    assert (await take(pool, [others[1]])).contradicting == [others[1]]
+
+
+async def test_event_taken_by_two_processes_at_once_counts_once(
+    pool: Pool, db: asyncpg.Connection, order: list[Event]
+) -> None:
+    async with intake.transaction(pool) as first:
+        assert (await intake.take(first, order[:1], "topic")).new == 1
+        second = await waits(db, take(pool, order[:1]))
+    assert (await second).duplicates == 1
+
+
+async def test_event_waits_for_those_before_it(pool: Pool, db: asyncpg.Connection, order: list[Event]) -> None:
+    placed, paid, refunded = order
+    await take(pool, [refunded, paid])
+    since = await db.fetchval("SELECT waiting_since FROM platform.streams")
+    assert await states(db) == ["WAITING", "WAITING"]
+    await take(pool, [refunded])
+    assert await db.fetchval("SELECT waiting_since FROM platform.streams") == since, "since the first that waited"
+    await take(pool, [placed])
+    assert await states(db) == ["APPLIED", "APPLIED", "APPLIED"]
+    assert await db.fetchval("SELECT waiting_since FROM platform.streams") is None
+
+
+async def test_event_believed_to_be_lost_is_kept_and_changes_nothing(
+    pool: Pool, db: asyncpg.Connection, order: list[Event]
+) -> None:
+    placed, paid, _ = order
+    await take(pool, [paid], {paid.order_id: [1]})
+    sales = await db.fetchrow("SELECT * FROM platform.sales")
+    await take(pool, [placed])
+    assert await states(db) == ["LATE", "APPLIED"]
+    assert await db.fetchrow("SELECT * FROM platform.sales") == sales
+
+
+async def test_streams_are_begun_in_order_of_id(pool: Pool, db: asyncpg.Connection) -> None:
+    first, last = sorted([uuid7(), uuid7()])
+    insert = "INSERT INTO platform.streams (order_id) VALUES ($1)"
+    async with pool.transaction() as connection:
+        async with holding(db, insert, first):
+            locking = await waits(db, store.lock_streams(connection, [last, first]))
+            await db.execute(insert, last)
+        assert set(await locking) == {first, last}
+
+
+async def test_streams_are_locked_in_order_of_id(pool: Pool, db: asyncpg.Connection) -> None:
+    first, last = sorted([uuid7(), uuid7()])
+    for order_id in (last, first):
+        await store.lock_streams(db, [order_id])
+    lock = "SELECT FROM platform.streams WHERE order_id = $1 FOR UPDATE"
+    async with pool.transaction() as connection:
+        await connection.execute("SET LOCAL enable_indexscan = off; SET LOCAL enable_bitmapscan = off")
+        async with holding(db, lock, first):
+            locking = await waits(db, store.lock_streams(connection, [last, first]))
+            await db.execute(lock, last)
+        assert set(await locking) == {first, last}
+
+
+async def test_streams_of_a_batch_are_kept_from_other_processes(pool: Pool, db: asyncpg.Connection) -> None:
+    order_id = uuid7()
+    await store.lock_streams(db, [order_id])
+    async with holding(db, "SELECT FROM platform.streams WHERE order_id = $1 FOR UPDATE", order_id):
+        locking = await waits(db, take(pool, [], {order_id: [1]}))
+    await locking
+
+
+async def test_partition_that_was_begun_is_not_begun_again(db: asyncpg.Connection) -> None:
+    await store.begin_partitions(db, TOPIC, {0: 5})
+    await store.begin_partitions(db, TOPIC, {0: 0, 1: 7})
+    assert await store.positions(db, TOPIC) == {0: 5, 1: 7}
+
+
+async def test_position_moves_only_from_where_it_is_expected(db: asyncpg.Connection) -> None:
+    await store.begin_partitions(db, TOPIC, {0: 5, 1: 5})
+    assert not await store.move_positions(db, TOPIC, {0: (4, 9), 1: (5, 9)})
+    assert (await store.positions(db, TOPIC))[0] == 5
+    assert await store.move_positions(db, TOPIC, {0: (5, 6)})
+
+
+def record(event: Event, offset: int) -> ConsumerRecord[Any, Any]:
+    headers = {
+        "ce_specversion": b"1.0",
+        "ce_id": str(event.event_id).encode(),
+        "ce_type": event.type.encode(),
+        "ce_time": event.occurred_at.isoformat().encode(),
+        "ce_subject": str(event.order_id).encode(),
+        "ce_sequence": str(event.sequence).encode(),
+    }
+    key = str(event.order_id).encode()
+    return ConsumerRecord(TOPIC, 0, offset, 0, 0, key, event.payload, None, 0, 0, tuple(headers.items()))
+
+
+PARTITION = TopicPartition(TOPIC, 0)
+
+
+async def test_batch_of_a_partition_that_another_process_moved_on_is_dropped(
+    settings: ConsumerSettings, pool: Pool, db: asyncpg.Connection, order: list[Event]
+) -> None:
+    await store.begin_partitions(db, TOPIC, {0: 9})
+    reader = Reader(settings, pool)
+    reader._known = {PARTITION: 5}
+    await reader._commit({PARTITION: [record(order[0], 5)]}, {PARTITION: (5, 6)})
+    assert (await states(db), reader._known) == ([], {})
+
+
+async def test_position_is_asked_again_after_a_commit_whose_end_is_unknown(
+    settings: ConsumerSettings, pool: Pool, db: asyncpg.Connection, order: list[Event]
+) -> None:
+    await store.begin_partitions(db, TOPIC, {0: 5})
+    reader = Reader(settings, pool)
+    reader._known = {PARTITION: 5}
+    await db.execute("ALTER TABLE platform.inbox RENAME TO away")
+    try:
+        with pytest.raises(Unavailable):
+            await reader._commit({PARTITION: [record(order[0], 5)]}, {PARTITION: (5, 6)})
+    finally:
+        await db.execute("ALTER TABLE platform.away RENAME TO inbox")
+    assert reader._known == {}
+    assert await store.positions(db, TOPIC) == {0: 5}, "neither the records nor the position"
+
+
+async def test_record_that_can_not_be_read_or_contradicts_is_kept_aside(
+    settings: ConsumerSettings, pool: Pool, db: asyncpg.Connection, order: list[Event]
+) -> None:
+    await store.begin_partitions(db, TOPIC, {0: 5})
+    reader = Reader(settings, pool)
+    reader._known = {PARTITION: 5}
+    other = received(OrderEvent(order[0].order_id, 1, "placed", "ann", 1))
+    records = [record(order[0], 5), replace(record(order[1], 6), value=b"{"), record(other, 7)]
+    await reader._commit({PARTITION: records}, {PARTITION: (5, 8)})
+    rows = await db.fetch("SELECT record_offset FROM platform.dead_letters ORDER BY record_offset")
+    assert ([row["record_offset"] for row in rows], reader._known) == ([6, 7], {PARTITION: 8})
+
+
+@pytest.mark.parametrize("change", ["on_partitions_revoked", "on_partitions_assigned"])
+async def test_no_position_is_trusted_after_partitions_changed_hands(
+    settings: ConsumerSettings, pool: Pool, change: str
+) -> None:
+    reader = Reader(settings, pool)
+    reader._known = {PARTITION: 5}
+    getattr(reader, change)([])
+    assert reader._known == {}
+
+
+async def test_paused_process_is_cut_off_from_its_transaction(pool: Pool) -> None:
+    async with intake.transaction(pool) as connection:
+        assert await connection.fetchval("SHOW idle_in_transaction_session_timeout") == "3s"
+
+
+async def test_dead_letter_is_kept_once_and_resolved_once(db: asyncpg.Connection, order: list[Event]) -> None:
+    letter = intake.contradiction(order[0], 0, 7, [("x", None), ("y", b"\xff")])
+    for _ in range(2):
+        await store.insert_dead_letters(db, TOPIC, [letter])
+    await store.resolve_dead_letters(db, order[:1])
+    resolved = "SELECT resolved_at FROM platform.dead_letters"
+    first = await db.fetchval(resolved)
+    assert first is not None
+    await store.resolve_dead_letters(db, order[:1])
+    assert await db.fetchval(resolved) == first
+
+
+async def test_gap_is_asked_for_again_only_after_a_while(
+    pool: Pool, db: asyncpg.Connection, order: list[Event]
+) -> None:
+    await take(pool, [order[2]])
+    order_id = order[2].order_id
+    assert await store.orders_to_ask_for(db, LONG, 9) == [Gap(order_id, 1, 2)]
+    assert await store.orders_to_ask_for(db, LONG, 9) == []
+    assert await store.orders_to_ask_for(db, 0, 9) == [Gap(order_id, 1, 2)]
+    async with holding(db, "SELECT FROM platform.streams FOR UPDATE"), pool.connection() as other:
+        assert await asyncio.wait_for(store.orders_to_ask_for(other, 0, 9), 2) == [], "another process asks"
+    await take(pool, order[:2])
+    assert await store.orders_to_ask_for(db, 0, 9) == [], "nothing waits any more"
+
+
+async def test_events_that_will_never_come_are_given_up(pool: Pool, db: asyncpg.Connection, order: list[Event]) -> None:
+    placed, paid, refunded = order
+    await take(pool, [refunded])
+    known = {"type": "x", "occurred_at": "x", "data_base64": ""}
+    pending = Told(placed.event_id, placed.order_id, 1, "PENDING", None, known)
+    skipped = Told(paid.event_id, paid.order_id, 2, "SKIPPED", None, known)
+    await gaps._fill(pool, Gap(placed.order_id, 1, 2), 2, [pending, skipped])
+    assert await states(db) == ["WAITING"], "the first one may still come"
+    await gaps._fill(pool, Gap(placed.order_id, 1, 2), 2, [skipped])
+    assert await states(db) == ["APPLIED"]
+
+
+async def test_older_watermark_does_not_replace_a_newer_one(pool: Pool, db: asyncpg.Connection) -> None:
+    body: dict[str, Any] = {"partitions": {"0": 1}, "missing": [], "missing_count": 0}
+    async with pool.connection() as connection:
+        for seconds in (0, 60, 30):
+            await store.keep_watermark(connection, TOPIC, body, MINUTE + timedelta(seconds=seconds))
+    assert await db.fetchval("SELECT up_to FROM platform.watermarks") == MINUTE + timedelta(seconds=60)
+
+
+async def test_minute_that_got_an_event_is_compared_again_at_once_and_others_after_a_while(
+    pool: Pool, db: asyncpg.Connection, order: list[Event]
+) -> None:
+    shard = order[0].shard
+    async with pool.connection() as connection:
+        await store.put_bucket(connection, MINUTE, shard, "EQUAL", [])
+        await store.put_bucket(connection, MINUTE, (shard + 1) % 4, "DIFFERS", [])
+        assert await store.buckets_to_compare(connection, LONG, 9) == []
+        await take(pool, order[:1])
+        again = await store.buckets_to_compare(connection, LONG, 9)
+        assert [(row["shard"], row["state"]) for row in again] == [(shard, "STALE")]
+        await db.execute(
+            "UPDATE platform.buckets SET compared_at = compared_at - interval '1 hour' WHERE shard <> $1", shard
+        )
+        longest_ago = await store.buckets_to_compare(connection, 60, 9)
+        assert [row["shard"] for row in longest_ago] == [(shard + 1) % 4, shard]
+
+
+async def test_one_process_has_a_duty_until_it_leaves_it_or_its_lease_is_over(db: asyncpg.Connection) -> None:
+    assert await store.hold_duty(db, "gaps", "one", 60)
+    assert not await store.hold_duty(db, "gaps", "two", 60)
+    assert await store.hold_duty(db, "gaps", "one", 60)
+    await store.leave_duty(db, "gaps", "two")
+    assert not await store.hold_duty(db, "gaps", "two", 60)
+    await db.execute("UPDATE platform.duties SET lease_until = '-infinity'")
+    assert await store.hold_duty(db, "gaps", "two", 60)
+
+
+async def test_duty_is_done_by_its_holder_only_and_left_at_the_end(pool: Pool, db: asyncpg.Connection) -> None:
+    stop, done = asyncio.Event(), asyncio.Event()
+
+    async def work() -> None:
+        done.set()
+        stop.set()
+
+    await store.hold_duty(db, "gaps", "other", 60)
+    repeating = asyncio.create_task(duty.repeat("gaps", "own", pool, 0.01, stop, work))
+    await asyncio.wait([asyncio.create_task(done.wait())], timeout=0.2)
+    assert not done.is_set()
+    await db.execute("UPDATE platform.duties SET lease_until = '-infinity'")
+    await asyncio.wait_for(repeating, 2)
+    assert await db.fetchval("SELECT count(*) FROM platform.duties") == 0
+
+
+async def test_what_waits_is_never_pruned_and_the_rest_once_it_is_old(
+    pool: Pool, db: asyncpg.Connection, order: list[Event]
+) -> None:
+    placed, _, refunded = order
+    await take(pool, [placed, refunded])
+    async with pool.connection() as connection:
+        await store.put_bucket(connection, MINUTE, 0, "EQUAL", [])
+    assert await store.prune(db, 365 * 24 * 3600 * 100.0, 9) == 0
+    assert await db.fetchval("SELECT count(*) FROM platform.buckets") == 1
+    assert await store.prune(db, LONG, 9) == 1
+    assert await states(db) == ["WAITING"]
+    assert await db.fetchval("SELECT count(*) FROM platform.buckets") == 0
