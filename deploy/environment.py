@@ -1,9 +1,9 @@
-"""Makes a virtual environment hold what a lock file names, and does nothing if it already does.
+"""Installs the packages of a lock file in a virtual environment, unless they are installed already.
 
 Usage: python deploy/environment.py DIRECTORY LOCK
 
-Runs on the machine's own Python, whatever its version, to say in one line what is missing: so it imports the
-standard library only, and its syntax is that of Python 3.6.
+It must run on any Python of the machine, to print in one line what is missing. So it imports only the standard library,
+and uses the syntax of Python 3.6.
 """
 
 import os
@@ -27,7 +27,7 @@ def same(one, other):  # type: (str, str) -> bool
 
 
 def runs(python):  # type: (str) -> bool
-    """Whether this Python starts and has pip: a moved folder or a removed Python leaves a broken one."""
+    """Return whether this Python starts and has pip: it doesn't if its folder was moved or its base was removed."""
     try:
         return subprocess.call([python, "-c", "import pip"], stderr=subprocess.DEVNULL) == 0
     except OSError:
@@ -48,7 +48,7 @@ def create(directory):  # type: (str) -> None
 
 
 def install(directory, lock):  # type: (str, str) -> None
-    """Installs the lock's packages, a line for each as it arrives; on failure the end of what pip said."""
+    """Install the lock's packages, and print a line for each; on failure print the end of pip's output."""
     command = [interpreter(directory), "-m", "pip", "install", "-r", lock, "--require-hashes", "--no-deps"]
     command += ["--only-binary=:all:", "--disable-pip-version-check", "--no-input", "--progress-bar=off"]
     said = []
@@ -75,7 +75,7 @@ def main():  # type: () -> None
         sys.stderr.write("Usage: python deploy/environment.py DIRECTORY LOCK\n")
         sys.exit(2)
     directory, lock = sys.argv[1:]
-    # The copy is written last, so an interrupted installation is taken up again.
+    # The copy is written last, so an interrupted installation is repeated.
     installed = os.path.join(directory, "installed.lock")
     current = same(lock, installed)
     usable = runs(interpreter(directory))
@@ -92,4 +92,4 @@ if __name__ == "__main__":
     try:
         main()
     except KeyboardInterrupt:
-        sys.exit("Interrupted; run the same command again to go on")
+        sys.exit("Interrupted; run the same command again to continue")

@@ -1,1 +1,1 @@
-"""What the services share: Postgres, HTTP, processes and the participant protocol, free of any domain."""
+"""What the services share: Postgres, HTTP, Kafka, processes and the participant protocol, without business rules."""

@@ -1,7 +1,7 @@
-"""Natural batching: while a batch is in flight, whatever arrives waits and goes in the next one.
+"""Natural batching: items that arrive while a batch is in flight form the next batch.
 
-At low load a lone item leaves at once, so batching adds no delay; at high load batches grow and the cost
-of each item falls. There is no linger timer: measured, timers lost.
+At low load a single item starts immediately, so batching adds no delay. At high load batches grow, and the cost of each
+item falls. There is no linger timer: in measurements, timers were slower.
 """
 
 import asyncio
@@ -13,9 +13,11 @@ from typing import Any, Generic, TypeVar
 import structlog
 from prometheus_client import Counter, Gauge, Histogram
 
-from shared.background import essential, is_survivable
 from shared.pacing import BatchScheduler
+from shared.process.tasks import essential, is_survivable
 from shared.refusals import Unavailable
+from shared.tracing import spans
+from shared.tracing.spans import Span, SpanKind
 
 log = structlog.get_logger()
 
@@ -24,19 +26,20 @@ Result = TypeVar("Result")
 
 Work = Callable[[Sequence[Item]], Awaitable[Sequence[Result | BaseException]]]
 Deliver = Callable[[Result | BaseException], None]
-# The item, the future that its waiter has, and what gives it the result.
-_Queued = tuple[Item, "asyncio.Future[Any]", Deliver[Result]]
+# The item, its caller's future, the function that delivers the result, and the span to which the item belongs.
+_Queued = tuple[Item, "asyncio.Future[Any]", Deliver[Result], Span]
 
 SIZE = Histogram("batch_size", "Items in a batch", ["batcher"], buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256, 512))
 WAITING = Gauge("batch_waiting", "Items waiting for their batch", ["batcher"])
+WAITING_MAX = Gauge("batch_waiting_max", "Items that may wait for their batch", ["batcher"])
 SPLIT = Counter("batches_split_total", "Batches that failed as a whole and were retried one by one")
 FULL = Counter("batch_queue_full_total", "Items refused because the queue was full", ["batcher"])
 
 
 def one_by_one_when(splits: Callable[[Exception], bool], work: Work[Item, Result]) -> Work[Item, Result]:
-    """Return `work` that, when a whole batch fails with what `splits` names, does its items one by one.
+    """Return `work` that retries a failed batch one by one, if `splits` returns true for its error.
 
-    So an item that can't be done fails alone, instead of its neighbours with it, for ever.
+    So an item that always fails does so alone, and the others of its batch succeed.
     """
 
     async def run(items: Sequence[Item]) -> Sequence[Result | BaseException]:
@@ -46,7 +49,8 @@ def one_by_one_when(splits: Callable[[Exception], bool], work: Work[Item, Result
             if len(items) == 1 or not splits(error):
                 raise
             SPLIT.inc()
-            log.warning("batch failed, retrying one by one", size=len(items), error=repr(error))
+            spans.current.get().event("split")
+            log.warning("batch.split", size=len(items), error=repr(error))
         results: list[Result | BaseException] = []
         for item in items:
             try:
@@ -61,10 +65,9 @@ def one_by_one_when(splits: Callable[[Exception], bool], work: Work[Item, Result
 class Batcher(Generic[Item, Result]):
     """Collects items and hands them to `work` in batches, one batch in flight.
 
-    `work` gets 1..batch_max items and returns one result or exception an item, in the same order. When it
-    raises, every item of that batch fails with that exception. Batches run in the batcher's own task, so a
-    waiter that is cancelled (a client that hung up) never cancels the batch it is part of. An item that nobody waits
-    for any more before its batch begins is left out.
+    `work` takes 1..batch_max items and returns one result or exception for each, in the same order. If it raises, every
+    item of that batch fails with that exception. Batches run in the batcher's own task, so a cancelled caller (a client
+    that disconnected) never cancels a batch. An item whose caller was cancelled before its batch began is left out.
     """
 
     def __init__(
@@ -75,8 +78,11 @@ class Batcher(Generic[Item, Result]):
         batch_max: int,
         queue_max: int,
         scheduler: BatchScheduler | None = None,
+        span_kind: SpanKind = "internal",
     ) -> None:
+        """`span_kind`: client if `work` calls another service, which then continues the batch's span."""
         self.name = name
+        self._span_name, self._span_kind = f"batch {name}", span_kind
         self._work = work
         self._scheduler = scheduler
         self._batch_max = batch_max
@@ -85,10 +91,11 @@ class Batcher(Generic[Item, Result]):
         self._arrived = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._closing = False
-        self.last_batch_size = 0  # in the last batch
+        self.last_batch_size = 0
         self._size = SIZE.labels(name)
         self._full = FULL.labels(name)
         WAITING.labels(name).set_function(lambda: len(self._queue))
+        WAITING_MAX.labels(name).set(queue_max)
 
     async def __aenter__(self) -> "Batcher[Item, Result]":
         self._loop = asyncio.get_running_loop()
@@ -96,7 +103,7 @@ class Batcher(Generic[Item, Result]):
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """Finish what is queued and waited for, then stop."""
+        """Finish the queued items that callers still wait for, then stop."""
         self._closing = True
         self._arrived.set()
         if self._task is not None:
@@ -109,30 +116,34 @@ class Batcher(Generic[Item, Result]):
 
     @property
     def full(self) -> bool:
-        """Say whether a further item would be refused."""
+        """Return whether a further item would be refused."""
         return len(self._queue) >= self._queue_max
 
-    def submit(self, item: Item) -> "asyncio.Future[Result]":
-        """Queue an item and return the future of its result. Raises Unavailable when the queue is full."""
+    def submit(self, item: Item, span: Span | None = None) -> "asyncio.Future[Result]":
+        """Queue an item and return the future of its result. Raises Unavailable when the queue is full.
+
+        `span`: to which the item belongs, by default the current one. The batch's span is linked to it.
+        """
         if self._closing or self.full:
             self._full.inc()
             raise Unavailable("The queue is full.")
         future: asyncio.Future[Result] = self._loop.create_future()
-        self._queue.append((item, future, partial(_settle, future)))
+        self._queue.append((item, future, partial(_resolve, future), span or spans.current.get()))
         self._queued(1)
         return future
 
     def submit_all(self, items: Sequence[Item]) -> "asyncio.Future[list[Result | BaseException]]":
-        """Queue items and return the future of their results: one future for them all costs far less than one each.
+        """Queue items and return one future of all results, which costs far less than a future for each.
 
-        They may go in several batches. Raises Unavailable when the queue has no room for all of them.
+        The items may be in several batches. Raises Unavailable if the queue has too little capacity for all of them.
         """
         if self._closing or len(self._queue) + len(items) > self._queue_max:
             self._full.inc(len(items))
             raise Unavailable("The queue is full.")
         gathered: _Gathered[Result] = _Gathered(len(items))
         future = gathered.future
-        self._queue.extend((item, future, partial(gathered.take, place)) for place, item in enumerate(items))
+        span = spans.current.get()
+        self._queue.extend((item, future, partial(gathered.take, place), span) for place, item in enumerate(items))
         self._queued(len(items))
         return future
 
@@ -169,21 +180,25 @@ class Batcher(Generic[Item, Result]):
             return
         self._size.observe(len(batch))
         results: Sequence[Result | BaseException]
+        span = spans.enter(spans.batch(self._span_name, (queued[3] for queued in batch), self._span_kind))
+        span.set({"batch.size": len(batch)})
         try:
-            results = await self._work([item for item, _, _ in batch])
+            results = await self._work([queued[0] for queued in batch])
             if len(results) != len(batch):
                 raise RuntimeError(f"a batch of {len(batch)} returned {len(results)} results")
         except Exception as error:  # noqa: BLE001 - every waiter gets it
+            span.fail(error)
             results = [error] * len(batch)
         except asyncio.CancelledError as error:
             if not is_survivable(error):
                 raise
             results = [Unavailable("The batch was cut off.")] * len(batch)
-        for (_, _, deliver), result in zip(batch, results, strict=True):
+        span.end()
+        for (_, _, deliver, _), result in zip(batch, results, strict=True):
             deliver(result)
 
 
-def _settle(future: "asyncio.Future[Result]", result: Result | BaseException) -> None:
+def _resolve(future: "asyncio.Future[Result]", result: Result | BaseException) -> None:
     if future.done():  # its waiter was cancelled
         return
     if isinstance(result, BaseException):
@@ -193,7 +208,7 @@ def _settle(future: "asyncio.Future[Result]", result: Result | BaseException) ->
 
 
 class _Gathered(Generic[Result]):
-    """The results of several items, until the last has arrived."""
+    """Collects the results of several items until the last one has arrived."""
 
     def __init__(self, count: int) -> None:
         self.future: asyncio.Future[list[Result | BaseException]] = asyncio.get_running_loop().create_future()

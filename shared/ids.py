@@ -8,7 +8,7 @@ from uuid import UUID
 # A subclass of UUID that is made, hashed, printed and sent to Postgres in C.
 from asyncpg.pgproto.pgproto import UUID as FastUUID  # noqa: N811 - it is one
 
-# Asked of the kernel for many ids at once: each call costs more than all the rest of an id.
+# Random bytes are read for many ids in one call: a system call costs more than all the rest of an id.
 POOL_BYTES = 4096
 _pool = bytearray()
 os.register_at_fork(after_in_child=_pool.clear)
@@ -30,7 +30,7 @@ def random_hex(count: int) -> str:
 def uuid7(moment: datetime | None = None) -> UUID:
     """Return a new UUIDv7: 48 bits of Unix milliseconds, 74 random bits.
 
-    `moment`: its time, where a decision rests on it; else this host's clock tells it, which may be wrong.
+    `moment`: its time, if a decision depends on it; by default this host's clock, which may be wrong.
     """
     random = bytearray(_random(16))
     milliseconds = time.time_ns() // 1_000_000 if moment is None else int(moment.timestamp() * 1000)

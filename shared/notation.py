@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Annotated, Any, get_args
 from uuid import UUID
 
-from pydantic import BaseModel, BeforeValidator, PlainValidator, ValidationInfo, WithJsonSchema, field_validator
+from pydantic import BaseModel, BeforeValidator, Field, PlainValidator, ValidationInfo, WithJsonSchema, field_validator
 
 # Each of these is stricter than Python's own parser, which also takes "20300101", "urn:uuid:…", "1_0" or " +1".
 # RFC 3339, section 5.6.
@@ -24,8 +24,8 @@ _NUMBER = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?")
 def parse_timestamp(text: object) -> datetime:
     """Return the timestamp that an RFC 3339 text with an offset stands for; digits after microseconds are dropped.
 
-    Raises ValueError for anything else, for leap seconds, which neither Python nor Postgres knows, and for the edges of
-    the calendar, which fall off Python's range when they are shifted to UTC.
+    Raises ValueError for anything else, for leap seconds, which neither Python nor Postgres knows, and for years at the
+    edges of Python's range, which a shift to UTC could exceed.
     """
     if not isinstance(text, str) or not _TIMESTAMP.fullmatch(text):
         raise ValueError("must be an RFC 3339 timestamp with its offset, such as 2026-01-31T12:00:00Z")
@@ -65,6 +65,8 @@ Timestamp = Annotated[
     datetime, PlainValidator(parse_timestamp), WithJsonSchema({"type": "string", "format": "date-time"})
 ]
 Uuid = Annotated[UUID, BeforeValidator(_hyphenated)]
+# At most a year: a longer time is a mistake, and infinity overflows clocks and Postgres' intervals.
+Seconds = Annotated[float, Field(gt=0, le=31_536_000)]
 
 
 class TextInput(BaseModel):
@@ -83,6 +85,6 @@ class TextInput(BaseModel):
 
 
 def _kinds(annotation: Any) -> set[Any]:
-    """Return a type and all that it is made of: int for `Annotated[int, …] | None`."""
+    """Return a type and its parts: among them int for `Annotated[int, …] | None`."""
     parts = [part for part in get_args(annotation) if isinstance(part, type) or get_args(part)]
     return {annotation}.union(*map(_kinds, parts))

@@ -1,21 +1,25 @@
-"""What operators' sides of services have in common: who acts and why, and results as a person reads them."""
+"""Shared parts of operators' APIs and command lines: who acts and why, arguments, exit statuses and tables."""
 
 import argparse
-import getpass
 import os
+import pwd
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from pathlib import PurePath
+from typing import Annotated, Any
 
-from pydantic import ValidationError, create_model
+from pydantic import Field, ValidationError, create_model
 
 from shared.contracts.types import Id, Name, Wire
 from shared.encoding import encode
-from shared.exits import Exit, end
+from shared.http.openapi import OPEN_MODE_ONLY
+from shared.http.problems import ValidationFailed
+from shared.identity.callers import Caller
 from shared.notation import TextInput
-from shared.postgres import explain
+from shared.postgres.errors import explain
+from shared.process.exits import Exit, end
 from shared.refusals import Refusal, Unavailable
 
 
@@ -30,22 +34,28 @@ class Who:
 class By(Wire):
     """Who acts, and why."""
 
-    actor: Id
+    actor: Annotated[Id | None, Field(json_schema_extra=OPEN_MODE_ONLY)] = None
     reason: Name
 
-    def who(self) -> Who:
-        """Return who is to be recorded."""
+    def who(self, caller: Caller) -> Who:
+        """Return who is to be recorded: the caller, or in open mode the `actor` of the request."""
+        if caller.subject is not None:
+            if self.actor is not None:
+                raise ValidationFailed([{"pointer": "/actor", "message": "Your token says who you are"}])
+            return Who(caller.subject, self.reason)
+        if self.actor is None:
+            raise ValidationFailed([{"pointer": "/actor", "message": "Field required"}])
         return Who(self.actor, self.reason)
 
 
 class Act(By):
-    """Who acts, and why; `dry_run` only says what would be done."""
+    """Who acts, and why; `dry_run` only reports what would be done."""
 
     dry_run: bool = False
 
 
 def argument(kind: Any) -> Callable[[str], Any]:
-    """Return a reader of command line arguments, for `type=`: it takes what the API takes for a field of this type."""
+    """Return a parser for argparse's `type=` that accepts what the API accepts for a field of this type."""
     model = create_model("Argument", __base__=TextInput, value=(kind, ...))
 
     def read(text: str) -> Any:
@@ -61,22 +71,30 @@ def argument(kind: Any) -> Callable[[str], Any]:
 def add_who(parser: argparse.ArgumentParser) -> None:
     """Add the arguments that every act takes: who, and why."""
     parser.add_argument("--reason", type=argument(Name), required=True, help="why; kept in the record")
+    person = login()
+    known = "required, because this user is no person" if person is None else f"default: {person}"
     parser.add_argument(
-        "--by", type=argument(Id), default=login(), help="who; kept in the record (default: your login)"
+        "--by", type=argument(Id), default=person, required=person is None, help=f"who; kept in the record ({known})"
     )
 
 
-def login() -> str:
-    """Return who runs this process."""
+def login() -> str | None:
+    """Return the login of the person who runs this process, or None if its user is not a single person's.
+
+    That is root, a user without a name, as in containers, and a user who can't log in, as services have. The
+    environment is not asked: an image can set USER to anything.
+    """
     try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a container's user often has no name
-        return f"uid {os.getuid()}"
+        user = pwd.getpwuid(os.getuid())
+    except KeyError:
+        return None
+    is_service = PurePath(user.pw_shell).name in ("nologin", "false", "")
+    return None if user.pw_uid == 0 or is_service else user.pw_name
 
 
 @contextmanager
 def command_ends() -> Iterator[None]:
-    """Run a command line's work in the body, and end the process with the status for what it raises."""
+    """Run a command in the body; if it raises, end the process with the status for the error."""
     try:
         yield
     except Refusal as error:
@@ -85,16 +103,16 @@ def command_ends() -> Iterator[None]:
         end(Exit.FAILED, f"Unavailable: {explain(error)}")
     except KeyboardInterrupt:
         end(Exit.INTERRUPTED, "interrupted")
-    except Exception:  # noqa: BLE001 - a bug, which the person at the command line gets with its trace
+    except Exception:  # noqa: BLE001 - a bug: the operator gets its trace
         end(Exit.CRASHED, traceback.format_exc().rstrip())
 
 
 def show(text: str) -> None:
-    """Print a command's result. Exits if that can't be done: what the command was to do is done."""
+    """Print a command's result. If that fails, exit with OUTPUT_LOST: the command itself is done."""
     try:
         print(text, flush=True)
     except OSError as error:
-        # What could not be written would be written at the exit once more, and change the status.
+        # Otherwise Python would try to write the text again at the exit, and change the status.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         end(Exit.OUTPUT_LOST, f"the result could not be written: {error.strerror}")
 

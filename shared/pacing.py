@@ -1,4 +1,4 @@
-"""Limits how many batches of several batchers are in flight at once, so that batches are fewer and larger."""
+"""Limits how many batches of several batchers are in flight at the same time, so that batches are fewer and larger."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -15,35 +15,28 @@ MIN_CONCURRENT_BATCH = 16
 PASSED_MAX = 10
 # As a share of the longest queue: from here on the earliest step goes first. Three checkouts in ten have a coupon. With
 # a half, checkouts without a coupon would pass them, and the others would need a batch of their own at each later step.
-CATCHES_UP_FROM = 1 / 3
-# While every queue is shorter than MANY, a half: each new item would otherwise delay the checkouts that are nearly
-# done, and batches stay small anyway.
-MANY = 8
-CATCHES_UP_FROM_OF_FEW = 1 / 2
+CATCH_UP_SHARE = 1 / 3
+# While every queue is shorter than LONG_QUEUE, a half: each new item would otherwise delay the checkouts that are
+# nearly done, and batches stay small anyway.
+LONG_QUEUE = 8
+CATCH_UP_SHARE_SHORT_QUEUES = 1 / 2
 # Iterations of the event loop until the results of a batch have been queued in the batcher of the next step.
-ROUNDS_TO_THE_NEXT = 4
+LOOP_ITERATIONS_TO_NEXT_STEP = 4
 # Time for clients that got their answer to send the next request, on a busy host.
-COME_BACK_SECONDS = 0.002
+CLIENT_RETURN_SECONDS = 0.002
 # If fewer were answered, the other items would wait longer than a larger batch is worth.
-COME_BACK_MIN = 4
+CLIENT_RETURN_MIN = 4
 
 
 class Waiting(Protocol):
-    """What the scheduler needs to know of a batcher."""
+    """What the scheduler needs to know of a batcher. `name` is one of the scheduler's steps."""
 
-    @property
-    def name(self) -> str:
-        """Return the batcher's name, one of the scheduler's steps."""
-        ...
+    name: str
+    last_batch_size: int
 
     @property
     def waiting(self) -> int:
         """Return how many items wait in the queue."""
-        ...
-
-    @property
-    def last_batch_size(self) -> int:
-        """Return how many items the last batch had."""
         ...
 
 
@@ -58,19 +51,19 @@ class _Waiter:
 
 
 class BatchScheduler:
-    """Limits how many batches of several batchers are in flight at once, so that they are larger.
+    """Limits how many batches of several batchers are in flight at the same time, so that they are larger.
 
     Each batch has a fixed cost beside the cost of its items. Where callers and callees share a host, more batches than
     cores do not end earlier; they are only smaller. While other batches are in flight, a batch needs a minimum size to
-    be worth its fixed cost. While nothing is in flight, a single item starts at once.
+    be worth its fixed cost. While nothing is in flight, a single item starts immediately.
 
     Among waiting batchers, the earliest step goes first, unless a later one has far more items. Items behind then catch
-    up with items ahead, and both go on as one batch; the other way round they would stay two batches for ever. The same
-    holds for clients that return after the last step: the slot of a last step's batch is kept until as many requests
-    have arrived as it answered, or for COME_BACK_SECONDS.
+    up with items ahead, and both continue as one batch. In the other order, they would stay two batches for ever. The
+    same holds for clients that return after the last step: the slot of a last step's batch is kept until as many
+    requests have arrived as it answered, or for CLIENT_RETURN_SECONDS.
 
-    A slot is for pacing and protects nothing. A batch that takes long (its callee is away) gives its slot back before
-    it ends, so it never delays the other batchers.
+    A slot is for pacing and protects nothing. A batch that takes long (its callee does not answer) gives its slot back
+    before it ends, so it never delays the other batchers.
     """
 
     def __init__(self, count: int, steps: Sequence[str]) -> None:
@@ -128,14 +121,14 @@ class BatchScheduler:
         Otherwise the items that already wait would get the slot, and these would follow in a batch of their own.
         """
         awaited = self._arrived + size
-        for _ in range(ROUNDS_TO_THE_NEXT):
+        for _ in range(LOOP_ITERATIONS_TO_NEXT_STEP):
             await asyncio.sleep(0)
-        if step < self._last or size < COME_BACK_MIN or self._arrived >= awaited:
+        if step < self._last or size < CLIENT_RETURN_MIN or self._arrived >= awaited:
             return
         self._awaited = awaited
         self._as_many_as_awaited.clear()
         with suppress(TimeoutError):
-            async with asyncio.timeout(COME_BACK_SECONDS):
+            async with asyncio.timeout(CLIENT_RETURN_SECONDS):
                 await self._as_many_as_awaited.wait()
 
     def _reconsider(self) -> None:
@@ -157,7 +150,7 @@ class BatchScheduler:
         most = max(waiter.batcher.waiting for waiter in self._waiting)
         if self._free < self._count and most < MIN_CONCURRENT_BATCH:
             return None
-        least = most * (CATCHES_UP_FROM if most >= MANY else CATCHES_UP_FROM_OF_FEW)
+        least = most * (CATCH_UP_SHARE if most >= LONG_QUEUE else CATCH_UP_SHARE_SHORT_QUEUES)
         if self._free < self._count:
             least = max(least, MIN_CONCURRENT_BATCH)
         return min((w for w in self._waiting if w.batcher.waiting >= least), key=lambda waiter: waiter.step)

@@ -1,6 +1,6 @@
-"""Deletes what is past its time: batch by batch, beside the service's work and never before it.
+"""Deletes expired rows, batch by batch and with little of the database's time.
 
-Every replica prunes. Rows in use are left out, so that two that meet share the work and nobody waits for either.
+Every replica prunes. Locked rows are skipped, so replicas share the work and nothing waits for them.
 """
 
 import asyncio
@@ -10,25 +10,25 @@ from typing import Any
 
 from prometheus_client import Counter
 
-from shared.background import LoopSupervisor
-from shared.host_clock import HostClock
-from shared.postgres import Connection, Pool
+from shared.postgres.clocks import HostClock
+from shared.postgres.connections import Connection, Pool
+from shared.process.tasks import LoopSupervisor
 
 BATCH_MAX = 500  # rows deleted at a time, so that no delete holds its locks for more than some milliseconds
-PASS_SECONDS = 60.0  # from the end of a pass to the next: little is due at a time, in days nothing is urgent
-# After each batch this many times as long as it took: pruning gets a fifth of one connection at the most.
+PASS_SECONDS = 60.0  # between two passes; retention counts in days, so nothing is urgent
+# The pause after a batch, in multiples of the batch's time. So pruning uses at most a fifth of one connection.
 REST = 4.0
 PRUNED = Counter("rows_pruned_total", "Rows that were past their time and were deleted", ["what"])
 
-# Takes where the last batch ended and a limit; deletes, and returns the places of what it deleted, ascending.
+# Takes the last key of the batch before and a limit; deletes rows, and returns their keys in ascending order.
 Prune = Callable[[Connection, Any, int], Awaitable[Sequence[Any]]]
 
 
 @dataclass(frozen=True, slots=True)
 class Pruning:
-    """One kind of row: its name, the place that every row is after, and how to delete a batch.
+    """One kind of row: its name, a key below those of all rows, and a function that deletes a batch.
 
-    Each batch begins after the one before it, so that no pass meets again what it deleted and nobody vacuumed yet.
+    Each batch begins after the one before it, so that no pass reads deleted rows that are not vacuumed yet.
     """
 
     what: str
@@ -37,7 +37,7 @@ class Pruning:
 
 
 class Pruner:
-    """Prunes several kinds of rows. `before` is done once at the beginning of each pass, in its own transaction."""
+    """Prunes several kinds of rows. `before` runs once at the beginning of each pass, in its own transaction."""
 
     def __init__(
         self, pool: Pool, prunings: Sequence[Pruning], before: Callable[[Connection], Awaitable[None]] | None = None
@@ -48,16 +48,16 @@ class Pruner:
         self._host_clock = HostClock()
 
     async def run(self) -> None:
-        """Prune, for ever."""
-        supervisor = LoopSupervisor("pruner", "pruning failed")
+        """Prune for ever."""
+        supervisor = LoopSupervisor("pruner", "pruning.failed")
         while True:
             with supervisor:
                 await self.prune_all()
             await asyncio.sleep(supervisor.pause(PASS_SECONDS))
 
     async def prune_all(self) -> None:
-        """Delete all that is due now. Raises Unavailable, also while the clocks disagree: what is forgotten stays so,
-        and should the database's clock be the one that is wrong, too much would be due."""
+        """Delete all expired rows. Raises Unavailable, also while the clocks disagree: if the database's clock is
+        ahead, rows would expire too early, and deleted rows are lost."""
         async with self._pool.connection() as db:
             await self._host_clock.compare_and_check(db)
         if self._before is not None:

@@ -4,12 +4,13 @@ The tree, drawn once:
 
     Refusal                 the rules say no; the caller gets a problem (RFC 9457), nothing is logged as an error
       <one class a reason>  in each service's domain.py, and the ones below that every service shares
-    Unavailable             transient: what we need did not answer; the caller may try again
-      NothingSent           it was not even asked, so there is no doubt whether it did something
+    Unavailable             transient: a database or service did not answer; the caller may try again
+      NothingSent           nothing was sent to it, so it certainly did nothing
 
 Standard library only, so that the pure rules may import it.
 """
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 
@@ -18,8 +19,10 @@ class Refusal(Exception):  # noqa: N818 - the field's word is refusal, not error
 
     slug: ClassVar[str] = "refused"
     status: ClassVar[int] = 400
-    # For what passes by itself: when to ask again, sent as Retry-After.
-    retry_after_seconds: ClassVar[int | None] = None
+    # Further headers of the answer.
+    headers: ClassVar[Mapping[str, str]] = {}
+    # When the caller may try again, sent as Retry-After; None if that does not help.
+    retry_after_seconds: int | None = None
 
     def __init__(self, detail: str | None = None, **members: Any) -> None:
         """`detail` replaces the docstring as the explanation; `members` are the problem's extra fields."""
@@ -48,10 +51,10 @@ class Unavailable(Exception):  # noqa: N818 - transient by definition
 
     slug = "unavailable"
     status = 503
+    retry_after_seconds: ClassVar[int] = 1
 
-    def __init__(self, detail: str = "", *, retry_after_seconds: int = 1) -> None:
+    def __init__(self, detail: str = "") -> None:
         super().__init__(detail or (self.__doc__ or ""))
-        self.retry_after_seconds = retry_after_seconds
 
 
 class NothingSent(Unavailable):

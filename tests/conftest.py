@@ -1,21 +1,23 @@
 """Fixtures of every layer: a real Postgres and the best broker that this machine has, started when first needed.
 
 postgres_url      session  the superuser's address of a fresh database with the deployment's roles and schemas
-database          module   a `Database` of the module's own, likewise; `.url`, `.as_role("order_service")`
-create_database   session  creates a further one; `create_database(roles=False)` is quite empty
+database          module   a `Database` like that one, for one module; `.url`, `.as_role("order_service")`
+create_database   session  creates a further one; `create_database(roles=False)` has no roles or schemas
 kafka_bootstrap   session  the broker's `host:port`; its topics stay for all later tests, so name them apart
 stack             session  the five services as processes under `python -m deploy.local`; tests share it, so each
                            makes products, coupons and users of its own
+run_stack         session  starts further ones: `run_stack(auth="jwt")`
 shop              function a client of each of the stack's services
 
-Where they come from is told under the number of collected tests. TEST_DATABASE_URL (a superuser's) and
+pytest prints the chosen servers after the number of collected tests. TEST_DATABASE_URL (a superuser's) and
 TEST_KAFKA_BOOTSTRAP_SERVERS name running servers; TEST_POSTGRES=docker|system|embedded and
 TEST_BROKER=docker|maven|embedded choose. With CI=true the broker has to be a real one.
 """
 
 import os
+import signal
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 
 import pytest
 
@@ -24,8 +26,13 @@ from tests.infrastructure.databases import Database, fresh_database
 from tests.infrastructure.postgres import choose_postgres
 from tests.infrastructure.reaper import Reaper
 from tests.infrastructure.sources import Source
-from tests.infrastructure.stack import Shop, Stack, running, shopping
+from tests.infrastructure.stack import RunStack, Shop, Stack, running, shopping
 
+# Tests of the rules need no tokens; those of identities set another mode.
+os.environ.setdefault("AUTH_MODE", "open")
+# A shell that runs the tests in the background ignores Ctrl-C for them, and the processes that they start inherit that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 POSTGRES = pytest.StashKey[Source]()
 BROKER = pytest.StashKey[Source]()
 
@@ -39,7 +46,7 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Choose the servers that the collected tests need, so that a machine that lacks one says so at once."""
+    """Choose the servers that the collected tests need, so that a missing server is reported immediately."""
     needed = {name for item in session.items for name in getattr(item, "fixturenames", ())}
     if "postgres_server" in needed:
         session.config.stash[POSTGRES] = choose_postgres(os.environ)
@@ -105,14 +112,24 @@ def kafka_bootstrap(pytestconfig: pytest.Config, reaper: Reaper) -> str:
 
 
 @pytest.fixture(scope="session")
-def stack(
+def run_stack(
     create_database: Callable[..., Database],
     kafka_bootstrap: str,
     tmp_path_factory: pytest.TempPathFactory,
     reaper: Reaper,
-) -> Iterator[Stack]:
+) -> RunStack:
+    """Runs the whole product; `run_stack(auth="jwt")` asks callers for tokens."""
+
+    def run(*, auth: str = "open") -> AbstractContextManager[Stack]:
+        return running(create_database(), kafka_bootstrap, tmp_path_factory.mktemp("stack"), reaper, auth=auth)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def stack(run_stack: RunStack) -> Iterator[Stack]:
     """The whole product, stopped and seen to have stopped when the tests end."""
-    with running(create_database(), kafka_bootstrap, tmp_path_factory.mktemp("stack"), reaper) as stack:
+    with run_stack() as stack:
         yield stack
 
 

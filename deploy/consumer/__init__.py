@@ -1,1 +1,1 @@
-"""A reference consumer of the order topic: what a platform that subscribes may copy. It knows docs/events.md only."""
+"""A reference consumer of the order topic, to be copied. README.md says what to copy and in which order to read it."""

@@ -1,26 +1,28 @@
-"""`python -m deploy.consumer`: puts the consumer together and runs it.
+"""Puts the parts together, and is the command line: `python -m consumer --help` lists the commands."""
 
-Further commands: `migrate` makes its tables, `retry` tries to read dead letters again.
-"""
-
+import argparse
 import asyncio
-from contextlib import AsyncExitStack
-from pathlib import Path
+import os
+import signal
+import socket
+import sys
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from enum import IntEnum
 
+import asyncpg
 import structlog
 
-from deploy.consumer import api, gaps, intake, store, watermarks
-from deploy.consumer.completeness import Completeness
-from deploy.consumer.duty import repeat
-from deploy.consumer.reader import Reader
-from deploy.consumer.relay import Relay
-from deploy.consumer.settings import ConsumerSettings, replica
-from shared.background import LoopSupervisor, background
-from shared.exits import Exit
-from shared.host_clock import HostClock, database_checks
-from shared.http.server import HttpServer
-from shared.postgres import Pool, Session
-from shared.process import Service, main
+from . import intake, runtime, settings, store
+from .api import Api
+from .completeness import Completeness
+from .reader import Reader
+from .relay import Relay
+from .runtime import LogWriter, Pool, Unavailable, check_clock, repeat
+from .settings import ConsumerSettings
+from .stopping import Stop
+from .tracing import exported
+from .watermarks import Watermarks
 
 log = structlog.get_logger()
 
@@ -28,70 +30,186 @@ GAPS_SECONDS = 0.5  # how soon a missing event is asked for
 MEASURE_SECONDS = 5.0
 PRUNE_SECONDS = 600.0
 PRUNE_EVENTS = 5000  # in one statement, so that none takes long
+LEASE_SECONDS = 30.0  # longer than a round takes, unless much is missing
 RETRIED_MAX = 10_000
+STOP_MAX_SECONDS = 8.0  # supervisors commonly kill after ten
 
 
-async def serve(settings: ConsumerSettings, stop: asyncio.Event) -> None:
-    """Consume until `stop` is set."""
-    name = replica()
+class Exit(IntEnum):
+    """Why the process has ended."""
+
+    DONE = 0
+    FAILED = 1  # a command was refused, or the consumer needs something that is unreachable
+    MISCONFIGURED = 2
+    STOPPED_LATE = 10
+    TASK_DIED = 11
+    CRASHED = 12  # a bug
+    NOT_MIGRATED = 13  # a bug in a migration
+    CANNOT_LISTEN = 15
+    INTERRUPTED = 130
+
+
+class Leader:
+    """Runs work in one process at a time, by a lease. Two concurrent processes would do no harm, only double work."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+        self._holder = f"{socket.gethostname()}-{os.getpid()}-{os.urandom(4).hex()}"
+
+    async def run(self, name: str, work: Callable[[], Awaitable[None]]) -> None:
+        """Run `work` if this process has, or can take, the leadership of that name. Raises Unavailable."""
+        async with self._pool.connection() as db:
+            ours = await store.take_leadership(db, name, self._holder, LEASE_SECONDS)
+        if ours:
+            await work()
+
+    async def leave(self) -> None:
+        """End all leaderships, so that another process takes them over immediately."""
+        with suppress(Unavailable):
+            async with self._pool.connection() as db:
+                await store.leave_leadership(db, self._holder)
+
+
+async def serve(settings: ConsumerSettings, stop: Stop) -> None:
+    """Consume until `stop` is set. Raises OSError if the port can't be used, an ExceptionGroup if a task died."""
     async with (
-        Pool(settings, "consumer") as pool,
-        Session(settings, "consumer readiness", checked=True) as readiness,
+        Pool(settings) as pool,
+        Pool(settings, size=1) as probes,  # so that reads that use all other connections don't make it unready
         Relay(settings) as relay,
-        AsyncExitStack() as tasks,
+        Reader(settings, pool) as reader,
     ):
-        reader = Reader(settings, pool)
         completeness = Completeness(settings, pool, relay)
+        watermarks = Watermarks(settings, pool, relay, reader.announced)
+        leader = Leader(pool)
 
-        host_clock = HostClock()
+        async def database() -> None:
+            async with probes.connection() as db:
+                await store.check_queries(db)
+
+        async def clock() -> None:
+            async with probes.connection() as db:
+                await check_clock(db)
 
         async def prune() -> None:
             async with pool.connection() as db:
-                await host_clock.compare_and_check(db)
+                await check_clock(db)  # deleting can't be undone
                 while await store.prune(db, settings.keep_hours * 3600, PRUNE_EVENTS):
                     pass
 
-        duties = {
-            "gaps": (GAPS_SECONDS, lambda: gaps.fill(pool, relay)),
-            "completeness": (settings.check_interval_seconds, completeness.check),
-            "prune": (PRUNE_SECONDS, prune),
+        loops: dict[str, tuple[float, Callable[[], Awaitable[None]]]] = {
+            "reader": (0, reader.read),
+            "watermarks": (settings.check_interval_seconds, watermarks.follow),
+            "gaps": (GAPS_SECONDS, lambda: leader.run("gaps", completeness.ask)),
+            "completeness": (
+                settings.check_interval_seconds,
+                lambda: leader.run("completeness", completeness.check),
+            ),
+            "prune": (PRUNE_SECONDS, lambda: leader.run("prune", prune)),
+            "measures": (MEASURE_SECONDS, completeness.measure),
         }
-        for duty, (seconds, work) in duties.items():
-            doing = lambda duty=duty, seconds=seconds, work=work: repeat(duty, name, pool, seconds, stop, work)  # noqa: E731
-            await tasks.enter_async_context(background(duty, doing))
-        await tasks.enter_async_context(background("measures", lambda: measure(completeness)))
-        await tasks.enter_async_context(background("watermarks", lambda: watermarks.read(settings, pool, stop)))
-        database = database_checks(readiness, lambda db: store.positions(db, settings.topic), host_clock)
-        checks = {**database, "reader": reader.check}
-        server = HttpServer("consumer", api.DESCRIPTION, settings, api.routes(settings, pool), checks)
-        await asyncio.gather(server.run(stop), reader.run(stop))
+        checks = {"database": database, "clock": clock, "reader": reader.check}
+        async with Api(settings, pool, checks, stop).serving(), asyncio.TaskGroup() as tasks:
+            started = {name: tasks.create_task(repeat(name, *loop, stop), name=name) for name, loop in loops.items()}
+            for task in started.values():
+                task.add_done_callback(lambda _: stop.set())  # it has died
+            await stop.wait()
+            for name in started.keys() - {"reader"}:
+                started[name].cancel()  # comparing may take minutes; the reader completes its batch
+        await leader.leave()
 
 
-async def measure(completeness: Completeness) -> None:
-    """Set the gauges, for ever."""
-    supervisor = LoopSupervisor("measures", "not measured")
-    while True:
-        with supervisor:
-            await completeness.measure()
-        await asyncio.sleep(supervisor.pause(MEASURE_SECONDS))
+async def _serve(settings: ConsumerSettings, log_writer: LogWriter) -> Exit:
+    stop = Stop(settings.stop_delay_seconds)
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGTERM, stop.request)
+    loop.add_signal_handler(signal.SIGINT, stop.set)  # somebody waits at a terminal
+    status = Exit.DONE
+
+    async def end_late() -> None:
+        """End the process if its stop hangs. Nothing is lost: all of it can be repeated, as after a crash."""
+        await stop.wait()
+        await asyncio.sleep(STOP_MAX_SECONDS)
+        log.error("process.stop_overdue", seconds=STOP_MAX_SECONDS)
+        log_writer.flush()
+        os._exit(Exit.STOPPED_LATE)
+
+    late = asyncio.create_task(end_late())
+    try:
+        await serve(settings, stop)
+    except OSError as error:
+        sys.stderr.write(f"cannot listen on {settings.host}:{settings.port}: {error.strerror}\n")
+        return Exit.CANNOT_LISTEN
+    except BaseExceptionGroup as group:
+        log.critical("task.died", exc_info=group)
+        status = Exit.TASK_DIED
+    finally:
+        late.cancel()
+    log.info("process.stopped")
+    return status
 
 
-async def retry(settings: ConsumerSettings) -> int:
-    """Try to read dead letters again; the command fails if some still can't be."""
-    async with Pool(settings, "consumer retry") as pool:
+async def migrate(settings: ConsumerSettings) -> Exit:
+    """Apply the migrations that are missing."""
+    log.info("schema.migrated", applied=await store.migrate(settings))
+    return Exit.DONE
+
+
+async def retry(settings: ConsumerSettings) -> Exit:
+    """Try to read dead letters again, and have withdrawn events compared again.
+
+    The command fails if some dead letters still can't be read.
+    """
+    async with Pool(settings) as pool:
+        async with pool.connection() as db:
+            await store.doubt_forged(db)
         resolved, left = await intake.retry_dead_letters(pool, RETRIED_MAX)
-    log.info("dead letters retried", resolved=resolved, left=left)
+    log.info("dead_letters.retried", resolved=resolved, left=left)
     return Exit.FAILED if left else Exit.DONE
 
 
+async def _run(command: str, settings: ConsumerSettings, log_writer: LogWriter) -> Exit:
+    try:
+        # Within no time, the driver only reads the address.
+        await asyncpg.connect(settings.current_database_url(), timeout=0)
+    except ValueError as error:
+        sys.stderr.write(f"setting CONSUMER_DATABASE_URL: {error}\n")
+        return Exit.MISCONFIGURED
+    except (OSError, asyncpg.InterfaceError):
+        pass
+    if command == "serve":
+        return await _serve(settings, log_writer)
+    return await (migrate if command == "migrate" else retry)(settings)
+
+
+def main() -> None:
+    """Run a command, and exit with its status."""
+    for descriptor in range(3):
+        # A closed one would become the number of a connection, and the log would be written to the connection.
+        with suppress(OSError):
+            os.fstat(descriptor)
+            continue
+        os.open(os.devnull, os.O_RDWR)
+    parser = argparse.ArgumentParser(prog="python -m consumer", description="A consumer of the order topic.")
+    commands = ["serve", "migrate", "retry"]
+    help_ = "consume (the default), create or update the tables, or try to read dead letters again"
+    parser.add_argument("command", nargs="?", choices=commands, default="serve", help=help_)
+    command = parser.parse_args().command
+    chosen = settings.load()
+    log_writer = runtime.configure_log(chosen.log_level, chosen.log_format)
+    try:
+        with exported():
+            status = asyncio.run(_run(command, chosen, log_writer))
+    except KeyboardInterrupt:
+        status = Exit.INTERRUPTED
+    except Unavailable as error:
+        log.error("command.failed", command=command, detail=str(error))  # noqa: TRY400 - expected, needs no trace
+        status = Exit.FAILED
+    except Exception:
+        log.exception("process.crashed", command=command)
+        status = Exit.NOT_MIGRATED if command == "migrate" else Exit.CRASHED
+    log_writer.flush()
+    raise SystemExit(status)
+
+
 if __name__ == "__main__":
-    main(
-        Service(
-            name="consumer",
-            settings=ConsumerSettings,
-            schema="platform",
-            migrations=Path(__file__).with_name("migrations"),
-            serve=serve,
-            commands={"retry": retry},
-        )
-    )
+    main()

@@ -1,113 +1,168 @@
-"""What the consumer answers: how far its records are proven complete, and what it could not read."""
+"""The consumer's HTTP side: how far the records are proven complete, which records could not be read, and health."""
 
-from collections.abc import Mapping
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Any
-from uuid import UUID
 
+import structlog
 from aiohttp import web
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from deploy.consumer import store
-from deploy.consumer.completeness import proven_up_to
-from deploy.consumer.settings import ConsumerSettings
-from shared.contracts.types import Wire
-from shared.http.routes import Route
-from shared.http.server import reply
-from shared.postgres import Pool, Row
+from . import store
+from .completeness import proven_up_to
+from .runtime import REGISTRY, Pool, Unavailable
+from .settings import ConsumerSettings
+from .stopping import Stop
 
-DESCRIPTION = "A platform that subscribes to the order topic, and can prove that it missed nothing."
+log = structlog.get_logger()
+
 LIST_MAX = 100
+CHECK_SECONDS = 0.8  # a load balancer commonly waits one second for a probe
+
+Check = Callable[[], Awaitable[object]]  # raises if the consumer is not ready
 
 
-class Finding(Wire):
-    """An event that our records lacked (`missing`), had alone (`unexpected`) or had with other bytes (`altered`)."""
+class Api:
+    """The routes and their answers. `checks` are asked by /readyz, by name."""
 
-    kind: str
-    event_id: UUID
-    order_id: UUID
-    sequence: int
+    def __init__(self, settings: ConsumerSettings, pool: Pool, checks: Mapping[str, Check], stop: Stop) -> None:
+        self._settings = settings
+        self._pool = pool
+        self._checks = checks
+        self._stop = stop
+        self._round: asyncio.Task[dict[str, str]] | None = None
 
+    @asynccontextmanager
+    async def serving(self) -> AsyncIterator[None]:
+        """Serve during the body. Raises OSError if the port can't be used."""
+        app = web.Application(middlewares=[self._answer])
+        app.router.add_get("/livez", self._livez)
+        app.router.add_get("/readyz", self._readyz)
+        app.router.add_get("/metrics", self._metrics)
+        app.router.add_get("/v1/completeness", self._completeness)
+        app.router.add_get("/v1/dead-letters", self._dead_letters)
+        settings = self._settings
+        runner = web.AppRunner(
+            app,
+            access_log=None,
+            keepalive_timeout=settings.client_timeout_seconds * 2,
+            shutdown_timeout=settings.shutdown_seconds,
+        )
+        await runner.setup()
+        try:
+            await web.TCPSite(runner, settings.host, settings.port).start()
+            log.info("server.listening", host=settings.host, port=settings.port)
+            self._stop.listening = True
+            yield
+        finally:
+            await runner.cleanup()
 
-class Bucket(Wire):
-    """A minute of a shard: OPEN may still change, DIFFERS, STALE has got an event since it was compared, or EQUAL."""
+    @web.middleware
+    async def _answer(self, request: web.Request, handler: Any) -> web.StreamResponse:
+        """Answer within the request's deadline, and answer every failure with a problem (RFC 9457)."""
+        began = time.monotonic()
+        try:
+            async with asyncio.timeout(self._settings.request_deadline_seconds):
+                response: web.StreamResponse = await handler(request)
+        except web.HTTPException as error:
+            response = _problem(request, error.status, error.reason.lower().replace(" ", "-"), error.reason)
+        except (Unavailable, TimeoutError):
+            response = _problem(request, 503, "unavailable", "a dependency did not answer")
+            response.headers["Retry-After"] = "1"
+        except Exception:
+            log.exception("request.failed", method=request.method, route=_route(request))
+            response = _problem(request, 500, "bug", "this is a bug; the log has its trace")
+        if self._stop.announced:
+            response.force_close()
+        level = self._settings.access_log
+        if level == "all" or (level == "errors" and response.status >= 500):
+            seconds = round(time.monotonic() - began, 4)
+            known = {"method": request.method, "route": _route(request), "status": response.status, "seconds": seconds}
+            log.info("request.answered", **known)
+        return response
 
-    bucket: datetime
-    shard: int
-    state: str
-    compared_at: datetime
-    findings: list[Finding]
+    async def _livez(self, _request: web.Request) -> web.Response:
+        return _reply({"status": "alive"})
 
+    async def _readyz(self, _request: web.Request) -> web.Response:
+        # Probes that come while the checks run share their results, so that they add no load to a slow database.
+        if self._round is None or self._round.done():
+            self._round = asyncio.create_task(self._run_checks())
+        checks = dict(await asyncio.shield(self._round))
+        if self._stop.announced:
+            checks["process"] = "is stopping"
+        ready = all(result == "ok" for result in checks.values())
+        return _reply({"status": "ready" if ready else "not ready", "checks": checks}, 200 if ready else 503)
 
-class Completeness(Wire):
-    """`proven_up_to`: every minute before it was found equal. `parked`: events that the watermark excepts."""
+    async def _run_checks(self) -> dict[str, str]:
+        results = await asyncio.gather(*map(_result, self._checks.values()))
+        return dict(zip(self._checks, results, strict=True))
 
-    watermark: datetime | None
-    compared_up_to: datetime | None
-    proven_up_to: datetime | None
-    parked_count: int
-    parked: list[Any]
-    waiting_orders: int
-    dead_letters: int
-    unproven: list[Bucket]
-    repaired: list[Bucket]
+    async def _metrics(self, _request: web.Request) -> web.Response:
+        return web.Response(body=generate_latest(REGISTRY), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
-
-class DeadLetter(Wire):
-    """A record that could not be read."""
-
-    topic: str
-    partition: int
-    offset: int
-    order_id: UUID | None
-    sequence: int | None
-    reason: str
-    received_at: datetime
-
-
-class DeadLetters(Wire):
-    """Those that nobody has dealt with, oldest first."""
-
-    items: list[DeadLetter]
-
-
-def routes(settings: ConsumerSettings, pool: Pool) -> list[Route]:
-    """Return the calls."""
-
-    async def show_completeness(_request: web.Request) -> web.Response:
-        async with pool.connection() as db:
-            watermark = await store.watermark(db, settings.topic)
+    async def _completeness(self, _request: web.Request) -> web.Response:
+        async with self._pool.connection() as db:
+            watermark = await store.watermark(db, self._settings.topic)
             unproven = await store.unproven_buckets(db, LIST_MAX)
             repaired = await store.repaired_buckets(db, LIST_MAX)
+            forged = await store.forged_events(db, LIST_MAX)
             counts = await store.counts(db)
-        return reply(
+        return _reply(
             {
-                "watermark": watermark and watermark.up_to,
-                "compared_up_to": watermark and watermark.checked_up_to,
+                "watermark": watermark and watermark["up_to"],
+                "compared_up_to": watermark and watermark["checked_up_to"],
                 "proven_up_to": proven_up_to(watermark, unproven),
-                "parked_count": watermark.missing_count if watermark else 0,
-                "parked": watermark.missing if watermark else [],
+                "parked_count": watermark["missing_count"] if watermark else 0,
+                "parked": watermark["missing"] if watermark else [],
                 "waiting_orders": counts["waiting_orders"],
                 "dead_letters": counts["dead_letters"],
-                "unproven": [_bucket(row) for row in unproven],
-                "repaired": [_bucket(row) for row in repaired],
+                "forged_count": counts["forged_events"],
+                "forged": [dict(row) for row in forged],
+                "unproven": [dict(row) for row in unproven],
+                "repaired": [dict(row) for row in repaired],
             }
         )
 
-    async def list_dead_letters(_request: web.Request) -> web.Response:
-        async with pool.connection() as db:
+    async def _dead_letters(self, _request: web.Request) -> web.Response:
+        async with self._pool.connection() as db:
             letters = await store.dead_letters(db, LIST_MAX)
-        return reply({"items": [_letter(row) for row in letters]})
-
-    return [
-        Route("GET", "/v1/completeness", show_completeness, "How far our records are proven", {200: Completeness}),
-        Route("GET", "/v1/dead-letters", list_dead_letters, "What could not be read", {200: DeadLetters}),
-    ]
+        names = ("topic", "partition", "order_id", "sequence", "reason", "received_at")
+        return _reply(
+            {"items": [{**{name: row[name] for name in names}, "offset": row["record_offset"]} for row in letters]}
+        )
 
 
-def _bucket(row: Row) -> Mapping[str, Any]:
-    return {name: row[name] for name in ("bucket", "shard", "state", "compared_at", "findings")}
+def _route(request: web.Request) -> str:
+    resource = request.match_info.route.resource
+    return "unknown" if resource is None else resource.canonical
 
 
-def _letter(row: Row) -> Mapping[str, Any]:
-    names = ("topic", "partition", "order_id", "sequence", "reason", "received_at")
-    return {**{name: row[name] for name in names}, "offset": row["record_offset"]}
+async def _result(check: Check) -> str:
+    try:
+        async with asyncio.timeout(CHECK_SECONDS):
+            await check()
+    except TimeoutError:
+        return f"no answer within {CHECK_SECONDS} s"
+    except Exception as error:  # noqa: BLE001 - the answer is the error
+        return f"{type(error).__name__}: {error}"
+    return "ok"
+
+
+def _reply(body: Any, status: int = 200) -> web.Response:
+    """Return a JSON response; timestamps are RFC 3339 in UTC."""
+    return web.Response(text=json.dumps(body, default=_json), status=status, content_type="application/json")
+
+
+def _json(value: Any) -> str:
+    return value.isoformat().replace("+00:00", "Z") if isinstance(value, datetime) else str(value)
+
+
+def _problem(request: web.Request, status: int, slug: str, detail: str) -> web.Response:
+    title = slug.replace("-", " ").capitalize()
+    body = {"type": f"/problems/{slug}", "title": title, "status": status, "detail": detail, "instance": request.path}
+    return web.Response(text=json.dumps(body), status=status, content_type="application/problem+json")

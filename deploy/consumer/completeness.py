@@ -1,66 +1,101 @@
-"""Proves our own records complete: at each watermark every minute that is closed is held against what was published.
-Where they differ, the minute and the orders are named, what is missing is fetched, and the minute compared again."""
+"""Proves that nothing was missed or forged: compares every closed minute with the relay's digest (docs/events.md).
+
+If a minute differs, the minute and the orders are named, missing events are fetched, forged ones are withdrawn, and the
+minute is compared again. Gaps within an order are filled without waiting for the minute's end.
+"""
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
-from itertools import groupby
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 import structlog
+from prometheus_client import Counter, Gauge
 
-from deploy.consumer import gaps, intake, metrics, store
-from deploy.consumer.digests import BUCKET, SHARDS, Digest, bucket_of, differences, digest
-from deploy.consumer.relay import BucketDigest, BucketGone, Relay, Told
-from deploy.consumer.settings import ConsumerSettings
-from deploy.consumer.store import Watermark
-from shared.postgres import Pool, Row
+from . import intake, store, verification
+from .events import differences, digest, minute_of
+from .relay import BUCKET, BucketGone, Item, Relay
+from .runtime import REGISTRY, Pool, Unavailable
+from .settings import ConsumerSettings
+from .store import Row
+from .verification import GIVEN_UP, verify
 
 log = structlog.get_logger()
 
-AGAIN_SECONDS = 15.0  # what waits for an operator needs no answer sooner
-AGAIN_MAX = 100  # minutes that are compared again in one pass
-FINDINGS_MAX = 100  # kept of one minute; the count is in the log
+PROVEN = Gauge("consumer_proven_lag_seconds", "Age of the time up to which records are proven", registry=REGISTRY)
+DEAD = Gauge("consumer_dead_letters", "Records that could not be read and are not resolved", registry=REGISTRY)
+WAITING = Gauge("consumer_waiting_orders", "Orders whose later events wait for a missing one", registry=REGISTRY)
+DIFFERING = Gauge("consumer_differing_buckets", "Minutes of a shard that differ from the relay's", registry=REGISTRY)
+FORGED = Gauge("consumer_forged_events", "Events of the topic that the relay doesn't have", registry=REGISTRY)
+MISSING = Counter("consumer_missing_events_total", "Events found missing by comparing a minute", registry=REGISTRY)
 
-Ours = Mapping[int, Mapping[UUID, tuple[bytes, UUID, int]]]  # by shard and event id: hash, order, sequence
+AGAIN_SECONDS = 15.0  # between two comparisons of a minute that differs or is open
+AGAIN_MAX = 100  # minutes that are compared again in one pass
+FINDINGS_MAX = 100  # stored of one minute; the log has the count
+GAP_ORDERS_MAX = 100  # asked for in one pass, because of a gap or a doubt
+GAP_AGAIN_SECONDS = 5.0
+FAILURES_MAX = 3  # of orders in one pass: it may be those orders, and must not keep others from their turn
+WITHDRAWN_MAX = 100  # events in one transaction
+
+Ours = Mapping[UUID, Row]  # our events of a minute and shard, by event id
 
 
 class Completeness:
-    """The comparison and what it needs."""
+    """Compares our records with the relay's."""
 
     def __init__(self, settings: ConsumerSettings, pool: Pool, relay: Relay) -> None:
         self._topic = settings.topic
+        self._keep = timedelta(hours=settings.keep_hours)
         self._pool = pool
         self._relay = relay
 
     async def check(self) -> None:
-        """Compare what can be compared now. Raises Unavailable."""
+        """Compare the minutes that can be compared now. Raises Unavailable."""
         async with self._pool.connection() as db:
             watermark = await store.watermark(db, self._topic)
             positions = await store.positions(db, self._topic)
-            first = await store.first_moment(db)
+            first = await store.first_event_at(db)
         if watermark is None or not reached(watermark, positions):
             return
-        start = watermark.checked_up_to or bucket_of(first or watermark.up_to)
-        await self._again()
-        await self._further(start, bucket_of(watermark.up_to))
+        async with self._pool.connection() as db:
+            await store.set_removed_before(db, self._topic, watermark["oldest"])
+        await self._compare_again()
+        up_to = watermark["up_to"]
+        start = watermark["checked_up_to"] or await self._begin(first or up_to, up_to)
+        await self._compare_new(start, minute_of(up_to))
 
-    async def _further(self, start: datetime | None, end: datetime) -> None:
-        """Compare the minutes that have never been."""
+    async def _begin(self, first: datetime, up_to: datetime) -> datetime:
+        """Return the first minute to compare. Older events are doubted if the relay still has their time.
+
+        `first`: the time of our oldest event. It may be forged, so the minutes from there on may be too many.
+        """
+        start = minute_of(max(first, up_to - self._keep))
+        try:
+            await self._relay.digests(start, start + BUCKET, 0)
+        except BucketGone as gone:
+            log.warning("minutes.removed", since=start, until=gone.oldest)
+            start = gone.oldest
+        if await self._relay.keeps(first):
+            async with self._pool.connection() as db:
+                await store.doubt_before(db, start)
+        return start
+
+    async def _compare_new(self, start: datetime | None, end: datetime) -> None:
+        """Compare the minutes that were never compared."""
         while start is not None and start < end:
             try:
                 items, following = await self._relay.digests(start, end)
                 await self._compare(items)
             except BucketGone as gone:
-                log.warning("minutes can't be compared any more", since=start, until=gone.oldest)
+                log.warning("minutes.removed", since=start, until=gone.oldest)
                 start = gone.oldest
                 continue
             start = following
             async with self._pool.connection() as db:
                 await store.set_checked(db, self._topic, following or end)
 
-    async def _again(self) -> None:
-        """Compare the minutes that were open, differed or have got an event since."""
+    async def _compare_again(self) -> None:
+        """Compare the minutes that were open, differed, or got an event after they were compared."""
         async with self._pool.connection() as db:
             unproven = await store.buckets_to_compare(db, AGAIN_SECONDS, AGAIN_MAX)
         for row in unproven:
@@ -68,49 +103,82 @@ class Completeness:
                 items, _ = await self._relay.digests(row["bucket"], row["bucket"] + BUCKET, row["shard"])
                 await self._compare(items, row["findings"])
             except BucketGone:
-                # It stays named until it is as old as what is pruned, but those that can be compared come first.
+                # It stays listed until it is pruned. Storing it again puts it behind the minutes that can be compared.
                 async with self._pool.connection() as db:
                     await store.put_bucket(db, row["bucket"], row["shard"], row["state"], row["findings"])
 
-    async def _compare(self, items: Sequence[BucketDigest], findings: Sequence[Mapping[str, Any]] = ()) -> None:
-        for bucket, of_bucket in groupby(items, key=lambda item: item.bucket):
-            ours = await self._ours(bucket)
-            for item in of_bucket:
-                found = findings
-                state = judge(item, digest_of(ours, item.shard))
-                if state == "DIFFERS":
-                    found = await self._look(item, ours)
-                    state = judge(item, digest_of(await self._ours(bucket), item.shard))
-                async with self._pool.connection() as db:
-                    await store.put_bucket(db, bucket, item.shard, state, found[:FINDINGS_MAX])
+    async def _compare(self, items: Sequence[Item], findings: Sequence[Mapping[str, Any]] = ()) -> None:
+        for item in items:
+            bucket, shard, found = datetime.fromisoformat(item["bucket"]), item["shard"], list(findings)
+            ours = await self._ours(bucket, shard)
+            state = judge(item, ours)
+            if not equal(item, ours):
+                found = await self._repair(bucket, shard, ours, closed=item["closed"]) or found
+                state = judge(item, await self._ours(bucket, shard))
+            async with self._pool.connection() as db:
+                await store.put_bucket(db, bucket, shard, state, found[:FINDINGS_MAX])
 
-    async def _ours(self, bucket: datetime) -> Ours:
+    async def _ours(self, bucket: datetime, shard: int) -> Ours:
         async with self._pool.connection() as db:
-            rows = await store.events_of_bucket(db, bucket, bucket + BUCKET)
-        return by_shard(rows)
+            return {row["event_id"]: row for row in await store.events_of_bucket(db, bucket, shard)}
 
-    async def _look(self, item: BucketDigest, ours: Ours) -> list[dict[str, Any]]:
-        """Name what differs, and fetch what is missing."""
-        theirs = {told.event_id: told for told in await self._relay.events_of_bucket(item.bucket, item.shard)}
-        own = ours[item.shard]
-        found = findings_of(theirs, own)
-        missing = [theirs[one["event_id"]] for one in found if one["kind"] == "missing"]
-        metrics.MISSING.inc(len(missing))
-        log.error(
-            "minute differs",
-            bucket=item.bucket.isoformat(),
-            shard=item.shard,
-            **{kind: sum(one["kind"] == kind for one in found) for kind in ("missing", "unexpected", "altered")},
-            orders=sorted({str(one["order_id"]) for one in found})[:FINDINGS_MAX],
+    async def _repair(self, bucket: datetime, shard: int, ours: Ours, *, closed: bool) -> list[Mapping[str, Any]]:
+        """Fetch what we lack of a minute of a shard, withdraw what the relay has not, and return what differed.
+
+        While a minute is open, events may be on their way; but what the relay doesn't know it has not sent.
+        """
+        theirs = {UUID(item["event_id"]): item for item in await self._relay.events_of_bucket(bucket, shard)}
+        kinds = differences(
+            {event_id: bytes.fromhex(item["sha256"]) for event_id, item in theirs.items() if item["sha256"]},
+            {event_id: row["sha256"] for event_id, row in ours.items()},
         )
-        for told in missing:
-            fetched = await self._relay.events_of_order(told.order_id, told.sequence, told.sequence)
-            events, unreadable = gaps.read(fetched)
-            if unreadable:
-                log.error("missing event can't be read", order_id=str(told.order_id), sequence=told.sequence)
-            async with intake.transaction(self._pool) as db:
-                await intake.take(db, events, "relay")
-        return [{name: value if isinstance(value, int) else str(value) for name, value in one.items()} for one in found]
+        forged = {one: verification.UNKNOWN for one in kinds["unexpected"] if one not in theirs}
+        skipped = [one for one in kinds["unexpected"] if one in theirs and theirs[one]["status"] == GIVEN_UP]
+        forged |= dict.fromkeys(skipped, verification.SKIPPED)
+        if not closed:
+            kinds |= {"missing": [], "unexpected": list(forged)}
+        found: list[Mapping[str, Any]] = []
+        for kind, event_ids in kinds.items():
+            for event_id in event_ids:
+                item = theirs.get(event_id) or ours[event_id]
+                place = {"order_id": str(item["order_id"]), "sequence": item["sequence"]}
+                found.append({"kind": kind, "event_id": str(event_id), **place})
+        MISSING.inc(len(kinds["missing"]))
+        if found or closed:
+            log.error(
+                "minute.differs",
+                bucket=bucket.isoformat(),
+                shard=shard,
+                **{kind: len(event_ids) for kind, event_ids in kinds.items()},
+                orders=sorted({one["order_id"] for one in found})[:FINDINGS_MAX],
+            )
+        await self._withdraw(forged, ours)
+        wrong = {UUID(theirs[one]["order_id"]) for one in (*kinds["missing"], *kinds["altered"])}
+        for order_id in sorted(wrong | {ours[one]["order_id"] for one in kinds["altered"]}):
+            await verify(self._pool, self._relay, self._topic, order_id)
+        return found
+
+    async def _withdraw(self, forged: Mapping[UUID, str], ours: Ours) -> None:
+        for first in range(0, len(forged), WITHDRAWN_MAX):
+            reasons = dict([*forged.items()][first : first + WITHDRAWN_MAX])
+            async with self._pool.transaction() as db:
+                withdrawn = await intake.withdraw(db, reasons, {ours[one]["order_id"] for one in reasons})
+            verification.name(withdrawn, reasons)
+
+    async def ask(self) -> None:
+        """Have the relay decide on orders with a gap or a doubt. Raises Unavailable, after the other orders."""
+        async with self._pool.connection() as db:
+            orders = await store.orders_to_ask_for(db, GAP_AGAIN_SECONDS, GAP_ORDERS_MAX)
+        failed: list[Unavailable] = []
+        for order_id, doubted_at in orders:
+            try:
+                await verify(self._pool, self._relay, self._topic, order_id, doubted_at)
+            except Unavailable as error:
+                failed.append(error)
+                if len(failed) == FAILURES_MAX:
+                    break
+        if failed:
+            raise failed[-1]
 
     async def measure(self) -> None:
         """Set the gauges. Raises Unavailable."""
@@ -118,57 +186,35 @@ class Completeness:
             counts = await store.counts(db)
             watermark = await store.watermark(db, self._topic)
             unproven = await store.unproven_buckets(db, 1)
-        metrics.DEAD.set(counts["dead_letters"])
-        metrics.WAITING.set(counts["waiting_orders"])
-        metrics.DIFFERING.set(counts["differing_buckets"])
+        DEAD.set(counts["dead_letters"])
+        WAITING.set(counts["waiting_orders"])
+        DIFFERING.set(counts["differing_buckets"])
+        FORGED.set(counts["forged_events"])
         proven = proven_up_to(watermark, unproven)
         if proven is not None:
-            metrics.PROVEN.set((counts["now"] - proven).total_seconds())
+            PROVEN.set((counts["now"] - proven).total_seconds())
 
 
-def reached(watermark: Watermark, positions: Mapping[int, int]) -> bool:
-    """Say whether everything up to the watermark has been read."""
-    return all(positions.get(int(partition), -1) >= end for partition, end in watermark.partitions.items())
+def reached(watermark: Row, positions: Mapping[int, int]) -> bool:
+    """Return whether everything up to the watermark was read."""
+    return all(positions.get(int(partition), -1) >= end for partition, end in watermark["partitions"].items())
 
 
-def judge(item: BucketDigest, ours: Digest) -> str:
+def judge(item: Item, ours: Ours) -> str:
     """Return the state of a minute of a shard."""
-    if not item.closed:
+    if not item["closed"]:
         return "OPEN"
-    return "EQUAL" if item.digest == ours else "DIFFERS"
+    return "EQUAL" if equal(item, ours) else "DIFFERS"
 
 
-def by_shard(rows: Sequence[Row]) -> Ours:
-    """Return the events of one minute by shard."""
-    found: dict[int, dict[UUID, tuple[bytes, UUID, int]]] = {shard: {} for shard in range(SHARDS)}
-    for row in rows:
-        found[row["shard"]][row["event_id"]] = (row["sha256"], row["order_id"], row["sequence"])
-    return found
+def equal(item: Item, ours: Ours) -> bool:
+    """Return whether the relay's digest of a minute of a shard is the digest of our events."""
+    return (item["count"], item["hash"]) == digest((event_id, row["sha256"]) for event_id, row in ours.items())
 
 
-def digest_of(ours: Ours, shard: int) -> Digest:
-    """Return the digest of what we have of one shard."""
-    return digest((event_id, sha256) for event_id, (sha256, _, _) in ours[shard].items())
-
-
-def findings_of(theirs: Mapping[UUID, Told], own: Mapping[UUID, tuple[bytes, UUID, int]]) -> list[dict[str, Any]]:
-    """Return what differs between the relay's list of a minute and ours."""
-    published = {event_id: told.sha256 for event_id, told in theirs.items() if told.sha256 is not None}
-    found = differences(published, {event_id: sha256 for event_id, (sha256, _, _) in own.items()})
-    kinds = {"missing": found.missing, "unexpected": found.unexpected, "altered": found.altered}
-    return [
-        {"kind": kind, "event_id": event_id, "order_id": order_id, "sequence": sequence}
-        for kind, event_ids in kinds.items()
-        for event_id in event_ids
-        for order_id, sequence in [
-            (theirs[event_id].order_id, theirs[event_id].sequence) if event_id in theirs else own[event_id][1:]
-        ]
-    ]
-
-
-def proven_up_to(watermark: Watermark | None, unproven: Sequence[Row]) -> datetime | None:
-    """Return the moment before which every minute was found equal."""
-    if watermark is None or watermark.checked_up_to is None:
+def proven_up_to(watermark: Row | None, unproven: Sequence[Row]) -> datetime | None:
+    """Return the timestamp before which every minute is equal, given the oldest minutes that are not."""
+    if watermark is None or watermark["checked_up_to"] is None:
         return None
-    oldest: datetime = min([watermark.checked_up_to, *(row["bucket"] for row in unproven)])
+    oldest: datetime = min([watermark["checked_up_to"], *(row["bucket"] for row in unproven)])
     return oldest

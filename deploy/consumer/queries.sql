@@ -1,15 +1,12 @@
--- name: bound_pauses
-SELECT set_config('idle_in_transaction_session_timeout', (1000 * $1::float8)::int::text, true);
-
 -- name: begin_partitions
-INSERT INTO platform.offsets (topic, partition, position) SELECT $1::text, * FROM unnest($2::int[], $3::bigint[])
+INSERT INTO platform.offsets (topic, partition, position) VALUES ($1::text, $2::int, $3::bigint)
 ON CONFLICT (topic, partition) DO NOTHING;
 
 -- name: positions
 SELECT partition, position FROM platform.offsets WHERE topic = $1::text;
 
 -- name: move_positions
--- Only from where the caller believes them to be: whoever lost a partition and doesn't know it yet moves nothing.
+-- Only from the expected position: a process that lost a partition and doesn't know it yet moves nothing.
 UPDATE platform.offsets AS o SET position = t.position
 FROM unnest($2::int[], $3::bigint[], $4::bigint[]) AS t (partition, expected, position)
 WHERE o.topic = $1::text AND o.partition = t.partition AND o.position = t.expected
@@ -26,100 +23,193 @@ SELECT order_id, sequence FROM platform.streams WHERE order_id = ANY ($1::uuid[]
 SELECT order_id, status, user_id, total_amount, currency FROM platform.orders WHERE order_id = ANY ($1::uuid[]);
 
 -- name: received
-SELECT event_id, order_id, sequence, type, occurred_at, state, CASE WHEN state = 'WAITING' THEN payload END AS payload
-FROM platform.inbox WHERE order_id = ANY ($1::uuid[]);
+-- By order ids or event ids. The payload only of events that wait.
+SELECT event_id, order_id, sequence, type, occurred_at, CASE WHEN state = 'WAITING' THEN payload END AS payload, state,
+       sha256
+FROM platform.inbox WHERE order_id = ANY ($1::uuid[]) OR event_id = ANY ($2::uuid[]);
 
--- name: insert_events
-INSERT INTO platform.inbox (event_id, order_id, sequence, type, occurred_at, shard, payload, sha256, state, source)
-SELECT *, $10::text FROM unnest($1::uuid[], $2::uuid[], $3::bigint[], $4::text[], $5::timestamptz[], $6::smallint[],
-                                $7::bytea[], $8::bytea[], $9::text[]);
+-- name: insert_event
+-- An old dead letter may be the record of an event that the relay still had when the record was published.
+INSERT INTO platform.inbox (
+    event_id, order_id, sequence, type, occurred_at, shard, payload, sha256, partition, record_offset, state, before,
+    source, removed_before
+)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12::text::jsonb,
+        $13::text, CASE WHEN $13::text = 'topic' THEN (SELECT max(removed_before) FROM platform.watermarks) END);
 
--- name: set_states
-UPDATE platform.inbox AS i SET state = t.state FROM unnest($1::uuid[], $2::text[]) AS t (event_id, state)
-WHERE i.event_id = t.event_id;
+-- name: set_state
+UPDATE platform.inbox SET state = $2::text, before = $3::text::jsonb WHERE event_id = $1::uuid;
 
--- name: move_streams
-UPDATE platform.streams AS s
-SET sequence = t.sequence, waiting_since = CASE WHEN t.waiting THEN coalesce(s.waiting_since, clock_timestamp()) END
-FROM unnest($1::uuid[], $2::bigint[], $3::boolean[]) AS t (order_id, sequence, waiting)
-WHERE s.order_id = t.order_id;
+-- name: doubt_streams
+UPDATE platform.streams SET doubted_at = clock_timestamp(), asked_at = NULL WHERE order_id = ANY ($1::uuid[]);
 
--- name: put_orders
-INSERT INTO platform.orders (order_id, status, user_id, total_amount, currency)
-SELECT * FROM unnest($1::uuid[], $2::text[], $3::text[], $4::bigint[], $5::text[])
+-- name: doubt_odd_times
+-- Orders of those events whose minute has been compared already, or begins more than $2 seconds from now.
+UPDATE platform.streams SET doubted_at = clock_timestamp(), asked_at = NULL
+WHERE order_id IN (
+    SELECT order_id FROM platform.inbox
+    WHERE event_id = ANY ($1::uuid[])
+        AND (occurred_at > clock_timestamp() + make_interval(secs => $2::float8)
+            OR occurred_at < (SELECT max(checked_up_to) FROM platform.watermarks))
+);
+
+-- name: doubt_before
+-- Orders with events before $1.
+UPDATE platform.streams SET doubted_at = clock_timestamp(), asked_at = NULL
+WHERE order_id IN (SELECT order_id FROM platform.inbox WHERE occurred_at < $1::timestamptz);
+
+-- name: doubt_forged
+-- Orders with withdrawn events, whose events are compared once more.
+UPDATE platform.streams SET doubted_at = clock_timestamp(), asked_at = NULL
+WHERE order_id IN (SELECT order_id FROM platform.forged);
+
+-- name: settle_stream
+-- Unless it was doubted again meanwhile.
+UPDATE platform.streams SET doubted_at = NULL WHERE order_id = $1::uuid AND doubted_at = $2::timestamptz;
+
+-- name: events_of_order
+SELECT event_id, order_id, sequence, type, occurred_at, sha256, source, state, before, removed_before
+FROM platform.inbox WHERE order_id = $1::uuid ORDER BY sequence;
+
+-- name: confirm_events
+-- The relay has shown these events. If it removes them later, they stay true.
+UPDATE platform.inbox SET removed_before = NULL WHERE event_id = ANY ($1::uuid[]) AND removed_before IS NOT NULL;
+
+-- name: letters_of_order
+SELECT topic, partition, record_offset, headers, value, removed_before FROM platform.dead_letters
+WHERE order_id = $1::uuid AND resolved_at IS NULL ORDER BY partition, record_offset;
+
+-- name: events_elsewhere
+-- Events with ids that belong to order $1, stored for other orders.
+SELECT event_id, order_id FROM platform.inbox
+WHERE event_id = ANY ($2::uuid[]) AND order_id <> $1::uuid AND source <> 'relay';
+
+-- name: withdraw_events
+-- What the relay has sent itself is never withdrawn.
+WITH withdrawn AS (
+    DELETE FROM platform.inbox WHERE event_id = ANY ($1::uuid[]) AND source <> 'relay' RETURNING *
+), kept AS (
+    INSERT INTO platform.forged
+        (event_id, order_id, sequence, type, occurred_at, payload, partition, record_offset, reason)
+    SELECT w.event_id, w.order_id, w.sequence, w.type, w.occurred_at, w.payload, w.partition, w.record_offset, t.reason
+    FROM withdrawn AS w JOIN unnest($1::uuid[], $2::text[]) AS t (event_id, reason) ON t.event_id = w.event_id
+)
+SELECT event_id, order_id, sequence, type, partition, record_offset, state, before FROM withdrawn
+ORDER BY order_id, sequence;
+
+-- name: events_after
+-- The events of each order after a sequence.
+SELECT i.event_id, i.order_id, i.sequence, i.type, i.occurred_at, i.payload, i.state, i.sha256
+FROM platform.inbox AS i JOIN unnest($1::uuid[], $2::bigint[]) AS t (order_id, sequence) ON t.order_id = i.order_id
+WHERE i.sequence > t.sequence;
+
+-- name: insert_forged
+INSERT INTO platform.forged (event_id, order_id, sequence, type, occurred_at, payload, partition, record_offset, reason)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9);
+
+-- name: acquit
+-- The relay has sent these events, so a record that was withdrawn and equals one of them was not forged.
+DELETE FROM platform.forged AS f USING platform.inbox AS i
+WHERE i.event_id = ANY ($1::uuid[]) AND f.event_id = i.event_id
+    AND (f.order_id, f.sequence, f.type, f.occurred_at, f.payload)
+        = (i.order_id, i.sequence, i.type, i.occurred_at, i.payload);
+
+-- name: forged_events
+SELECT event_id, order_id, sequence, type, occurred_at, partition, record_offset AS offset, reason, found_at
+FROM platform.forged ORDER BY forged_id DESC LIMIT $1::int;
+
+-- name: delete_orders
+DELETE FROM platform.orders WHERE order_id = ANY ($1::uuid[]);
+
+-- name: move_stream
+UPDATE platform.streams
+SET sequence = $2::bigint, waiting_since = CASE WHEN $3::boolean THEN coalesce(waiting_since, clock_timestamp()) END
+WHERE order_id = $1::uuid;
+
+-- name: put_order
+INSERT INTO platform.orders (order_id, status, user_id, total_amount, currency) VALUES ($1, $2, $3, $4, $5)
 ON CONFLICT (order_id) DO UPDATE SET
     status = excluded.status, user_id = excluded.user_id, total_amount = excluded.total_amount,
     currency = excluded.currency, changed_at = clock_timestamp();
 
 -- name: add_sales
 INSERT INTO platform.sales AS s (currency, paid_orders, paid_amount, refunded_orders, refunded_amount)
-SELECT * FROM unnest($1::text[], $2::bigint[], $3::numeric[], $4::bigint[], $5::numeric[]) AS t (currency)
-ORDER BY t.currency
+VALUES ($1::text, $2::bigint, $3::numeric, $4::bigint, $5::numeric)
 ON CONFLICT (currency) DO UPDATE SET
     paid_orders = s.paid_orders + excluded.paid_orders, paid_amount = s.paid_amount + excluded.paid_amount,
     refunded_orders = s.refunded_orders + excluded.refunded_orders,
     refunded_amount = s.refunded_amount + excluded.refunded_amount;
 
--- name: unsettle_buckets
-UPDATE platform.buckets AS b SET state = 'STALE'
-FROM (SELECT DISTINCT * FROM unnest($1::timestamptz[], $2::smallint[])) AS t (bucket, shard)
-WHERE b.bucket = t.bucket AND b.shard = t.shard AND b.state <> 'STALE';
+-- name: mark_bucket_stale
+UPDATE platform.buckets SET state = 'STALE'
+WHERE bucket = $1::timestamptz AND shard = $2::smallint AND state <> 'STALE';
 
--- name: insert_dead_letters
-INSERT INTO platform.dead_letters (topic, partition, record_offset, headers, value, order_id, sequence, reason)
-SELECT $1::text, t.partition, t.record_offset, t.headers::jsonb, t.value, t.order_id, t.sequence, t.reason
-FROM unnest($2::int[], $3::bigint[], $4::text[], $5::bytea[], $6::uuid[], $7::bigint[], $8::text[])
-    AS t (partition, record_offset, headers, value, order_id, sequence, reason)
+-- name: insert_dead_letter
+INSERT INTO platform.dead_letters (
+    topic, partition, record_offset, headers, value, order_id, sequence, reason, removed_before
+)
+VALUES ($1, $2, $3, $4::text::jsonb, $5, $6, $7, $8, (SELECT max(removed_before) FROM platform.watermarks))
 ON CONFLICT (topic, partition, record_offset) DO NOTHING;
 
--- name: resolve_dead_letters
--- The event was received another way.
-UPDATE platform.dead_letters AS d SET resolved_at = clock_timestamp()
-FROM unnest($1::uuid[], $2::bigint[]) AS t (order_id, sequence)
-WHERE d.order_id = t.order_id AND d.sequence = t.sequence AND d.resolved_at IS NULL;
+-- name: resolve_dead_letter_of
+-- The event was received in another way.
+UPDATE platform.dead_letters SET resolved_at = clock_timestamp()
+WHERE order_id = $1::uuid AND sequence = $2::bigint AND resolved_at IS NULL;
 
 -- name: resolve_dead_letter
+-- The record could be read after all.
 UPDATE platform.dead_letters SET resolved_at = clock_timestamp()
 WHERE topic = $1::text AND partition = $2::int AND record_offset = $3::bigint;
 
 -- name: dead_letters
+-- The oldest that are not resolved, at most $1.
 SELECT topic, partition, record_offset, headers, value, order_id, sequence, reason, received_at
-FROM platform.dead_letters WHERE resolved_at IS NULL ORDER BY received_at, topic, partition, record_offset LIMIT $1::int;
+FROM platform.dead_letters WHERE resolved_at IS NULL
+ORDER BY received_at, topic, partition, record_offset LIMIT $1::int;
 
 -- name: orders_to_ask_for
--- Each again only after a while, which `asked_at` notes: the relay may not have it yet, or be away.
+-- Orders with a gap or a doubt that nobody has asked for within $1 seconds, at most $2.
+-- `asked_at` makes sure that time passes before the next request: the relay may not have the event yet, or be away.
 UPDATE platform.streams AS s SET asked_at = clock_timestamp()
 FROM (
     SELECT order_id FROM platform.streams
-    WHERE waiting_since IS NOT NULL
+    WHERE (waiting_since IS NOT NULL OR doubted_at IS NOT NULL)
         AND (asked_at IS NULL OR asked_at < clock_timestamp() - make_interval(secs => $1::float8))
-    ORDER BY waiting_since LIMIT $2::int FOR UPDATE SKIP LOCKED
-) AS waiting
-WHERE s.order_id = waiting.order_id
-RETURNING s.order_id, s.sequence + 1 AS first, (
-    SELECT min(i.sequence) - 1 FROM platform.inbox AS i WHERE i.order_id = s.order_id AND i.state = 'WAITING'
-) AS last;
+    ORDER BY asked_at NULLS FIRST, least(waiting_since, doubted_at) LIMIT $2::int FOR UPDATE SKIP LOCKED
+) AS open
+WHERE s.order_id = open.order_id
+RETURNING s.order_id, s.doubted_at;
+
+-- name: last_sequence
+SELECT sequence FROM platform.streams WHERE order_id = $1::uuid;
 
 -- name: keep_watermark
-INSERT INTO platform.watermarks AS w (topic, up_to, partitions, missing, missing_count)
-VALUES ($1::text, $2::timestamptz, $3::jsonb, $4::jsonb, $5::bigint)
+-- Without a true watermark from the topic, $5 and $6 are null.
+INSERT INTO platform.watermarks AS w (topic, up_to, oldest, partitions, missing, missing_count)
+VALUES ($1::text, $2::timestamptz, $3::timestamptz, $4::jsonb, coalesce($5::jsonb, '[]'), coalesce($6::bigint, 0))
 ON CONFLICT (topic) DO UPDATE SET
-    up_to = excluded.up_to, partitions = excluded.partitions, missing = excluded.missing,
-    missing_count = excluded.missing_count, received_at = clock_timestamp()
-WHERE w.up_to < excluded.up_to;
+    up_to = excluded.up_to, oldest = excluded.oldest, partitions = excluded.partitions,
+    missing = coalesce($5::jsonb, w.missing), missing_count = coalesce($6::bigint, w.missing_count),
+    received_at = clock_timestamp();
+
+-- name: set_removed_before
+-- Every record that was published while the relay had older events than $2 has been read.
+UPDATE platform.watermarks SET removed_before = $2::timestamptz
+WHERE topic = $1::text AND removed_before IS DISTINCT FROM $2::timestamptz;
 
 -- name: watermark
-SELECT up_to, partitions, missing, missing_count, received_at, checked_up_to FROM platform.watermarks WHERE topic = $1::text;
+SELECT up_to, oldest, partitions, missing, missing_count, checked_up_to FROM platform.watermarks WHERE topic = $1::text;
 
--- name: first_moment
+-- name: first_event_at
 SELECT min(occurred_at) FROM platform.inbox;
 
 -- name: set_checked
+-- Every minute before $2 has been compared.
 UPDATE platform.watermarks SET checked_up_to = $2::timestamptz WHERE topic = $1::text;
 
 -- name: events_of_bucket
-SELECT event_id, order_id, sequence, shard, sha256 FROM platform.inbox
-WHERE occurred_at >= $1::timestamptz AND occurred_at < $2::timestamptz;
+SELECT event_id, order_id, sequence, sha256 FROM platform.inbox
+WHERE occurred_at >= $1::timestamptz AND occurred_at < $1::timestamptz + interval '1 minute' AND shard = $2::smallint;
 
 -- name: put_bucket
 INSERT INTO platform.buckets (bucket, shard, state, findings)
@@ -132,7 +222,8 @@ SELECT bucket, shard, state, findings, compared_at FROM platform.buckets WHERE s
 ORDER BY bucket, shard LIMIT $1::int;
 
 -- name: buckets_to_compare
--- Whichever were looked at longest ago, so that those which can't be compared keep no other from its turn.
+-- At most $2 minutes that got an event after they were compared, or were not equal $1 seconds ago.
+-- Those compared longest ago come first: so minutes that can't be compared don't keep others from being compared.
 SELECT bucket, shard, state, findings, compared_at FROM platform.buckets
 WHERE state = 'STALE'
     OR state <> 'EQUAL' AND compared_at < clock_timestamp() - make_interval(secs => $1::float8)
@@ -142,29 +233,48 @@ ORDER BY compared_at, bucket, shard LIMIT $2::int;
 SELECT bucket, shard, state, findings, compared_at FROM platform.buckets WHERE state = 'EQUAL' AND findings <> '[]'
 ORDER BY bucket DESC, shard LIMIT $1::int;
 
--- name: hold_duty
+-- name: take_leadership
+-- Process $2 leads loop $1 for $3 seconds. No row if another process leads it.
 INSERT INTO platform.duties AS d (duty, holder, lease_until)
 VALUES ($1::text, $2::text, clock_timestamp() + make_interval(secs => $3::float8))
 ON CONFLICT (duty) DO UPDATE SET holder = excluded.holder, lease_until = excluded.lease_until
 WHERE d.holder = excluded.holder OR d.lease_until < clock_timestamp()
 RETURNING holder;
 
--- name: leave_duty
-DELETE FROM platform.duties WHERE duty = $1::text AND holder = $2::text;
+-- name: leave_leadership
+DELETE FROM platform.duties WHERE holder = $1::text;
 
 -- name: counts
 SELECT (SELECT count(*) FROM platform.dead_letters WHERE resolved_at IS NULL) AS dead_letters,
        (SELECT count(*) FROM platform.streams WHERE waiting_since IS NOT NULL) AS waiting_orders,
        (SELECT count(*) FROM platform.buckets WHERE state = 'DIFFERS') AS differing_buckets,
+       (SELECT count(*) FROM platform.forged) AS forged_events,
        clock_timestamp() AS now;
 
 -- name: prune_inbox
--- What waits is kept; duplicates of what is gone are known by their sequence.
+-- Events that wait or are doubted are kept. A duplicate of a deleted event is recognised by its sequence.
 WITH old AS (
-    SELECT event_id FROM platform.inbox
-    WHERE occurred_at < clock_timestamp() - make_interval(secs => $1::float8) AND state <> 'WAITING' LIMIT $2::int
+    SELECT event_id FROM platform.inbox AS i
+    WHERE occurred_at < clock_timestamp() - make_interval(secs => $1::float8) AND state <> 'WAITING'
+        AND NOT EXISTS (SELECT FROM platform.streams WHERE order_id = i.order_id AND doubted_at IS NOT NULL)
+    LIMIT $2::int
 )
 DELETE FROM platform.inbox AS i USING old WHERE i.event_id = old.event_id;
 
 -- name: prune_buckets
 DELETE FROM platform.buckets WHERE bucket < clock_timestamp() - make_interval(secs => $1::float8);
+
+-- name: prune_forged
+DELETE FROM platform.forged WHERE found_at < clock_timestamp() - make_interval(secs => $1::float8);
+
+-- name: missing_rights
+-- The consumer needs these rights, as in rights.sql. They are granted to the role that the logins of the consumer
+-- share.
+SELECT format('GRANT %s ON %s TO %I;', wanted, oid::regclass, coalesce((
+    SELECT min(pg_get_userbyid(roleid)) FROM pg_auth_members WHERE member = current_user::regrole
+), current_user))
+FROM pg_class, unnest('{SELECT,INSERT,UPDATE,DELETE}'::text[]) AS wanted
+WHERE relnamespace = to_regnamespace('platform') AND relkind = 'r' AND NOT has_table_privilege(oid, wanted)
+    AND relname <> 'migrations'
+    AND (wanted <> 'DELETE' OR relname IN ('inbox', 'orders', 'forged', 'buckets', 'duties'))
+    AND (wanted <> 'UPDATE' OR relname <> 'forged');

@@ -1,47 +1,48 @@
-"""Reads the topic: a group shares its partitions, but where to go on is in the platform's own database, in one
-transaction with what was made of the records. So a record counts once, whoever dies when, and a process that has lost a
-partition and doesn't know it yet changes nothing."""
+"""Reads the topic and its watermarks. The members of a Kafka group share the partitions.
+
+Positions are in the platform's own database, and change in one transaction with the effects of the records. So each
+record counts once, whichever process dies at any time. A process that lost a partition and doesn't know it yet changes
+nothing: it finds that the position has moved.
+"""
 
 import asyncio
-import logging
+import re
+from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
 import structlog
-from aiokafka import ConsumerRebalanceListener, TopicPartition
+from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.errors import KafkaError
 from aiokafka.structs import ConsumerRecord
+from prometheus_client import Counter, Gauge
 
-from deploy.consumer import intake, metrics, store
-from deploy.consumer.events import Event, Undecodable, decode, identity
-from deploy.consumer.settings import ConsumerSettings
-from deploy.consumer.store import DeadLetter
-from shared.background import LoopSupervisor
-from shared.concurrency import wait_for
-from shared.kafka import KafkaConsumer
-from shared.postgres import Pool
-from shared.refusals import Unavailable
+from . import intake, store
+from .events import Event, Undecodable, decode, decode_watermark
+from .runtime import REGISTRY, Connection, Pool, Unavailable
+from .settings import ConsumerSettings
+from .tracing import processed
 
 log = structlog.get_logger()
 
+LAG = Gauge("consumer_lag_records", "Records of a partition not yet processed", ["partition"], registry=REGISTRY)
+LOST_BATCHES = Counter("consumer_lost_batches_total", "Batches dropped for another process", registry=REGISTRY)
+
 POLL_MILLISECONDS = 200
-BACKOFF_SECONDS = 0.5
 STOP_SECONDS = 3.0
 POSITION_SECONDS = 5.0
-# How long a topic that comes back, or partitions that are added, go unnoticed. The library's 5 minutes suit nobody who
-# waits for events.
+# How long new partitions, or a topic that was created again, stay unnoticed. The library's default is 5 minutes.
 METADATA_MILLISECONDS = 5_000
+ANNOUNCED_MAX = 100  # the oldest are dropped: any of them only says that the relay may be further
 
 Records = Mapping[TopicPartition, Sequence[ConsumerRecord]]
+Moves = Mapping[TopicPartition, tuple[int, int]]  # expected and new position
+Letters = list[tuple[ConsumerRecord, str]]  # dead letters: a record and the reason
 
 
 class PositionLostError(Exception):
-    """Another process has moved a partition on."""
-
-
-class NotReadingError(Exception):
-    """The topic is not read at the moment."""
+    """Another process has moved a partition's position."""
 
 
 class Reader(ConsumerRebalanceListener):  # type: ignore[misc] # the library publishes no types
@@ -50,30 +51,43 @@ class Reader(ConsumerRebalanceListener):  # type: ignore[misc] # the library pub
     def __init__(self, settings: ConsumerSettings, pool: Pool) -> None:
         self._settings = settings
         self._pool = pool
-        # By partition, the position in the database as this process knows it; whatever casts doubt on it takes it out.
+        self._consumer: AIOKafkaConsumer | None = None
+        # The position of each partition in the database, as far as this process can be sure of it.
         self._known: dict[TopicPartition, int] = {}
-        self._trouble: str | None = "not started"
-        expected = (KafkaError, OSError, Unavailable, TimeoutError)
-        self._supervisor = LoopSupervisor("reader", "reading interrupted", expected=expected)
+        self._problem: str | None = "not started"
+        self.announced: deque[Mapping[str, Any]] = deque(maxlen=ANNOUNCED_MAX)  # watermarks, not compared yet
+        self._files: tuple[object, ...] = ()  # of the access to Kafka, as they were when the client connected
+
+    async def __aenter__(self) -> "Reader":
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._close()
 
     async def check(self) -> None:
-        """Raise unless the topic is being read."""
-        if self._trouble is not None:
-            raise NotReadingError(self._trouble)
+        """Raise Unavailable unless the topic is being read."""
+        if self._problem is not None:
+            raise Unavailable(self._problem)
 
-    async def run(self, stop: asyncio.Event) -> None:
-        """Read until `stop` is set."""
-        logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # a line for each try of each connection
-        while not stop.is_set():
-            with self._supervisor:
-                await self._read(stop)
-            await wait_for(stop, self._supervisor.pause(BACKOFF_SECONDS))
+    async def read(self) -> None:
+        """Read one batch and store what it contains. After an error, the next call begins anew."""
+        try:
+            if self._consumer is not None and self._access_replaced():
+                await self._close()
+            consumer = self._consumer or await self._open()
+            await self._read_batch(consumer)
+            exists = consumer.partitions_for_topic(self._settings.topic)
+            self._problem = None if exists else f"the topic {self._settings.topic} is not there"
+        except BaseException as error:
+            self._problem = f"{type(error).__name__}: {error}"
+            await self._close()
+            raise
 
-    async def _read(self, stop: asyncio.Event) -> None:
+    async def _open(self) -> AIOKafkaConsumer:
         settings = self._settings
         session_milliseconds = int(settings.session_seconds * 1000)
-        consumer = KafkaConsumer(
-            bootstrap_servers=settings.kafka_bootstrap_servers,
+        self._consumer = consumer = AIOKafkaConsumer(
+            **self._access(),
             group_id=settings.group,
             group_instance_id=settings.instance,
             isolation_level="read_committed",
@@ -83,19 +97,32 @@ class Reader(ConsumerRebalanceListener):  # type: ignore[misc] # the library pub
             heartbeat_interval_ms=session_milliseconds // 5,
             metadata_max_age_ms=METADATA_MILLISECONDS,
         )
-        self._known.clear()
+        await consumer.start()
+        # By a pattern: a broker may create a topic that a client asks for by name.
+        consumer.subscribe(pattern=rf"{re.escape(settings.topic)}(\.watermarks)?\Z", listener=self)
+        return consumer
+
+    def _access(self) -> dict[str, Any]:
         try:
-            await consumer.start()
-            consumer.subscribe([settings.topic], listener=self)
-            while not stop.is_set():
-                await self._once(consumer)
-                there = consumer.partitions_for_topic(settings.topic)
-                self._trouble = None if there else f"the topic {settings.topic} is not there"
-                self._supervisor.succeeded()
-        except Exception as error:
-            self._trouble = f"{type(error).__name__}: {error}"
-            raise
-        finally:
+            self._files = self._settings.kafka_files()
+            return self._settings.kafka_options()
+        except (OSError, ValueError) as error:
+            raise Unavailable(f"Kafka's credentials can't be read: {error}") from error
+
+    def _access_replaced(self) -> bool:
+        """Return whether a password or certificate was replaced. The client would use the old one for ever.
+
+        While a file is missing, the client goes on with what it has.
+        """
+        try:
+            return self._settings.kafka_files() != self._files
+        except OSError:
+            return False
+
+    async def _close(self) -> None:
+        consumer, self._consumer = self._consumer, None
+        self._known.clear()
+        if consumer is not None:
             with suppress(TimeoutError, KafkaError):
                 async with asyncio.timeout(STOP_SECONDS):
                     await consumer.stop()
@@ -108,104 +135,109 @@ class Reader(ConsumerRebalanceListener):  # type: ignore[misc] # the library pub
         """Trust no position: another process may have moved it."""
         self._known.clear()
 
-    async def _once(self, consumer: KafkaConsumer) -> None:
+    async def _read_batch(self, consumer: AIOKafkaConsumer) -> None:
         records: Records = await consumer.getmany(
             timeout_ms=POLL_MILLISECONDS, max_records=self._settings.batch_records
         )
         unknown = [partition for partition in consumer.assignment() if partition not in self._known]
         if unknown:
-            await self._resume(consumer, unknown)  # what was fetched of them is fetched again from there
+            await self._resume(consumer, unknown)  # their records are fetched again, from the stored position
             records = {partition: found for partition, found in records.items() if partition not in unknown}
         known = dict(self._known)
         moves: dict[TopicPartition, tuple[int, int]] = {}
         for partition in known.keys() & consumer.assignment():
             found = records.get(partition)
-            # Without records the position passes over the marks of transactions, and over aborted ones.
+            # Without records the position still passes the markers of transactions, and aborted records.
             position = found[-1].offset + 1 if found else await _position(consumer, partition)
             if position < known[partition]:
-                # The topic was made again, and the client went back to its beginning: ask the database how to go on.
+                # The topic was created again, and the client returned to its beginning: read the stored position again.
                 self._known.pop(partition, None)
             elif position > known[partition]:
                 moves[partition] = (known[partition], position)
-        taken = {partition: found for partition, found in records.items() if partition in moves}
         if moves and moves.keys() <= self._known.keys():
-            await self._commit(taken, moves)
+            await self._commit({one: found for one, found in records.items() if one in moves}, moves)
         for partition in consumer.assignment():
             end = consumer.last_stable_offset(partition) or consumer.highwater(partition)
-            if end is not None and partition in self._known:
-                metrics.LAG.labels(partition.partition).set(max(0, end - self._known[partition]))
+            if end is not None and partition in self._known and partition.topic == self._settings.topic:
+                LAG.labels(partition.partition).set(max(0, end - self._known[partition]))
 
-    async def _resume(self, consumer: KafkaConsumer, partitions: Sequence[TopicPartition]) -> None:
-        """Go on where the database says; from the beginning if that is not on the topic (any more)."""
+    async def _resume(self, consumer: AIOKafkaConsumer, partitions: Sequence[TopicPartition]) -> None:
+        """Continue at the stored positions, or at the beginning where the topic doesn't have the stored position."""
         begins = await consumer.beginning_offsets(partitions)
         ends = await consumer.end_offsets(partitions)
-        topic = self._settings.topic
-        async with intake.transaction(self._pool) as db:
-            await store.begin_partitions(db, topic, {one.partition: begins[one] for one in partitions})
-            positions = await store.positions(db, topic)
-            strange = {
-                one.partition: (positions[one.partition], begins[one])
-                for one in partitions
-                if not begins[one] <= positions[one.partition] <= ends[one]
-            }
-            if strange:
-                log.warning("position is not on the topic, reading from its beginning", partitions=sorted(strange))
-                await store.move_positions(db, topic, strange)
+        for topic in {one.topic for one in partitions}:
+            own = [one for one in partitions if one.topic == topic]
+            async with self._pool.transaction() as db:
+                await store.begin_partitions(db, topic, {one.partition: begins[one] for one in own})
                 positions = await store.positions(db, topic)
-        for one in partitions:
-            if one in consumer.assignment():
-                consumer.seek(one, positions[one.partition])
-                self._known[one] = positions[one.partition]
+                wrong = {
+                    one.partition: (positions[one.partition], begins[one])
+                    for one in own
+                    if not begins[one] <= positions[one.partition] <= ends[one]
+                }
+                if wrong:
+                    log.warning("position.reset", partitions=sorted(wrong))
+                    await store.move_positions(db, topic, wrong)
+                    positions = await store.positions(db, topic)
+            for one in own:
+                if one in consumer.assignment():
+                    consumer.seek(one, positions[one.partition])
+                    self._known[one] = positions[one.partition]
 
-    async def _commit(self, records: Records, moves: Mapping[TopicPartition, tuple[int, int]]) -> None:
-        """Write what the records make and where to go on, both or neither."""
+    async def _commit(self, records: Records, moves: Moves) -> None:
+        """Store the records' effects and the new positions, both or neither."""
         try:
-            async with intake.transaction(self._pool) as db:
-                topic = self._settings.topic
-                if not await store.move_positions(db, topic, {one.partition: move for one, move in moves.items()}):
-                    raise PositionLostError
-                events, letters = _decoded(records)
-                taken = await intake.take(db, list(events), "topic")
-                for event in taken.contradicting:
-                    record = events[event]
-                    letters.append(intake.contradiction(event, record.partition, record.offset, record.headers))
-                if letters:
-                    await store.insert_dead_letters(db, topic, letters)
+            with processed(record for found in records.values() for record in found):
+                async with self._pool.transaction() as db:
+                    letters = await self._store(db, records, moves)
         except PositionLostError:
-            metrics.LOST_BATCHES.inc()
-            log.info("batch dropped, another process has moved on", partitions=[one.partition for one in moves])
+            LOST_BATCHES.inc()
+            log.info("batch.dropped", partitions=[one.partition for one in moves])
             self._known.clear()
             return
         except BaseException:
-            self._known.clear()  # whether it was committed is unknown
+            self._known.clear()  # whether the transaction was committed is unknown
             raise
-        for letter in letters:
-            log.error("dead letter", partition=letter.partition, offset=letter.offset, reason=letter.reason)
+        for record, reason in letters:
+            log.error("dead_letter.stored", partition=record.partition, offset=record.offset, reason=reason)
         for partition, (expected, position) in moves.items():
             if self._known.get(partition) == expected:
                 self._known[partition] = position
 
+    async def _store(self, db: Connection, records: Records, moves: Moves) -> Letters:
+        """Store records in the caller's transaction, and return the dead letters. Raises PositionLostError."""
+        topic = self._settings.topic
+        for name in sorted({one.topic for one in moves}):
+            own = {one.partition: move for one, move in moves.items() if one.topic == name}
+            if not await store.move_positions(db, name, own):
+                raise PositionLostError
+        events: dict[Event, ConsumerRecord] = {}
+        letters: Letters = []
+        for record in (record for found in records.values() for record in found):
+            if record.topic != topic:
+                self._announce(record)
+                continue
+            try:
+                place = (record.partition, record.offset)
+                events[decode(record.headers, record.value, place)] = record
+            except Undecodable as error:
+                letters.append((record, str(error)))
+        taken = await intake.take(db, list(events), "topic")
+        for event in taken.contradicting:
+            letters.append((events[event], f"another event has this id, or sequence {event.sequence} of this order"))
+        await store.insert_dead_letters(db, letters)
+        return letters
 
-async def _position(consumer: KafkaConsumer, partition: TopicPartition) -> int:
-    """Return the client's position. Raises TimeoutError: of a topic that is gone it would wait for one for ever."""
+    def _announce(self, record: ConsumerRecord) -> None:
+        body = decode_watermark(record.headers, record.value)
+        if body is None or body["topic"] != self._settings.topic:
+            log.warning("watermark.unreadable", offset=record.offset)
+        else:
+            self.announced.append(body)
+
+
+async def _position(consumer: AIOKafkaConsumer, partition: TopicPartition) -> int:
+    """Return the client's position. Raises TimeoutError: for a deleted topic, the library would wait for ever."""
     async with asyncio.timeout(POSITION_SECONDS):
         position: int = await consumer.position(partition)
     return position
-
-
-def _decoded(records: Records) -> tuple[dict[Event, ConsumerRecord], list[DeadLetter]]:
-    """Return the events, each with its record, and what could not be read."""
-    events: dict[Event, ConsumerRecord] = {}
-    letters = []
-    for found in records.values():
-        for record in found:
-            try:
-                events[decode(record.headers, record.value)] = record
-            except Undecodable as error:
-                order_id, sequence = identity(record.headers)
-                letters.append(
-                    DeadLetter(
-                        record.partition, record.offset, record.headers, record.value, order_id, sequence, str(error)
-                    )
-                )
-    return events, letters

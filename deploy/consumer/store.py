@@ -1,74 +1,39 @@
-"""One function per query or, where several always go together, per write; each takes a connection, whose transaction is
-the caller's."""
+"""One function for each query of queries.sql, which says what the query does and which parameters it has.
+
+Each function takes a connection; the transaction is the caller's. The functions at the end only run their query.
+`migrate`, the last one, makes the tables.
+"""
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from deploy.consumer.digests import bucket_of
-from deploy.consumer.events import Event, Order
-from deploy.consumer.streams import Decision, Sales, Stream
-from shared.postgres import Connection, Row, load_queries
+import asyncpg
+from aiokafka.structs import ConsumerRecord
 
-SQL = load_queries(Path(__file__).with_name("queries.sql"))
+from .events import NOT_STORABLE, Event, Order, identity, minute_of
+from .runtime import Connection, Pool, Unavailable
+from .settings import ConsumerSettings
 
-
-@dataclass(frozen=True, slots=True)
-class DeadLetter:
-    """A record that could not be read, as it was."""
-
-    partition: int
-    offset: int
-    headers: Sequence[tuple[str, bytes | None]]
-    value: bytes | None
-    order_id: UUID | None
-    sequence: int | None
-    reason: str
+MIGRATE_SECONDS = 600.0
+Row = asyncpg.Record
+_PARTS = re.split(r"^-- name: (\w+)\s*$", Path(__file__).with_name("queries.sql").read_text(), flags=re.MULTILINE)
+SQL: Mapping[str, str] = dict(zip(_PARTS[1::2], _PARTS[2::2], strict=True))
 
 
-@dataclass(frozen=True, slots=True)
-class Received:
-    """What of an order is in the inbox: an event that waits, or only its id and sequence."""
-
-    event_id: UUID
-    order_id: UUID
-    sequence: int
-    waiting: Event | None
-
-
-@dataclass(frozen=True, slots=True)
-class Watermark:
-    """The newest watermark that came, and up to which minute our own records were compared."""
-
-    up_to: datetime
-    partitions: Mapping[str, int]
-    missing: Sequence[Mapping[str, Any]]
-    missing_count: int
-    received_at: datetime
-    checked_up_to: datetime | None
-
-
-@dataclass(frozen=True, slots=True)
-class Gap:
-    """The sequences of an order that others wait for."""
-
-    order_id: UUID
-    first: int
-    last: int | None
-
-
-async def bound_pauses(db: Connection, seconds: float) -> None:
-    """Have the server end this transaction if nothing is heard of it for so long."""
-    await db.execute(SQL["bound_pauses"], seconds)
+def _query(name: str, method: str) -> Callable[..., Awaitable[Any]]:
+    """Return a function that runs a query with a method of the connection, and returns what that method returns."""
+    return lambda db, *parameters: getattr(db, method)(SQL[name], *parameters)
 
 
 async def begin_partitions(db: Connection, topic: str, positions: Mapping[int, int]) -> None:
-    """Note where partitions begin that were never read."""
-    await db.execute(SQL["begin_partitions"], topic, list(positions), list(positions.values()))
+    """Store the first position of partitions that have none."""
+    await db.executemany(SQL["begin_partitions"], [(topic, *one) for one in sorted(positions.items())])
 
 
 async def positions(db: Connection, topic: str) -> dict[int, int]:
@@ -77,200 +42,158 @@ async def positions(db: Connection, topic: str) -> dict[int, int]:
 
 
 async def move_positions(db: Connection, topic: str, moves: Mapping[int, tuple[int, int]]) -> bool:
-    """Move partitions from an expected position to another; return whether all were where they were expected."""
-    ordered = sorted(moves)
-    moved = await db.fetch(
-        SQL["move_positions"], topic, ordered, [moves[one][0] for one in ordered], [moves[one][1] for one in ordered]
-    )
-    return len(moved) == len(moves)
+    """Move partitions from an expected position to another. Return whether all had their expected position."""
+    befores, afters = zip(*moves.values(), strict=True)
+    return len(await db.fetch(SQL["move_positions"], topic, list(moves), befores, afters)) == len(moves)
 
 
-async def lock_streams(db: Connection, order_ids: Sequence[UUID]) -> dict[UUID, Stream]:
-    """Lock the orders' streams, in order, and return them; the order as it is told comes with them."""
+async def lock_streams(db: Connection, order_ids: Sequence[UUID]) -> tuple[dict[UUID, int], dict[UUID, Order]]:
+    """Lock the orders' streams, by ascending id. Return each one's last sequence, and the orders that are known."""
     await db.execute(SQL["begin_streams"], order_ids)
     sequences = {row["order_id"]: row["sequence"] for row in await db.fetch(SQL["lock_streams"], order_ids)}
-    orders = {
-        row["order_id"]: Order(row["status"], row["user_id"], row["total_amount"], row["currency"])
-        for row in await db.fetch(SQL["orders"], order_ids)
-    }
-    return {order_id: Stream(sequence, orders.get(order_id)) for order_id, sequence in sequences.items()}
+    return sequences, {row["order_id"]: Order(*row[1:]) for row in await db.fetch(SQL["orders"], order_ids)}
 
 
-async def received(db: Connection, order_ids: Sequence[UUID]) -> list[Row]:
-    """Return what was received of the orders; the payload only of what waits."""
-    return list(await db.fetch(SQL["received"], order_ids))
+async def insert_events(db: Connection, events: Sequence[tuple[Event, str, str | None]], source: str) -> None:
+    """Store events, each with its state and the stream before it, as JSON.
+
+    Resolve their dead letters, and mark their minutes to be compared again.
+    """
+    await db.executemany(SQL["insert_event"], [(*_columns(event), *rest, source) for event, *rest in events])
+    await resolve_dead_letters(db, [event for event, *_ in events])
+    minutes = {(minute_of(event.occurred_at), event.shard) for event, *_ in events}
+    await db.executemany(SQL["mark_bucket_stale"], sorted(minutes))
 
 
-async def insert_events(db: Connection, events: Sequence[Event], states: Mapping[UUID, str], source: str) -> None:
-    """Keep events, each with its state."""
-    await db.execute(
-        SQL["insert_events"],
-        [event.event_id for event in events],
-        [event.order_id for event in events],
-        [event.sequence for event in events],
-        [event.type for event in events],
-        [event.occurred_at for event in events],
-        [event.shard for event in events],
-        [event.payload for event in events],
-        [event.sha256 for event in events],
-        [states[event.event_id] for event in events],
-        source,
-    )
-    await db.execute(
-        SQL["unsettle_buckets"],
-        [bucket_of(event.occurred_at) for event in events],
-        [event.shard for event in events],
-    )
+def _columns(event: Event) -> tuple[Any, ...]:
+    identity = (event.event_id, event.order_id, event.sequence, event.type, event.occurred_at)
+    return (*identity, event.shard, event.payload, event.sha256, *(event.place or (None, None)))
 
 
-async def set_states(db: Connection, states: Mapping[UUID, str]) -> None:
-    """Change the states of events that were there already."""
-    await db.execute(SQL["set_states"], list(states), list(states.values()))
+async def insert_forged(db: Connection, event: Event, reason: str) -> None:
+    """Store a record that is not the relay's."""
+    place = event.place or (None, None)
+    values = (event.event_id, event.order_id, event.sequence, event.type, event.occurred_at, event.payload)
+    await db.execute(SQL["insert_forged"], *values, *place, reason)
 
 
-async def put_decision(db: Connection, decision: Decision, before: Mapping[UUID, Stream]) -> None:
-    """Write what a decision changes of streams, orders and sales."""
-    streams = decision.streams
-    await db.execute(
-        SQL["move_streams"],
-        list(streams),
-        [stream.sequence for stream in streams.values()],
-        [decision.waiting[order_id] for order_id in streams],
-    )
-    changed = {
-        order_id: stream.order
-        for order_id, stream in streams.items()
-        if stream.order is not None and stream.order != before[order_id].order
-    }
-    if changed:
-        await db.execute(
-            SQL["put_orders"],
-            list(changed),
-            [order.status for order in changed.values()],
-            [order.user_id for order in changed.values()],
-            [order.total_amount for order in changed.values()],
-            [order.currency for order in changed.values()],
+async def insert_dead_letters(db: Connection, letters: Sequence[tuple[ConsumerRecord, str]]) -> None:
+    """Store records unchanged, with the values of their headers in hex, each with the reason.
+
+    Names of headers and reasons lose the characters that Postgres can't store.
+    """
+    for record, reason in letters:
+        headers = json.dumps(
+            [(_storable(name), None if value is None else value.hex()) for name, value in record.headers]
         )
-    sales = {currency: sold for currency, sold in decision.sales.items() if sold != Sales()}
-    if sales:
-        await db.execute(
-            SQL["add_sales"],
-            list(sales),
-            [sold.paid_orders for sold in sales.values()],
-            [sold.paid_amount for sold in sales.values()],
-            [sold.refunded_orders for sold in sales.values()],
-            [sold.refunded_amount for sold in sales.values()],
-        )
+        place = (record.topic, record.partition, record.offset)
+        order = identity(record.headers)
+        await db.execute(SQL["insert_dead_letter"], *place, headers, record.value, *order, _storable(reason))
 
 
-async def insert_dead_letters(db: Connection, topic: str, letters: Sequence[DeadLetter]) -> None:
-    """Keep records that could not be read."""
-    await db.execute(
-        SQL["insert_dead_letters"],
-        topic,
-        [letter.partition for letter in letters],
-        [letter.offset for letter in letters],
-        [_headers_text(letter.headers) for letter in letters],
-        [letter.value for letter in letters],
-        [letter.order_id for letter in letters],
-        [letter.sequence for letter in letters],
-        [letter.reason for letter in letters],
-    )
-
-
-def _headers_text(headers: Sequence[tuple[str, bytes | None]]) -> str:
-    return json.dumps([(name, None if value is None else value.hex()) for name, value in headers])
+def _storable(text: str) -> str:
+    return NOT_STORABLE.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 async def resolve_dead_letters(db: Connection, events: Sequence[Event]) -> None:
-    """Note that events were received whose records could not be read."""
-    await db.execute(
-        SQL["resolve_dead_letters"], [event.order_id for event in events], [event.sequence for event in events]
-    )
+    """Note that these events were received, although their records could not be read."""
+    await db.executemany(SQL["resolve_dead_letter_of"], [(event.order_id, event.sequence) for event in events])
 
 
-async def resolve_dead_letter(db: Connection, topic: str, partition: int, offset: int) -> None:
-    """Note that a record could be read after all."""
-    await db.execute(SQL["resolve_dead_letter"], topic, partition, offset)
-
-
-async def dead_letters(db: Connection, limit: int) -> list[Row]:
-    """Return the oldest unresolved dead letters."""
-    return list(await db.fetch(SQL["dead_letters"], limit))
-
-
-async def orders_to_ask_for(db: Connection, again_seconds: float, limit: int) -> list[Gap]:
-    """Return orders whose events wait for missing ones, and note that they are asked for."""
-    return [Gap(**row) for row in await db.fetch(SQL["orders_to_ask_for"], again_seconds, limit)]
-
-
-async def keep_watermark(db: Connection, topic: str, body: Mapping[str, Any], up_to: datetime) -> None:
-    """Keep a watermark, unless it is no newer than the one that is kept."""
-    await db.execute(SQL["keep_watermark"], topic, up_to, body["partitions"], body["missing"], body["missing_count"])
-
-
-async def watermark(db: Connection, topic: str) -> Watermark | None:
-    """Return the newest watermark that came."""
-    row = await db.fetchrow(SQL["watermark"], topic)
-    return None if row is None else Watermark(**row)
-
-
-async def first_moment(db: Connection) -> datetime | None:
-    """Return the moment of the oldest event that is kept."""
-    moment: datetime | None = await db.fetchval(SQL["first_moment"])
-    return moment
-
-
-async def set_checked(db: Connection, topic: str, moment: datetime) -> None:
-    """Note that all minutes before a moment have been compared."""
-    await db.execute(SQL["set_checked"], topic, moment)
-
-
-async def events_of_bucket(db: Connection, start: datetime, end: datetime) -> list[Row]:
-    """Return what was received of one minute."""
-    return list(await db.fetch(SQL["events_of_bucket"], start, end))
-
-
-async def put_bucket(
-    db: Connection, bucket: datetime, shard: int, state: str, findings: Sequence[Mapping[str, Any]]
+async def keep_watermark(
+    db: Connection,
+    topic: str,
+    up_to: datetime,
+    oldest: datetime | None,
+    ends: Mapping[str, int],
+    announced: Mapping[str, Any] | None,
 ) -> None:
-    """Keep what was found when a minute of a shard was compared."""
-    await db.execute(SQL["put_bucket"], bucket, shard, state, findings)
+    """Store how far the relay and the topic are, and which events the last true watermark calls missing."""
+    missing = (announced["missing"], announced["missing_count"]) if announced else (None, None)
+    await db.execute(SQL["keep_watermark"], topic, up_to, oldest, ends, *missing)
 
 
-async def unproven_buckets(db: Connection, limit: int) -> list[Row]:
-    """Return the oldest minutes that were compared and not found equal."""
-    return list(await db.fetch(SQL["unproven_buckets"], limit))
+async def check_queries(db: Connection) -> None:
+    """Have the server plan every query, without executing it. Raises Unavailable if a right is missing.
 
-
-async def buckets_to_compare(db: Connection, again_seconds: float, limit: int) -> list[Row]:
-    """Return the minutes that have got an event since they were compared, or were not found equal a while ago."""
-    return list(await db.fetch(SQL["buckets_to_compare"], again_seconds, limit))
-
-
-async def repaired_buckets(db: Connection, limit: int) -> list[Row]:
-    """Return the newest minutes that were found equal after something had been missing."""
-    return list(await db.fetch(SQL["repaired_buckets"], limit))
-
-
-async def hold_duty(db: Connection, duty: str, holder: str, seconds: float) -> bool:
-    """Take or keep a duty; False if another process has it."""
-    return await db.fetchval(SQL["hold_duty"], duty, holder, seconds) is not None
-
-
-async def leave_duty(db: Connection, duty: str, holder: str) -> None:
-    """Leave a duty to others."""
-    await db.execute(SQL["leave_duty"], duty, holder)
-
-
-async def counts(db: Connection) -> Row:
-    """Return how many dead letters, waiting orders and differing minutes there are, and the time."""
-    row = await db.fetchrow(SQL["counts"])
-    assert row is not None
-    return row
+    A missing table or column raises the driver's error, which the pool translates.
+    """
+    grants = await db.fetch(SQL["missing_rights"])
+    if grants:
+        raise Unavailable(" ".join(["rights are missing:", *(row[0] for row in grants)]))
+    await db.execute("".join(f"PREPARE checked AS {query.rstrip()}\nDEALLOCATE checked;\n" for query in SQL.values()))
 
 
 async def prune(db: Connection, keep_seconds: float, limit: int) -> int:
-    """Remove what is older than that, `limit` events at the most; return how many events went."""
+    """Delete what is older: compared minutes, forged events, and at most `limit` events. Return how many events."""
     await db.execute(SQL["prune_buckets"], keep_seconds)
+    await db.execute(SQL["prune_forged"], keep_seconds)
     return int((await db.execute(SQL["prune_inbox"], keep_seconds, limit)).split()[-1])
+
+
+received = _query("received", "fetch")
+set_states = _query("set_state", "executemany")
+move_streams = _query("move_stream", "executemany")
+put_orders = _query("put_order", "executemany")
+delete_orders = _query("delete_orders", "execute")
+doubt_streams = _query("doubt_streams", "execute")
+doubt_odd_times = _query("doubt_odd_times", "execute")
+doubt_before = _query("doubt_before", "execute")
+doubt_forged = _query("doubt_forged", "execute")
+settle_stream = _query("settle_stream", "execute")
+events_of_order = _query("events_of_order", "fetch")
+letters_of_order = _query("letters_of_order", "fetch")
+events_elsewhere = _query("events_elsewhere", "fetch")
+withdraw_events = _query("withdraw_events", "fetch")
+events_after = _query("events_after", "fetch")
+acquit = _query("acquit", "execute")
+forged_events = _query("forged_events", "fetch")
+last_sequence = _query("last_sequence", "fetchval")
+set_removed_before = _query("set_removed_before", "execute")
+confirm_events = _query("confirm_events", "execute")
+add_sales = _query("add_sales", "executemany")
+dead_letters = _query("dead_letters", "fetch")
+resolve_dead_letter = _query("resolve_dead_letter", "execute")
+orders_to_ask_for = _query("orders_to_ask_for", "fetch")
+watermark = _query("watermark", "fetchrow")
+counts = _query("counts", "fetchrow")
+first_event_at = _query("first_event_at", "fetchval")
+set_checked = _query("set_checked", "execute")
+events_of_bucket = _query("events_of_bucket", "fetch")
+put_bucket = _query("put_bucket", "execute")
+unproven_buckets = _query("unproven_buckets", "fetch")
+buckets_to_compare = _query("buckets_to_compare", "fetch")
+repaired_buckets = _query("repaired_buckets", "fetch")
+take_leadership = _query("take_leadership", "fetchval")
+leave_leadership = _query("leave_leadership", "execute")
+
+
+_BEFORE_THE_LOCK = {
+    "SELECT to_regnamespace('platform') IS NULL": "CREATE SCHEMA platform",
+    "SELECT to_regclass('platform.migrations') IS NULL": "CREATE TABLE platform.migrations (name text PRIMARY KEY)",
+}
+
+
+async def migrate(settings: ConsumerSettings) -> list[str]:
+    """Apply the missing migrations and the rights, all in one transaction. Return the names. Raises Unavailable.
+
+    Processes that migrate at the same time wait for one another. Only the owner of a table can lock it in this mode.
+    Every role could take an advisory lock.
+    """
+    async with Pool(settings) as pool, pool.transaction() as db:
+        for missing, create in _BEFORE_THE_LOCK.items():
+            if await db.fetchval(missing):
+                with suppress(asyncpg.UniqueViolationError):  # another process was faster
+                    async with db.transaction():
+                        await db.execute(create)
+        await db.execute("SET LOCAL lock_timeout = 0")
+        await db.execute("LOCK TABLE platform.migrations IN SHARE ROW EXCLUSIVE MODE", timeout=MIGRATE_SECONDS)
+        await db.execute("SET LOCAL lock_timeout TO DEFAULT")
+        applied = {row["name"] for row in await db.fetch("SELECT name FROM platform.migrations")}
+        files = sorted(Path(__file__).with_name("migrations").glob("*.sql"))
+        pending = [file for file in files if file.stem not in applied]
+        for file in pending:
+            await db.execute(file.read_text(), timeout=MIGRATE_SECONDS)
+            await db.execute("INSERT INTO platform.migrations VALUES ($1)", file.stem)
+        await db.execute(Path(__file__).with_name("rights.sql").read_text())
+        return [file.stem for file in pending]

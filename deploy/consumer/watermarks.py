@@ -1,84 +1,93 @@
-"""Reads the watermarks: keeps the newest one."""
+"""Decides up to which time minutes can be compared, and names forged watermarks.
+
+Everybody who may write to the watermark topic can publish a watermark. So a watermark only wakes this consumer up. The
+time comes from the relay's API, and the offsets from Kafka itself, asked after the relay. Every event up to that time
+was published before, so the offsets are behind all of them.
+"""
 
 import asyncio
-import json
-from contextlib import suppress
+from collections import deque
+from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
 import structlog
-from aiokafka import TopicPartition
-from aiokafka.errors import KafkaError
-from aiokafka.structs import ConsumerRecord
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
 
-from deploy.consumer import store
-from deploy.consumer.settings import ConsumerSettings
-from shared.background import LoopSupervisor
-from shared.concurrency import wait_for
-from shared.kafka import KafkaConsumer
-from shared.notation import parse_integer, parse_timestamp
-from shared.postgres import Pool
-from shared.refusals import Unavailable
+from . import store
+from .events import parse_timestamp
+from .relay import Relay
+from .runtime import Pool, Unavailable
+from .settings import ConsumerSettings
 
 log = structlog.get_logger()
 
-POLL_MILLISECONDS = 500
-BACKOFF_SECONDS = 1.0
-STOP_SECONDS = 2.0
-TYPE = b"order.watermark.v1"
+KAFKA_SECONDS = 10.0
+
+Watermark = Mapping[str, Any]  # the body of a watermark, as docs/events.md describes it
 
 
-async def read(settings: ConsumerSettings, pool: Pool, stop: asyncio.Event) -> None:
-    """Keep each watermark that is newer, until `stop` is set."""
-    expected = (KafkaError, OSError, Unavailable, TimeoutError)
-    supervisor = LoopSupervisor("watermarks", "watermarks not read", expected=expected)
-    while not stop.is_set():
-        with supervisor:
-            await _read(settings, pool, stop)
-        await wait_for(stop, supervisor.pause(BACKOFF_SECONDS))
+class Watermarks:
+    """Follows the relay's watermark. `announced`: the watermarks that this process has read from the topic."""
+
+    def __init__(self, settings: ConsumerSettings, pool: Pool, relay: Relay, announced: deque[Watermark]) -> None:
+        self._settings = settings
+        self._pool = pool
+        self._relay = relay
+        self._announced = announced
+
+    async def follow(self) -> None:
+        """If a watermark was read, store how far the relay is, and name the forged ones. Raises Unavailable."""
+        count = len(self._announced)  # watermarks that are read meanwhile may be later than the relay's answer
+        if not count:
+            return
+        up_to, oldest = await self._relay.up_to(), await self._relay.oldest()
+        ends = await self._ends()
+        true: Watermark | None = None
+        for body in [self._announced.popleft() for _ in range(count)]:
+            reason = why_forged(body, up_to, ends)
+            if reason is None:
+                true = body
+            else:
+                log.error("watermark.forged", up_to=body["up_to"], partitions=body["partitions"], reason=reason)
+        if up_to is not None:
+            async with self._pool.connection() as db:
+                await store.keep_watermark(db, self._settings.topic, up_to, oldest, ends, true)
+
+    async def _ends(self) -> dict[str, int]:
+        """Return the end of each partition, open transactions included.
+
+        A transaction that is open may hide records from `read_committed` that are committed already.
+        """
+        topic = self._settings.topic
+        try:
+            options = self._settings.kafka_options()
+        except (OSError, ValueError) as error:
+            raise Unavailable(f"Kafka's credentials can't be read: {error}") from error
+        async with asyncio.timeout(KAFKA_SECONDS):
+            # New clients each time: they use replaced passwords, and see new partitions at once.
+            admin = AIOKafkaAdminClient(**options)
+            try:
+                await admin.start()
+                # Of all topics: a broker may create a topic that a client asks for by name.
+                found = [one["partitions"] for one in await admin.describe_topics() if one["topic"] == topic]
+            finally:
+                await admin.close()
+            if not found or not found[0]:
+                raise Unavailable(f"the topic {topic} is not there")
+            partitions = [TopicPartition(topic, one["partition"]) for one in found[0]]
+            async with AIOKafkaConsumer(isolation_level="read_uncommitted", **options) as consumer:
+                ends = await consumer.end_offsets(partitions)
+        return {str(partition.partition): ends[partition] for partition in partitions}
 
 
-async def _read(settings: ConsumerSettings, pool: Pool, stop: asyncio.Event) -> None:
-    partition = TopicPartition(settings.watermark_topic, 0)
-    consumer = KafkaConsumer(
-        bootstrap_servers=settings.kafka_bootstrap_servers, group_id=None, auto_offset_reset="earliest"
-    )
-    try:
-        await consumer.start()
-        if settings.watermark_topic not in await consumer.topics():
-            return  # the relay has not made it yet
-        consumer.assign([partition])
-        (begin,) = (await consumer.beginning_offsets([partition])).values()
-        (end,) = (await consumer.end_offsets([partition])).values()
-        consumer.seek(partition, max(begin, end - 1))  # only the newest one counts
-        while not stop.is_set():
-            records = (await consumer.getmany(timeout_ms=POLL_MILLISECONDS)).get(partition, [])
-            for record in records[-1:]:
-                await _keep(settings, pool, record)
-    finally:
-        with suppress(TimeoutError, KafkaError):
-            async with asyncio.timeout(STOP_SECONDS):
-                await consumer.stop()
-
-
-async def _keep(settings: ConsumerSettings, pool: Pool, record: ConsumerRecord) -> None:
-    body = decode(dict(record.headers), record.value)
-    if body is None or body["topic"] != settings.topic:
-        log.warning("watermark passed over", offset=record.offset)
-        return
-    async with pool.connection() as db:
-        await store.keep_watermark(db, settings.topic, body, parse_timestamp(body["up_to"]))
-
-
-def decode(headers: dict[str, bytes], value: bytes | None) -> dict[str, Any] | None:
-    """Return what a watermark tells, None if it is none that this build knows."""
-    if headers.get("ce_type") != TYPE or value is None:
-        return None
-    try:
-        body = json.loads(value)
-        parse_timestamp(body["up_to"])
-        offsets = {parse_integer(partition): offset for partition, offset in body["partitions"].items()}
-        reached = bool(offsets) and all(type(offset) is int for offset in offsets.values())
-        known = reached and isinstance(body["missing"], list)
-        return body if known and isinstance(body["missing_count"], int) and isinstance(body["topic"], str) else None
-    except (ValueError, TypeError, KeyError, AttributeError):
-        return None
+def why_forged(body: Watermark, up_to: datetime | None, ends: Mapping[str, int]) -> str | None:
+    """Return why a watermark can't be the relay's, or None. `up_to`, `ends`: as far as relay and topic are now."""
+    if up_to is None or parse_timestamp(body["up_to"]) > up_to:
+        return "it is later than the relay's own"
+    if body["partitions"].keys() - ends.keys():
+        return "it names a partition that the topic does not have"
+    if any(offset > ends[partition] for partition, offset in body["partitions"].items()):
+        return "it names an offset that its partition does not have"
+    return None

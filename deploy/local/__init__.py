@@ -1,1 +1,1 @@
-"""Runs the whole product on one machine, with a database and a broker of its own: `make run`."""
+"""Runs the whole product on one machine, with an embedded database and broker: `make run`."""

@@ -19,12 +19,12 @@ from deploy.local.mock_cluster import MockClusterError
 from deploy.local.postgres import PostgresError
 from deploy.local.stack import Stack, stop_leftovers
 from deploy.local.supervisor import StartError
-from deploy.local.terminal import complain, say, write
-from shared.exits import Exit
+from deploy.local.terminal import say, write
+from shared.process.exits import Exit, complain
 
 
 def taken_ports(configuration: Configuration) -> list[str]:
-    """A line for each port that is wanted and not free, naming the setting to change."""
+    """Return a line for each wanted port that is not free; it names the setting to change."""
     wanted = [
         (
             f"the {service} service",
@@ -34,8 +34,14 @@ def taken_ports(configuration: Configuration) -> list[str]:
         )
         for service in SERVICES
     ]
-    operators = "the order service's side for operators"
+    operators = "the order service's operators' API"
     wanted.append((operators, "ORDER_ADMIN_PORT", configuration.hosts["order"], configuration.admin_port))
+    if configuration.jwt:
+        wanted.append(("the issuer", "ISSUER_PORT", "127.0.0.1", configuration.issuer_port))
+        for service in SERVICES:
+            listener, host = f"the {service} service's internal listener", configuration.hosts[service]
+            port = configuration.internal_ports[service]
+            wanted.append((listener, f"{service.upper()}_INTERNAL_PORT", host, port))
     if configuration.postgres_port is not None and not configuration.database_urls:
         wanted.append(("Postgres", "LOCAL_POSTGRES_PORT", "127.0.0.1", configuration.postgres_port))
     if configuration.kafka_port is not None and configuration.kafka is None:
@@ -77,7 +83,7 @@ async def serve(stack: Stack, *, demo: bool) -> None:
 
 
 def start(*, demo: bool, package: str = "services") -> int:
-    """Return the exit status: that of what did not start, if a service or a command of one did not."""
+    """Return the exit status: the one of the service or command that did not start, if any."""
     try:
         configuration = read(os.environ)
         folder = Folder(configuration.folder)
@@ -86,20 +92,20 @@ def start(*, demo: bool, package: str = "services") -> int:
             stop_leftovers(folder, say)
             taken = taken_ports(configuration)
             if taken:
-                complain(taken)
+                complain(*taken)
                 return Exit.CANNOT_LISTEN
             asyncio.run(serve(Stack(configuration, folder, say, package), demo=demo))
     except MisconfiguredError as error:
-        complain(error.lines)
+        complain(*error.lines)
         return Exit.MISCONFIGURED
     except AlreadyRunningError as error:
-        complain([f"It is already running in this checkout (pid {error}); stop that one first"])
+        complain(f"`make run` already runs in this checkout (pid {error}); stop it first")
         return Exit.MISCONFIGURED
     except StartError as error:
-        complain(error.lines)
+        complain(*error.lines)
         return error.status
     except (PostgresError, MockClusterError, OSError) as error:
-        complain([str(error)])
+        complain(str(error))
         return Exit.FAILED
     return Exit.DONE
 
@@ -113,7 +119,7 @@ def main() -> None:
     except KeyboardInterrupt:  # before anything was started
         status = Exit.INTERRUPTED
     except Exception:  # noqa: BLE001 - a bug, which the person at the terminal gets with its trace
-        complain([traceback.format_exc().rstrip()])
+        complain(traceback.format_exc().rstrip())
         status = Exit.CRASHED
     sys.exit(status)
 

@@ -1,6 +1,6 @@
-"""Audits what runs here: `make audit`. It is the operators' own command, told where the local run is.
+"""Audits the local run: `make audit`. It runs the operators' own command with the local run's addresses.
 
-Further arguments go to it, such as --json. Exit status: as `python -m services.order.admin audit`.
+It passes further arguments on, such as --json. Exit status: as `python -m services.order.admin audit`.
 """
 
 import os
@@ -14,13 +14,18 @@ from deploy.local.terminal import read_run_or_exit
 
 
 def settings_of(run: Mapping[str, Any]) -> dict[str, str]:
-    """The settings by which the command reaches the run."""
-    urls = {f"ORDER_{name.upper()}_URL": str(run["services"][name]["url"]) for name in PARTICIPANTS}
-    return {"ORDER_DATABASE_URL": str(run["database"]), **urls}
+    """Return the settings with which the command reaches the local run."""
+    settings = {"ORDER_DATABASE_URL": str(run["database"])}
+    for name in PARTICIPANTS:
+        participant = run["services"][name]
+        settings[f"ORDER_{name.upper()}_URL"] = participant["internal_url"]
+        if "secret_file" in participant:
+            settings[f"ORDER_{name.upper()}_INTERNAL_SECRET_FILE"] = participant["secret_file"]
+    return settings
 
 
 def main() -> None:
-    """Become the command."""
+    """Replace this process with the command."""
     settings = settings_of(read_run_or_exit(Folder(local_folder(os.environ))))
     os.chdir(ROOT)
     command = [sys.executable, "-m", "services.order.admin", "audit", *sys.argv[1:]]

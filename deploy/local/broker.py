@@ -1,6 +1,6 @@
-"""The embedded broker as a process of its own: `python -m deploy.local.broker --port 19092 --topic orders.v1:4`.
+"""Runs the embedded broker as a process: `python -m deploy.local.broker --port 19092 --topic orders.v1:4`.
 
-Prints its address in one line once clients can connect, and runs until SIGTERM or SIGINT. It forgets everything then.
+Once clients can connect, it prints its address in one line. It runs until SIGTERM or SIGINT, and keeps no data.
 """
 
 import argparse
@@ -10,13 +10,13 @@ import signal
 import sys
 
 from deploy.local.mock_cluster import LOOPBACK, MockCluster, MockClusterError
-from shared.exits import Exit
+from shared.process.exits import Exit
 
 PORT_MAX = 65535
 
 
 def topic(text: str) -> tuple[str, int]:
-    """Parse `name:partitions`: a name as Kafka takes it, and 1 to 1000 partitions."""
+    """Parse `name:partitions`: a name that Kafka accepts, and 1 to 1000 partitions."""
     match = re.fullmatch(r"([A-Za-z0-9._-]{1,249}):([1-9][0-9]{0,2}|1000)", text)
     if match is None or match[1] in (".", ".."):
         raise argparse.ArgumentTypeError(f"a topic is given as NAME:PARTITIONS (got {text!r})")
@@ -35,10 +35,10 @@ def main() -> None:
     parser.add_argument("--port", type=port, default=0, help="0, the default, takes any free port")
     parser.add_argument(
         "--topic", type=topic, action="append", default=[], metavar="NAME:PARTITIONS", dest="topics",
-        help="create this topic; others are created with 4 partitions when they are asked for",
+        help="create this topic; other topics are created with 4 partitions at the first request",
     )  # fmt: skip
     arguments = parser.parse_args()
-    # Blocked before the library starts its threads, which inherit it: the signal is for sigwait.
+    # Block the signals before the library starts its threads, which inherit the mask: only sigwait receives them.
     signals = {signal.SIGTERM, signal.SIGINT}
     signal.pthread_sigmask(signal.SIG_BLOCK, signals)
     try:

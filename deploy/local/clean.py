@@ -1,4 +1,4 @@
-"""Removes the local folder with its data and logs, once nothing uses it: `make clean`."""
+"""Removes the local folder with its data and logs, unless it is in use: `make clean`."""
 
 import argparse
 import os
@@ -12,18 +12,20 @@ from deploy.local.terminal import say
 
 
 def main() -> None:
-    # It takes none; but whoever asks for help, or for a dry run, must not lose anything.
+    # It has no arguments, but a call with --help or an unknown flag must not delete anything.
     argparse.ArgumentParser(prog="python -m deploy.local.clean", description=__doc__).parse_args()
     try:
         folder = Folder(local_folder(os.environ))
         if not folder.path.exists():
             return
+        if not folder.may_be_removed():
+            sys.exit(f"{folder.path} has more than what `make run` keeps there (setting LOCAL_DIR): remove it by hand")
         folder.create()
         with folder.locked():
             stop_leftovers(folder, say)
             shutil.rmtree(folder.path)
     except AlreadyRunningError as error:
-        sys.exit(f"It is still running (pid {error}): stop it first")
+        sys.exit(f"`make run` still runs here (pid {error}): stop it first")
     except OSError as error:
         sys.exit(str(error))
 

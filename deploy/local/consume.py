@@ -1,5 +1,5 @@
-"""Runs the reference consumer beside what runs here: `make consume`, until Ctrl-C. Its tables are in the schema
-`platform` of the run's own database; http://127.0.0.1:8006/v1/completeness tells how far its records are proven."""
+"""Runs the reference consumer beside the local run, until Ctrl-C: `make consume`. Its tables are in the schema
+`platform` of the run's database. http://127.0.0.1:8006/v1/completeness shows how far its records are proven."""
 
 import argparse
 import os
@@ -11,10 +11,11 @@ from typing import Any
 from deploy.local.configuration import ROOT, local_folder
 from deploy.local.folder import Folder
 from deploy.local.terminal import read_run_or_exit
+from deploy.local.token import issuer_of
 
 
 def settings_of(run: Mapping[str, Any]) -> dict[str, str]:
-    """The settings by which the consumer reaches the run."""
+    """Return the settings with which the consumer reaches the local run."""
     return {
         "CONSUMER_DATABASE_URL": str(run["database"]),
         "CONSUMER_RELAY_URL": str(run["services"]["relay"]["url"]),
@@ -23,9 +24,15 @@ def settings_of(run: Mapping[str, Any]) -> dict[str, str]:
 
 
 def main() -> None:
-    """Make the tables, then become the consumer."""
+    """Create the tables, then replace this process with the consumer."""
     argparse.ArgumentParser(prog="python -m deploy.local.consume", description=__doc__).parse_args()
-    settings = settings_of(read_run_or_exit(Folder(local_folder(os.environ))))
+    folder = Folder(local_folder(os.environ))
+    run = read_run_or_exit(folder)
+    settings = settings_of(run)
+    if run["issuer"] is not None:
+        token = folder.path / "consumer.token"
+        token.write_text(issuer_of(folder, run["issuer"]).token("consumer", "events:read"))
+        settings["CONSUMER_RELAY_TOKEN_FILE"] = str(token)
     os.chdir(ROOT)
     environment = {"CONSUMER_LOG_FORMAT": "console", **os.environ, **settings}
     command = [sys.executable, "-m", "deploy.consumer"]

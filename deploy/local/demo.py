@@ -1,4 +1,4 @@
-"""Demo data, put in through the services' own APIs. What is there already is left alone, so a restart adds nothing."""
+"""Loads demo data through the services' own APIs. Existing data is not changed, so a restart adds nothing."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ import aiohttp
 
 Json = dict[str, Any]
 
-# Amounts are in the currency's minor unit. What the printed commands buy is there for thousands of pastes.
+# Amounts are in the currency's minor unit. The stock is enough for thousands of runs of the printed commands.
 PRODUCTS: tuple[Json, ...] = (
     {"product_id": "keyboard", "name": "Mechanical keyboard", "price": 45_000, "stock": 100_000},
     {"product_id": "mouse", "name": "Wireless mouse", "price": 25_000, "stock": 100_000},
@@ -24,7 +24,7 @@ COUPONS: tuple[Json, ...] = (
 
 
 class DemoError(Exception):
-    """A service refused the demo data; the message is for a person."""
+    """A service refused the demo data; the message is shown to the user."""
 
 
 @dataclass(slots=True)
@@ -36,7 +36,7 @@ class Demo:
     added: int = 0
 
     async def load(self) -> int:
-        """Return how many products, coupons and balances were missing and are there now."""
+        """Add the missing products, coupons and balances; return how many were added."""
         for product in PRODUCTS:
             await self._create(f"{self.urls['product']}/v1/products", product)
         for coupon in COUPONS:
@@ -46,20 +46,20 @@ class Demo:
         return self.added
 
     async def _create(self, url: str, body: Json) -> None:
-        """Create what has an id of its own: 409 says that it exists."""
+        """Create an object with a given id; 409 means that it already exists."""
         status = await self._post(url, body, {})
         if status == 201:
             self.added += 1
 
     async def _open_account(self, user_id: str, amount: int) -> None:
-        """Charge an account that doesn't exist; one that does may have been spent from, and is left alone."""
+        """Charge an account unless it exists: an existing one may have been used, and is not changed."""
         url = f"{self.urls['balance']}/v1/accounts/{user_id}"
         async with self.session.get(url) as response:
             if response.status == 200:
                 return
             if response.status != 404:
                 raise DemoError(f"GET {url} answered {response.status}: {await response.text()}")
-        # The key keeps a load that was cut off after the charge from charging twice.
+        # With the key, a load that was interrupted after the charge does not charge twice.
         await self._post(f"{url}/charges", {"amount": amount}, {"Idempotency-Key": f"demo-data-{user_id}"})
         self.added += 1
 

@@ -1,10 +1,10 @@
-"""Starts a command that shall not outlive the supervisor, then becomes it.
+"""Replaces itself with a command that must not outlive the supervisor.
 
-Usage: python -I -S launch.py SUPERVISOR_PID SIGNAL UID GID COMMAND...   (UID and GID are "-": stay who you are)
+Usage: python -I -S launch.py SUPERVISOR_PID SIGNAL UID GID COMMAND...   ("-" for UID and GID: keep the current user)
 
-On Linux the kernel sends SIGNAL to the command when the supervisor dies, however it dies. Elsewhere, and if the
-command ignores it, the next `make run` stops what was left. Standard library only, and quick to start: it stands
-before every process. It is a program of its own as code between fork and exec isn't safe beside threads.
+On Linux the kernel sends SIGNAL to the command when the supervisor dies for any reason. On other systems, or if the
+command ignores it, the next `make run` stops the leftover process. It uses only the standard library and starts
+quickly, because it runs before every process. It is a program, because code between fork and exec isn't thread-safe.
 """
 
 import ctypes
@@ -21,10 +21,10 @@ def main() -> None:
         os.setgid(int(gid))
         os.setuid(int(uid))
     if sys.platform == "linux":
-        # After setuid, which clears it.
+        # After setuid, which clears this flag.
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, int(signal_number), 0, 0, 0)
     if os.getppid() != int(supervisor):
-        sys.exit("the supervisor died before this was started")
+        sys.exit("the supervisor died before this command was started")
     os.execvp(sys.argv[5], sys.argv[5:])  # noqa: S606 # the supervisor's own command, without a shell
 
 

@@ -13,22 +13,22 @@ import socket
 import stat
 from pathlib import Path
 
-PRODUCER = 0  # rd_kafka_type_t; the cluster wants some client handle to live in
-LOG_WARNING = b"4"  # syslog's level; at 5 it notices that its handle has no servers to connect to
+PRODUCER = 0  # rd_kafka_type_t; the cluster needs a client handle of some type
+LOG_WARNING = b"4"  # syslog's level; at level 5 it logs that its handle has no servers to connect to
 BROKER_ID = 1
-BACKLOG = 128  # clients that connect at the same moment
+BACKLOG = 128  # clients that connect at the same time
 LOOPBACK = "127.0.0.1"
 
 
 class MockClusterError(Exception):
-    """The cluster cannot run; the message is for a person."""
+    """The cluster cannot run; the message is shown to the user."""
 
 
 class MockCluster:
     """One broker on a port of the loopback address. Create only one in a process."""
 
     def __init__(self, port: int) -> None:
-        """Listen on `port`, or on any free one if it is 0; OSError if it is taken."""
+        """Listen on `port`, or on any free port if it is 0. Raises OSError if the port is taken."""
         self._library = _library()
         with socket.create_server((LOOPBACK, port), backlog=BACKLOG) as listener:
             self._handle = self._new_handle()
@@ -53,11 +53,11 @@ class MockCluster:
         return int(handle)
 
     def _move_to(self, listener: socket.socket) -> None:
-        """Have the cluster accept connections from `listener` instead of the random port that it took.
+        """Make the cluster accept connections from `listener` instead of its random port.
 
-        There is no setting for the port, and with another one after each start nothing could find a restarted
-        broker. So the cluster's listening socket is replaced by ours under the same descriptor number, and the
-        address that it tells its clients is changed to match, which also wakes its thread up.
+        The library has no setting for the port, and clients could not find a broker that restarts on another port.
+        So our socket replaces the cluster's listening socket under the same descriptor number. The address that it
+        advertises to clients is changed to match; this call also wakes its thread.
         """
         bootstraps: bytes = self._library.rd_kafka_mock_cluster_bootstraps(self._cluster)
         theirs = _listening_descriptor(int(bootstraps.decode().rpartition(":")[2]))
@@ -77,7 +77,7 @@ def _listening_descriptor(port: int) -> int:
             with socket.socket(fileno=os.dup(descriptor)) as candidate:
                 address = candidate.getsockname()
                 listens = candidate.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
-        except OSError:  # closed since it was listed, or a kind of socket that Python doesn't know
+        except OSError:  # closed since the list was read, or a kind of socket that Python doesn't know
             continue
         if listens and address == (LOOPBACK, port):
             return descriptor
@@ -85,7 +85,7 @@ def _listening_descriptor(port: int) -> int:
 
 
 def _library() -> ctypes.CDLL:
-    """The library with the signatures of what is called; the header is rdkafka_mock.h."""
+    """Return the library with the signatures of the called functions; the header is rdkafka_mock.h."""
     library = ctypes.CDLL(str(_library_path()))
     pointer, text, integer, size = ctypes.c_void_p, ctypes.c_char_p, ctypes.c_int, ctypes.c_size_t
     for name, result, arguments in (
@@ -104,7 +104,7 @@ def _library() -> ctypes.CDLL:
 
 
 def _library_path() -> Path:
-    """Where wheels keep the library: beside the package on Linux, inside it on macOS."""
+    """Return the library's path in wheels: beside the package on Linux, inside it on macOS."""
     spec = importlib.util.find_spec("confluent_kafka")
     if spec is None or spec.origin is None:
         raise MockClusterError("The package confluent-kafka is not installed: start this with `make run`")

@@ -1,16 +1,16 @@
-"""Which TCP ports of this machine are free."""
+"""Finds free TCP ports of this machine."""
 
 import errno
 import socket
 
 
 def is_free(host: str, port: int) -> bool:
-    """Whether a server could listen there now. OSError when the host isn't this machine's."""
+    """Return whether a server could listen there now. Raises OSError if the host isn't this machine's."""
     family, kind, protocol, _, address = socket.getaddrinfo(
         host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
     )[0]
     with socket.socket(family, kind, protocol) as probe:
-        # As servers do: connections of the one before, still in TIME_WAIT, don't count as taken.
+        # As servers do: a previous server's connections in TIME_WAIT don't make the port taken.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(address)
@@ -22,7 +22,7 @@ def is_free(host: str, port: int) -> bool:
 
 
 def choose(candidates: list[int]) -> int:
-    """The first candidate that is free on the loopback address, else any free port."""
+    """Return the first candidate that is free on the loopback address, or else any free port."""
     for port in candidates:
         if is_free("127.0.0.1", port):
             return port
@@ -32,7 +32,7 @@ def choose(candidates: list[int]) -> int:
 
 
 def accepts(port: int) -> bool:
-    """Whether a server on the loopback address answers there."""
+    """Return whether a server on the loopback address accepts connections there."""
     try:
         with socket.create_connection(("127.0.0.1", port), timeout=1):
             return True

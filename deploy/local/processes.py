@@ -1,4 +1,4 @@
-"""Child processes: each in a session of its own, so that Ctrl-C reaches the supervisor alone."""
+"""Child processes. Each has its own session, so that Ctrl-C reaches only the supervisor."""
 
 import asyncio
 import os
@@ -7,6 +7,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from deploy.local.configuration import ROOT
 
 LAUNCH = Path(__file__).with_name("launch.py")
 POLL_SECONDS = 0.05
-KILL_SECONDS = 2.0  # SIGKILL acts at once; a process in an uninterruptible write needs until that ends
+KILL_SECONDS = 2.0  # SIGKILL acts immediately, except during an uninterruptible write
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +29,7 @@ class Account:
 
 
 class Child:
-    """One running process and the file that takes what it prints."""
+    """One running process, and the file with its output."""
 
     def __init__(self, process: asyncio.subprocess.Process, log: Path) -> None:
         self._process = process
@@ -44,7 +45,7 @@ class Child:
         death_signal: signal.Signals = signal.SIGTERM,
         account: Account | None = None,
     ) -> "Child":
-        """Start `command` in the checkout; `death_signal` is sent to it when this process dies."""
+        """Start `command` in the checkout; the kernel sends it `death_signal` when this process dies."""
         who = ("-", "-") if account is None else (str(account.uid), str(account.gid))
         shim = (sys.executable, "-I", "-S", str(LAUNCH), str(os.getpid()), str(int(death_signal)), *who)
         output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
@@ -71,12 +72,12 @@ class Child:
         return await self._process.wait()
 
     def send(self, number: signal.Signals) -> None:
-        """Send to the process; nothing happens when it is gone."""
+        """Send a signal to the process, unless it has ended."""
         if self._process.returncode is None:
             self._process.send_signal(number)
 
     async def stop(self, number: signal.Signals, seconds: float) -> bool:
-        """Ask the process to end, and kill it and its children after `seconds`. Return whether it ended by itself."""
+        """Ask the process to end; kill it and its children after `seconds`. Return whether it ended by itself."""
         self.send(number)
         try:
             await asyncio.wait_for(self._process.wait(), seconds)
@@ -88,7 +89,7 @@ class Child:
 
 
 async def run(command: Sequence[str], log: Path, environment: Mapping[str, str], seconds: float) -> int | None:
-    """Run a command that ends by itself and return its exit status; None when it took too long and was killed."""
+    """Run a command and return its exit status; None if it took too long and was killed."""
     child = await Child.start(command, log, environment)
     try:
         return await asyncio.wait_for(child.wait(), seconds)
@@ -101,25 +102,21 @@ async def run(command: Sequence[str], log: Path, environment: Mapping[str, str],
 
 
 def kill_group(leader: int) -> None:
-    """Kill a process that leads its own group, with its children."""
-    try:
+    """Kill a process group: its leader and the leader's children."""
+    with suppress(ProcessLookupError, PermissionError):  # macOS raises the second for a group of zombies
         os.killpg(leader, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
-    except PermissionError:  # macOS says so of a group of zombies
-        pass
 
 
 def started_at(pid: int) -> float | None:
-    """When the process was started, in seconds since the epoch: with the pid it names a process for good."""
+    """Return the process' start time in seconds since the epoch; together with the pid it identifies a process."""
     try:
         return float(psutil.Process(pid).create_time())
     except psutil.Error:
         return None
 
 
-def stop_stranger(pid: int, started: float, number: signal.Signals, seconds: float) -> bool:
-    """Stop a process that isn't our child, if it is still the one that started then. Return whether it was there."""
+def stop_process_of_earlier_run(pid: int, started: float, number: signal.Signals, seconds: float) -> bool:
+    """Stop a process that isn't our child, if its start time matches. Return whether it existed."""
     try:
         process = psutil.Process(pid)
         if abs(process.create_time() - started) > 1 or process.status() == psutil.STATUS_ZOMBIE:
@@ -128,7 +125,7 @@ def stop_stranger(pid: int, started: float, number: signal.Signals, seconds: flo
         return False
     try:
         process.send_signal(number)
-        process.resume()  # a paused one would not act on the signal
+        process.resume()  # a paused process would not handle the signal
         try:
             process.wait(seconds)
         except psutil.TimeoutExpired:
@@ -140,7 +137,7 @@ def stop_stranger(pid: int, started: float, number: signal.Signals, seconds: flo
 
 
 def processes_in(folder: Path) -> list[psutil.Process]:
-    """The processes whose working directory is `folder`."""
+    """Return the processes whose working directory is `folder`."""
     found = []
     for process in psutil.process_iter():
         try:
@@ -152,7 +149,7 @@ def processes_in(folder: Path) -> list[psutil.Process]:
 
 
 def wait_gone(folder: Path, seconds: float) -> bool:
-    """Wait until no process works in `folder`."""
+    """Wait until `folder` is no process' working directory."""
     deadline = time.monotonic() + seconds
     while processes_in(folder):
         if time.monotonic() > deadline:
@@ -162,7 +159,7 @@ def wait_gone(folder: Path, seconds: float) -> bool:
 
 
 def last_lines(log: Path, count: int) -> list[str]:
-    """The end of what a process printed."""
+    """Return the last lines of a process' output."""
     try:
         with log.open(encoding="utf-8", errors="replace") as lines:
             return [line.rstrip() for line in deque(lines, count)]

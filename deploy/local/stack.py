@@ -1,4 +1,4 @@
-"""The whole product on this machine: what is started in which order, kept running, and stopped in which order."""
+"""Starts the whole product on this machine in order, keeps it running, and stops it in order."""
 
 import asyncio
 import os
@@ -11,38 +11,41 @@ from typing import Any
 import aiohttp
 
 from deploy.local import ports, processes
-from deploy.local.configuration import KAFKA_PORT, PARTICIPANTS, SERVICES, Configuration, service_environment
+from deploy.local.configuration import AUDIENCE, KAFKA_PORT, PARTICIPANTS, SERVICES, Configuration, service_environment
 from deploy.local.demo import Demo, DemoError
-from deploy.local.folder import Folder
+from deploy.local.folder import Folder, write_secrets
 from deploy.local.postgres import FAST_SHUTDOWN, Postgres
 from deploy.local.processes import Child
 from deploy.local.supervisor import SHOWN_LINES, Part, Ready, Say, Start, StartError
 from deploy.local.terminal import ready_page
-from shared.exits import Exit
+from deploy.local.token import issuer_of
+from shared.process.exits import Exit
 
 BROKER = "broker"
 POSTGRES = "postgres"
-# One partition for each of the relay's shards. It creates its other topics itself.
+ISSUER = "issuer"
+DEMO_SCOPES = "catalog:write coupons:write accounts:charge orders:read"
+# One partition for each of the relay's shards. The relay creates its other topics itself.
 TOPIC = "orders.v1:4"
 PROBE = aiohttp.ClientTimeout(total=2)
-DEMO = aiohttp.ClientTimeout(total=30)  # a whole request; the first ones meet cold caches
+DEMO = aiohttp.ClientTimeout(total=30)  # of a whole request; the first requests have cold caches
 
-# Who is asked to stop together, and by when after Ctrl-C it is killed: who starts commands goes first, so that nobody's
-# work is cut off by the end of what it needs. All within 10 seconds.
+# The groups that stop together, each with the seconds after Ctrl-C at which it is killed. Services that send commands
+# stop first, so that no service loses another one that its work needs. All stop within 10 seconds.
 STOP_ORDER: tuple[tuple[tuple[str, ...], float], ...] = (
     (("order", "relay"), 5.5),  # services finish what is in flight for up to 5 seconds
     (PARTICIPANTS, 7.5),
-    ((BROKER,), 8.0),
+    ((BROKER, ISSUER), 8.0),
     ((POSTGRES,), 9.5),
 )
 LEFTOVER_SECONDS = 8.0  # a service's own limit for a graceful stop
 
 
 class Stack:
-    """The parts of one run. `up`, then `keep_up`, then in any case `down`."""
+    """The parts of one run. Call `up`, then `keep_up`, and in any case `down`."""
 
     def __init__(self, configuration: Configuration, folder: Folder, say: Say, package: str) -> None:
-        """`package` holds the five services, each a package of its own."""
+        """`package` contains the five services, each as a package."""
         self._configuration = configuration
         self._folder = folder
         self._say = say
@@ -51,19 +54,20 @@ class Stack:
         self._parts: dict[str, Part] = {}
         self._environment: Mapping[str, str] = {}
         self._urls: Mapping[str, str] = {}
+        self._migrator_urls = configuration.migrator_urls
         self._database = ""
         self._running = False
         self._kafka = configuration.kafka or ""
 
     async def up(self, *, demo: bool) -> None:
-        """Start everything; StartError or PostgresError when something doesn't start."""
-        self._folder.start_logs([POSTGRES, BROKER, *SERVICES])
+        """Start everything. Raises StartError or PostgresError if a part doesn't start."""
+        self._folder.start_logs([POSTGRES, BROKER, ISSUER, *SERVICES])
         self._say(f"Starting; logs are in {self._folder.logs}")
-        await together(self._start_database(), self._start_broker())
+        await together(self._start_database(), self._start_broker(), self._start_issuer())
         self._environment = service_environment(self._configuration, os.environ, self._urls, self._kafka)
         await self._migrate()
-        # Our broker begins empty, and our data may have been published to another one before. Of two servers that
-        # aren't ours, only their operators can say that they belong together.
+        # The embedded broker starts empty, and the data may have been published to another broker before. If both
+        # servers are external, only their operators can declare that they belong together.
         if BROKER in self._parts or POSTGRES in self._parts:
             await self._bootstrap()
         await together(*(self._start_service(service) for service in SERVICES))
@@ -73,11 +77,11 @@ class Stack:
         self._record()
 
     def page(self, *, demo: bool) -> str:
-        """What to read once everything serves."""
+        """Return the page to print once everything is ready."""
         return ready_page(self._configuration, self._kafka, self._folder.run_json, demo)
 
     async def keep_up(self) -> None:
-        """Restart what dies, until cancelled."""
+        """Restart processes that die, until cancelled."""
         async with asyncio.TaskGroup() as group:
             for part in self._parts.values():
                 group.create_task(part.keep())
@@ -104,7 +108,10 @@ class Stack:
         part.stop_signal = FAST_SHUTDOWN
         await part.bring_up(self._seconds)
         await postgres.set_up(self._seconds)
-        self._urls, self._database = postgres.service_urls(), postgres.dsn()
+        # Each service has its own roles.
+        self._urls = {service: postgres.dsn(f"{service}_service_a") for service in SERVICES}
+        self._migrator_urls = {service: postgres.dsn(f"{service}_migrator") for service in SERVICES}
+        self._database = postgres.dsn()
         self._say(f"Postgres is ready on 127.0.0.1:{postgres.port}")
 
     async def _start_broker(self) -> None:
@@ -113,34 +120,52 @@ class Stack:
             return
         wanted = self._configuration.kafka_port
         port = wanted or ports.choose([self._folder.remembered().get("kafka_port", KAFKA_PORT), KAFKA_PORT])
-
-        async def start() -> Child:
-            command = (sys.executable, "-m", "deploy.local.broker", "--port", str(port), "--topic", TOPIC)
-            return await Child.start(command, self._folder.log(BROKER))
-
-        async def ready() -> bool:
-            return await asyncio.to_thread(ports.accepts, port)
-
-        part = self._part(BROKER, start, ready)
+        command = (sys.executable, "-m", "deploy.local.broker", "--port", str(port), "--topic", TOPIC)
+        log = self._folder.log(BROKER)
+        part = self._part(BROKER, lambda: Child.start(command, log), lambda: asyncio.to_thread(ports.accepts, port))
         part.restarted = self._declare_again
         await part.bring_up(self._seconds)
         self._folder.remember(kafka_port=port)
         self._kafka = f"127.0.0.1:{port}"
         self._say(f"The broker is ready on {self._kafka} (in memory: it forgets everything when it stops)")
 
+    async def _start_issuer(self) -> None:
+        if not self._configuration.jwt:
+            return
+        for participant in PARTICIPANTS:
+            write_secrets(self._configuration.secret_file(participant))
+        port = self._configuration.issuer_port
+
+        async def start() -> Child:
+            command = (sys.executable, "-m", "deploy.issuer", *self._issuer_options(), "serve", "--port", str(port))
+            return await Child.start(command, self._folder.log(ISSUER))
+
+        async def ready() -> bool:
+            return await asyncio.to_thread(ports.accepts, port)
+
+        await self._part(ISSUER, start, ready).bring_up(self._seconds)
+        self._say(f"The issuer is ready on {self._configuration.issuer} (for development; `make token` prints a token)")
+
+    def _issuer_options(self) -> tuple[str, ...]:
+        key = str(self._folder.issuer_key)
+        return "--key-file", key, "--issuer", self._configuration.issuer, "--audience", AUDIENCE
+
     async def _migrate(self) -> None:
         # The relay's tables refer to the order service's outbox.
         first = [service for service in SERVICES if service != "relay"]
-        await together(*(self._command(service, "migrate") for service in first))
-        await self._command("relay", "migrate")
+        await together(*(self._migrate_one(service) for service in first))
+        await self._migrate_one("relay")
         self._say("The databases are migrated")
+
+    async def _migrate_one(self, service: str) -> None:
+        await self._command(service, "migrate", {f"{service.upper()}_DATABASE_URL": self._migrator_urls[service]})
 
     async def _bootstrap(self) -> None:
         await self._command("relay", "bootstrap")
         self._say("The relay knows its broker")
 
     async def _declare_again(self) -> None:
-        """A broker that was restarted has forgotten everything, so the relay is told so, as at the start."""
+        """Run the relay's bootstrap, as at the start: a restarted embedded broker has lost all its data."""
         try:
             async with self._parts["relay"].stopped(LEFTOVER_SECONDS, self._seconds):
                 await self._bootstrap()
@@ -148,30 +173,21 @@ class Stack:
             for line in error.lines:
                 self._say(line)
 
-    async def _command(self, service: str, command: str) -> None:
+    async def _command(self, service: str, command: str, settings: Mapping[str, str] | None = None) -> None:
         log = self._folder.log(service)
         argv = (sys.executable, "-m", f"{self._package}.{service}", command)
-        status = await processes.run(argv, log, self._environment, self._seconds)
+        status = await processes.run(argv, log, {**self._environment, **(settings or {})}, self._seconds)
         if status != 0:
             how = f"took longer than {self._seconds:g} s" if status is None else f"ended with status {status}"
             end = (f"  {line}" for line in processes.last_lines(log, SHOWN_LINES))
             raise StartError([f"{service} {command} {how}; the end of {log}:", *end], max(status or 0, Exit.FAILED))
 
     async def _start_service(self, service: str) -> None:
-        await self._service(service).bring_up(self._seconds)
+        url = f"{self._configuration.internal_url(service)}/readyz"
+        command, log = (sys.executable, "-m", f"{self._package}.{service}"), self._folder.log(service)
+        part = self._part(service, lambda: Child.start(command, log, self._environment), lambda: is_ready(url))
+        await part.bring_up(self._seconds)
         self._say(f"{service} is ready on {self._configuration.url(service)}")
-
-    def _service(self, service: str) -> Part:
-        url = f"{self._configuration.url(service)}/readyz"
-        command = (sys.executable, "-m", f"{self._package}.{service}")
-
-        async def start() -> Child:
-            return await Child.start(command, self._folder.log(service), self._environment)
-
-        async def ready() -> bool:
-            return await is_ready(url)
-
-        return self._part(service, start, ready)
 
     def _part(self, name: str, start: Start, ready: Ready) -> Part:
         part = Part(name, start, ready, self._say, self._record, self._folder.log(name))
@@ -179,7 +195,7 @@ class Stack:
         return part
 
     def _record(self) -> None:
-        """Write down what runs: for the next run, should this one be killed, and for everybody else."""
+        """Record the running processes: for the next run, in case this one is killed, and for other commands."""
         running = [(part.name, part.pid, part.started) for part in self._parts.values() if part.pid is not None]
         self._folder.write_processes([{"name": name, "pid": pid, "started": started} for name, pid, started in running])
         if self._running:
@@ -188,20 +204,32 @@ class Stack:
                 name: {"url": url(name), "pid": self._parts[name].pid} for name in SERVICES
             }
             services["order"]["admin_url"] = self._configuration.admin_url()
-            self._folder.write_run({"kafka": self._kafka, "database": self._database, "services": services})
+            for name in PARTICIPANTS:
+                services[name]["internal_url"] = self._configuration.internal_url(name)
+                if self._configuration.jwt:
+                    services[name]["secret_file"] = str(self._configuration.secret_file(name))
+            issuer = self._configuration.issuer if self._configuration.jwt else None
+            run = {"kafka": self._kafka, "database": self._database, "issuer": issuer, "services": services}
+            self._folder.write_run(run)
 
     async def _load_demo(self) -> None:
         urls = {service: self._configuration.url(service) for service in SERVICES}
         try:
-            async with aiohttp.ClientSession(timeout=DEMO) as session:
+            async with aiohttp.ClientSession(timeout=DEMO, headers=self._credentials()) as session:
                 added = await Demo(session, urls).load()
         except (DemoError, aiohttp.ClientError, TimeoutError) as error:
             raise StartError([f"The demo data could not be loaded: {error}"]) from None
-        self._say(f"Demo data: {added} added" if added else "Demo data: there already")
+        self._say(f"Demo data: {added} added" if added else "Demo data: already there")
+
+    def _credentials(self) -> dict[str, str]:
+        if not self._configuration.jwt:
+            return {}
+        issuer = issuer_of(self._folder, self._configuration.issuer)
+        return {"Authorization": f"Bearer {issuer.token('demo', DEMO_SCOPES)}"}
 
 
 def stop_leftovers(folder: Folder, say: Say) -> None:
-    """Stop what a run that was killed left running, in order; call it with the folder locked."""
+    """Stop, in order, the processes that a killed run left. The caller holds the folder's lock."""
     folder.remove_run()
     left = {str(record["name"]): record for record in folder.processes()}
     for names, _ in STOP_ORDER:
@@ -211,13 +239,13 @@ def stop_leftovers(folder: Folder, say: Say) -> None:
                     say("Stopped the Postgres that an earlier run left")
             elif name in left:
                 pid, started = int(left[name]["pid"]), float(left[name]["started"])
-                if processes.stop_stranger(pid, started, signal.SIGTERM, LEFTOVER_SECONDS):
+                if processes.stop_process_of_earlier_run(pid, started, signal.SIGTERM, LEFTOVER_SECONDS):
                     say(f"Stopped the {name} that an earlier run left (pid {pid})")
     folder.write_processes([])
 
 
 async def together(*work: Coroutine[Any, Any, None]) -> None:
-    """Run all at once; the first failure cancels the others and is raised as it is."""
+    """Run all concurrently; the first failure cancels the others and is re-raised unchanged."""
     try:
         async with asyncio.TaskGroup() as group:
             for coroutine in work:
@@ -227,7 +255,7 @@ async def together(*work: Coroutine[Any, Any, None]) -> None:
 
 
 async def is_ready(url: str) -> bool:
-    """Whether the service answers that it can serve."""
+    """Return whether the service reports that it is ready."""
     try:
         async with aiohttp.ClientSession(timeout=PROBE) as session, session.get(url) as response:
             return response.status == 200
@@ -236,5 +264,5 @@ async def is_ready(url: str) -> bool:
 
 
 async def true() -> bool:
-    """The readiness of what is ready once it has started."""
+    """Return ready immediately: for processes that are ready once they have started."""
     return True

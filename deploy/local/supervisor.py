@@ -9,14 +9,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from deploy.local.processes import POLL_SECONDS, Child, last_lines, started_at
-from shared.exits import MEANINGS, Exit
+from shared.process.exits import Exit
 
-TRIES = 3  # at the first start; what fails three times in a row won't be mended by a fourth
-NOT_TRIED_AGAIN = (Exit.MISCONFIGURED, Exit.CANNOT_LISTEN)  # only another setting changes it
+TRIES = 3  # at the first start; after three failures in a row, a fourth try would not help
+NOT_TRIED_AGAIN = (Exit.MISCONFIGURED, Exit.CANNOT_LISTEN)  # only a changed setting helps
 SHOWN_LINES = 15
 BACKOFF_FIRST_SECONDS = 0.25
 BACKOFF_MAX_SECONDS = 10.0
-STEADY_SECONDS = 60.0  # who ran that long before it died starts with the first backoff again
+STEADY_SECONDS = 60.0  # after running this long, a process restarts with the first backoff again
 
 Start = Callable[[], Awaitable[Child]]
 Ready = Callable[[], Awaitable[bool]]
@@ -24,7 +24,7 @@ Say = Callable[[str], None]
 
 
 class StartError(Exception):
-    """A process did not become ready; `lines` says why, `status` is what to exit with."""
+    """A process did not become ready; `lines` has the reason, and `status` the exit status."""
 
     def __init__(self, lines: list[str], status: int = Exit.FAILED) -> None:
         super().__init__("\n".join(lines))
@@ -32,13 +32,9 @@ class StartError(Exception):
         self.status = status
 
 
-async def nothing() -> None:
-    """What to do after a restart, for most processes."""
-
-
 @dataclass(slots=True)
 class Part:
-    """One process that shall run: how it is started, known to be ready, and asked to stop."""
+    """One process to keep running: its command, its readiness check, and its stop signal."""
 
     name: str
     start: Start
@@ -47,7 +43,7 @@ class Part:
     changed: Callable[[], None]
     log: Path
     stop_signal: signal.Signals = signal.SIGTERM
-    restarted: Callable[[], Awaitable[None]] = nothing
+    restarted: Callable[[], Awaitable[None]] | None = None
     child: Child | None = None
     since: float = 0.0
     _changing: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -58,11 +54,11 @@ class Part:
 
     @property
     def started(self) -> float:
-        """When the operating system started the process, in seconds since the epoch."""
+        """Return when the operating system started the process, in seconds since the epoch."""
         return (started_at(self.pid) if self.pid is not None else None) or time.time()
 
     async def bring_up(self, seconds: float) -> None:
-        """Start it and wait until it is ready; StartError after a few tries or when a try takes too long."""
+        """Start the process and wait until it is ready. Raises StartError after a few tries or a timeout."""
         for attempt in range(1, TRIES + 1):
             child = await self._launch()
             status = await self._ended_before_ready(child, seconds)
@@ -75,7 +71,7 @@ class Part:
         raise StartError(self._story(f"{self.name} ended {TRIES} times before it was ready"))
 
     async def keep(self) -> None:
-        """Start it again whenever it ends, until cancelled."""
+        """Restart the process whenever it ends, until cancelled."""
         backoff = BACKOFF_FIRST_SECONDS
         while True:
             child = self.child
@@ -84,7 +80,7 @@ class Part:
             if time.monotonic() - self.since > STEADY_SECONDS:
                 backoff = BACKOFF_FIRST_SECONDS
             async with self._changing:
-                if self.child is not child:  # somebody restarted it on purpose
+                if self.child is not child:  # it was restarted on purpose
                     continue
                 self.say(f"{self.name} {_ended(status)}; starting it again in {backoff:g} s (log: {self.log})")
                 await asyncio.sleep(backoff)
@@ -94,16 +90,17 @@ class Part:
     async def _start_again(self) -> None:
         try:
             child = await self._launch()
-        except Exception as error:  # noqa: BLE001 # whatever it was: it is told, and tried again with a longer pause
+        except Exception as error:  # noqa: BLE001 # any error is printed, and the start is retried after a longer pause
             self.say(f"{self.name} could not be started: {error}")
             return
         if await self._ended_before_ready(child, BACKOFF_MAX_SECONDS, fatal=False) is None:
-            await self.restarted()
+            if self.restarted is not None:
+                await self.restarted()
             self.say(f"{self.name} runs again (pid {child.pid})")
 
     @contextlib.asynccontextmanager
     async def stopped(self, stop_seconds: float, start_seconds: float) -> AsyncIterator[None]:
-        """Keep it stopped while the body runs. If the body fails, `keep` starts it again as if it had died."""
+        """Keep the process stopped while the body runs. If the body fails, `keep` restarts it as if it had died."""
         async with self._changing:
             await self.stop(stop_seconds)
             yield
@@ -111,7 +108,7 @@ class Part:
             await self._ended_before_ready(child, start_seconds, fatal=False)
 
     async def stop(self, seconds: float) -> None:
-        """Ask it to end; kill it after `seconds`."""
+        """Ask the process to end; kill it after `seconds`."""
         if self.child is not None and not await self.child.stop(self.stop_signal, max(seconds, 0.0)):
             self.say(f"{self.name} did not stop in time and was killed")
 
@@ -122,7 +119,7 @@ class Part:
         return self.child
 
     async def _ended_before_ready(self, child: Child, seconds: float, *, fatal: bool = True) -> int | None:
-        """Wait until it is ready (None) or ends (its status). Out of time: StartError, or None if not `fatal`."""
+        """Wait until the process is ready (None) or ends (its status). On timeout, raise StartError if `fatal`."""
         deadline = time.monotonic() + seconds
         while child.returncode is None:
             if await self.ready():
@@ -141,5 +138,5 @@ class Part:
 def _ended(status: int) -> str:
     if status < 0:
         return f"was killed by {signal.Signals(-status).name}"
-    meaning = f" ({MEANINGS[Exit(status)]})" if status in MEANINGS else ""
+    meaning = "".join(f" ({known.meaning})" for known in Exit if known == status)
     return f"ended with status {status}{meaning}"

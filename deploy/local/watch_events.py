@@ -1,6 +1,7 @@
 """Prints the events of the order topic as they arrive: `make watch-events`.
 
-One line each, from the first event that the broker still has (`--from-now`: from the next one), until Ctrl-C.
+It prints one line per event, from the first event that the broker still has, until Ctrl-C. With `--from-now` it
+begins with the next event.
 """
 
 import argparse
@@ -19,25 +20,25 @@ from aiokafka.errors import KafkaError
 from deploy.local.configuration import local_folder
 from deploy.local.folder import Folder, NotRunningError
 from deploy.local.terminal import read_run_or_exit
-from shared.exits import Exit
 from shared.kafka import KafkaConsumer
+from shared.process.exits import Exit
 
 TOPIC = "orders.v1"
-FETCH_WAIT_MS = 100  # the embedded broker lets a reader at the end wait this long even when an event arrives
-LOOK_SECONDS = 1.0  # between looks at a topic that isn't there yet, and at whether it all still runs
+FETCH_WAIT_MS = 100  # the embedded broker answers a reader at the end only after this time, even if an event arrives
+LOOK_SECONDS = 1.0  # between checks whether the topic exists, and whether the local run still runs
 
 Json = dict[str, Any]
 
 
 def event_of(record: ConsumerRecord) -> Json:
-    """The event in a Kafka record: CloudEvents' attributes from the headers, and the data."""
+    """Return the event in a Kafka record: CloudEvents' attributes from the headers, and the data."""
     headers = {name: value.decode("utf-8", "replace") for name, value in record.headers if value is not None}
     event: Json = {name.removeprefix("ce_"): value for name, value in headers.items() if name.startswith("ce_")}
     return event | {"partition": record.partition, "offset": record.offset, "data": _data(record.value)}
 
 
 def line_of(event: Json) -> str:
-    """The event for people: time, type, order id, sequence, and what matters of the order."""
+    """Return the event as a line: time, type, order id, sequence, and the order's main fields."""
     data = event["data"] if isinstance(event["data"], dict) else {}
     sequence = str(event.get("sequence", "?")).lstrip("0") or "0"
     words = [
@@ -66,10 +67,10 @@ async def watch(kafka: str, *, from_now: bool, as_json: bool) -> None:
     )
     await consumer.start()
     try:
-        # To subscribe to a topic that isn't there would print nothing until the client looks again, minutes later.
-        while TOPIC not in await consumer.topics():  # noqa: ASYNC110 # the broker tells nobody of new topics
+        # After subscribing to a missing topic, the client would print nothing until it refreshes, minutes later.
+        while TOPIC not in await consumer.topics():  # noqa: ASYNC110 # the broker does not announce new topics
             await asyncio.sleep(LOOK_SECONDS)
-        # Without a group: every partition is ours, and nothing is remembered.
+        # Without a group: the client reads every partition, and stores no positions.
         consumer.subscribe([TOPIC])
         async for record in consumer:
             event = event_of(record)
@@ -86,7 +87,7 @@ def _data(value: bytes | None) -> Any:
 
 
 async def _watch_until_the_end(folder: Folder, kafka: str, arguments: argparse.Namespace) -> None:
-    """Watch until Ctrl-C, or until what is watched has stopped."""
+    """Print events until Ctrl-C, or until the local run has stopped."""
     watching = asyncio.create_task(watch(kafka, from_now=arguments.from_now, as_json=arguments.json))
     ending = asyncio.create_task(_end_of(folder))
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -101,9 +102,9 @@ async def _watch_until_the_end(folder: Folder, kafka: str, arguments: argparse.N
 
 async def _end_of(folder: Folder) -> None:
     with contextlib.suppress(NotRunningError):
-        while folder.read_run():  # noqa: ASYNC110 # another process's word
+        while folder.read_run():  # noqa: ASYNC110 # another process writes the file
             await asyncio.sleep(LOOK_SECONDS)
-    print("It was stopped", file=sys.stderr)
+    print("The local run was stopped", file=sys.stderr)
 
 
 def main() -> None:
@@ -111,7 +112,7 @@ def main() -> None:
     parser.add_argument("--from-now", action="store_true", help="only events that arrive from now on")
     parser.add_argument("--json", action="store_true", help="print each event as a line of JSON")
     arguments = parser.parse_args()
-    # A broker that is away for a moment is tried again; a page of the client's warnings tells nobody more.
+    # The client retries an unreachable broker; its many warnings add no information.
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
     folder = Folder(local_folder(os.environ))
     kafka = str(read_run_or_exit(folder)["kafka"])
@@ -120,7 +121,7 @@ def main() -> None:
     except KafkaError as error:
         print(f"Reading {TOPIC} from {kafka} failed: {error}", file=sys.stderr)
         sys.exit(Exit.FAILED)
-    except BrokenPipeError:  # whoever read our output has enough
+    except BrokenPipeError:  # the reader has closed the output
         sys.stderr.close()
 
 

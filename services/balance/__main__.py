@@ -1,4 +1,4 @@
-"""Starts the balance service: what it has of its own, as arguments of the assembly that all participants share."""
+"""Starts the balance service: passes its own parts to the assembly that all participants share."""
 
 from functools import partial
 from pathlib import Path
@@ -8,7 +8,7 @@ from services.balance.api import BalanceApi
 from services.balance.settings import Settings
 from shared.contracts.commands import BalanceCommands
 from shared.participant.service import Participant, serve_participant
-from shared.process import Service, main
+from shared.process.main import Service, main
 
 PARTICIPANT = Participant(
     name="balance",
@@ -18,7 +18,6 @@ PARTICIPANT = Participant(
     execute=batch.execute,
     fast_path=batch.fast_path,
     gates=store.GATES,
-    ready=store.ready,
     read_holds=store.list_holds,
     check_books=store.check_books,
     routes=lambda pool, settings: BalanceApi(pool, settings.currency, settings.client_timeout_seconds).routes(),

@@ -8,15 +8,18 @@ from pydantic import Field
 
 from services.balance import store
 from services.balance.domain import AccountNotFound, BalanceTooLarge, UserId, charge
+from shared.contracts.scopes import Scope
 from shared.contracts.types import Page, PositiveAmount, Wire, check_addressable
+from shared.encoding import INT64_MAX
+from shared.http.callers import caller
 from shared.http.idempotency import KEY_DESCRIPTION, IdempotencyKeyReused, parse_key
 from shared.http.problems import ValidationFailed
 from shared.http.routes import Route
 from shared.http.server import reply
 from shared.http.wire import decode_cursor, encode_cursor, path_id, read_body, read_query
-from shared.integers import INT64_MAX
+from shared.identity.callers import SIGNED_IN
 from shared.notation import Timestamp
-from shared.postgres import Connection, Pool, Row
+from shared.postgres.connections import Connection, Pool, Row
 
 Currency = Annotated[str, Field(pattern="^[A-Z]{3}$")]
 
@@ -63,7 +66,7 @@ class Entries(Wire):
 
 
 class BalanceApi:
-    """The handlers and what they need."""
+    """The handlers and their dependencies."""
 
     def __init__(self, pool: Pool, currency: str, client_timeout_seconds: float) -> None:
         self._pool = pool
@@ -71,12 +74,13 @@ class BalanceApi:
         self._timeout = client_timeout_seconds
 
     def routes(self) -> list[Route]:
-        """Return the table of calls."""
+        """Return the routes."""
         missing = (AccountNotFound,)
         return [
             Route(
                 "POST",
                 "/v1/accounts/{user_id}/charges",
+                Scope.ACCOUNTS_CHARGE,
                 self.charge,
                 "Pay money in; the account is opened if there is none",
                 {201: Entry},
@@ -84,10 +88,11 @@ class BalanceApi:
                 NewCharge,
                 headers=KEY_DESCRIPTION,
             ),
-            Route("GET", "/v1/accounts/{user_id}", self.get, "Get an account", {200: Account}, missing),
+            Route("GET", "/v1/accounts/{user_id}", SIGNED_IN, self.get, "Get an account", {200: Account}, missing),
             Route(
                 "GET",
                 "/v1/accounts/{user_id}/entries",
+                SIGNED_IN,
                 self.list_entries,
                 "List an account's entries, newest first",
                 {200: Entries},
@@ -98,7 +103,7 @@ class BalanceApi:
 
     async def charge(self, request: web.Request) -> web.Response:
         """POST /v1/accounts/{user_id}/charges."""
-        user_id = path_id(request, "user_id", AccountNotFound)
+        user_id = _user_in_path(request)
         key = parse_key(request)
         new = await read_body(request, NewCharge, timeout_seconds=self._timeout)
         async with self._pool.transaction() as db:
@@ -108,14 +113,14 @@ class BalanceApi:
 
     async def get(self, request: web.Request) -> web.Response:
         """GET /v1/accounts/{user_id}."""
-        user_id = path_id(request, "user_id", AccountNotFound)
+        user_id = _readable(request)
         async with self._pool.connection() as db:
             row = await _existing(db, user_id)
         return reply(self._view(row))
 
     async def list_entries(self, request: web.Request) -> web.Response:
         """GET /v1/accounts/{user_id}/entries."""
-        user_id = path_id(request, "user_id", AccountNotFound)
+        user_id = _readable(request)
         page = read_query(request, Page)
         before = decode_cursor(page.cursor, int) or (INT64_MAX,)
         async with self._pool.connection() as db:
@@ -135,7 +140,7 @@ async def _charge(db: Connection, user_id: UserId, amount: int, key: str | None)
     await store.open_account(db, user_id)
     account = (await store.lock_accounts(db, [user_id]))[user_id]
     if key is not None:
-        # Asked under the account's lock, so of two copies at once the second finds the first's entry.
+        # Read under the account's lock: of two concurrent copies of a request, the second finds the first one's entry.
         earlier = await store.get_charge(db, user_id, key)
         if earlier is not None and earlier["amount"] != amount:
             raise IdempotencyKeyReused
@@ -148,7 +153,7 @@ async def _charge(db: Connection, user_id: UserId, amount: int, key: str | None)
 
 
 async def _check_openable(db: Connection, user_id: str) -> None:
-    """Raise ValidationFailed if a charge would open an account at whose path no proxy could find it."""
+    """Raise ValidationFailed if a charge would open an account whose path proxies cannot forward."""
     try:
         check_addressable(user_id)
     except ValueError as error:
@@ -161,3 +166,17 @@ async def _existing(db: Connection, user_id: str) -> Row:
     if row is None:
         raise AccountNotFound
     return row
+
+
+def _user_in_path(request: web.Request) -> str:
+    """Return whose account the path names. `me` is the caller; in open mode, where nobody is known, it is an id."""
+    named = path_id(request, "user_id", AccountNotFound)
+    return (caller(request).subject or named) if named == "me" else named
+
+
+def _readable(request: web.Request) -> str:
+    """Return whose account is to be read. Raise AccountNotFound if the caller may not."""
+    user_id = _user_in_path(request)
+    if not caller(request).acts_for(user_id, Scope.ORDERS_READ):
+        raise AccountNotFound
+    return user_id

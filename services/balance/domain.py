@@ -1,22 +1,21 @@
-"""The rules of accounts and their ledger: pure functions of what was loaded, and the refusals they give."""
+"""The rules of accounts and their ledger: pure functions of the loaded rows, and the refusals they raise."""
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal, NewType
 from uuid import UUID
 
 from shared.contracts.refusals import InsufficientBalance
-from shared.participant import protocol
-from shared.participant.protocol import Outcome, OutcomeKey, Verdict
+from shared.participant.protocol import Do, Undo
 from shared.refusals import Refusal
 
 UserId = NewType("UserId", str)
 OrderId = NewType("OrderId", UUID)
 
-CHARGED_MAX = 2**63 - 1  # what a bigint holds
+CHARGED_MAX = 2**63 - 1  # the largest bigint
 
 Kind = Literal["charge", "debit", "refund"]
-# Where the money comes from or goes to: what is paid in is funded from outside, what orders pay are sales.
+# The other side of an entry: charges are funded from outside, payments of orders are sales.
 COUNTER_ACCOUNTS: Mapping[Kind, str] = {"charge": "funding", "debit": "sales", "refund": "sales"}
 
 
@@ -35,7 +34,7 @@ class BalanceTooLarge(Refusal):
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """An account as it is; `charged` is the sum of all its charges, both in minor units."""
+    """An account; `charged` is the sum of all its charges. Amounts are in minor units."""
 
     user_id: UserId
     balance: int
@@ -45,7 +44,7 @@ class Account:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A line of the ledger; `amount` is what it adds to the account, so a debit's is negative."""
+    """A line of the ledger; `amount` is added to the balance, so a debit's is negative."""
 
     user_id: UserId
     number: int
@@ -58,125 +57,91 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
-class Debit:
+class Debit(Do):
     """Take money from an account for an order; `attempt` is the number of the payment."""
 
     type: ClassVar[str] = "debit"
-    undo: ClassVar[bool] = False
-    order_id: OrderId
     attempt: int
     user_id: UserId
     amount: int
 
-    @property
-    def gate(self) -> UUID:
-        """Return the order, whose gate this passes."""
-        return self.order_id
-
 
 @dataclass(frozen=True, slots=True)
-class Refund:
-    """Give back whatever an order paid, whichever attempt it was."""
+class Refund(Undo):
+    """Give back all that an order paid, in any attempt."""
 
     type: ClassVar[str] = "refund"
-    undo: ClassVar[bool] = True
-    order_id: OrderId
-    attempt: int = 0
-
-    @property
-    def gate(self) -> UUID:
-        """Return the order, whose gate this closes."""
-        return self.order_id
 
 
+# A gate is an order's id.
 Command = Debit | Refund
 
 
-@dataclass(slots=True)
-class Decision:
-    """What a batch comes to: the protocol's verdict, the new entries and the accounts as they leave them."""
+class Batch:
+    """The working copy of one batch.
 
-    verdict: Verdict
-    entries: list[Entry] = field(default_factory=list)
-    accounts: list[Account] = field(default_factory=list)
-
-
-def decide(
-    commands: Sequence[Command],
-    closed: Collection[UUID],
-    stored: Mapping[OutcomeKey, Outcome],
-    accounts: Mapping[UserId, Account],
-    paid: Mapping[OrderId, Mapping[UserId, int]],
-    past: Collection[UUID] = (),
-) -> Decision:
-    """Decide a batch in arrival order.
-
-    `closed`, `stored`, `past`: the protocol's, of the batch's orders. `accounts`: every one that exists of those
-    the batch names or that paid for its orders. `paid`: what its orders paid so far, net of refunds, by account.
+    `accounts`: every existing account that the batch names or that paid for its orders. `paid`: what its orders paid so
+    far, net of refunds, by account. After the commands, `entries` are new.
     """
-    desk = _Desk(accounts, paid)
-    verdict = protocol.decide(commands, closed, stored, desk.debit, desk.refund, past)
-    changed = [account for account in desk.accounts.values() if account != accounts[account.user_id]]
-    return Decision(verdict, desk.entries, changed)
-
-
-class _Desk:
-    """The working copy of one batch."""
 
     def __init__(self, accounts: Mapping[UserId, Account], paid: Mapping[OrderId, Mapping[UserId, int]]) -> None:
-        self.accounts = dict(accounts)
-        self.entries: list[Entry] = []
+        self._before = accounts
+        self._accounts = dict(accounts)
         self._paid = {order: dict(amounts) for order, amounts in paid.items()}
+        self.entries: list[Entry] = []
 
-    def debit(self, command: Command) -> Mapping[str, Any]:
+    @property
+    def changed(self) -> list[Account]:
+        """Return the changed accounts in their new state."""
+        return [account for account in self._accounts.values() if account != self._before[account.user_id]]
+
+    def do(self, command: Command) -> Mapping[str, Any]:
+        """Debit an account. Raises InsufficientBalance."""
         assert isinstance(command, Debit)
-        account = self.accounts.get(command.user_id)
+        account = self._accounts.get(command.user_id)
         available = account.balance if account else 0
         if command.amount > available:
             raise InsufficientBalance(command.amount, available)
         if account is None or command.amount == 0:
             return {"balance": available}
         entry = self._enter(account, "debit", -command.amount, command)
-        paid = self._paid.setdefault(command.order_id, {})
+        paid = self._paid.setdefault(OrderId(command.gate), {})
         paid[command.user_id] = paid.get(command.user_id, 0) + command.amount
         return {"balance": entry.balance_after}
 
-    def refund(self, command: Command) -> Mapping[str, Any]:
-        for user_id, amount in sorted(self._paid.pop(command.order_id, {}).items()):
+    def undo(self, command: Command) -> Mapping[str, Any]:
+        """Give back all that an order paid."""
+        for user_id, amount in sorted(self._paid.pop(OrderId(command.gate), {}).items()):
             if amount > 0:
-                self._enter(self.accounts[user_id], "refund", amount, command)
+                self._enter(self._accounts[user_id], "refund", amount, command)
         return {}
 
     def _enter(self, account: Account, kind: Kind, amount: int, command: Command) -> Entry:
-        entry = _next(account, kind, amount, command.order_id, command.attempt)
-        self.accounts[account.user_id] = _after(account, entry)
+        entry, self._accounts[account.user_id] = _entered(account, kind, amount, OrderId(command.gate), command.attempt)
         self.entries.append(entry)
         return entry
 
 
 def charge(account: Account, amount: int, idempotency_key: str | None) -> tuple[Entry, Account]:
-    """Return the entry of a charge, and the account after it. Raises BalanceTooLarge.
+    """Return a charge's entry, and the account after it. Raises BalanceTooLarge.
 
-    Bounding the lifetime's charges keeps every later refund within a bigint as well. They only grow, so a charge
-    that was refused once is refused at every repeat: its key needs no stored answer.
+    The bound on the account's lifetime charges also keeps every later refund within a bigint. The sum of charges
+    only grows, so a refused charge is refused at every repeat: its key needs no stored answer.
     """
     if account.charged + amount > CHARGED_MAX:
         raise BalanceTooLarge
-    entry = _next(account, "charge", amount, idempotency_key=idempotency_key)
-    return entry, replace(_after(account, entry), charged=account.charged + amount)
+    entry, after = _entered(account, "charge", amount, idempotency_key=idempotency_key)
+    return entry, replace(after, charged=account.charged + amount)
 
 
-def _next(
+def _entered(
     account: Account,
     kind: Kind,
     amount: int,
     order_id: OrderId | None = None,
     attempt: int | None = None,
     idempotency_key: str | None = None,
-) -> Entry:
+) -> tuple[Entry, Account]:
     number, balance_after = account.entry_count + 1, account.balance + amount
-    return Entry(account.user_id, number, kind, amount, balance_after, order_id, attempt, idempotency_key)
-
-
-def _after(account: Account, entry: Entry) -> Account:
-    return replace(account, balance=entry.balance_after, entry_count=entry.number)
+    entry = Entry(account.user_id, number, kind, amount, balance_after, order_id, attempt, idempotency_key)
+    return entry, replace(account, balance=balance_after, entry_count=number)

@@ -1,7 +1,4 @@
--- All SQL of the balance service but that of gates and outcomes, which is in shared/participant/gates.sql.
-
--- name: ready
-SELECT 1 FROM balances.accounts LIMIT 1;
+-- All SQL of the balance service except for gates and outcomes, which are in shared/participant/gates.sql.
 
 -- name: open_account
 INSERT INTO balances.accounts (user_id, balance, charged, entry_count) VALUES ($1, 0, 0, 0) ON CONFLICT DO NOTHING;
@@ -37,20 +34,13 @@ SELECT * FROM unnest($1::text[], $2::bigint[], $3::uuid[], $4::text[], $5::bigin
     $8::integer[], $9::bigint[], $10::text[])
 RETURNING user_id, number, entry_id, kind, amount, counter_account, order_id, attempt, balance_after, created_at;
 
--- name: debit_at_once
--- Debits for orders that are new here, in one statement and thus one round trip: $1 the orders by id; then a row per
--- debit: the order, the attempt, the new entry's id, the account, the amount, the sum of the account's amounts up to this
--- one, its place among them from 1, and of all of them the sum and the number.
--- An account's debits are taken if its balance covers their sum: then it covers each, whoever comes first. The others,
--- and all of them if an order is not new, are left: of these only the gates are written.
---
--- Nothing that happens meanwhile can break it. A gate that this statement inserted was nobody's: no outcome can be
--- stored for its order, and whoever else asks for it waits for our commit. One that another session is inserting is
--- waited for, and is then not new. An account that another session has locked is waited for, and then read and asked
--- again as that session left it: FOR UPDATE returns the newest row, while its lock keeps it so for the UPDATE, which
--- counts from the row that it finds.
--- A gate pruned after our snapshot could be taken for new: orders placed more than a day ago are left, for no horizon
--- is nearer than seven, and so is what the horizon that we see calls past, should a clock have put it nearer.
+-- name: debit_in_one_statement
+-- Debit for orders that are new here, in one statement and one round trip. $1: the orders, sorted by id. Then a row per
+-- debit: the order, the attempt, the new entry's id, the account, the amount, the running sum of the account's amounts,
+-- the debit's place among them from 1, and the total sum and number of the account's debits.
+-- An account's debits are applied if its balance covers their sum: so the sequence does not matter. The others are left
+-- to the general path: only their gates are written. If one order is not new, all are left to it.
+-- Why concurrent sessions cannot break it: docs/decisions/0022.
 WITH opened AS (
     INSERT INTO balances.gates (order_id)
     SELECT order_id FROM unnest($1::uuid[]) AS t (order_id) ORDER BY order_id
@@ -80,9 +70,9 @@ WITH opened AS (
 SELECT order_id, balance_after FROM taken;
 
 -- name: list_holds
--- The page is found by order alone, so that it is read from the index and no further. Of an order that somebody paid
--- and somebody else was refunded for, the sum may be 0: it is looked at as well. The amounts are text: the JSON decoder
--- would round a sum past 64 bits.
+-- The page is selected by order alone, so that only the index is read. If one user paid for an order and another got
+-- the refund, the order's sum may be 0: such an order is returned too. The amounts are text, because the JSON decoder
+-- would round a sum that exceeds 64 bits.
 SELECT page.order_id, coalesce(held.holds, '{}') AS holds
 FROM (
     SELECT order_id FROM balances.entries WHERE order_id > $1 AND order_id <= $2
@@ -100,7 +90,7 @@ SELECT user_id, a.balance, coalesce(e.total, 0) AS entries_total, count(*) OVER 
 FROM balances.accounts AS a
 FULL JOIN (SELECT user_id, sum(amount) AS total, count(*) AS entries, max(number) AS last_number
            FROM balances.entries GROUP BY user_id) AS e USING (user_id)
-WHERE a.balance IS NULL  -- entries of an account that is not there
+WHERE a.balance IS NULL  -- entries of a missing account
    OR a.balance <> coalesce(e.total, 0) OR coalesce(e.entries, 0) <> coalesce(e.last_number, 0)
 ORDER BY user_id LIMIT 20;
 

@@ -114,3 +114,33 @@ CREATE UNIQUE INDEX entries_by_order ON balances.entries USING btree (order_id, 
 CREATE TRIGGER append_only BEFORE DELETE OR UPDATE OR TRUNCATE ON balances.entries FOR EACH STATEMENT EXECUTE FUNCTION balances.refuse_change();
 
 CREATE TRIGGER kept BEFORE DELETE OR UPDATE OF user_id OR TRUNCATE ON balances.accounts FOR EACH STATEMENT EXECUTE FUNCTION balances.refuse_removal();
+
+GRANT USAGE ON SCHEMA balances TO balance_service;
+GRANT USAGE ON SCHEMA balances TO services_reader;
+
+REVOKE ALL ON FUNCTION balances.first_id_after(p_moment timestamp with time zone) FROM PUBLIC;
+GRANT ALL ON FUNCTION balances.first_id_after(p_moment timestamp with time zone) TO balance_service;
+
+REVOKE ALL ON FUNCTION balances.is_dated(p_order_id uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION balances.is_dated(p_order_id uuid) TO balance_service;
+
+REVOKE ALL ON FUNCTION balances.refuse_change() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION balances.refuse_removal() FROM PUBLIC;
+
+GRANT SELECT ON TABLE balances.accounts TO services_reader;
+GRANT SELECT,INSERT,UPDATE ON TABLE balances.accounts TO balance_service;
+
+GRANT SELECT ON TABLE balances.entries TO services_reader;
+GRANT SELECT,INSERT ON TABLE balances.entries TO balance_service;
+
+GRANT SELECT ON TABLE balances.gates TO services_reader;
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE balances.gates TO balance_service;
+
+GRANT SELECT ON TABLE balances.horizon TO services_reader;
+GRANT SELECT,UPDATE ON TABLE balances.horizon TO balance_service;
+
+GRANT SELECT ON TABLE balances.outcomes TO services_reader;
+GRANT SELECT,INSERT,DELETE ON TABLE balances.outcomes TO balance_service;
+
+ALTER DEFAULT PRIVILEGES FOR ROLE balance_owner IN SCHEMA balances GRANT SELECT ON TABLES  TO services_reader;

@@ -2,7 +2,7 @@
 
 from pydantic_settings import SettingsConfigDict
 
-from shared.settings import ParticipantSettings, Port
+from shared.process.settings import ParticipantSettings, Port
 
 
 class Settings(ParticipantSettings):

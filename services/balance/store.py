@@ -5,25 +5,20 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from services.balance.domain import COUNTER_ACCOUNTS, Account, Debit, Decision, Entry, OrderId, UserId
+from services.balance.domain import COUNTER_ACCOUNTS, Account, Batch, Debit, Entry, OrderId, UserId
+from shared.encoding import to_json
 from shared.ids import uuid7
-from shared.integers import to_json
 from shared.participant.gates import Gates, gate_queries
 from shared.participant.protocol import Outcome
 from shared.participant.routes import book_check
-from shared.postgres import Connection, Row, load_queries
+from shared.postgres.connections import Connection, Row, load_queries
 
-SQL = {**gate_queries("balances"), **load_queries(Path(__file__).parent / "queries.sql")}
+SQL = {**gate_queries("balances", "order_id"), **load_queries(Path(__file__).parent / "queries.sql")}
 GATES = Gates(SQL)
 
 
-async def ready(db: Connection) -> None:
-    """Raise unless the schema is there and can be read."""
-    await db.fetch(SQL["ready"])
-
-
 async def open_account(db: Connection, user_id: str) -> None:
-    """Make sure that the user has an account."""
+    """Open an account for the user unless there is one."""
     await db.execute(SQL["open_account"], user_id)
 
 
@@ -51,7 +46,7 @@ async def read_paid(db: Connection, orders: Sequence[UUID]) -> dict[OrderId, dic
 
 
 async def lock_accounts(db: Connection, users: Sequence[UserId]) -> dict[UserId, Account]:
-    """Lock the accounts in order of id and return those that exist."""
+    """Lock the accounts in order of id; return the existing ones."""
     return {row["user_id"]: Account(*row.values()) for row in await db.fetch(SQL["lock_accounts"], users)}
 
 
@@ -67,7 +62,7 @@ async def write_accounts(db: Connection, accounts: Sequence[Account]) -> None:
 
 
 async def write_entries(db: Connection, entries: Sequence[Entry]) -> list[Row]:
-    """Append entries and return them as the ledger has them."""
+    """Append entries; return them as stored."""
     return await db.fetch(
         SQL["write_entries"],
         [entry.user_id for entry in entries],
@@ -83,8 +78,8 @@ async def write_entries(db: Connection, entries: Sequence[Entry]) -> list[Row]:
     )
 
 
-async def debit_at_once(db: Connection, debits: Sequence[Debit]) -> dict[UUID, Outcome]:
-    """Debit those of the accounts that can pay all that is asked of them; return the outcomes of their orders."""
+async def debit_in_one_statement(db: Connection, debits: Sequence[Debit]) -> dict[UUID, Outcome]:
+    """Debit the accounts that can pay all their debits; return the outcomes of their orders."""
     sums: dict[UserId, int] = {}
     counts: dict[UserId, int] = {}
     amounts_up_to, places = [], []
@@ -94,9 +89,9 @@ async def debit_at_once(db: Connection, debits: Sequence[Debit]) -> dict[UUID, O
         amounts_up_to.append(sums[debit.user_id])
         places.append(counts[debit.user_id])
     rows = await db.fetch(
-        SQL["debit_at_once"],
-        sorted(debit.order_id for debit in debits),
-        [debit.order_id for debit in debits],
+        SQL["debit_in_one_statement"],
+        sorted(debit.gate for debit in debits),
+        [debit.gate for debit in debits],
         [debit.attempt for debit in debits],
         [uuid7() for _ in debits],
         [debit.user_id for debit in debits],
@@ -110,7 +105,7 @@ async def debit_at_once(db: Connection, debits: Sequence[Debit]) -> dict[UUID, O
 
 
 async def list_holds(db: Connection, after: UUID, until: UUID, limit: int) -> list[dict[str, Any]]:
-    """Return what is held now for up to `limit` orders after `after` and up to `until`, by order, as JSON takes it."""
+    """Return the current holds of up to `limit` orders after `after` and up to `until`, by order, ready for JSON."""
     rows = await db.fetch(SQL["list_holds"], after, until, limit)
     return [
         {
@@ -137,10 +132,9 @@ async def check_books(db: Connection) -> dict[str, Any]:
     }
 
 
-async def write_decision(db: Connection, decision: Decision) -> None:
-    """Write a batch's decision: at most four statements, however large the batch."""
-    await GATES.write_verdict(db, decision.verdict)
-    if decision.entries:
-        await write_entries(db, decision.entries)
-    if decision.accounts:
-        await write_accounts(db, decision.accounts)
+async def write_batch(db: Connection, batch: Batch) -> None:
+    """Write what a batch changes: at most two statements, however large the batch."""
+    if batch.entries:
+        await write_entries(db, batch.entries)
+    if changed := batch.changed:
+        await write_accounts(db, changed)

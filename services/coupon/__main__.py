@@ -1,4 +1,4 @@
-"""Starts the coupon service: what it has of its own, as arguments of the assembly that all participants share."""
+"""Starts the coupon service: passes its own parts to the assembly that all participants share."""
 
 from functools import partial
 from pathlib import Path
@@ -8,7 +8,7 @@ from services.coupon.api import CouponApi
 from services.coupon.settings import Settings
 from shared.contracts.commands import CouponCommands
 from shared.participant.service import Participant, serve_participant
-from shared.process import Service, main
+from shared.process.main import Service, main
 
 PARTICIPANT = Participant(
     name="coupon",
@@ -18,7 +18,6 @@ PARTICIPANT = Participant(
     execute=batch.execute,
     fast_path=batch.fast_path,
     gates=store.GATES,
-    ready=store.ready,
     read_holds=store.list_holds,
     check_books=store.check_books,
     routes=lambda pool, settings: CouponApi(pool, settings.currency, settings.client_timeout_seconds).routes(),

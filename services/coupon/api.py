@@ -4,17 +4,20 @@ from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from aiohttp import web
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from services.coupon import domain, store
 from services.coupon.domain import CouponExists, CouponId, CouponNotFound, UserId
+from shared.contracts.scopes import Scope
 from shared.contracts.types import Amount, Id, NewId, Page, PositiveAmount, Wire
+from shared.http.callers import caller, listed_user
 from shared.http.routes import Route
 from shared.http.server import reply
 from shared.http.wire import decode_cursor, encode_cursor, path_id, read_body, read_query
+from shared.identity.callers import SIGNED_IN, Forbidden
 from shared.ids import uuid7
 from shared.notation import Timestamp
-from shared.postgres import Connection, Pool, Row
+from shared.postgres.connections import Pool, Row
 
 PERCENT_MAX = 100
 
@@ -22,6 +25,14 @@ PERCENT_MAX = 100
 class NewCoupon(Wire):
     """A coupon to give to a user; the id is made if none is given. `value`: minor units, or percent 1..100."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "anyOf": [
+                {"properties": {"kind": {"const": "fixed"}}},
+                {"properties": {"kind": {"const": "percent"}, "value": {"maximum": PERCENT_MAX}}},
+            ]
+        }
+    )
     coupon_id: NewId | None = None
     user_id: Id
     kind: Literal["fixed", "percent"]
@@ -69,7 +80,7 @@ class CouponPage(Page):
 
 
 class CouponApi:
-    """The handlers and what they need."""
+    """The handlers and their dependencies."""
 
     def __init__(self, pool: Pool, currency: str, client_timeout_seconds: float) -> None:
         self._pool = pool
@@ -77,19 +88,37 @@ class CouponApi:
         self._timeout = client_timeout_seconds
 
     def routes(self) -> list[Route]:
-        """Return the table of calls."""
+        """Return the routes."""
         return [
             Route(
                 "POST",
                 "/v1/coupons",
+                Scope.COUPONS_WRITE,
                 self.create,
                 "Give a coupon to a user",
                 {201: Coupon},
                 (CouponExists,),
                 NewCoupon,
             ),
-            Route("GET", "/v1/coupons", self.list, "List coupons by id", {200: Coupons}, query=CouponPage),
-            Route("GET", "/v1/coupons/{coupon_id}", self.get, "Get a coupon", {200: Coupon}, (CouponNotFound,)),
+            Route(
+                "GET",
+                "/v1/coupons",
+                SIGNED_IN,
+                self.list,
+                "List coupons by id",
+                {200: Coupons},
+                (Forbidden,),
+                query=CouponPage,
+            ),
+            Route(
+                "GET",
+                "/v1/coupons/{coupon_id}",
+                SIGNED_IN,
+                self.get,
+                "Get a coupon",
+                {200: Coupon},
+                (CouponNotFound,),
+            ),
         ]
 
     async def create(self, request: web.Request) -> web.Response:
@@ -113,16 +142,17 @@ class CouponApi:
         coupon_id = path_id(request, "coupon_id", CouponNotFound)
         async with self._pool.connection() as db:
             row = await store.get_coupon(db, coupon_id)
-        if row is None:
+        if row is None or not caller(request).acts_for(row["user_id"], Scope.ORDERS_READ):
             raise CouponNotFound
         return reply(self._view(row))
 
     async def list(self, request: web.Request) -> web.Response:
         """GET /v1/coupons."""
         page = read_query(request, CouponPage)
+        user_id = listed_user(request, page.user_id, Scope.ORDERS_READ)
         after = decode_cursor(page.cursor, str)
         async with self._pool.connection() as db:
-            rows = await _matching(db, page, after[0] if after else "")
+            rows = await store.list_coupons(db, after[0] if after else "", page.limit + 1, user_id, page.status)
         items = rows[: page.limit]
         cursor = encode_cursor(items[-1]["coupon_id"]) if len(rows) > page.limit else None
         return reply({"items": [self._view(row) for row in items], "next_cursor": cursor})
@@ -130,15 +160,3 @@ class CouponApi:
     def _view(self, row: Row) -> dict[str, Any]:
         given = {name: value for name, value in row.items() if value is not None}
         return {**given, "currency": self._currency}
-
-
-async def _matching(db: Connection, page: CouponPage, after: str) -> list[Row]:
-    # A query for each combination: one for all of them would not use the index that fits.
-    limit = page.limit + 1
-    if page.user_id is not None and page.status is not None:
-        return await store.list_coupons_of_user_by_status(db, after, limit, page.user_id, page.status)
-    if page.user_id is not None:
-        return await store.list_coupons_of_user(db, after, limit, page.user_id)
-    if page.status is not None:
-        return await store.list_coupons_by_status(db, after, limit, page.status)
-    return await store.list_coupons(db, after, limit)

@@ -1,12 +1,15 @@
-"""One batch of commands as one transaction: the order of locks and reads that the protocol's safety rests on."""
+"""What a batch of commands locks, and which of them one statement applies."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from datetime import datetime
+from functools import partial
 from typing import Any
 from uuid import UUID
 
 from services.coupon import store
 from services.coupon.domain import (
+    Batch,
     Command,
     CouponId,
     OrderId,
@@ -14,11 +17,11 @@ from services.coupon.domain import (
     ReleaseCoupon,
     ReserveCoupon,
     UserId,
-    decide,
 )
 from shared.contracts import commands as wire
+from shared.participant import executor
 from shared.participant.protocol import Outcome
-from shared.postgres import Connection
+from shared.postgres.connections import Connection
 
 
 def to_command(command: Any) -> Command:
@@ -30,34 +33,26 @@ def to_command(command: Any) -> Command:
     return RedeemCoupon(*use, command.reserved) if isinstance(command, wire.RedeemCoupon) else ReserveCoupon(*use)
 
 
-async def execute(db: Connection, commands: Sequence[Command]) -> Sequence[Outcome]:
-    """Decide and write a batch inside the caller's transaction; return an outcome a command.
+async def lock(db: Connection, commands: Sequence[Command], _undone: Sequence[UUID], now: datetime) -> Batch:
+    """Lock the coupons that the commands name and those of their orders.
 
-    Gates are locked in a statement of their own after they were inserted, and everything is read after that:
-    whoever waited for a lock sees what its holder wrote. A coupon's order changes only under that order's gate,
-    so the coupons that the batch's orders have are found and locked together with those it names.
+    A coupon's order changes only under that order's gate. So one statement can find and lock both.
     """
-    orders = sorted({command.order_id for command in commands})
-    await store.GATES.open_gates(db, orders)
-    closed, past, moment = await store.lock_gates(db, orders)
+    orders = sorted({command.gate for command in commands})
     named = {command.coupon_id for command in commands if not isinstance(command, ReleaseCoupon)}
-    coupons = await store.lock_coupons(db, sorted(named), orders)
-    stored = await store.GATES.read_outcomes(db, orders)
-    decision = decide(commands, closed, stored, coupons, moment, past)
-    await store.write_decision(db, decision)
-    return decision.verdict.outcomes
+    return Batch(await store.lock_coupons(db, sorted(named), orders), now)
+
+
+execute = partial(executor.execute, gates=store.GATES, lock=lock, write=store.write_batch)
 
 
 async def fast_path(db: Connection, commands: Sequence[Command]) -> Mapping[UUID, Outcome]:
-    """Apply in one statement the uses that can be applied whatever becomes of the others; return their outcomes.
+    """Apply, in one statement, the uses that succeed independently of all others; return their outcomes.
 
-    What was reserved is redeemed the general way: its order has a gate already.
+    A reserved coupon is redeemed by `execute`: its order already has a gate.
     """
-    uses = [use for use in commands if not isinstance(use, ReleaseCoupon) and not use.attempt and not _reserved(use)]
+    uses = [use for use in commands if not isinstance(use, ReleaseCoupon)]
+    uses = [use for use in uses if not (isinstance(use, RedeemCoupon) and use.reserved)]
     count = Counter(use.coupon_id for use in uses)
     uses = [use for use in uses if count[use.coupon_id] == 1]
-    return await store.use_at_once(db, uses) if uses else {}
-
-
-def _reserved(use: ReserveCoupon | RedeemCoupon) -> bool:
-    return isinstance(use, RedeemCoupon) and use.reserved
+    return await store.use_in_one_statement(db, uses) if uses else {}

@@ -1,14 +1,13 @@
-"""The rules of coupons: pure functions of what was loaded, and the refusals they give."""
+"""The rules of coupons: pure functions of the loaded rows, and the refusals they raise."""
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, ClassVar, Literal, NewType
 from uuid import UUID
 
 from shared.contracts.refusals import InvalidCoupon
-from shared.participant import protocol
-from shared.participant.protocol import Outcome, OutcomeKey, Verdict
+from shared.participant.protocol import Do, Undo
 from shared.refusals import Refusal
 
 CouponId = NewType("CouponId", str)
@@ -59,7 +58,7 @@ class OrderHasCoupon(Refusal):
 
 @dataclass(frozen=True, slots=True)
 class Coupon:
-    """A coupon as it is; amounts in minor units. `order_id` and `discount_amount` are set unless AVAILABLE."""
+    """A coupon; amounts in minor units. `order_id` and `discount_amount` are set unless it is AVAILABLE."""
 
     coupon_id: CouponId
     user_id: UserId
@@ -81,25 +80,18 @@ class Coupon:
 
 
 @dataclass(frozen=True, slots=True)
-class _Use:
-    """What reserving and redeeming have in common."""
+class _Use(Do):
+    """The fields that reserving and redeeming share."""
 
-    undo: ClassVar[bool] = False
-    order_id: OrderId
     coupon_id: CouponId
     user_id: UserId
     subtotal_amount: int
     attempt: int = 0
 
-    @property
-    def gate(self) -> UUID:
-        """Return the order, whose gate this passes."""
-        return self.order_id
-
 
 @dataclass(frozen=True, slots=True)
 class ReserveCoupon(_Use):
-    """Set a coupon aside for an order that is paid later."""
+    """Reserve a coupon for an order that is paid later."""
 
     type: ClassVar[str] = "reserve_coupon"
     status: ClassVar[Status] = "RESERVED"
@@ -107,7 +99,7 @@ class ReserveCoupon(_Use):
 
 @dataclass(frozen=True, slots=True)
 class RedeemCoupon(_Use):
-    """Use a coupon up; `reserved` says that the order reserved it before."""
+    """Redeem a coupon; `reserved` states that the order reserved it before."""
 
     type: ClassVar[str] = "redeem_coupon"
     status: ClassVar[Status] = "REDEEMED"
@@ -115,75 +107,53 @@ class RedeemCoupon(_Use):
 
 
 @dataclass(frozen=True, slots=True)
-class ReleaseCoupon:
+class ReleaseCoupon(Undo):
     """Make the order's coupon AVAILABLE again."""
 
     type: ClassVar[str] = "release_coupon"
-    undo: ClassVar[bool] = True
-    order_id: OrderId
-    attempt: int = 0
-
-    @property
-    def gate(self) -> UUID:
-        """Return the order, whose gate this closes."""
-        return self.order_id
 
 
+# A gate is an order's id.
 Command = ReserveCoupon | RedeemCoupon | ReleaseCoupon
 
 
-@dataclass(slots=True)
-class Decision:
-    """What a batch comes to: the protocol's verdict and the coupons that changed, as they are now."""
+class Batch:
+    """The working copy of one batch.
 
-    verdict: Verdict
-    coupons: list[Coupon] = field(default_factory=list)
-
-
-def decide(
-    commands: Sequence[Command],
-    closed: Collection[UUID],
-    stored: Mapping[OutcomeKey, Outcome],
-    coupons: Mapping[CouponId, Coupon],
-    moment: datetime,
-    past: Collection[UUID] = (),
-) -> Decision:
-    """Decide a batch in arrival order.
-
-    `closed`, `stored`, `past`: the protocol's, of the batch's orders. `coupons`: every coupon that the batch names
-    or that its orders reserved or redeemed. `moment`: the time at which coupons must be valid, by the database.
+    `coupons`: every coupon that the batch names or that its orders reserved or redeemed. `now`: the database's time, at
+    which coupons must be valid.
     """
-    desk = _Desk(coupons, moment)
-    verdict = protocol.decide(commands, closed, stored, desk.use, desk.release, past)
-    return Decision(verdict, [coupon for coupon in desk.coupons.values() if coupon != coupons[coupon.coupon_id]])
 
-
-class _Desk:
-    """The working copy of one batch."""
-
-    def __init__(self, coupons: Mapping[CouponId, Coupon], moment: datetime) -> None:
-        self._moment = moment
-        self.coupons = dict(coupons)
+    def __init__(self, coupons: Mapping[CouponId, Coupon], now: datetime) -> None:
+        self._now = now
+        self._before = coupons
+        self._coupons = dict(coupons)
         self._of_order = {coupon.order_id: coupon.coupon_id for coupon in coupons.values() if coupon.order_id}
 
-    def use(self, command: Command) -> Mapping[str, Any]:
+    @property
+    def changed(self) -> list[Coupon]:
+        """Return the changed coupons in their new state."""
+        return [coupon for coupon in self._coupons.values() if coupon != self._before[coupon.coupon_id]]
+
+    def do(self, command: Command) -> Mapping[str, Any]:
+        """Reserve or redeem a coupon. Raises InvalidCoupon, NotReserved or OrderHasCoupon."""
         assert not isinstance(command, ReleaseCoupon)
-        coupon = self.coupons.get(command.coupon_id)
+        coupon = self._coupons.get(command.coupon_id)
         if coupon is None:
             raise _invalid("not-found")
         if isinstance(command, RedeemCoupon) and command.reserved:
-            # It was valid when it was reserved; that it expired since is no reason to ask for more money.
-            if coupon.status != "RESERVED" or coupon.order_id != command.order_id:
+            # It was valid when it was reserved. If it has expired since, the customer still gets the promised price.
+            if coupon.status != "RESERVED" or coupon.order_id != command.gate:
                 raise NotReserved
-            self.coupons[coupon.coupon_id] = replace(coupon, status=command.status)
+            self._coupons[coupon.coupon_id] = replace(coupon, status=command.status)
             return {"discount_amount": coupon.discount_amount}
         self._check(coupon, command)
         discount = coupon.discount(command.subtotal_amount)
-        self._of_order[command.order_id] = coupon.coupon_id
-        self.coupons[coupon.coupon_id] = replace(
+        self._of_order[OrderId(command.gate)] = coupon.coupon_id
+        self._coupons[coupon.coupon_id] = replace(
             coupon,
             status=command.status,
-            order_id=command.order_id,
+            order_id=OrderId(command.gate),
             discount_amount=discount,
         )
         return {"discount_amount": discount}
@@ -191,7 +161,7 @@ class _Desk:
     def _check(self, coupon: Coupon, command: ReserveCoupon | RedeemCoupon) -> None:
         if coupon.user_id != command.user_id:
             raise _invalid("not-owner")
-        if coupon.expires_at is not None and coupon.expires_at <= self._moment:
+        if coupon.expires_at is not None and coupon.expires_at <= self._now:
             raise _invalid("expired")
         if coupon.status == "REDEEMED":
             raise _invalid("already-used")
@@ -199,14 +169,15 @@ class _Desk:
             raise _invalid("reserved")
         if command.subtotal_amount < coupon.min_subtotal:
             raise _invalid("below-minimum", min_subtotal=coupon.min_subtotal)
-        if command.order_id in self._of_order:
+        if command.gate in self._of_order:
             raise OrderHasCoupon
 
-    def release(self, command: Command) -> Mapping[str, Any]:
+    def undo(self, command: Command) -> Mapping[str, Any]:
+        """Make the order's coupon AVAILABLE again."""
         coupon_id = self._of_order.pop(OrderId(command.gate), None)
         if coupon_id is not None:
-            self.coupons[coupon_id] = replace(
-                self.coupons[coupon_id], status="AVAILABLE", order_id=None, discount_amount=None
+            self._coupons[coupon_id] = replace(
+                self._coupons[coupon_id], status="AVAILABLE", order_id=None, discount_amount=None
             )
         return {}
 

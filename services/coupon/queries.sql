@@ -1,7 +1,4 @@
--- All SQL of the coupon service but that of gates and outcomes, which is in shared/participant/gates.sql.
-
--- name: ready
-SELECT 1 FROM coupons.coupons LIMIT 1;
+-- All SQL of the coupon service except for gates and outcomes, which are in shared/participant/gates.sql.
 
 -- name: create_coupon
 INSERT INTO coupons.coupons (coupon_id, user_id, kind, value, max_discount, min_subtotal, expires_at)
@@ -34,13 +31,6 @@ SELECT coupon_id, user_id, kind, value, max_discount, min_subtotal, expires_at, 
     created_at
 FROM coupons.coupons WHERE user_id = $3 AND status = $4 AND coupon_id > $1 ORDER BY coupon_id LIMIT $2;
 
--- name: lock_gates
--- In the place of the query that participants share: coupons expire, so their batches need the time as well.
-SELECT order_id, closed, now() AS moment,
-       order_id < (SELECT pruned_before FROM coupons.horizon WHERE the_only) AND coupons.is_dated(order_id) AS past
-FROM coupons.gates
-WHERE order_id = ANY ($1::uuid[]) ORDER BY order_id FOR UPDATE;
-
 -- name: lock_coupons
 SELECT coupon_id, user_id, kind, value, max_discount, min_subtotal, expires_at, status, order_id, discount_amount
 FROM coupons.coupons
@@ -54,18 +44,12 @@ SET status = t.status, order_id = t.order_id, discount_amount = t.discount_amoun
 FROM unnest($1::text[], $2::text[], $3::uuid[], $4::bigint[]) AS t (coupon_id, status, order_id, discount_amount)
 WHERE c.coupon_id = t.coupon_id;
 
--- name: use_at_once
--- Reservations and redemptions for orders that are new here, each of another coupon, in one statement and thus one
--- round trip: $1 the orders by id; then a row per command: its type, what the coupon becomes, the order, the coupon, the
--- user, the subtotal. Taken are those whose coupon may be used. The others, and all of them if an order is not new, are
--- left: of these only the gates are written. An order that is new here has no coupon yet.
---
--- Nothing that happens meanwhile can break it. A gate that this statement inserted was nobody's: no outcome can be
--- stored for its order, and whoever else asks for it waits for our commit. One that another session is inserting is
--- waited for, and is then not new. A coupon that another session has locked is waited for, and then read and asked
--- again as that session left it: FOR UPDATE returns the newest row, and its lock keeps it so for the UPDATE.
--- A gate pruned after our snapshot could be taken for new: orders placed more than a day ago are left, for no horizon
--- is nearer than seven, and so is what the horizon that we see calls past, should a clock have put it nearer.
+-- name: use_in_one_statement
+-- Reserve or redeem for orders that are new here, each a different coupon, in one statement and one round trip. $1: the
+-- orders, sorted by id. Then a row per command: its type, the coupon's new status, the order, the coupon, the user, the
+-- subtotal. A command is applied if its coupon may be used. The others are left to the general path: only their gates
+-- are written. If one order is not new, all are left to it. An order that is new here has no coupon yet.
+-- Why concurrent sessions cannot break it: docs/decisions/0022.
 WITH opened AS (
     INSERT INTO coupons.gates (order_id)
     SELECT order_id FROM unnest($1::uuid[]) AS t (order_id) ORDER BY order_id
@@ -77,7 +61,7 @@ WITH opened AS (
     FROM unnest($2::text[], $3::text[], $4::uuid[], $5::text[], $6::text[], $7::bigint[])
          AS t (type, status, order_id, coupon_id, user_id, subtotal_amount)
     JOIN coupons.coupons AS c USING (coupon_id)
-    -- No order has it: it is AVAILABLE. Asked by status, a plan made when there were few would walk through all of those.
+    -- No order has it, so it is AVAILABLE. A filter by status could get a plan that scans all AVAILABLE coupons.
     WHERE c.order_id IS NULL AND c.user_id = t.user_id AND t.subtotal_amount >= c.min_subtotal
       AND (c.expires_at IS NULL OR c.expires_at > now())
       AND (SELECT count(*) FROM opened) = cardinality($1)

@@ -75,3 +75,26 @@ CREATE UNIQUE INDEX coupons_by_order ON coupons.coupons USING btree (order_id) W
 CREATE INDEX coupons_by_status ON coupons.coupons USING btree (status, coupon_id);
 
 CREATE INDEX coupons_by_user ON coupons.coupons USING btree (user_id, coupon_id);
+
+GRANT USAGE ON SCHEMA coupons TO coupon_service;
+GRANT USAGE ON SCHEMA coupons TO services_reader;
+
+REVOKE ALL ON FUNCTION coupons.first_id_after(p_moment timestamp with time zone) FROM PUBLIC;
+GRANT ALL ON FUNCTION coupons.first_id_after(p_moment timestamp with time zone) TO coupon_service;
+
+REVOKE ALL ON FUNCTION coupons.is_dated(p_order_id uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION coupons.is_dated(p_order_id uuid) TO coupon_service;
+
+GRANT SELECT ON TABLE coupons.coupons TO services_reader;
+GRANT SELECT,INSERT,UPDATE ON TABLE coupons.coupons TO coupon_service;
+
+GRANT SELECT ON TABLE coupons.gates TO services_reader;
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE coupons.gates TO coupon_service;
+
+GRANT SELECT ON TABLE coupons.horizon TO services_reader;
+GRANT SELECT,UPDATE ON TABLE coupons.horizon TO coupon_service;
+
+GRANT SELECT ON TABLE coupons.outcomes TO services_reader;
+GRANT SELECT,INSERT,DELETE ON TABLE coupons.outcomes TO coupon_service;
+
+ALTER DEFAULT PRIVILEGES FOR ROLE coupon_owner IN SCHEMA coupons GRANT SELECT ON TABLES  TO services_reader;

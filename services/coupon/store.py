@@ -1,26 +1,20 @@
 """One function per query of queries.sql; each takes a connection, so that its caller owns the transaction."""
 
 from collections.abc import Sequence
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import asyncpg
 
-from services.coupon.domain import Coupon, CouponExists, CouponId, Decision, RedeemCoupon, ReserveCoupon, Status
-from shared.participant.gates import Gates, gate_queries, sort_gates
+from services.coupon.domain import Batch, Coupon, CouponExists, CouponId, RedeemCoupon, ReserveCoupon, Status
+from shared.participant.gates import Gates, gate_queries
 from shared.participant.protocol import Outcome
 from shared.participant.routes import book_check
-from shared.postgres import Connection, Row, load_queries
+from shared.postgres.connections import Connection, Row, load_queries
 
-SQL = {**gate_queries("coupons"), **load_queries(Path(__file__).parent / "queries.sql")}
+SQL = {**gate_queries("coupons", "order_id"), **load_queries(Path(__file__).parent / "queries.sql")}
 GATES = Gates(SQL)
-
-
-async def ready(db: Connection) -> None:
-    """Raise unless the schema is there and can be read."""
-    await db.fetch(SQL["ready"])
 
 
 async def create_coupon(db: Connection, coupon: Coupon) -> Row:
@@ -47,36 +41,16 @@ async def get_coupon(db: Connection, coupon_id: str) -> Row | None:
     return await db.fetchrow(SQL["get_coupon"], coupon_id)
 
 
-async def list_coupons(db: Connection, after: str, limit: int) -> list[Row]:
-    """Return up to `limit` coupons with an id above `after`, by id."""
-    return await db.fetch(SQL["list_coupons"], after, limit)
-
-
-async def list_coupons_of_user(db: Connection, after: str, limit: int, user_id: str) -> list[Row]:
-    """Return a user's coupons, likewise."""
-    return await db.fetch(SQL["list_coupons_of_user"], after, limit, user_id)
-
-
-async def list_coupons_by_status(db: Connection, after: str, limit: int, status: Status) -> list[Row]:
-    """Return the coupons with a status, likewise."""
-    return await db.fetch(SQL["list_coupons_by_status"], after, limit, status)
-
-
-async def list_coupons_of_user_by_status(
-    db: Connection, after: str, limit: int, user_id: str, status: Status
-) -> list[Row]:
-    """Return a user's coupons with a status, likewise."""
-    return await db.fetch(SQL["list_coupons_of_user_by_status"], after, limit, user_id, status)
-
-
-async def lock_gates(db: Connection, orders: Sequence[UUID]) -> tuple[set[UUID], set[UUID], datetime]:
-    """Lock the gates in order of id; return those closed, those past, and the time. Raises Unavailable."""
-    rows = await db.fetch(SQL["lock_gates"], orders)
-    return *sort_gates(rows, orders), rows[0]["moment"]
+async def list_coupons(db: Connection, after: str, limit: int, user_id: str | None, status: Status | None) -> list[Row]:
+    """Return up to `limit` coupons with an id above `after`, by id: of one user, with one status, both or all."""
+    # One query per combination of filters: a single query for all would not use the matching index.
+    name = "list_coupons" + ("_of_user" if user_id is not None else "") + ("_by_status" if status is not None else "")
+    given = [value for value in (user_id, status) if value is not None]
+    return await db.fetch(SQL[name], after, limit, *given)
 
 
 async def lock_coupons(db: Connection, coupons: Sequence[CouponId], orders: Sequence[UUID]) -> dict[CouponId, Coupon]:
-    """Lock in order of id, and return, the coupons that exist of those named and those that the orders have."""
+    """Lock, in order of id, the existing coupons among the named ones and the orders' own; return them."""
     rows = await db.fetch(SQL["lock_coupons"], coupons, orders)
     return {row["coupon_id"]: Coupon(*row.values()) for row in rows}
 
@@ -92,14 +66,14 @@ async def write_coupons(db: Connection, coupons: Sequence[Coupon]) -> None:
     )
 
 
-async def use_at_once(db: Connection, uses: Sequence[ReserveCoupon | RedeemCoupon]) -> dict[UUID, Outcome]:
-    """Reserve or redeem those of the coupons that may be used, each named once; return the outcomes of their orders."""
+async def use_in_one_statement(db: Connection, uses: Sequence[ReserveCoupon | RedeemCoupon]) -> dict[UUID, Outcome]:
+    """Reserve or redeem the coupons that may be used, each named once; return their orders' outcomes."""
     rows = await db.fetch(
-        SQL["use_at_once"],
-        sorted(use.order_id for use in uses),
+        SQL["use_in_one_statement"],
+        sorted(use.gate for use in uses),
         [use.type for use in uses],
         [use.status for use in uses],
-        [use.order_id for use in uses],
+        [use.gate for use in uses],
         [use.coupon_id for use in uses],
         [use.user_id for use in uses],
         [use.subtotal_amount for use in uses],
@@ -108,7 +82,7 @@ async def use_at_once(db: Connection, uses: Sequence[ReserveCoupon | RedeemCoupo
 
 
 async def list_holds(db: Connection, after: UUID, until: UUID, limit: int) -> list[Row]:
-    """Return what is held now for up to `limit` orders after `after` and up to `until`, by order."""
+    """Return the current holds of up to `limit` orders after `after` and up to `until`, by order."""
     return await db.fetch(SQL["list_holds"], after, until, limit)
 
 
@@ -122,8 +96,7 @@ async def check_books(db: Connection) -> dict[str, Any]:
     }
 
 
-async def write_decision(db: Connection, decision: Decision) -> None:
-    """Write a batch's decision: at most three statements, however large the batch."""
-    await GATES.write_verdict(db, decision.verdict)
-    if decision.coupons:
-        await write_coupons(db, decision.coupons)
+async def write_batch(db: Connection, batch: Batch) -> None:
+    """Write what a batch changes: at most one statement, however large the batch."""
+    if changed := batch.changed:
+        await write_coupons(db, changed)

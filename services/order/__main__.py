@@ -11,30 +11,40 @@ from services.order.api import OrderApi
 from services.order.audit.books import BookReader
 from services.order.audit.passes import Auditor
 from services.order.audit.schedule import AuditSchedule
+from services.order.backlog import Backlog
 from services.order.engine.participants import Participants
 from services.order.process import Connections, OrderProcess
 from services.order.retention import prunings
 from services.order.settings import Settings
-from shared.background import background
-from shared.host_clock import database_checks
+from shared.http.listeners import listeners
+from shared.http.readiness import database_checks
 from shared.http.server import HttpServer
-from shared.postgres import Pool, Session
-from shared.process import Service, main
+from shared.identity.authenticator import Authenticator
+from shared.identity.modes import authenticator
+from shared.postgres.connections import Pool, Session
+from shared.process.main import Service, main
+from shared.process.stopping import Stop
+from shared.process.tasks import background
 from shared.pruning import Pruner
 
-# Of the time a stop may take: how long clients still wait for their sagas, and then sagas for their end.
+# Shares of the time that a stop may take: for clients to wait for their sagas, and then for sagas to end.
 RELEASE_WAITERS_AFTER_SECONDS = 2.0
 DRAIN_SECONDS = 2.0
 
 
-async def serve(settings: Settings, stop: asyncio.Event) -> None:
-    """Run until `stop` is set; what was opened last is closed first."""
+async def serve(settings: Settings, stop: Stop) -> None:
+    """Run until `stop` is set; then close everything in reverse order of opening."""
     async with AsyncExitStack() as stack:
         enter = stack.enter_async_context
-        process = await enter(OrderProcess.assemble(settings, await enter(Connections.open(settings))))
+        process = await enter(OrderProcess(settings, await enter(Connections.open(settings))))
         pool, recovery, registry = process.pool, process.recovery, process.registry
-        pruner = Pruner(pool, prunings(key_hours=settings.idempotency_hours, saga_days=settings.retention_days))
-        books = await enter(BookReader(settings.participant_urls))
+        rules = prunings(
+            key_hours=settings.idempotency_hours,
+            rejected_hours=settings.rejected_retention_hours,
+            saga_days=settings.retention_days,
+        )
+        pruner = Pruner(pool, rules)
+        books = await enter(BookReader(settings.participant_urls, settings.credentials, settings.participants_tls))
         auditor = Auditor(pool, books, grace_seconds=settings.audit_grace_seconds)
         audit = AuditSchedule(process.process_id, pool, auditor, interval_seconds=settings.audit_interval_seconds)
         readiness = await enter(Session(settings, "order readiness", checked=True))
@@ -44,18 +54,19 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
             await asyncio.sleep(RELEASE_WAITERS_AFTER_SECONDS)
             registry.release_waiters()
 
-        server = HttpServer(
+        identity = await enter(authenticator(settings))
+        servers = listeners(
             "order",
             "Orders: placed and paid now, or paid later, cancelled, expired.",
             settings,
+            identity,
             OrderApi(
                 pool,
                 process.checkout,
                 process.admission,
                 client_timeout_seconds=settings.client_timeout_seconds,
-                deadline_seconds=settings.request_deadline_seconds,
             ).routes(),
-            {**database_checks(readiness, store.ready, process.host_clock), "lease": recovery.check_lease},
+            {**database_checks(readiness, store.SQL, process.host_clock), "lease": recovery.check_lease},
             lambda: {"participants_reachable": process.participants.reachable()},
         )
         await recovery.renew()
@@ -67,15 +78,19 @@ async def serve(settings: Settings, stop: asyncio.Event) -> None:
                 background("sweep", recovery.sweep),
                 background("expiry", process.expiry.run),
                 background("audit", audit.run),
+                background("backlog", Backlog(pool).run),
                 background("pruner", pruner.run),
             ):
-                await asyncio.gather(server.run(stop), _run_admin(settings, pool, process.participants, stop))
+                admin = _run_admin(settings, identity, pool, process.participants, stop)
+                await asyncio.gather(*(server.run(stop) for server in servers), admin)
             await registry.drain(DRAIN_SECONDS)
         await recovery.give_up()
 
 
-async def _run_admin(settings: Settings, pool: Pool, participants: Participants, stop: asyncio.Event) -> None:
-    """Serve the operators on their own listener, if there is to be one."""
+async def _run_admin(
+    settings: Settings, identity: Authenticator, pool: Pool, participants: Participants, stop: Stop
+) -> None:
+    """Serve the operators on their own listener, if the settings ask for one."""
     if settings.admin_port is None:
         return
     routes = [
@@ -84,7 +99,7 @@ async def _run_admin(settings: Settings, pool: Pool, participants: Participants,
     ]
     own = settings.model_copy(update={"port": settings.admin_port})
     description = "For operators only: live sagas, the audit, and the repair of both."
-    await HttpServer("order admin", description, own, routes, {}).run(stop)
+    await HttpServer("order admin", description, own, identity, routes, {}, audience="internal").run(stop)
 
 
 if __name__ == "__main__":

@@ -22,13 +22,16 @@ from services.order.domain import (
 from services.order.engine.admission import Admission
 from services.order.engine.idempotency import location
 from services.order.engine.operations import KeyClaim, fingerprint
+from services.order.engine.quota import TooManyRequests
 from services.order.store import Answer
 from services.order.timeline import timeline
 from shared.contracts import events
-from shared.contracts.commands import HoldLines
+from shared.contracts.commands import Lines, Units
 from shared.contracts.refusals import InsufficientBalance, InvalidCoupon, OutOfStock, ProductNotFound
+from shared.contracts.scopes import Scope
 from shared.contracts.types import Id, NoBody, Page, Wire
 from shared.http import problems
+from shared.http.callers import caller, listed_user, user_of
 from shared.http.deadline import GRACE_SECONDS
 from shared.http.idempotency import (
     KEY_DESCRIPTION,
@@ -39,19 +42,27 @@ from shared.http.idempotency import (
 from shared.http.routes import Route
 from shared.http.server import reply
 from shared.http.wire import decode_cursor, encode_cursor, path_uuid, read_body, read_query
-from shared.postgres import Pool
+from shared.identity.callers import SIGNED_IN, Forbidden
+from shared.postgres.connections import Pool
 from shared.refusals import Unavailable
 
 NEWEST = UUID(int=2**128 - 1)
-# How long after its deadline a request that began a saga may still read the order: well before the server cuts it off.
+# After its deadline, a request that began a saga may read the order for this long. The server cuts it off much later.
 LAST_READ_SECONDS = GRACE_SECONDS / 2
+
+
+class NewLine(Wire):
+    """Units of one product."""
+
+    product_id: Id
+    quantity: Units
 
 
 class NewOrder(Wire):
     """What a customer wants to buy, and whether it is paid now or later."""
 
-    user_id: Id
-    lines: HoldLines
+    user_id: Id | None = None
+    lines: Lines[NewLine]
     coupon_id: Id | None = None
     payment: Literal["now", "later"] = "now"
 
@@ -94,27 +105,18 @@ class OrdersQuery(Page):
 
 
 class OrderApi:
-    """The handlers of the public calls."""
+    """The handlers of the public routes."""
 
-    def __init__(
-        self,
-        pool: Pool,
-        checkout: Checkout,
-        admission: Admission,
-        *,
-        client_timeout_seconds: float,
-        deadline_seconds: float,
-    ) -> None:
+    def __init__(self, pool: Pool, checkout: Checkout, admission: Admission, *, client_timeout_seconds: float) -> None:
         self._pool = pool
         self._checkout = checkout
         self._admission = admission
         self._timeout = client_timeout_seconds
-        self._deadline_seconds = deadline_seconds
 
     def routes(self) -> list[Route]:
-        """Return the table of calls."""
+        """Return the routes."""
         keyed: dict[str, Any] = {"headers": KEY_DESCRIPTION}
-        keys = (IdempotencyKeyReused, IdempotencyInProgress)
+        starting = (TooManyRequests, IdempotencyKeyReused, IdempotencyInProgress)
         placing = (ProductNotFound, OutOfStock, InvalidCoupon, InsufficientBalance, AmountTooLarge)
         paying = (OrderNotFound, InsufficientBalance, OrderExpired, OrderNotPayable)
         ended, started = {200: OrderView, 202: OrderView}, {201: OrderView, 202: OrderView}
@@ -123,66 +125,105 @@ class OrderApi:
             Route(
                 "POST",
                 "/v1/orders",
+                SIGNED_IN,
                 self.place,
                 "Place an order",
                 started,
-                (*placing, *keys),
+                (*placing, *starting, Forbidden),
                 NewOrder,
                 check_capacity=self._admission.check_capacity,
                 **keyed,
             ),
-            Route("GET", "/v1/orders", self.list, "List orders, newest first", {200: Orders}, query=OrdersQuery),
-            Route("GET", one, self.get, "Get an order", {200: OrderView}, (OrderNotFound,)),
-            Route("POST", f"{one}/payment", self.pay, "Pay an order", ended, (*paying, *keys), NoBody, **keyed),
+            Route(
+                "GET",
+                "/v1/orders",
+                SIGNED_IN,
+                self.list,
+                "List orders, newest first",
+                {200: Orders},
+                (Forbidden,),
+                query=OrdersQuery,
+            ),
+            Route("GET", one, SIGNED_IN, self.get, "Get an order", {200: OrderView}, (OrderNotFound,)),
             Route(
                 "POST",
-                f"{one}/cancel",
-                self.cancel,
-                "Cancel an order; a paid one is refunded",
+                f"{one}/payment",
+                SIGNED_IN,
+                self.pay,
+                "Pay an order",
                 ended,
-                (OrderNotFound, OrderNotCancellable, *keys),
+                (*paying, *starting),
                 NoBody,
                 **keyed,
             ),
-            Route("GET", f"{one}/timeline", self.timeline, "What the sagas did", {200: Timeline}, (OrderNotFound,)),
+            Route(
+                "POST",
+                f"{one}/cancel",
+                SIGNED_IN,
+                self.cancel,
+                "Cancel an order; a paid one is refunded",
+                ended,
+                (OrderNotFound, OrderNotCancellable, *starting),
+                NoBody,
+                **keyed,
+            ),
+            Route(
+                "GET",
+                f"{one}/timeline",
+                SIGNED_IN,
+                self.timeline,
+                "What the sagas did",
+                {200: Timeline},
+                (OrderNotFound,),
+            ),
         ]
 
     async def place(self, request: web.Request) -> web.Response:
         """POST /v1/orders."""
-        self._admission.check_capacity()  # the server checks it only for a request that arrives in one piece
-        deadline = self._deadline()
+        self._admission.check_capacity()  # the server checks capacity only for a request that arrives in one piece
+        deadline = self._checkout.deadline()
         key = parse_key(request)
         new = await read_body(request, NewOrder, timeout_seconds=self._timeout)
-        claim = KeyClaim(new.user_id, "place", key, fingerprint(new.model_dump())) if key else None
+        user_id = user_of(request, new.user_id, Scope.ORDERS_WRITE)
+        claim = KeyClaim(user_id, "place", key, fingerprint({**new.model_dump(), "user_id": user_id})) if key else None
         lines = [(line.product_id, line.quantity) for line in new.lines]
         result = await self._checkout.place(
-            new.user_id, lines, new.coupon_id, pay_now=new.payment == "now", key=claim, deadline=deadline
+            user_id,
+            lines,
+            new.coupon_id,
+            pay_now=new.payment == "now",
+            key=claim,
+            deadline=deadline,
+            subject=caller(request).subject,
         )
         return await self._reply(result, deadline)
 
     async def pay(self, request: web.Request) -> web.Response:
         """POST /v1/orders/{order_id}/payment."""
-        deadline = self._deadline()
+        deadline = self._checkout.deadline()
         order_id, claim = await self._operation(request, "pay")
-        return await self._reply(await self._checkout.pay(order_id, claim, deadline), deadline)
+        result = await self._checkout.pay(order_id, claim, deadline, caller(request).subject)
+        return await self._reply(result, deadline)
 
     async def cancel(self, request: web.Request) -> web.Response:
         """POST /v1/orders/{order_id}/cancel."""
-        deadline = self._deadline()
+        deadline = self._checkout.deadline()
         order_id, claim = await self._operation(request, "cancel")
-        return await self._reply(await self._checkout.cancel(order_id, claim, deadline), deadline)
+        result = await self._checkout.cancel(order_id, claim, deadline, caller(request).subject)
+        return await self._reply(result, deadline)
 
     async def get(self, request: web.Request) -> web.Response:
         """GET /v1/orders/{order_id}."""
-        return reply((await self._order(request)).view())
+        return reply((await self._order(request, Scope.ORDERS_READ)).view())
 
     async def list(self, request: web.Request) -> web.Response:
         """GET /v1/orders."""
         query = read_query(request, OrdersQuery)
+        user_id = listed_user(request, query.user_id, Scope.ORDERS_READ)
         before = decode_cursor(query.cursor, UUID)
         async with self._pool.connection() as db:
             orders = await store.list_orders(
-                db, before[0] if before else NEWEST, query.limit + 1, query.user_id, query.status
+                db, before[0] if before else NEWEST, query.limit + 1, user_id, query.status
             )
         items = orders[: query.limit]
         cursor = encode_cursor(str(items[-1].order_id)) if len(orders) > query.limit else None
@@ -190,44 +231,43 @@ class OrderApi:
 
     async def timeline(self, request: web.Request) -> web.Response:
         """GET /v1/orders/{order_id}/timeline."""
-        order = await self._order(request)
+        order = await self._order(request, Scope.ORDERS_READ)
         async with self._pool.connection() as db:
             sagas = await store.list_sagas_of_order(db, order.order_id)
         return reply({"items": timeline([dict(saga) for saga in sagas])})
 
-    def _deadline(self) -> float:
-        """Return the time of the event loop at which a request that comes now must be answered."""
-        return asyncio.get_running_loop().time() + self._deadline_seconds
-
-    async def _as_it_is(self, order: Order, deadline: float) -> Order:
-        """Return the order as stored now, or else as it was: a started operation is never answered with 503."""
+    async def _current_order(self, order: Order, deadline: float) -> Order:
+        """Return the order as stored now; if it cannot be read, as it was. A started operation never gets 503."""
         try:
             async with asyncio.timeout_at(deadline + LAST_READ_SECONDS), self._pool.connection() as db:
                 return await store.get_order(db, order.order_id) or order
         except (Unavailable, TimeoutError):
             return order
 
-    async def _order(self, request: web.Request) -> Order:
+    async def _order(self, request: web.Request, scope: Scope) -> Order:
+        """Return the order. Another user's does not exist for a caller without `scope`."""
         order_id = path_uuid(request, "order_id", OrderNotFound)
         async with self._pool.connection() as db:
             order = await store.get_order(db, order_id)
-        if order is None:
+        if order is None or not caller(request).acts_for(order.user_id, scope):
             raise OrderNotFound(f"There is no order {order_id}.")
         return order
 
     async def _operation(self, request: web.Request, operation: str) -> tuple[OrderId, KeyClaim | None]:
-        """Read what a payment or cancellation is about. A key's scope is the order's user."""
+        """Read the order and idempotency key of a payment or cancellation. A key's scope is the order's user."""
         order_id = OrderId(path_uuid(request, "order_id", OrderNotFound))
         key = parse_key(request)
         await read_body(request, NoBody, timeout_seconds=self._timeout)
+        if key is None and caller(request).has(Scope.ORDERS_WRITE):
+            return order_id, None
+        order = await self._order(request, Scope.ORDERS_WRITE)
         if key is None:
             return order_id, None
-        order = await self._order(request)
         return order_id, KeyClaim(order.user_id, operation, key, fingerprint({"order_id": str(order_id)}))
 
     async def _reply(self, result: Answer | Pending, deadline: float) -> web.Response:
         if isinstance(result, Pending):
-            order = await self._as_it_is(result.order, deadline)
+            order = await self._current_order(result.order, deadline)
             return reply(order.view(), 202, {"Location": location(order)})
         headers = {"Location": result.location} if result.location else None
         content_type = "application/json" if result.status < 400 else problems.CONTENT_TYPE

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import partial
 
 import asyncpg
 import structlog
@@ -12,28 +13,32 @@ from services.order.domain import Order, OrderId, SagaId
 from services.order.engine.admission import Admission
 from services.order.engine.idempotency import ended, is_known, read_answer
 from services.order.engine.operations import Attached, Begun, KeyClaim, Start, Started, new_order
+from services.order.engine.quota import Quota
 from services.order.engine.registry import Lane, SagaRegistry, lane_of
 from services.order.engine.runner import Runner
 from services.order.saga import Kind
 from services.order.store import Answer
-from shared import trace
 from shared.batcher import Batcher
-from shared.database_clock import DatabaseClock
 from shared.fast_dataclass import fast_dataclass
-from shared.postgres import Pool, needs_operator
+from shared.postgres.clocks import DatabaseClock
+from shared.postgres.connections import Pool
+from shared.postgres.errors import explain, needs_operator
+from shared.process import trace
 from shared.refusals import NothingSent, Refusal, Unavailable
+from shared.tracing import spans
+from shared.tracing.spans import NOT_RECORDED
 
 log = structlog.get_logger()
 
-# The first and the longest pause between reads of a saga that runs in another process, while its client waits. Each
-# pause is twice the last one: the reads of many clients that wait for long would fill the pool.
+# The first and the longest pause between reads of a saga that another process runs, while its client waits. Each pause
+# is twice the previous one: otherwise the reads of many clients that wait for a long time would fill the pool.
 LOOK_INTERVAL_SECONDS = 0.1
 LOOK_INTERVAL_MAX_SECONDS = 1.0
 
 
 @fast_dataclass(frozen=True, slots=True)
 class Pending:
-    """The saga still runs; `order` is the order as it was when the saga started."""
+    """The saga still runs; `order` is the order at the start of the saga."""
 
     order: Order
 
@@ -49,6 +54,7 @@ class Checkout:
         runner: Runner,
         registry: SagaRegistry,
         admission: Admission,
+        quota: Quota,
         *,
         deadline_seconds: float,
     ) -> None:
@@ -58,6 +64,7 @@ class Checkout:
         self._runner = runner
         self._registry = registry
         self._admission = admission
+        self._quota = quota
         self._deadline_seconds = deadline_seconds
         self._looking_up = asyncio.Lock()
 
@@ -70,9 +77,13 @@ class Checkout:
         pay_now: bool,
         key: KeyClaim | None,
         deadline: float | None = None,
+        subject: str | None = None,
     ) -> Answer | Pending:
-        """Place an order. `lines` are product ids and quantities; `deadline` is the time of the event loop until which
-        its end is waited for. Raises Unavailable when there is no room for it."""
+        """Place an order and wait for its end, at most until `deadline` (the event loop's time).
+
+        `lines`: product ids and quantities. `subject`: whose quota the order uses, None for nobody's; likewise in `pay`
+        and `cancel`. Raises Unavailable if there is no capacity for the order, TooManyRequests if the quota is used up.
+        """
         self._admission.check_capacity()
         lane = lane_of(coupon_id)
         if not self._admission.has_capacity_in(lane):
@@ -83,23 +94,30 @@ class Checkout:
             raise Unavailable("The database has not answered yet.")
         order = new_order(self._clock.now(), user_id, lines, coupon_id, pay_now=pay_now)
         kind = Kind.PLACE_NOW if pay_now else Kind.PLACE_LATER
-        return await self._carry_out(Start(kind, order.order_id, order, key, traceparent=_traceparent()), deadline)
+        start = Start(kind, order.order_id, order, key, traceparent=_traceparent())
+        return await self._carry_out(start, deadline, subject)
 
-    async def pay(self, order_id: OrderId, key: KeyClaim | None, deadline: float | None = None) -> Answer | Pending:
-        """Pay an order that was placed to be paid later."""
-        return await self._carry_out(Start(Kind.PAY, order_id, key=key, traceparent=_traceparent()), deadline)
+    async def pay(
+        self, order_id: OrderId, key: KeyClaim | None, deadline: float | None = None, subject: str | None = None
+    ) -> Answer | Pending:
+        """Pay an order that was placed for later payment."""
+        start = Start(Kind.PAY, order_id, key=key, traceparent=_traceparent())
+        return await self._carry_out(start, deadline, subject)
 
-    async def cancel(self, order_id: OrderId, key: KeyClaim | None, deadline: float | None = None) -> Answer | Pending:
+    async def cancel(
+        self, order_id: OrderId, key: KeyClaim | None, deadline: float | None = None, subject: str | None = None
+    ) -> Answer | Pending:
         """Cancel an order, with a refund if it was paid."""
-        return await self._carry_out(Start(Kind.CLOSE, order_id, key=key, traceparent=_traceparent()), deadline)
+        start = Start(Kind.CLOSE, order_id, key=key, traceparent=_traceparent())
+        return await self._carry_out(start, deadline, subject)
 
     async def expire(self, orders: Sequence[OrderId], lane: Lane) -> list[SagaId]:
-        """Begin to close orders of one lane that are past their time; return the sagas begun.
+        """Begin to close expired orders of one lane; return the sagas that began.
 
-        It skips orders that were paid, cancelled or taken by another replica in the meantime.
+        Orders that were paid, cancelled or taken by another replica in the meantime are skipped.
         """
         starts = [Start(Kind.CLOSE, order_id, expiring=True) for order_id in orders]
-        deadline = self._deadline()
+        deadline = self.deadline()
         beginnings = (self._begin(start, deadline, lane) for start in starts)
         results = await asyncio.gather(*beginnings, return_exceptions=True)
         failures = [r for r in results if isinstance(r, BaseException) and not isinstance(r, Refusal)]
@@ -108,7 +126,7 @@ class Checkout:
         return [start.saga_id for start, result in zip(starts, results, strict=True) if _begun(start, result)]
 
     async def _is_repeated(self, key: KeyClaim | None) -> bool:
-        """Return whether an earlier request had this key, so that this one begins nothing.
+        """Return whether an earlier request used this key, so that this request begins nothing.
 
         Only one key is read at a time: refused requests must not take the connections of admitted ones.
         """
@@ -117,31 +135,45 @@ class Checkout:
         async with self._looking_up, self._pool.connection() as db:
             return await is_known(db, key)
 
-    def _deadline(self) -> float:
+    def deadline(self) -> float:
+        """Return the time of the event loop at which a request that comes now must be answered."""
         return asyncio.get_running_loop().time() + self._deadline_seconds
 
-    async def _carry_out(self, start: Start, deadline: float | None) -> Answer | Pending:
-        """Begin an operation and wait for its end, but not past the deadline once it has begun: the server would then
-        cut the request off and answer 503."""
-        deadline = deadline or self._deadline()
+    async def _carry_out(self, start: Start, deadline: float | None, subject: str | None) -> Answer | Pending:
+        """Begin an operation within the subject's quota, and wait for its end."""
         self._admission.check_hard_limit()
+        self._quota.enter(subject)
+        try:
+            return await self._begin_and_wait(start, deadline or self.deadline())
+        finally:
+            # After an answer 202, the saga still runs.
+            self._registry.when_ended(start.saga_id, partial(self._quota.leave, subject))
+
+    async def _begin_and_wait(self, start: Start, deadline: float) -> Answer | Pending:
+        """Begin an operation and wait for its end, at most until `deadline` (the event loop's time).
+
+        After the deadline the server would cut the request off and answer 503, although the operation has begun.
+        """
         lane = lane_of(start.order.coupon_id) if start.order is not None else Lane.PLAIN
         started = await self._begin(start, deadline, lane)
         if isinstance(started, Answer):
             return started
+        waiting = NOT_RECORDED
         if isinstance(started, Begun):
             saga_id, order = started.saga.saga_id, started.saga.order
         else:
             saga_id, order = started.saga_id, started.order
+            waiting = spans.current.get().child("wait for saga")
         answer = await self._registry.wait(saga_id, deadline - asyncio.get_running_loop().time())
         if answer is None:
             answer = await self._look_for_end(saga_id, start.key, deadline)
+        waiting.end()
         return answer or Pending(order)
 
     async def _begin(self, start: Start, deadline: float, lane: Lane) -> Started:
-        """Commit the start and begin to run its saga. Raises the Refusal of a key that is in use.
+        """Commit the start and begin to run its saga. Raises a Refusal if the key is in use.
 
-        `lane`: of the saga as far as it is known. A payment's or cancellation's is PLAIN until its order was read.
+        `lane`: the saga's lane as far as it is known. A payment's or cancellation's is PLAIN until its order is read.
         """
         self._registry.claim(start.saga_id, lane)
         try:
@@ -149,7 +181,7 @@ class Checkout:
             if isinstance(started, Begun):
                 self._runner.run(started.saga)
             elif _begun(start, started):
-                # If this fails, the sweep runs the saga. A started operation is never answered with 503.
+                # If this fails, the sweep runs the saga.
                 with suppress(Unavailable, TimeoutError):
                     async with asyncio.timeout_at(deadline):
                         await self._runner.take_up(start.saga_id)
@@ -164,15 +196,15 @@ class Checkout:
             return await self._starts.submit(start)
         except Unavailable as error:
             if isinstance(error, NothingSent) or needs_operator(error):
-                raise  # it is known that nothing was committed
-            log.warning("start.outcome_unknown", saga_id=str(start.saga_id), error=str(error))
+                raise  # nothing was committed
+            log.warning("start.outcome_unknown", saga_id=str(start.saga_id), error=explain(error))
             return await self._resolve_doubt(start, error, deadline)
 
     async def _resolve_doubt(self, start: Start, error: Unavailable, deadline: float) -> Started:
-        """Find out whether a start was committed, until the deadline: a started operation is never answered with 503.
+        """Find out, until the deadline, whether a start was committed: a started operation never gets 503.
 
-        If no saga is found, the same start is submitted again. Its ids are the same, so it waits for the first commit
-        if that is still running. Then it either succeeds in its place or violates a unique index.
+        If no saga is found, submit the same start with the same ids again. If the first commit still runs, the second
+        one waits for it. Then the second one either succeeds in its place or violates a unique index.
         """
         loop = asyncio.get_running_loop()
         while loop.time() < deadline and not self._registry.waiters_released:
@@ -189,14 +221,17 @@ class Checkout:
         raise error
 
     async def _find(self, start: Start) -> Attached | None:
-        """Return the start's saga if it is stored. Another process may own it by now, or may have ended it."""
+        """Return the start's saga if it is stored. By now another process may own it or may have ended it."""
         async with self._pool.connection() as db:
             found = await store.get_saga(db, start.saga_id)
         return Attached(start.saga_id, found[0].order) if found else None
 
     async def _look_for_end(self, saga_id: SagaId, key: KeyClaim | None, deadline: float) -> Answer | None:
-        """Return the answer of a saga that did not end here. A key's answer was stored at the end and comes first:
-        the order may have changed since, and every repeat of a key must get the same answer."""
+        """Return the answer of a saga that did not end in this process, None if it is not known by the deadline.
+
+        Prefer the answer stored with the key: the order may have changed since, and every repeat of a key must get the
+        same answer.
+        """
         with suppress(Unavailable, TimeoutError):
             async with asyncio.timeout_at(deadline):
                 pause = LOOK_INTERVAL_SECONDS
@@ -213,10 +248,10 @@ class Checkout:
 
 
 def _begun(start: Start, result: object) -> bool:
-    """Return whether this very start has begun, even if that was only found out later."""
+    """Return whether this start has begun, even if this was only found out later."""
     return isinstance(result, Begun) or (isinstance(result, Attached) and result.saga_id == start.saga_id)
 
 
 def _traceparent() -> str | None:
     mark = trace.current.get()
-    return mark.traceparent if mark else None
+    return spans.current.get().traceparent or (mark.traceparent if mark else None)

@@ -1,4 +1,4 @@
-"""Orders and their rules: what an order is, how it is priced, and when it may be paid or closed. Pure."""
+"""Orders and their rules: an order's fields, its price, and when it may be paid or closed. Pure."""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -12,11 +12,11 @@ from shared.refusals import Refusal
 OrderId = NewType("OrderId", UUID)
 SagaId = NewType("SagaId", UUID)
 
-AMOUNT_MAX = 2**63 - 1  # what a bigint holds
+AMOUNT_MAX = 2**63 - 1  # the largest bigint
 
 
 class OrderStatus(StrEnum):
-    """Where an order stands; the arrows between them are drawn in docs/architecture.md."""
+    """The statuses of an order; docs/architecture.md draws the transitions between them."""
 
     PLACING = "PLACING"
     PAID = "PAID"
@@ -84,7 +84,7 @@ class Line:
         return None if self.unit_price is None else self.quantity * self.unit_price
 
     def view(self) -> dict[str, Any]:
-        """Return the line as the contract shows it."""
+        """Return the line in the contract's format."""
         return {
             "product_id": self.product_id,
             "name": self.name,
@@ -116,7 +116,7 @@ class Order:
     paid_at: datetime | None = None
 
     def view(self) -> dict[str, Any]:
-        """Return the order as the contract and the events show it; what does not apply is left out."""
+        """Return the order in the format of the contract and the events; fields that do not apply are omitted."""
         view: dict[str, Any] = {
             "order_id": str(self.order_id),
             "user_id": self.user_id,
@@ -139,9 +139,9 @@ class Order:
 
 
 def price(order: Order, held: Sequence[Mapping[str, Any]]) -> Order:
-    """Return the order with the names and prices at which its stock is held; no discount yet.
+    """Return the order with the names and prices of its held stock, without a discount yet.
 
-    Raises AmountTooLarge when the subtotal leaves the range of an account.
+    Raises AmountTooLarge if the subtotal exceeds what an account can hold.
     """
     by_product = {line["product_id"]: line for line in held}
     lines = tuple(
@@ -166,9 +166,31 @@ def discount(order: Order, discount_amount: int) -> Order:
     return replace(order, discount_amount=discount_amount, total_amount=total)
 
 
+def without_products(problem: Mapping[str, Any] | None, lines: Sequence[Line]) -> Mapping[str, Any] | None:
+    """Return an order's problem with `line_bits`, a bit for each line, in place of its `product_ids`.
+
+    A problem is stored so: the order has the ids already, and a refused request could have 50 of 512 bytes each.
+    """
+    if problem is None or "product_ids" not in problem:
+        return problem
+    named = set(problem["product_ids"])
+    bits = sum(1 << place for place, line in enumerate(lines) if line.product_id in named)
+    short = {name: value for name, value in problem.items() if name != "product_ids"} | {"line_bits": bits}
+    # A participant of another version could name other products, or name them in another order.
+    return short if with_products(short, lines) == problem else problem
+
+
+def with_products(short: Mapping[str, Any] | None, lines: Sequence[Line]) -> Mapping[str, Any] | None:
+    """Return the problem for which `without_products` returned `short`."""
+    if short is None or "line_bits" not in short:
+        return short
+    products = [line.product_id for place, line in enumerate(lines) if short["line_bits"] >> place & 1]
+    return {name: value for name, value in short.items() if name != "line_bits"} | {"product_ids": products}
+
+
 @fast_dataclass(frozen=True, slots=True)
 class Live:
-    """An order's live saga, with which a second operation on the order conflicts."""
+    """An order's live saga; it conflicts with a second operation on the order."""
 
     saga_id: SagaId
     kind: str
@@ -176,21 +198,21 @@ class Live:
 
 @fast_dataclass(frozen=True, slots=True)
 class Begin:
-    """The operation may start; for a closing, `target` is what the order becomes."""
+    """The operation may start; for a closing, `target` is the order's final status."""
 
     target: OrderStatus | None = None
 
 
 @fast_dataclass(frozen=True, slots=True)
 class Attach:
-    """The same operation is already running; its end answers this one too."""
+    """The same operation is already running; its result also answers this request."""
 
     saga_id: SagaId
 
 
 @fast_dataclass(frozen=True, slots=True)
 class Already:
-    """The order already is in the state that the operation asks for."""
+    """The order already has the requested status."""
 
 
 Ruling = Begin | Attach | Already
@@ -230,4 +252,4 @@ def rule_on_expiry(order: Order, live: Live | None, now: datetime) -> Ruling:
     due = order.expires_at is not None and order.expires_at <= now
     if order.status is OrderStatus.PENDING_PAYMENT and order.closing is None and live is None and due:
         return Begin(OrderStatus.EXPIRED)
-    raise OrderNotCancellable("Something else came first.")
+    raise OrderNotCancellable("The order no longer waits for its payment, or is not due yet.")

@@ -9,14 +9,14 @@ from services.order.checkout import Checkout
 from services.order.domain import SagaId
 from services.order.engine.admission import Admission
 from services.order.engine.registry import Lane, SagaRegistry
-from shared.background import LoopSupervisor
-from shared.postgres import Pool
+from shared.postgres.connections import Pool
+from shared.process.tasks import LoopSupervisor
 
 EXPIRED = Counter("orders_expired_total", "Orders that this process began to expire")
 
 
 class Expiry:
-    """Expires due orders in a loop for each lane, so that orders without a coupon don't wait for the coupon service."""
+    """Expires due orders in one loop per lane, so that orders without a coupon don't wait for the coupon service."""
 
     def __init__(
         self, pool: Pool, checkout: Checkout, registry: SagaRegistry, admission: Admission, *, interval_seconds: float
@@ -51,12 +51,12 @@ class Expiry:
             self._under_way[lane].update(begun)
             if len(due) < limit or not begun:
                 return
-            # Until half of them have ended: after fewer, a query finds few orders; after more, capacity is idle.
+            # Wait until half of them have ended. With fewer, a query finds few orders; with more, capacity is idle.
             under_way = list(self._under_way[lane])
             await self._registry.until_ended(under_way, (len(begun) + 1) // 2, self._interval_seconds)
 
     def _available(self, lane: Lane) -> int:
-        """Return how many more orders of a lane may be expired now. After an outage more may be due than that."""
+        """Return how many more orders of a lane may expire now. After an outage, more orders may be due."""
         under_way = {saga_id for saga_id in self._under_way[lane] if self._registry.has(saga_id)}
         self._under_way[lane] = under_way
         return self._admission.available_to_expiry(len(under_way))

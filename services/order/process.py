@@ -4,14 +4,15 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
-from uuid import UUID
 
 from services.order.checkout import Checkout
 from services.order.engine.admission import Admission, Lease
 from services.order.engine.operations import Start, Started
 from services.order.engine.participants import Channel, HttpChannel, Participants
+from services.order.engine.quota import Quota
 from services.order.engine.recovery import Recovery
 from services.order.engine.registry import SagaRegistry
 from services.order.engine.runner import Runner
@@ -20,20 +21,21 @@ from services.order.engine.transitions import TransitionRequest, TransitionResul
 from services.order.expiry import Expiry
 from services.order.settings import Settings
 from shared.batcher import Batcher, Work, one_by_one_when
-from shared.database_clock import DatabaseClock
-from shared.host_clock import HostClock
 from shared.ids import uuid7
 from shared.pacing import BatchScheduler
-from shared.postgres import Pool, Session, is_about_the_batch
+from shared.postgres.clocks import DatabaseClock, HostClock
+from shared.postgres.connections import Pool, Session
+from shared.postgres.errors import is_about_the_batch
 
-# The batchers in the order in which a checkout passes them; as many batches at once as these is no limit.
+# The batchers in the order in which a checkout passes them. With this many slots nothing has to wait, so no scheduler
+# is needed.
 STEPS = ("starts", "product", "coupon", "balance", "transitions")
 COMMIT_BATCH_MAX = 256  # past this the latency of a batch grows faster than throughput
 
 
 @dataclass(frozen=True, slots=True)
 class Connections:
-    """The database connections of one process. The two kinds of commit and the lease have connections of their own."""
+    """The database connections of one process. Starts, transitions and the lease each have their own connection."""
 
     pool: Pool
     lease_pool: Pool
@@ -43,7 +45,7 @@ class Connections:
     @classmethod
     @asynccontextmanager
     async def open(cls, settings: Settings) -> AsyncIterator["Connections"]:
-        """Open all of them, and close them after the body."""
+        """Open all connections; close them after the body."""
         async with (
             Pool(settings, "order") as pool,
             Session(settings, "order starts") as starts,
@@ -53,54 +55,36 @@ class Connections:
             yield cls(pool, lease_pool, starts, transitions)
 
 
-@dataclass(frozen=True, slots=True)
 class OrderProcess:
     """One process of the order service, without its HTTP server and its loops.
 
     Entering it starts the batchers. Leaving it stops the sagas that still run, and then the batchers.
     """
 
-    process_id: UUID
-    pool: Pool
-    clock: DatabaseClock
-    host_clock: HostClock
-    starts: Starts
-    transitions: Transitions
-    start_batcher: Batcher[Start, Started]
-    transition_batcher: Batcher[TransitionRequest, TransitionResult | None]
-    participants: Participants
-    registry: SagaRegistry
-    runner: Runner
-    lease: Lease
-    admission: Admission
-    checkout: Checkout
-    recovery: Recovery
-    expiry: Expiry
-    _stack: AsyncExitStack = field(default_factory=AsyncExitStack)
-
-    @classmethod
-    def assemble(
-        cls,
+    def __init__(
+        self,
         settings: Settings,
         connections: Connections,
         *,
-        channel: Callable[[str], Channel] = HttpChannel,
+        channel: Callable[[str], Channel] | None = None,
         participants_type: Callable[..., Participants] = Participants,
         batcher_type: Callable[..., Batcher[Any, Any]] = Batcher,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         elapsed: Callable[[], float] = time.monotonic,
-    ) -> "OrderProcess":
-        """Put a process together. Everything after `connections` is there for tests to replace.
+    ) -> None:
+        """Assemble a process. Tests replace the arguments after `connections`.
 
-        `channel` makes the way to the participant at a URL. `batcher_type` makes the two batchers of commits. `sleep`
-        waits before a retry, in seconds. `elapsed` is the clock, in seconds, that measures the age of the database's
-        last time.
+        `channel` makes the transport to a participant's URL, by default over HTTP. `batcher_type` is the type of both
+        batchers of commits. `sleep` waits before a retry, in seconds. `elapsed` is the clock, in seconds, that measures
+        how long ago the database's time was read.
         """
-        process_id, pool = uuid7(), connections.pool
-        clock = DatabaseClock(elapsed)
-        host_clock = HostClock(clock)
-        starts = Starts(connections.starts, clock, process_id, settings.currency, settings.payment_timeout_seconds)
-        transitions = Transitions(connections.transitions, clock, process_id)
+        self.process_id, self.pool = uuid7(), connections.pool
+        self.clock = DatabaseClock(elapsed)
+        self.host_clock = HostClock(self.clock)
+        self.starts = Starts(
+            connections.starts, self.clock, self.process_id, settings.currency, settings.payment_timeout_seconds
+        )
+        self.transitions = Transitions(connections.transitions, self.clock, self.process_id)
         limited = settings.batches_at_once < len(STEPS)
         scheduler = BatchScheduler(settings.batches_at_once, STEPS) if limited else None
 
@@ -109,53 +93,46 @@ class OrderProcess:
             queue_max = settings.sagas_max * 2
             return batcher_type(name, work, batch_max=COMMIT_BATCH_MAX, queue_max=queue_max, scheduler=scheduler)
 
-        start_batcher: Batcher[Start, Started] = batcher("starts", starts.commit)
-        transition_batcher: Batcher[TransitionRequest, TransitionResult | None] = batcher(
-            "transitions", transitions.commit
+        self.start_batcher: Batcher[Start, Started] = batcher("starts", self.starts.commit)
+        self.transition_batcher: Batcher[TransitionRequest, TransitionResult | None] = batcher(
+            "transitions", self.transitions.commit
         )
-        participants = participants_type(settings.participant_urls, channel, scheduler=scheduler)
-        registry = SagaRegistry()
-        runner = Runner(process_id, pool, participants, transition_batcher, registry, sleep=sleep)
-        lease = Lease(settings.lease_seconds)
-        admission = Admission(registry, settings.sagas_max, (lease.check, host_clock.check))
-        checkout = Checkout(
-            pool,
-            clock,
-            start_batcher,
-            runner,
-            registry,
-            admission,
+        self.participants = participants_type(
+            settings.participant_urls,
+            channel or partial(HttpChannel, tls=settings.participants_tls),
+            credentials=settings.credentials,
+            scheduler=scheduler,
+        )
+        self.registry = SagaRegistry()
+        self.runner = Runner(
+            self.process_id, self.pool, self.participants, self.transition_batcher, self.registry, sleep=sleep
+        )
+        self.lease = Lease(settings.lease_seconds)
+        self.admission = Admission(self.registry, settings.sagas_max, (self.lease.check, self.host_clock.check))
+        self.checkout = Checkout(
+            self.pool,
+            self.clock,
+            self.start_batcher,
+            self.runner,
+            self.registry,
+            self.admission,
+            Quota(per_minute=settings.subject_starts_per_minute, under_way_max=settings.subject_sagas_max),
             deadline_seconds=settings.request_deadline_seconds,
         )
-        recovery = Recovery(
-            process_id,
-            pool,
-            runner,
-            admission,
-            host_clock=host_clock,
-            lease=lease,
+        self.recovery = Recovery(
+            self.process_id,
+            self.pool,
+            self.runner,
+            self.admission,
+            host_clock=self.host_clock,
+            lease=self.lease,
             lease_pool=connections.lease_pool,
             sweep_seconds=settings.sweep_interval_seconds,
         )
-        expiry = Expiry(pool, checkout, registry, admission, interval_seconds=settings.expiry_interval_seconds)
-        return cls(
-            process_id,
-            pool,
-            clock,
-            host_clock,
-            starts,
-            transitions,
-            start_batcher,
-            transition_batcher,
-            participants,
-            registry,
-            runner,
-            lease,
-            admission,
-            checkout,
-            recovery,
-            expiry,
+        self.expiry = Expiry(
+            self.pool, self.checkout, self.registry, self.admission, interval_seconds=settings.expiry_interval_seconds
         )
+        self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> "OrderProcess":
         for part in (self.start_batcher, self.transition_batcher, self.participants):

@@ -1,8 +1,5 @@
 -- All SQL of the order service.
 
--- name: ready
-SELECT 1 FROM orders.orders LIMIT 1;
-
 -- name: get_order
 SELECT * FROM orders.orders WHERE order_id = $1;
 
@@ -37,7 +34,13 @@ ON CONFLICT DO NOTHING
 RETURNING user_id, operation, key;
 
 -- name: read_keys
-SELECT k.user_id, k.operation, k.key, k.fingerprint, k.saga_id, k.status, k.body, k.location
+-- `refused`: the end of a saga that was refused, which is the key's answer. A subquery, because it is always planned as a
+-- lookup by key.
+SELECT k.user_id, k.operation, k.key, k.fingerprint, k.saga_id, k.status, k.body, k.location,
+       (SELECT jsonb_build_object('kind', s.kind, 'order_id', s.order_id, 'problem', s.problem, 'lines', o.lines)
+        FROM orders.sagas AS s JOIN orders.orders AS o USING (order_id)
+        WHERE s.saga_id = k.saga_id AND k.status IS NULL AND s.ended_at IS NOT NULL AND s.problem IS NOT NULL)
+           AS refused
 FROM unnest($1::text[], $2::text[], $3::text[]) AS t (user_id, operation, key)
 JOIN orders.idempotency_keys AS k USING (user_id, operation, key);
 
@@ -54,7 +57,7 @@ FROM unnest($1::text[], $2::text[], $3::text[], $4::uuid[]) AS t (user_id, opera
 WHERE k.user_id = t.user_id AND k.operation = t.operation AND k.key = t.key;
 
 -- name: place_orders
--- New orders, each with its saga, in one statement: alone it is the whole transaction.
+-- New orders, each with its saga, in one statement. Outside a transaction block, it is a transaction by itself.
 WITH t AS (
     SELECT *, clock_timestamp() AS now FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::text[], $6::text[], $7::integer[], $8::text[])
         AS t (saga_id, order_id, user_id, lines, coupon_id, kind, attempt, traceparent)
@@ -98,12 +101,13 @@ FROM unnest($1::uuid[], $2::text[]) AS t (order_id, closing)
 WHERE o.order_id = t.order_id AND o.status IN ('PENDING_PAYMENT', 'PAID') AND o.closing IS NULL
 RETURNING o.*;
 
--- Going on and ending ------------------------------------------------------------------------------------------
+-- Transitions --------------------------------------------------------------------------------------------------
 
 -- name: apply_transitions
--- A transition, its order, its event and its keys' answer, many at a time in one statement, which alone is the whole
--- transaction. What is written of the order was computed by who holds the saga: while a saga is live, nothing but its
--- own transitions changes its order.
+-- Many transitions in one statement, each with its order, its event and its keys' answer. A refusal is not written to the
+-- keys: it is the saga's problem, and its text is stored once. Outside a transaction block,
+-- it is a transaction by itself. The saga's runner has computed the order: while a saga is live, only its own
+-- transitions change its order.
 WITH t AS (
     SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::jsonb[],
                          $9::text[], $10::text[], $11::bigint[], $12::bigint[], $13::text[], $14::timestamptz[],
@@ -116,16 +120,16 @@ WITH t AS (
     FROM t
     JOIN orders.orders AS o ON o.order_id = t.order_id
     JOIN orders.sagas AS s ON s.saga_id = t.saga_id
-    -- Not `s.owner = $22`: planned while the table was empty, it would walk all that this process ever owned.
+    -- Not `s.owner = $22`: a plan made for an empty table would scan all sagas that this process ever owned.
     WHERE o.status = t.order_from AND s.status = t.saga_from AND s.owner IS NOT DISTINCT FROM $22
     ORDER BY o.order_id
     FOR UPDATE OF o, s
-), moved AS (
+), updated_sagas AS (
     UPDATE orders.sagas AS s
     SET status = l.saga_to, target = l.target, problem = l.problem, log = s.log || l.log::jsonb, stuck = false,
         ended_at = CASE WHEN l.saga_to IN ('DONE', 'COMPENSATED') THEN clock_timestamp() END
     FROM locked AS l WHERE s.saga_id = l.saga_id
-), changed AS (
+), updated_orders AS (
     UPDATE orders.orders AS o
     SET status = l.order_to,
         lines = coalesce(l.lines::jsonb, o.lines),
@@ -139,26 +143,26 @@ WITH t AS (
     FROM locked AS l
     WHERE o.order_id = l.order_id
     RETURNING o.order_id, o.event_sequence
-), told AS (
-    -- The sequence was counted while the order's row is locked.
+), inserted_events AS (
+    -- The sequence was incremented under the lock of the order's row.
     INSERT INTO orders.outbox (event_id, order_id, sequence, type, payload, traceparent)
     SELECT l.event_id, l.order_id, c.event_sequence, l.event, l.payload, l.traceparent
-    FROM locked AS l JOIN changed AS c ON c.order_id = l.order_id
+    FROM locked AS l JOIN updated_orders AS c ON c.order_id = l.order_id
     WHERE l.event IS NOT NULL
     RETURNING 1
-), woken AS (
-    SELECT pg_notify('orders_outbox', '') FROM (SELECT FROM told LIMIT 1) AS any_told -- once, whatever the number
+), notified AS (
+    SELECT pg_notify('orders_outbox', '') FROM (SELECT FROM inserted_events LIMIT 1) AS any_event -- once for all events
 ), answered AS (
     UPDATE orders.idempotency_keys AS k
     SET status = l.answer_status, body = coalesce(l.answer_body, l.payload), location = l.answer_location
     FROM locked AS l
     WHERE k.saga_id = l.saga_id AND k.status IS NULL AND l.answer_status IS NOT NULL
 )
-SELECT l.saga_id, clock_timestamp() AS now, (SELECT count(*) FROM woken) AS woken FROM locked AS l;
+SELECT l.saga_id, clock_timestamp() AS now, (SELECT count(*) FROM notified) AS notified FROM locked AS l;
 
 -- name: answer_keys
--- Those that were attached to the saga while its transition waited for its order: a statement sees what was committed
--- before it began, and whoever attaches a key holds the order's row meanwhile.
+-- Answer the keys that were attached to the saga while its transition waited for the order's lock, which a session that
+-- attaches keys holds. It is a second statement, because a statement sees only what was committed before it began.
 UPDATE orders.idempotency_keys AS k SET status = t.status, body = t.body, location = t.location
 FROM unnest($1::uuid[], $2::smallint[], $3::bytea[], $4::text[]) AS t (saga_id, status, body, location)
 WHERE k.saga_id = t.saga_id AND k.status IS NULL;
@@ -190,8 +194,8 @@ WHERE p.lease_until < clock_timestamp() - interval '1 hour'
 -- name: take_over
 UPDATE orders.sagas SET owner = $1
 WHERE saga_id IN (
-    -- The array is made once. A row that another process took a moment ago is held against it again when it is
-    -- locked; of a join, Postgres would only look at the saga's side again, and the saga be taken twice.
+    -- An array is computed once. If another process has just taken a row, Postgres checks the locked row against the
+    -- array again. With a join it would check only the saga's side again, and the saga would be taken twice.
     SELECT s.saga_id FROM orders.sagas AS s
     WHERE s.status IN ('RUNNING', 'COMPENSATING') AND s.version = ANY ($2::integer[])
       AND s.owner = ANY (ARRAY(
@@ -221,17 +225,37 @@ ORDER BY expires_at LIMIT $1;
 -- Retention ----------------------------------------------------------------------------------------------------
 
 -- name: prune_keys
--- now(), not clock_timestamp(): an index is only searched for what stays the same during the statement.
+-- now(), not clock_timestamp(): an index search needs a value that is stable during the statement.
 DELETE FROM orders.idempotency_keys WHERE ctid = ANY (ARRAY(
     SELECT k.ctid FROM orders.idempotency_keys AS k
-    WHERE k.created_at >= $1 AND k.created_at < now() - make_interval(hours => $3) AND k.status IS NOT NULL
-      -- The answer of a saga that was stuck is as old as its end. Without NOT EXISTS: it would be planned as a join that
-      -- may read all sagas, this is looked up by key. A saga that was pruned ended long enough ago.
-      AND coalesce((SELECT s.ended_at FROM orders.sagas AS s WHERE s.saga_id = k.saga_id)
+    WHERE k.created_at >= $1 AND k.created_at < now() - make_interval(hours => $3)
+      -- A stuck saga's answer is as old as the saga's end. NOT EXISTS would be planned as a join that may read all
+      -- sagas; this is a lookup by key. A saga that was pruned ended long enough ago.
+      AND coalesce((SELECT coalesce(s.ended_at, 'infinity') FROM orders.sagas AS s WHERE s.saga_id = k.saga_id)
                    < now() - make_interval(hours => $3), true)
     ORDER BY k.created_at LIMIT $2
     FOR UPDATE OF k SKIP LOCKED))
 RETURNING created_at;
+
+-- name: prune_rejected
+-- Orders with their sagas, and with the keys whose answers these are. No row of the outbox is deleted: a rejected order
+-- has none.
+WITH due AS MATERIALIZED (
+    SELECT o.order_id FROM orders.orders AS o
+    WHERE o.status = 'REJECTED' AND o.order_id > $1
+      AND o.order_id < orders.first_id_after(now() - make_interval(hours => $3))
+      -- As in prune_keys: a lookup by key. An order whose saga was stuck was rejected at the saga's end.
+      AND coalesce((SELECT max(s.ended_at) FROM orders.sagas AS s WHERE s.order_id = o.order_id)
+                   < now() - make_interval(hours => $3), true)
+    ORDER BY o.order_id LIMIT $2
+    FOR UPDATE OF o SKIP LOCKED
+), ended AS (
+    DELETE FROM orders.sagas WHERE order_id = ANY (ARRAY(SELECT order_id FROM due)) RETURNING saga_id
+), answered AS (
+    DELETE FROM orders.idempotency_keys WHERE saga_id = ANY (ARRAY(SELECT saga_id FROM ended)) AND status IS NULL
+)
+DELETE FROM orders.orders WHERE order_id = ANY (ARRAY(SELECT order_id FROM due))
+RETURNING order_id;
 
 -- name: prune_sagas
 DELETE FROM orders.sagas WHERE saga_id = ANY (ARRAY(
@@ -284,7 +308,7 @@ WHERE status IN ('RUNNING', 'COMPENSATING') GROUP BY version ORDER BY version;
 -- Audit --------------------------------------------------------------------------------------------------------
 
 -- name: list_orders_to_audit
--- `forgotten`: events of that age may be gone with the partition that they were in.
+-- `forgotten`: events of this age may have been dropped with their partition.
 SELECT o.*,
        EXISTS (SELECT 1 FROM orders.sagas AS s
                WHERE s.order_id = o.order_id AND s.status IN ('RUNNING', 'COMPENSATING')) AS live,
@@ -294,17 +318,6 @@ SELECT o.*,
              ORDER BY e.sequence) AS events
 FROM orders.orders AS o
 WHERE o.order_id > $1 ORDER BY o.order_id LIMIT $2;
-
--- name: get_order_to_audit
-SELECT o.*,
-       EXISTS (SELECT 1 FROM orders.sagas AS s
-               WHERE s.order_id = o.order_id AND s.status IN ('RUNNING', 'COMPENSATING')) AS live,
-       coalesce(o.created_at < (SELECT max(p.closed_at) FROM orders.outbox_partitions AS p
-                                WHERE p.dropped_at IS NOT NULL), false) AS forgotten,
-       ARRAY(SELECT e.sequence || ' ' || e.type FROM orders.outbox AS e WHERE e.order_id = o.order_id
-             ORDER BY e.sequence) AS events
-FROM orders.orders AS o
-WHERE o.order_id = $1;
 
 -- name: read_value_at_risk
 SELECT count(*) AS sagas,
@@ -317,12 +330,29 @@ SELECT count(*) AS sagas,
 FROM orders.sagas AS s JOIN orders.orders AS o USING (order_id)
 WHERE s.status IN ('RUNNING', 'COMPENSATING');
 
--- name: oldest_unpublished_seconds
-SELECT orders.oldest_unpublished_seconds();
-
--- name: hold_duty
+-- name: hold_leadership
 INSERT INTO orders.duties (duty, holder, lease_until)
 VALUES ($1, $2, clock_timestamp() + make_interval(secs => $3))
 ON CONFLICT (duty) DO UPDATE SET holder = excluded.holder, lease_until = excluded.lease_until
 WHERE orders.duties.lease_until < clock_timestamp() OR orders.duties.holder = excluded.holder
 RETURNING holder;
+
+-- Backlog ------------------------------------------------------------------------------------------------------
+
+-- name: read_backlog
+SELECT orders.oldest_unpublished_seconds() AS unpublished_seconds,
+       coalesce(greatest(extract(epoch FROM clock_timestamp() - (
+           SELECT min(expires_at) FROM orders.orders WHERE status = 'PENDING_PAYMENT' AND closing IS NULL
+       )), 0), 0)::float8 AS overdue_seconds;
+
+-- name: read_server
+-- What every role may read. Only a member of pg_monitor may read the size of the folder with the WAL.
+SELECT (SELECT sum(numbackends) FROM pg_catalog.pg_stat_database)::float8 AS connections,
+       current_setting('max_connections')::float8 AS connections_max,
+       pg_database_size(current_database())::float8 AS database_bytes,
+       (SELECT sum(pg_table_size(relid) + pg_indexes_size(relid))
+        FROM pg_partition_tree('orders.outbox'))::float8 AS outbox_bytes,
+       pg_wal_lsn_diff(pg_current_wal_lsn(), '0/0')::float8 AS wal_written_bytes,
+       coalesce((
+           SELECT max(pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn)) FROM pg_catalog.pg_replication_slots
+       ), 0)::float8 AS wal_kept_bytes;

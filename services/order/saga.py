@@ -5,7 +5,7 @@
     place_later  hold_stock  reserve_coupon*             release_coupon*  restore_stock
     pay          debit**  redeem_coupon*                 (only when forced: all of them, the order is cancelled)
     close        -                                       refund  release_coupon*  restore_stock
-                 * orders with a coupon    ** orders with a total above 0
+                 * only with a coupon    ** only with a total above 0
 
 The runner calls `next_move`, executes the move, and passes its result to `learn` or `committed`. Every command can be
 repeated: participants answer a repeat with the stored outcome. So a saga that is taken over starts from its first step
@@ -22,7 +22,7 @@ from shared.fast_dataclass import fast_dataclass, replace
 from shared.participant.protocol import Fenced, Outcome
 
 VERSION: Final = 1
-# The definitions this build can run; a saga of another version is left to the build that knows it.
+# The definitions that this build can run. It leaves a saga of another version to a build that knows the version.
 VERSIONS_KNOWN: Final = (1,)
 
 
@@ -59,7 +59,7 @@ class Participant(StrEnum):
 
 @fast_dataclass(frozen=True, slots=True)
 class Step:
-    """One step: the command that does it, the command that undoes it, and who takes both."""
+    """One step: its command, the command that undoes it, and the participant of both."""
 
     do: str
     undo: str
@@ -77,7 +77,7 @@ STEPS: Final[Mapping[Kind, tuple[Step, ...]]] = {
     Kind.PAY: (DEBIT, REDEEM),
     Kind.CLOSE: (),
 }
-# All steps that an order of this kind of saga may ever have sent, so that undoing them is always enough.
+# All steps that may ever have been sent for an order of this kind of saga, so undoing these is always enough.
 UNDONE: Final[Mapping[Kind, tuple[Step, ...]]] = {
     Kind.PLACE_NOW: (DEBIT, REDEEM, HOLD),
     Kind.PLACE_LATER: (RESERVE, HOLD),
@@ -95,7 +95,7 @@ EVENTS: Final[Mapping[OrderStatus, str]] = {
 
 @fast_dataclass(frozen=True, slots=True)
 class Command:
-    """What the saga asks of a participant; `fields` beside type, order_id and attempt."""
+    """A command to a participant; `fields` are those besides type, order_id and attempt."""
 
     participant: Participant
     type: str
@@ -104,16 +104,16 @@ class Command:
     fields: Mapping[str, Any]
 
     def wire(self) -> dict[str, Any]:
-        """Return the command as the protocol sends it."""
+        """Return the command in the protocol's format."""
         return {"type": self.type, "order_id": self.order_id, "attempt": self.attempt, **self.fields}
 
 
 @fast_dataclass(frozen=True, slots=True)
 class Saga:
-    """A saga as its runner knows it: the stored row, the order, and what was learnt in this run.
+    """A saga as its runner knows it: the stored row, the order, and the outcomes of this run.
 
-    `applied`: the steps known to be applied. `undone`: the undos acknowledged, or known to be unneeded.
-    `refused` and `problem`: the step that was refused, and why.
+    `applied`: the steps known to be applied. `undone`: the undos that were acknowledged or are known to be unneeded.
+    `refused` and `problem`: the refused step, and the reason.
     """
 
     saga_id: SagaId
@@ -132,14 +132,14 @@ class Saga:
 
 @fast_dataclass(frozen=True, slots=True)
 class Send:
-    """Send these commands concurrently, and learn the outcome of each."""
+    """The next move: send these commands concurrently, and wait for their outcomes."""
 
     commands: tuple[Command, ...]
 
 
 @fast_dataclass(frozen=True, slots=True)
 class Transition:
-    """Commit this, guarded on the saga's id and both statuses, in one transaction with its event and answer."""
+    """The next move: one commit of saga, order, event and answer, guarded on the saga's id and both statuses."""
 
     saga_from: Status
     saga_to: Status
@@ -154,7 +154,7 @@ Move = Send | Transition
 
 
 def next_move(saga: Saga) -> Move:
-    """Return what a live saga must do next."""
+    """Return the next move of a live saga."""
     if saga.status is Status.COMPENSATING:
         left = tuple(step for step in undos(saga) if step.undo not in saga.undone)
         if left:
@@ -169,7 +169,7 @@ def next_move(saga: Saga) -> Move:
 
 
 def steps(saga: Saga) -> tuple[Step, ...]:
-    """Return the steps that this saga has; whether there is something to debit shows once it is priced."""
+    """Return the saga's steps. Before the order is priced, it is unknown whether there is something to debit."""
     return tuple(step for step in STEPS[saga.kind] if _has(saga, step))
 
 
@@ -180,13 +180,13 @@ def _has(saga: Saga, step: Step) -> bool:
 
 
 def undos(saga: Saga) -> tuple[Step, ...]:
-    """Return the steps whose undo ends this saga's order for good."""
+    """Return the steps that must be undone to close this saga's order."""
     coupon = saga.order.coupon_id is not None
     return tuple(step for step in UNDONE[saga.kind] if coupon or step.participant is not Participant.COUPON)
 
 
 def learn(saga: Saga, command: Command, outcome: Outcome) -> Saga:
-    """Return the saga with a known outcome of one of its commands taken in."""
+    """Return the saga after the outcome of one of its commands."""
     if saga.status is Status.COMPENSATING:
         return replace(saga, undone=saga.undone | {command.type})
     if not outcome.applied:
@@ -198,7 +198,7 @@ def learn(saga: Saga, command: Command, outcome: Outcome) -> Saga:
         return replace(saga, applied=applied, refused="price", problem=refusal.problem())
 
 
-def moved(order: Order, transition: Transition, now: datetime) -> Order:
+def apply_transition(order: Order, transition: Transition, now: datetime) -> Order:
     """Return the order after a transition; `now` is the database's time."""
     return replace(
         order,
@@ -211,10 +211,10 @@ def moved(order: Order, transition: Transition, now: datetime) -> Order:
 
 
 def committed(saga: Saga, transition: Transition, order: Order) -> Saga:
-    """Return the saga after its transition was committed, with the order as it was written.
+    """Return the saga after its transition was committed; `order` is the order as it was written.
 
-    Whoever saw the refusal knows which steps were never reached and need no undo; a saga that is taken over
-    later sends them all.
+    The runner that saw the refusal knows which steps were never reached, so they need no undo. After a take-over, the
+    new runner sends all undos.
     """
     undone: frozenset[str] = frozenset()
     if transition.saga_to is Status.COMPENSATING and not _is_fenced(saga.problem) and saga.kind is not Kind.PAY:
@@ -243,7 +243,7 @@ def _decision(saga: Saga) -> Transition:
     start = _status_while_running(saga)
     if saga.kind is Kind.PAY:
         if saga.refused == DEBIT.do and not _is_fenced(saga.problem):
-            # Nothing was taken, and no undo may be sent: it would forbid every later payment.
+            # Nothing was debited. No undo may be sent, because it would forbid every later payment.
             return Transition(saga.status, Status.DONE, start, OrderStatus.PENDING_PAYMENT, problem=saga.problem)
         return Transition(
             saga.status, Status.COMPENSATING, start, start, target=OrderStatus.CANCELLED, problem=saga.problem
@@ -262,7 +262,7 @@ def _compensated(saga: Saga) -> Transition:
     assert saga.target is not None
     start = saga.order.status if saga.kind is Kind.CLOSE else _status_while_running(saga)
     problem = saga.problem
-    if problem is None and saga.target is OrderStatus.REJECTED:  # nobody refused it, so an operator forced it
+    if problem is None and saga.target is OrderStatus.REJECTED:  # no step was refused, so an operator forced it
         problem = OrderWithdrawn().problem()
     return Transition(
         saga.status,

@@ -38,12 +38,13 @@ BEGIN
     IF NOT FOUND THEN
         RETURN NULL;
     END IF;
-    -- First the partition, which checkouts don't use: a vacuum of it would otherwise be waited for with the outbox locked.
+    -- First the partition, which checkouts don't use: otherwise a vacuum of it would be waited for under the outbox's
+    -- lock.
     EXECUTE format('LOCK TABLE orders.%I IN ACCESS EXCLUSIVE MODE', 'outbox_' || v_partition);
     LOCK TABLE ONLY orders.outbox IN ACCESS EXCLUSIVE MODE;
     EXECUTE format('DROP TABLE orders.%I', 'outbox_' || v_partition);
     UPDATE orders.outbox_partitions SET dropped_at = clock_timestamp() WHERE partition = v_partition;
-    -- The last one dropped stays on record: the audit asks up to when events may be gone.
+    -- Keep the record of the last dropped partition: the audit reads up to when events may have been removed.
     DELETE FROM orders.outbox_partitions AS earlier
     WHERE dropped_at IS NOT NULL
         AND partition < (SELECT max(partition) FROM orders.outbox_partitions WHERE dropped_at IS NOT NULL);
@@ -74,7 +75,7 @@ BEGIN
         WHERE closed_at IS NOT NULL AND published_at IS NULL AND NOT writers && orders.outbox_writers()
         ORDER BY partition
     LOOP
-        -- Asked of the partition itself, where only the index of what waits can answer.
+        -- Queries the partition itself, so that only the index of unpublished events can be used.
         EXECUTE format(
             'SELECT EXISTS (SELECT FROM orders.%1$I WHERE status = ''PENDING'')'
             ' OR EXISTS (SELECT FROM orders.%1$I WHERE status = ''PARKED'')', 'outbox_' || v_partition
@@ -175,7 +176,7 @@ DECLARE
     v_next orders.outbox_partitions;
 BEGIN
     LOCK TABLE orders.outbox_partitions IN SHARE ROW EXCLUSIVE MODE;
-    PERFORM orders.note_rotation(); -- if the one before was cut short
+    PERFORM orders.note_rotation(); -- in case the previous call was interrupted
     SELECT last_value >> 40 AS partition, is_called INTO v_ids FROM orders.outbox_ids;
     SELECT * INTO v_current FROM orders.outbox_partitions WHERE partition = v_ids.partition;
     SELECT * INTO v_next FROM orders.outbox_partitions WHERE partition = v_ids.partition + 1;
@@ -185,13 +186,13 @@ BEGIN
     END IF;
     IF v_next.writers IS NULL THEN
         IF v_next.attached_at >= now() THEN
-            RETURN NULL; -- attached in this very transaction
+            RETURN NULL; -- attached in this same transaction
         END IF;
         UPDATE orders.outbox_partitions SET writers = orders.outbox_writers() WHERE partition = v_next.partition;
         RETURN 'readied';
     END IF;
     IF v_current.opened_at + make_interval(secs => p_interval_seconds) > clock_timestamp()
-        OR NOT v_ids.is_called -- empty: it stays the one to be filled
+        OR NOT v_ids.is_called -- empty, so it can still be filled
         OR v_next.writers && orders.outbox_writers() THEN
         RETURN NULL;
     END IF;
@@ -498,6 +499,8 @@ ALTER INDEX orders.outbox_pending ATTACH PARTITION orders.outbox_1_shard_outbox_
 ALTER TABLE ONLY orders.sagas
     ADD CONSTRAINT sagas_order_id_fkey FOREIGN KEY (order_id) REFERENCES orders.orders(order_id);
 
+GRANT USAGE ON SCHEMA orders TO order_service;
+GRANT USAGE ON SCHEMA orders TO services_reader;
 GRANT USAGE ON SCHEMA orders TO relay_service;
 
 REVOKE ALL ON FUNCTION orders.attach_partition(p_partition bigint) FROM PUBLIC;
@@ -505,12 +508,16 @@ REVOKE ALL ON FUNCTION orders.attach_partition(p_partition bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION orders.drop_published(p_retention_seconds double precision) FROM PUBLIC;
 GRANT ALL ON FUNCTION orders.drop_published(p_retention_seconds double precision) TO relay_service;
 
+REVOKE ALL ON FUNCTION orders.first_id_after(p_moment timestamp with time zone) FROM PUBLIC;
+GRANT ALL ON FUNCTION orders.first_id_after(p_moment timestamp with time zone) TO order_service;
+
 REVOKE ALL ON FUNCTION orders.note_published() FROM PUBLIC;
 GRANT ALL ON FUNCTION orders.note_published() TO relay_service;
 
 REVOKE ALL ON FUNCTION orders.note_rotation() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION orders.oldest_unpublished_seconds() FROM PUBLIC;
+GRANT ALL ON FUNCTION orders.oldest_unpublished_seconds() TO order_service;
 
 REVOKE ALL ON FUNCTION orders.outbox_writers() FROM PUBLIC;
 
@@ -523,6 +530,20 @@ GRANT ALL ON FUNCTION orders.redacted(p_payload bytea) TO relay_service;
 REVOKE ALL ON FUNCTION orders.rotate_outbox(p_interval_seconds double precision) FROM PUBLIC;
 GRANT ALL ON FUNCTION orders.rotate_outbox(p_interval_seconds double precision) TO relay_service;
 
+GRANT SELECT ON TABLE orders.duties TO services_reader;
+GRANT SELECT,INSERT,UPDATE ON TABLE orders.duties TO order_service;
+
+GRANT SELECT ON TABLE orders.idempotency_keys TO services_reader;
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE orders.idempotency_keys TO order_service;
+
+GRANT SELECT ON TABLE orders.operator_acts TO services_reader;
+GRANT SELECT,INSERT ON TABLE orders.operator_acts TO order_service;
+
+GRANT SELECT ON TABLE orders.orders TO services_reader;
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE orders.orders TO order_service;
+
+GRANT SELECT ON TABLE orders.outbox TO services_reader;
+GRANT SELECT,INSERT ON TABLE orders.outbox TO order_service;
 GRANT SELECT ON TABLE orders.outbox TO relay_service;
 
 GRANT UPDATE(status) ON TABLE orders.outbox TO relay_service;
@@ -533,4 +554,18 @@ GRANT UPDATE(parked_at) ON TABLE orders.outbox TO relay_service;
 
 GRANT UPDATE(parked_reason) ON TABLE orders.outbox TO relay_service;
 
+GRANT SELECT ON TABLE orders.outbox_0 TO services_reader;
+
+GRANT SELECT ON TABLE orders.outbox_1 TO services_reader;
+
+GRANT SELECT ON TABLE orders.outbox_partitions TO services_reader;
+GRANT SELECT ON TABLE orders.outbox_partitions TO order_service;
 GRANT SELECT ON TABLE orders.outbox_partitions TO relay_service;
+
+GRANT SELECT ON TABLE orders.processes TO services_reader;
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE orders.processes TO order_service;
+
+GRANT SELECT ON TABLE orders.sagas TO services_reader;
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE orders.sagas TO order_service;
+
+ALTER DEFAULT PRIVILEGES FOR ROLE order_owner IN SCHEMA orders GRANT SELECT ON TABLES  TO services_reader;

@@ -1,47 +1,78 @@
 """The order service's settings from the environment: ORDER_DATABASE_URL, ORDER_PORT, …"""
 
 import os
+from functools import partial
+from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field, ValidationInfo, field_validator
 from pydantic_settings import SettingsConfigDict
 
 from services.order.saga import Participant
-from shared.settings import RETENTION_DAYS, HttpUrl, RetentionDays, Seconds, ServiceSettings
+from shared.identity.secrets import Credential, SecretFile
+from shared.notation import Seconds
+from shared.process.settings import (
+    RETENTION_DAYS,
+    AuthoritiesFile,
+    DomainSettings,
+    FilePath,
+    HttpUrl,
+    Port,
+    key_of,
+)
+from shared.tls import ClientTls, TlsFiles, client
 
 
-class Settings(ServiceSettings):
+class Settings(DomainSettings):
     """Every field is described in the service's README."""
 
     model_config = SettingsConfigDict(env_prefix="ORDER_")
 
-    port: Annotated[int, Field(ge=1, le=65535)] = 8001
+    port: Port = 8001
     product_url: HttpUrl = "http://127.0.0.1:8002"
     coupon_url: HttpUrl = "http://127.0.0.1:8003"
     balance_url: HttpUrl = "http://127.0.0.1:8004"
-    # Where operators are served, on the same host address; none unless it is set. Never expose it to clients.
-    admin_port: Annotated[int, Field(ge=1, le=65535)] | None = None
-    # How long after one audit the next begins, and how long a difference must last to count.
+    # The secrets with which the order service calls each participant.
+    product_internal_secret_file: FilePath | None = None
+    coupon_internal_secret_file: FilePath | None = None
+    balance_internal_secret_file: FilePath | None = None
+    # For https: the authorities of the participants' certificates, and the order service's own certificate for them.
+    participants_ca_file: AuthoritiesFile | None = None
+    participants_certificate_file: FilePath | None = None
+    participants_key_file: Annotated[
+        FilePath | None, key_of("participants_certificate_file"), Field(validate_default=True)
+    ] = None
+    # The port of the operators' listener, on the same host address; none unless it is set. Never expose it to clients.
+    admin_port: Port | None = None
+    # The pause between two audits, and how long a difference must last to count.
     audit_interval_seconds: Seconds = 15
     audit_grace_seconds: Seconds = 5
-    retention_days: RetentionDays = RETENTION_DAYS
     payment_timeout_seconds: Seconds = 900
     expiry_interval_seconds: Seconds = 5
     idempotency_hours: Annotated[int, Field(ge=24)] = 24
-    # A process that is silent for this long loses its sagas to others.
+    # The upper bound is a hundred years, as for RETENTION_DAYS.
+    rejected_retention_hours: Annotated[int, Field(ge=24, le=876_000)] = 168
+    # If a process does not renew its lease for this long, other processes take its sagas.
     lease_seconds: Seconds = 5
     sweep_interval_seconds: Seconds = 1
-    # How many batches (starts, transitions, commands to each participant) may be under way at once: where the services
-    # share a host, more of them than it has cores are smaller and dearer, and none ends earlier.
+    # How many batches (starts, transitions, commands to each participant) may be in flight at the same time. If the
+    # services share a host, more batches than cores are smaller and cost more, and none ends earlier.
     batches_at_once: Annotated[int, Field(ge=1)] = max(2, os.cpu_count() or 2)
-    # Beyond it a new order gets 503. Throughput is at its best with 64 to 256 sagas at a time (make bench); twice as
-    # many leave room for a burst, and more would only wait, on a slow day longer than clients do (make bench-overload).
+    # Beyond this, a new order gets 503. Throughput is highest with 64 to 256 sagas at a time (make bench). Twice as
+    # many leave room for a burst. More would only wait, possibly longer than their clients do (make bench-overload).
     sagas_max: Annotated[int, Field(ge=1)] = 512
+    # What the user of one token may have under way in a process, and begin a minute. People need far less; a program
+    # that orders for many users needs more.
+    subject_sagas_max: Annotated[int, Field(ge=1)] = 16
+    subject_starts_per_minute: Annotated[int, Field(ge=1)] = 120
 
     @field_validator("payment_timeout_seconds")
     @classmethod
     def _paid_while_remembered(cls, seconds: float, known: ValidationInfo) -> float:
-        """Participants take nothing for an order that is past; a payment begun at the last moment takes a while."""
+        """Check that a payment can't outlast the participants' memory.
+
+        Participants refuse commands for orders before the horizon. A payment that begins just before expiry takes time.
+        """
         days = known.data.get("retention_days", RETENTION_DAYS)
         if seconds > days * 86_400 / 2:
             raise ValueError(f"must not exceed half of RETENTION_DAYS, which is {days}")
@@ -50,7 +81,10 @@ class Settings(ServiceSettings):
     @field_validator("idempotency_hours")
     @classmethod
     def _kept_while_the_saga_is(cls, hours: int, known: ValidationInfo) -> int:
-        """A key's hours count from the end of its saga, which only the saga's row tells."""
+        """Check that a key is not kept longer than its saga.
+
+        A key's hours count from the end of its saga, and only the saga's row has that time.
+        """
         days = known.data.get("retention_days", RETENTION_DAYS)
         if hours > days * 24:
             raise ValueError(f"must not exceed RETENTION_DAYS, which is {days}")
@@ -58,9 +92,29 @@ class Settings(ServiceSettings):
 
     @property
     def participant_urls(self) -> dict[Participant, str]:
-        """Return where each participant is."""
+        """Return the URL of each participant."""
         return {
             Participant.PRODUCT: self.product_url,
             Participant.COUPON: self.coupon_url,
             Participant.BALANCE: self.balance_url,
+        }
+
+    @property
+    def participants_tls(self) -> ClientTls:
+        """Return what gives the TLS context for a call of a participant."""
+        return client(
+            TlsFiles(self.participants_certificate_file, self.participants_key_file, self.participants_ca_file)
+        )
+
+    @property
+    def credentials(self) -> dict[Participant, Credential]:
+        """Return for each participant what makes the headers of a call."""
+        files = {
+            Participant.PRODUCT: self.product_internal_secret_file,
+            Participant.COUPON: self.coupon_internal_secret_file,
+            Participant.BALANCE: self.balance_internal_secret_file,
+        }
+        return {
+            participant: partial(SecretFile(Path(file)).credential, "order") if file else dict
+            for participant, file in files.items()
         }

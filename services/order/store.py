@@ -8,18 +8,27 @@ from uuid import UUID
 
 import orjson
 
-from services.order.domain import Line, Live, Order, OrderId, OrderStatus, SagaId
+from services.order.domain import (
+    Line,
+    Live,
+    Order,
+    OrderId,
+    OrderStatus,
+    SagaId,
+    with_products,
+    without_products,
+)
 from services.order.saga import Kind, Saga, Status, Transition
 from shared.fast_dataclass import fast_dataclass
 from shared.ids import uuid7
-from shared.postgres import Connection, Row, load_queries
+from shared.postgres.connections import Connection, Row, load_queries
 
-KeyPlace = tuple[str, str, str]  # what an idempotency key is unique by: user, operation, key
+KeyPlace = tuple[str, str, str]  # identifies an idempotency key: user, operation, key
 
 
 @fast_dataclass(frozen=True, slots=True)
 class Answer:
-    """A final HTTP answer: status, the body's bytes, and where the order is found."""
+    """A final HTTP answer: status, the body's bytes, and the order's path."""
 
     status: int
     body: bytes
@@ -39,6 +48,18 @@ class TransitionWrite:
     answer: Answer | None
     traceparent: str | None
 
+    @property
+    def stored_answer(self) -> Answer | None:
+        """Return the answer that the saga's keys store; None for a refusal, which is read from the saga's row."""
+        return None if self.transition.problem is not None else self.answer
+
+    @property
+    def priced_lines(self) -> str | None:
+        """Return the lines if this transition is the first that knows their names and prices. Later ones don't write
+        them again: a new version of a row would contain a copy."""
+        first = self.transition.order_from is OrderStatus.PLACING and self.transition.saga_from is Status.RUNNING
+        return stored_lines(self.order.lines) if first and self.order.subtotal_amount is not None else None
+
 
 SQL = load_queries(Path(__file__).parent / "queries.sql")
 
@@ -49,7 +70,7 @@ def order_of(row: Row) -> Order:
         order_id=row["order_id"],
         user_id=row["user_id"],
         status=OrderStatus(row["status"]),
-        lines=tuple(Line(**line) for line in row["lines"]),
+        lines=read_lines(row["lines"]),
         currency=row["currency"],
         created_at=row["created_at"],
         coupon_id=row["coupon_id"],
@@ -65,8 +86,15 @@ def order_of(row: Row) -> Order:
     )
 
 
+def read_lines(stored: Sequence[Mapping[str, Any]]) -> tuple[Line, ...]:
+    """Return the lines that orders.orders stores. Replicas of a later version may store more members."""
+    return tuple(
+        Line(line["product_id"], line["quantity"], line.get("name"), line.get("unit_price")) for line in stored
+    )
+
+
 def stored_lines(lines: Sequence[Line]) -> str:
-    """Return lines as orders.orders keeps them; as text, since asyncpg takes a list for a further dimension."""
+    """Return lines as orders.orders stores them. They are text, because asyncpg reads a list as another dimension."""
     stored: list[dict[str, Any]] = [
         {
             "product_id": line.product_id,
@@ -78,11 +106,6 @@ def stored_lines(lines: Sequence[Line]) -> str:
     return orjson.dumps(stored).decode()
 
 
-async def ready(db: Connection) -> None:
-    """Raise unless the schema is there and can be read."""
-    await db.fetch(SQL["ready"])
-
-
 async def get_order(db: Connection, order_id: UUID) -> Order | None:
     """Return an order or None."""
     row = await db.fetchrow(SQL["get_order"], order_id)
@@ -91,13 +114,9 @@ async def get_order(db: Connection, order_id: UUID) -> Order | None:
 
 async def list_orders(db: Connection, before: UUID, limit: int, user_id: str | None, status: str | None) -> list[Order]:
     """Return up to `limit` orders older than `before`, newest first."""
+    # One query per combination of filters: a single query for all would not use the matching index.
+    name = "list_orders" + ("_of_user" if user_id is not None else "") + ("_by_status" if status is not None else "")
     given = [value for value in (user_id, status) if value is not None]
-    name = {
-        (False, False): "list_orders",
-        (True, False): "list_orders_of_user",
-        (False, True): "list_orders_by_status",
-        (True, True): "list_orders_of_user_by_status",
-    }[user_id is not None, status is not None]
     return [order_of(row) for row in await db.fetch(SQL[name], before, limit, *given)]
 
 
@@ -111,15 +130,16 @@ async def get_saga(db: Connection, saga_id: UUID) -> tuple[Saga, UUID] | None:
     row = await db.fetchrow(SQL["get_saga"], saga_id)
     if row is None:
         return None
+    order = order_of(row)
     saga = Saga(
         saga_id=row["saga_id"],
         kind=Kind(row["kind"]),
         version=row["version"],
         status=Status(row["saga_status"]),
-        order=order_of(row),
+        order=order,
         attempt=row["attempt"],
         target=OrderStatus(row["target"]) if row["target"] else None,
-        problem=row["problem"],
+        problem=with_products(row["problem"], order.lines),
         traceparent=row["traceparent"],
     )
     return saga, row["owner"]
@@ -134,7 +154,7 @@ async def place_orders(
     payment_timeout_seconds: float,
     process_id: UUID,
 ) -> dict[UUID, tuple[datetime, datetime | None]]:
-    """Insert new orders (each with its saga's id, kind and traceparent); return when each was made and expires."""
+    """Insert new orders, each with its saga's id, kind and traceparent; return each one's creation and expiry time."""
     rows = await db.fetch(
         SQL["place_orders"],
         [saga_id for saga_id, _, _, _ in placements],
@@ -154,7 +174,7 @@ async def place_orders(
 
 
 async def insert_sagas(db: Connection, sagas: Sequence[Saga], version: int, process_id: UUID) -> None:
-    """Insert the sagas of orders that exist, owned by this process."""
+    """Insert sagas of existing orders, owned by this process."""
     await db.execute(
         SQL["insert_sagas"],
         [saga.saga_id for saga in sagas],
@@ -170,7 +190,7 @@ async def insert_sagas(db: Connection, sagas: Sequence[Saga], version: int, proc
 
 
 async def lock_orders(db: Connection, orders: Sequence[UUID]) -> dict[UUID, Order]:
-    """Lock the orders in order of id and return those that exist."""
+    """Lock the orders in order of id; return the existing ones."""
     return {row["order_id"]: order_of(row) for row in await db.fetch(SQL["lock_orders"], orders)}
 
 
@@ -181,7 +201,7 @@ async def read_live_sagas(db: Connection, orders: Sequence[UUID]) -> dict[UUID, 
 
 
 async def read_clock(db: Connection) -> datetime:
-    """Return the database's clock, which decides every race."""
+    """Return the database's time, which decides every race."""
     now: datetime = await db.fetchval(SQL["read_clock"])
     return now
 
@@ -200,9 +220,10 @@ async def begin_closings(db: Connection, targets: Mapping[OrderId, str]) -> dict
 async def apply_transitions(
     db: Connection, writes: Sequence[TransitionWrite], process_id: UUID
 ) -> tuple[Collection[SagaId], datetime | None]:
-    """Write what the guards allow; return the sagas that were moved, and the database's clock if any was."""
+    """Write the transitions whose guards match; return their sagas, and the database's time if there are any."""
     moves = [write.transition for write in writes]
     orders = [write.order for write in writes]
+    answers = [write.stored_answer for write in writes]
     rows = await db.fetch(
         SQL["apply_transitions"],
         [write.saga_id for write in writes],
@@ -212,9 +233,9 @@ async def apply_transitions(
         [move.order_from.value for move in moves],
         [move.order_to.value for move in moves],
         [move.target.value if move.target else None for move in moves],
-        [move.problem for move in moves],
+        [without_products(write.transition.problem, write.order.lines) for write in writes],
         [write.log for write in writes],
-        [stored_lines(order.lines) if order.subtotal_amount is not None else None for order in orders],
+        [write.priced_lines for write in writes],
         [order.subtotal_amount for order in orders],
         [order.discount_amount for order in orders],
         [order.reason for order in orders],
@@ -223,9 +244,12 @@ async def apply_transitions(
         [move.event for move in moves],
         [write.view for write in writes],
         [write.traceparent for write in writes],
-        [write.answer.status if write.answer else None for write in writes],
-        [write.answer.body if write.answer and write.answer.body is not write.view else None for write in writes],
-        [write.answer.location if write.answer else None for write in writes],
+        [answer.status if answer else None for answer in answers],
+        [
+            answer.body if answer and answer.body is not write.view else None
+            for answer, write in zip(answers, writes, strict=True)
+        ],
+        [answer.location if answer else None for answer in answers],
         process_id,
     )
     return {row["saga_id"] for row in rows}, rows[0]["now"] if rows else None
@@ -243,18 +267,18 @@ async def count_stuck(db: Connection) -> int:
 
 
 async def renew_lease(db: Connection, process_id: UUID, seconds: float) -> datetime:
-    """Extend this process' lease by the database's clock, and return the time by it."""
+    """Extend this process' lease by the database's clock; return the database's time."""
     now: datetime = await db.fetchval(SQL["renew_lease"], process_id, seconds)
     return now
 
 
 async def give_lease_up(db: Connection, process_id: UUID) -> None:
-    """Delete this process' lease, so that other processes take its sagas over at once."""
+    """Delete this process' lease, so that other processes take over its sagas immediately."""
     await db.execute(SQL["give_lease_up"], process_id)
 
 
 async def forget_dead_processes(db: Connection) -> None:
-    """Remove leases that ran out long ago."""
+    """Delete leases that expired long ago."""
     await db.execute(SQL["forget_dead_processes"])
 
 
@@ -269,22 +293,10 @@ async def list_own(db: Connection, process_id: UUID, versions: Collection[int]) 
 
 
 async def count_unknown_versions(db: Connection, versions: Collection[int]) -> int:
-    """Return how many live sagas this build leaves alone."""
-    count: int = await db.fetchval(SQL["count_unknown_versions"], list(versions))
-    return count
+    """Return how many live sagas have a version that this build does not know."""
+    return int(await db.fetchval(SQL["count_unknown_versions"], list(versions)))
 
 
 async def list_expired(db: Connection, limit: int, *, coupon: bool) -> list[OrderId]:
-    """Return orders with or without a coupon that are unpaid and past `expires_at`, longest first."""
+    """Return unpaid orders past `expires_at`, with or without a coupon, the longest past first."""
     return [row["order_id"] for row in await db.fetch(SQL["list_expired"], limit, coupon)]
-
-
-async def prune_keys(db: Connection, after: datetime, limit: int, *, hours: int) -> list[datetime]:
-    """Delete up to `limit` keys claimed and answered more than `hours` ago, from `after` on; return when they were
-    claimed, ascending."""
-    return sorted(row["created_at"] for row in await db.fetch(SQL["prune_keys"], after, limit, hours))
-
-
-async def prune_sagas(db: Connection, after: UUID, limit: int, *, days: int) -> list[SagaId]:
-    """Delete up to `limit` sagas that ended more than `days` ago, after an id; return theirs, ascending."""
-    return sorted(row["saga_id"] for row in await db.fetch(SQL["prune_sagas"], after, limit, days))

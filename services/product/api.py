@@ -3,17 +3,19 @@
 from typing import Annotated, Any
 
 from aiohttp import web
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from services.product import store
 from services.product.domain import ProductExists, StockTooLarge, check_stock_move
 from shared.contracts.refusals import OutOfStock, ProductNotFound
+from shared.contracts.scopes import Scope
 from shared.contracts.types import Amount, Int64, Name, NewId, Page, Wire
 from shared.http.routes import Route
 from shared.http.server import reply
 from shared.http.wire import decode_cursor, encode_cursor, path_id, read_body, read_query
+from shared.identity.callers import SIGNED_IN
 from shared.ids import uuid7
-from shared.postgres import Pool, Row
+from shared.postgres.connections import Pool, Row
 
 
 class NewProduct(Wire):
@@ -28,6 +30,14 @@ class NewProduct(Wire):
 class ProductChange(Wire):
     """What to change; orders keep the price and name they were placed with."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "anyOf": [
+                {"required": ["name"], "properties": {"name": {"type": "string"}}},
+                {"required": ["price"], "properties": {"price": {"type": "integer"}}},
+            ]
+        }
+    )
     name: Name | None = None
     price: Amount | None = None
 
@@ -62,7 +72,7 @@ class Products(Wire):
 
 
 class ProductApi:
-    """The handlers and what they need."""
+    """The handlers and their dependencies."""
 
     def __init__(self, pool: Pool, currency: str, client_timeout_seconds: float) -> None:
         self._pool = pool
@@ -70,23 +80,25 @@ class ProductApi:
         self._timeout = client_timeout_seconds
 
     def routes(self) -> list[Route]:
-        """Return the table of calls."""
+        """Return the routes."""
         one = {200: Product}
         return [
             Route(
                 "POST",
                 "/v1/products",
+                Scope.CATALOG_WRITE,
                 self.create,
                 "Add a product",
                 {201: Product},
                 (ProductExists,),
                 NewProduct,
             ),
-            Route("GET", "/v1/products", self.list, "List products by id", {200: Products}, query=Page),
-            Route("GET", "/v1/products/{product_id}", self.get, "Get a product", one, (ProductNotFound,)),
+            Route("GET", "/v1/products", SIGNED_IN, self.list, "List products by id", {200: Products}, query=Page),
+            Route("GET", "/v1/products/{product_id}", SIGNED_IN, self.get, "Get a product", one, (ProductNotFound,)),
             Route(
                 "PATCH",
                 "/v1/products/{product_id}",
+                Scope.CATALOG_WRITE,
                 self.change,
                 "Change a product's name or price",
                 one,
@@ -96,6 +108,7 @@ class ProductApi:
             Route(
                 "POST",
                 "/v1/products/{product_id}/stock",
+                Scope.CATALOG_WRITE,
                 self.move_stock,
                 "Put units in or take them out",
                 one,

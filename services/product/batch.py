@@ -1,14 +1,17 @@
-"""One batch of commands as one transaction: the order of locks and reads that the protocol's safety rests on."""
+"""What a batch of commands locks, and which of them one statement applies."""
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
+from functools import partial
 from typing import Any
 from uuid import UUID
 
 from services.product import store
-from services.product.domain import Command, HoldStock, OrderId, ProductId, RestoreStock, decide
+from services.product.domain import Batch, Command, HoldStock, OrderId, ProductId, RestoreStock
 from shared.contracts import commands as wire
+from shared.participant import executor
 from shared.participant.protocol import Outcome
-from shared.postgres import Connection
+from shared.postgres.connections import Connection
 
 
 def to_command(command: Any) -> Command:
@@ -19,27 +22,18 @@ def to_command(command: Any) -> Command:
     return RestoreStock(OrderId(command.order_id))
 
 
-async def execute(db: Connection, commands: Sequence[Command]) -> Sequence[Outcome]:
-    """Decide and write a batch inside the caller's transaction; return an outcome a command.
-
-    Gates are locked in a statement of their own after they were inserted, and everything is read after that:
-    whoever waited for a lock sees what its holder wrote.
-    """
-    orders = sorted({command.order_id for command in commands})
-    await store.GATES.open_gates(db, orders)
-    closed, past = await store.GATES.lock_gates(db, orders)
-    undone = [command.order_id for command in commands if command.undo and command.order_id not in closed]
+async def lock(db: Connection, commands: Sequence[Command], undone: Sequence[UUID], _now: datetime) -> Batch:
+    """Lock the products that the commands name or that the orders to undo hold."""
     held = await store.read_holds(db, undone) if undone else {}
     products = {product for units in held.values() for product in units}
     products.update(product for command in commands if isinstance(command, HoldStock) for product, _ in command.lines)
-    stock = await store.lock_stock(db, sorted(products)) if products else {}
-    stored = await store.GATES.read_outcomes(db, orders)
-    decision = decide(commands, closed, stored, stock, held, past)
-    await store.write_decision(db, decision)
-    return decision.verdict.outcomes
+    return Batch(await store.lock_stock(db, sorted(products)) if products else {}, held)
+
+
+execute = partial(executor.execute, gates=store.GATES, lock=lock, write=store.write_batch)
 
 
 async def fast_path(db: Connection, commands: Sequence[Command]) -> Mapping[UUID, Outcome]:
-    """Apply in one statement the holds that can be applied whatever becomes of the others; return their outcomes."""
-    holds = [command for command in commands if isinstance(command, HoldStock) and not command.attempt]
-    return await store.hold_at_once(db, holds) if holds else {}
+    """Apply, in one statement, the holds that succeed independently of all others; return their outcomes."""
+    holds = [command for command in commands if isinstance(command, HoldStock)]
+    return await store.hold_in_one_statement(db, holds) if holds else {}

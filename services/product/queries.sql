@@ -1,7 +1,4 @@
--- All SQL of the product service but that of gates and outcomes, which is in shared/participant/gates.sql.
-
--- name: ready
-SELECT 1 FROM products.products LIMIT 1;
+-- All SQL of the product service except for gates and outcomes, which are in shared/participant/gates.sql.
 
 -- name: create_product
 INSERT INTO products.products (product_id, name, price, stock, put_in)
@@ -49,19 +46,12 @@ UPDATE products.products AS p SET stock = t.stock
 FROM unnest($1::text[], $2::bigint[]) AS t (product_id, stock)
 WHERE p.product_id = t.product_id;
 
--- name: hold_at_once
--- Holds for orders that are new here, in one statement and thus one round trip: $1 the orders by id; then a row per line:
--- the order, its number of lines, the product, the quantity, and how much of the product all these orders want.
--- An order is taken if each of its products has as much as all want: then it has enough whoever else is taken, and
--- whoever comes first. The others, and all of them if one is not new, are left: of these only the gates are written.
---
--- Nothing that happens meanwhile can break it. A gate that this statement inserted was nobody's: no outcome can be
--- stored for its order, and whoever else asks for it waits for our commit. One that another session is inserting is
--- waited for, and is then not new. A product that another session has locked is waited for, and then read and asked
--- again as that session left it: FOR UPDATE returns the newest row, while its lock keeps it so for the UPDATE, which
--- counts from the row that it finds.
--- A gate pruned after our snapshot could be taken for new: orders placed more than a day ago are left, for no horizon
--- is nearer than seven, and so is what the horizon that we see calls past, should a clock have put it nearer.
+-- name: hold_in_one_statement
+-- Hold stock for orders that are new here, in one statement, one round trip. $1: the orders, sorted by id. Then a row
+-- per line: the order, its number of lines, the product, the quantity, and the sum that all these orders want of it.
+-- An order is applied if each of its products has enough for all these orders: so the sequence does not matter.
+-- Other orders are left to the general path: only their gates are written. If one order is not new, all are left to it.
+-- Why concurrent sessions cannot break it: docs/decisions/0022.
 WITH opened AS (
     INSERT INTO products.gates (order_id)
     SELECT order_id FROM unnest($1::uuid[]) AS t (order_id) ORDER BY order_id
@@ -104,7 +94,7 @@ SELECT product_id, p.put_in, p.stock, coalesce(h.held, 0) AS held, count(*) OVER
 FROM products.products AS p
 FULL JOIN (SELECT product_id, sum(quantity) AS held FROM products.holds WHERE status = 'HELD'
            GROUP BY product_id) AS h USING (product_id)
-WHERE p.put_in IS NULL OR p.put_in <> p.stock + coalesce(h.held, 0)  -- NULL: held of a product that is not there
+WHERE p.put_in IS NULL OR p.put_in <> p.stock + coalesce(h.held, 0)  -- NULL: held, but the product does not exist
 ORDER BY product_id LIMIT 20;
 
 -- name: read_totals

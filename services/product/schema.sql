@@ -85,3 +85,31 @@ ALTER TABLE ONLY products.products
     ADD CONSTRAINT products_pkey PRIMARY KEY (product_id);
 
 CREATE TRIGGER kept BEFORE DELETE OR UPDATE OF product_id OR TRUNCATE ON products.products FOR EACH STATEMENT EXECUTE FUNCTION products.refuse_removal();
+
+GRANT USAGE ON SCHEMA products TO product_service;
+GRANT USAGE ON SCHEMA products TO services_reader;
+
+REVOKE ALL ON FUNCTION products.first_id_after(p_moment timestamp with time zone) FROM PUBLIC;
+GRANT ALL ON FUNCTION products.first_id_after(p_moment timestamp with time zone) TO product_service;
+
+REVOKE ALL ON FUNCTION products.is_dated(p_order_id uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION products.is_dated(p_order_id uuid) TO product_service;
+
+REVOKE ALL ON FUNCTION products.refuse_removal() FROM PUBLIC;
+
+GRANT SELECT ON TABLE products.gates TO services_reader;
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE products.gates TO product_service;
+
+GRANT SELECT ON TABLE products.holds TO services_reader;
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE products.holds TO product_service;
+
+GRANT SELECT ON TABLE products.horizon TO services_reader;
+GRANT SELECT,UPDATE ON TABLE products.horizon TO product_service;
+
+GRANT SELECT ON TABLE products.outcomes TO services_reader;
+GRANT SELECT,INSERT,DELETE ON TABLE products.outcomes TO product_service;
+
+GRANT SELECT ON TABLE products.products TO services_reader;
+GRANT SELECT,INSERT,UPDATE ON TABLE products.products TO product_service;
+
+ALTER DEFAULT PRIVILEGES FOR ROLE product_owner IN SCHEMA products GRANT SELECT ON TABLES  TO services_reader;

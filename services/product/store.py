@@ -1,27 +1,22 @@
 """One function per query of queries.sql; each takes a connection, so that its caller owns the transaction."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import asyncpg
 
-from services.product.domain import Decision, Hold, HoldStock, OrderId, ProductExists, ProductId, Stock, Units
+from services.product.domain import Batch, Hold, HoldStock, OrderId, ProductExists, ProductId, Stock, Units
 from shared.participant.gates import Gates, gate_queries
 from shared.participant.protocol import Outcome
 from shared.participant.routes import book_check
-from shared.postgres import Connection, Row, load_queries
+from shared.postgres.connections import Connection, Row, load_queries
 
-SQL = {**gate_queries("products"), **load_queries(Path(__file__).parent / "queries.sql")}
-# Holds that were given back are forgotten with their gate; an undo needs those that are HELD.
+SQL = {**gate_queries("products", "order_id"), **load_queries(Path(__file__).parent / "queries.sql")}
+# Restored holds are deleted with their gate; an undo needs the HELD ones.
 GATES = Gates(SQL, forgotten_too=["delete_restored"])
-
-
-async def ready(db: Connection) -> None:
-    """Raise unless the schema is there and can be read."""
-    await db.fetch(SQL["ready"])
 
 
 async def create_product(db: Connection, product_id: str, name: str, price: int, stock: int) -> Row:
@@ -70,12 +65,12 @@ async def read_holds(db: Connection, orders: Sequence[UUID]) -> dict[OrderId, Un
 
 
 async def lock_stock(db: Connection, products: Sequence[ProductId]) -> dict[ProductId, Stock]:
-    """Lock the products in order of id and return those that exist."""
+    """Lock the products in order of id; return the existing ones."""
     rows = await db.fetch(SQL["lock_stock"], products)
     return {row["product_id"]: Stock(row["name"], row["price"], row["stock"]) for row in rows}
 
 
-async def write_holds(db: Connection, holds: Sequence[Hold]) -> None:
+async def write_holds(db: Connection, holds: Collection[Hold]) -> None:
     """Insert holds."""
     await db.execute(
         SQL["write_holds"],
@@ -87,7 +82,7 @@ async def write_holds(db: Connection, holds: Sequence[Hold]) -> None:
 
 
 async def write_restored(db: Connection, orders: Sequence[OrderId]) -> None:
-    """Mark what the orders hold as RESTORED."""
+    """Mark the orders' holds as RESTORED."""
     await db.execute(SQL["write_restored"], orders)
 
 
@@ -96,17 +91,17 @@ async def write_stock(db: Connection, units: dict[ProductId, int]) -> None:
     await db.execute(SQL["write_stock"], list(units), list(units.values()))
 
 
-async def hold_at_once(db: Connection, holds: Sequence[HoldStock]) -> dict[UUID, Outcome]:
-    """Hold stock for those of the orders that get theirs in any case, and return their outcomes."""
+async def hold_in_one_statement(db: Connection, holds: Sequence[HoldStock]) -> dict[UUID, Outcome]:
+    """Hold stock for the orders whose hold succeeds in any case; return their outcomes."""
     wanted: Counter[ProductId] = Counter()
     for hold in holds:
         for product, quantity in hold.lines:
             wanted[product] += quantity
     lines = [(hold, product, quantity) for hold in holds for product, quantity in hold.lines]
     rows = await db.fetch(
-        SQL["hold_at_once"],
-        sorted(hold.order_id for hold in holds),
-        [hold.order_id for hold, _, _ in lines],
+        SQL["hold_in_one_statement"],
+        sorted(hold.gate for hold in holds),
+        [hold.gate for hold, _, _ in lines],
         [len(hold.lines) for hold, _, _ in lines],
         [product for _, product, _ in lines],
         [quantity for _, _, quantity in lines],
@@ -116,7 +111,7 @@ async def hold_at_once(db: Connection, holds: Sequence[HoldStock]) -> dict[UUID,
 
 
 async def list_holds(db: Connection, after: UUID, until: UUID, limit: int) -> list[Row]:
-    """Return what is held now for up to `limit` orders after `after` and up to `until`, by order."""
+    """Return the current holds of up to `limit` orders after `after` and up to `until`, by order."""
     return await db.fetch(SQL["list_holds"], after, until, limit)
 
 
@@ -130,12 +125,11 @@ async def check_books(db: Connection) -> dict[str, Any]:
     }
 
 
-async def write_decision(db: Connection, decision: Decision) -> None:
-    """Write a batch's decision: at most five statements, however large the batch."""
-    await GATES.write_verdict(db, decision.verdict)
-    if decision.restored:
-        await write_restored(db, decision.restored)
-    if decision.holds:
-        await write_holds(db, decision.holds)
-    if decision.units:
-        await write_stock(db, decision.units)
+async def write_batch(db: Connection, batch: Batch) -> None:
+    """Write what a batch changes: at most three statements, however large the batch."""
+    if batch.restored:
+        await write_restored(db, batch.restored)
+    if batch.holds:
+        await write_holds(db, batch.holds.values())
+    if changed := batch.changed:
+        await write_stock(db, changed)

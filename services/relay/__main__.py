@@ -8,13 +8,13 @@ from aiokafka.errors import KafkaError
 from services.relay.process import serve
 from services.relay.publishing.bootstrap import bootstrap
 from services.relay.settings import RelaySettings
-from shared.process import Service, main
+from shared.process.main import Service, main
 
 
 def quiet_the_client() -> None:
-    """Keep the Kafka client's own messages out of the log; the relay's lines have what matters of them.
+    """Keep the Kafka client's own messages out of the log; the relay logs what matters of them.
 
-    The client logs every try of every connection. A dropped producer leaves futures whose errors nobody retrieves, and
+    The client logs every try of every connection. A dropped producer leaves futures with unretrieved errors, and
     asyncio reports each of them.
     """
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)

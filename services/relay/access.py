@@ -7,6 +7,8 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, FilePath, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings
 
+from shared.tls import no_password
+
 SASL = ("SASL_PLAINTEXT", "SASL_SSL")
 TLS = ("SSL", "SASL_SSL")
 
@@ -37,7 +39,7 @@ class KafkaAccess(BaseSettings):
     kafka_sasl_password: SecretStr | None = _setting("KAFKA_SASL_PASSWORD")
     # Read at each connection, so that a password can be replaced while the relay runs.
     kafka_sasl_password_file: FilePath | None = _setting("KAFKA_SASL_PASSWORD_FILE")
-    # Authorities to trust instead of the machine's; and a certificate of our own for brokers that ask for one.
+    # Authorities to trust instead of the machine's; and the relay's own certificate for brokers that require one.
     kafka_ssl_ca_file: FilePath | None = _setting("KAFKA_SSL_CA_FILE")
     kafka_ssl_certificate_file: FilePath | None = _setting("KAFKA_SSL_CERTIFICATE_FILE")
     kafka_ssl_key_file: FilePath | None = _setting("KAFKA_SSL_KEY_FILE")
@@ -110,7 +112,7 @@ def _text(path: Path) -> str:
 def _context(authorities: Path | None, certificate: Path | None, key: Path | None) -> ssl.SSLContext:
     context = ssl.create_default_context(cafile=authorities)
     if certificate is not None:
-        context.load_cert_chain(certificate, key)
+        context.load_cert_chain(certificate, key, no_password)
     return context
 
 

@@ -11,12 +11,14 @@ from services.relay.kafka.admin import Broker
 from services.relay.kafka.topics import TopicsRefused
 from services.relay.publishing.shard_publisher import ShardPublisher
 from shared.contracts.types import Wire
-from shared.host_clock import HostClock, database_checks
 from shared.http.problems import NotFound
-from shared.http.readiness import Check
+from shared.http.readiness import Check, database_checks
 from shared.http.routes import Route
-from shared.http.server import VERSION, reply
-from shared.postgres import Session
+from shared.http.server import reply
+from shared.identity.callers import PUBLIC
+from shared.postgres.clocks import HostClock
+from shared.postgres.connections import Session
+from shared.process.build import VERSION
 
 DESCRIPTION = "Carries the order service's outbox to Kafka."
 
@@ -72,9 +74,24 @@ def routes(topic: str) -> list[Route]:
 
     one = "/schemas/{type}.json"
     return [
-        Route("GET", "/asyncapi.json", show_asyncapi, "What the topic holds, as AsyncAPI 3", {200: AsyncApi}),
-        Route("GET", "/schemas", list_schemas, "List the types of events", {200: EventTypes}),
-        Route("GET", one, show_schema, "The JSON Schema of an event's data", {200: JsonSchema}, (NotFound,)),
+        Route(
+            "GET",
+            "/asyncapi.json",
+            PUBLIC,
+            show_asyncapi,
+            "What the topic holds, as AsyncAPI 3",
+            {200: AsyncApi},
+        ),
+        Route("GET", "/schemas", PUBLIC, list_schemas, "List the types of events", {200: EventTypes}),
+        Route(
+            "GET",
+            one,
+            PUBLIC,
+            show_schema,
+            "The JSON Schema of an event's data",
+            {200: JsonSchema},
+            (NotFound,),
+        ),
     ]
 
 
@@ -92,7 +109,7 @@ def checks(
         if broker.view.refused is not None:
             raise TopicsRefused(broker.view.refused)
 
-    database = database_checks(readiness, lambda connection: store.shards_with_pending(connection, []), HostClock())
+    database = database_checks(readiness, store.SQL, HostClock())
     return {**database, "broker": broker.check, "topics": topics, "shards": shards}
 
 

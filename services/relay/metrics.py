@@ -9,15 +9,17 @@ from prometheus_client import Counter, Gauge, Histogram
 
 from services.relay.domain.batching import AdaptiveTimeout
 from services.relay.domain.shards import Backlog
-from shared import connecting
-from shared.background import LoopSupervisor
-from shared.postgres import Pool
+from shared.postgres import connecting
+from shared.postgres.connections import Pool
+from shared.process.tasks import LoopSupervisor
 
 BACKLOG_INTERVAL_SECONDS = 5.0  # well within a usual scrape interval of 15 s
-# The largest part of the time that the query may take. Published events leave dead index entries, which stay while any
-# older transaction is open; each query passes over them.
+# The largest share of the time that the query may take. Published events leave dead index entries, which stay while
+# any older transaction is open; each query reads past them.
 BACKLOG_SHARE_MAX = 0.02
-BACKLOG_COUNT_MAX = 100_000  # counting more takes the database longer than it is worth
+# While this process was stopped or the database hung, the query took long, but cost nothing. Its alert must end soon.
+BACKLOG_PAUSE_MAX_SECONDS = 60.0
+BACKLOG_COUNT_MAX = 100_000  # counting more is not worth the database's time
 
 PENDING = Gauge("relay_pending_events", "Events that wait to be published (counting stops at 100,000)", ["shard"])
 OLDEST = Gauge("relay_oldest_unpublished_seconds", "Age of the oldest event that waits", ["shard"])
@@ -78,4 +80,5 @@ async def measure_backlog(pool: Pool, read: Callable[..., Coroutine[Any, Any, Se
                     PARKED.labels(waiting.shard).set(waiting.parked)
                     OLDEST.labels(waiting.shard).set(waiting.oldest_seconds)
         took_seconds = time.monotonic() - began
-        await asyncio.sleep(supervisor.pause(max(BACKLOG_INTERVAL_SECONDS, took_seconds / BACKLOG_SHARE_MAX)))
+        pause_seconds = min(max(BACKLOG_INTERVAL_SECONDS, took_seconds / BACKLOG_SHARE_MAX), BACKLOG_PAUSE_MAX_SECONDS)
+        await asyncio.sleep(supervisor.pause(pause_seconds))

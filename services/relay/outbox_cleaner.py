@@ -1,19 +1,21 @@
 """Keeps the outbox small: rotates its partitions, and drops those whose events were published long ago."""
 
 import asyncio
+from functools import partial
 
 import asyncpg
 import structlog
 
 from services.relay import metrics, store
 from services.relay.settings import RelaySettings
-from shared.background import LoopSupervisor
-from shared.host_clock import HostClock
-from shared.postgres import Connection, Pool
+from shared.leadership import Leadership
+from shared.postgres.clocks import HostClock
+from shared.postgres.connections import Connection, Pool
+from shared.process.tasks import LoopSupervisor
 
 log = structlog.get_logger()
 
-DUTY = "clean the outbox"
+LEADERSHIP = "clean the outbox"
 # How many partitions the retention is divided into. With more, events are removed closer to their time, but a query for
 # an order's events has to search each partition.
 PARTITIONS = 12
@@ -27,7 +29,7 @@ class OutboxCleaner:
     """Cleans the outbox while this replica is the leader."""
 
     def __init__(self, settings: RelaySettings, pool: Pool) -> None:
-        self._replica = settings.replica
+        self._leadership = Leadership(partial(store.hold_leadership, leadership=LEADERSHIP, holder=settings.replica))
         self._pool = pool
         self._host_clock = HostClock()
         self._retention_seconds = settings.retention_hours * 3600
@@ -39,7 +41,7 @@ class OutboxCleaner:
         while True:
             with supervisor:
                 async with self._pool.connection() as connection:
-                    if await store.hold_duty(connection, DUTY, self._replica, LEASE_SECONDS):
+                    if await self._leadership.renew(connection, LEASE_SECONDS):
                         await self._host_clock.compare_and_check(connection)
                         await clean(connection, self._rotation_seconds, self._retention_seconds)
                     else:
@@ -65,14 +67,10 @@ async def clean(connection: Connection, rotation_seconds: float, retention_secon
     except asyncpg.LockNotAvailableError:
         metrics.DROPS_PUT_OFF.inc()
         log.info("outbox.drop_postponed")
-    await _measure(connection, rotation_seconds + retention_seconds)
-
-
-async def _measure(connection: Connection, kept_seconds: float) -> None:
-    partitions = await store.outbox_partitions(connection, kept_seconds)
-    metrics.PARTITIONS.set(partitions.attached)
-    metrics.OLDEST_PARTITION.set(partitions.oldest_seconds)
+    partitions = await store.outbox_partitions(connection, rotation_seconds + retention_seconds)
+    metrics.PARTITIONS.set(partitions["attached"])
+    metrics.OLDEST_PARTITION.set(partitions["oldest_seconds"])
     metrics.LAST_CLEANING.set_to_current_time()
-    metrics.PARTITIONS_KEPT.set(partitions.kept)
-    if partitions.kept:
-        log.warning("outbox.partitions_kept", partitions=partitions.kept, reason="they hold unpublished events")
+    metrics.PARTITIONS_KEPT.set(partitions["kept"])
+    if partitions["kept"]:
+        log.warning("outbox.partitions_kept", partitions=partitions["kept"], reason="they hold unpublished events")

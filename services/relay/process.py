@@ -19,16 +19,20 @@ from services.relay.publishing.topic_watch import TopicWatch
 from services.relay.replay.api import ReplayApi
 from services.relay.replay.worker import ReplayWorker
 from services.relay.settings import RelaySettings
-from shared.background import background
+from shared.http.listeners import listeners
 from shared.http.readiness import Check
 from shared.http.server import HttpServer
-from shared.postgres import Pool, Session
+from shared.identity.authenticator import Authenticator
+from shared.identity.modes import authenticator
+from shared.postgres.connections import Pool, Session
+from shared.process.stopping import Stop
+from shared.process.tasks import background
 
 SHARDS = 4  # as many as orders.outbox computes and relay.shards has rows
 
 
 class Relay:
-    """One replica without HTTP: it publishes its shards and takes part in what one replica does for all."""
+    """One replica without HTTP: it publishes its shards, and takes part in the work that one leader does for all."""
 
     def __init__(self, settings: RelaySettings, pool: Pool) -> None:
         self._pool = pool
@@ -63,15 +67,19 @@ class Relay:
             await asyncio.gather(self._group.close(), self.broker.close())
 
 
-async def serve(settings: RelaySettings, stop: asyncio.Event) -> None:
+async def serve(settings: RelaySettings, stop: Stop) -> None:
     """Run the relay and its HTTP servers until `stop` is set; then finish the batches and release the shards."""
     released = asyncio.Event()
-    async with Pool(settings, "relay") as pool, Session(settings, "relay readiness", checked=True) as readiness:
+    async with (
+        authenticator(settings) as identity,
+        Pool(settings, "relay") as pool,
+        Session(settings, "relay readiness", checked=True) as readiness,
+    ):
         relay = Relay(settings, pool)
         checks = api.checks(readiness, relay.broker, relay.publishers)
         calls = [*api.routes(settings.topic), *digests.routes(pool)]
         details = api.details(relay.broker, relay.publishers)
-        server = HttpServer("relay", api.DESCRIPTION, settings, calls, checks, details)
+        servers = listeners("relay", api.DESCRIPTION, settings, identity, calls, checks, details)
 
         async def publish() -> None:
             try:
@@ -80,13 +88,17 @@ async def serve(settings: RelaySettings, stop: asyncio.Event) -> None:
                 released.set()
 
         async with background("relay", publish):
-            admin = _admin(settings, pool, checks, details)
-            await asyncio.gather(server.run(stop), *(listener.run(stop) for listener in admin))
+            servers += _admin(settings, identity, pool, checks, details)
+            await asyncio.gather(*(server.run(stop) for server in servers))
             await released.wait()
 
 
 def _admin(
-    settings: RelaySettings, pool: Pool, checks: Mapping[str, Check], details: Callable[[], Mapping[str, Any]]
+    settings: RelaySettings,
+    identity: Authenticator,
+    pool: Pool,
+    checks: Mapping[str, Check],
+    details: Callable[[], Mapping[str, Any]],
 ) -> list[HttpServer]:
     """Return the operators' own server if the settings ask for one. Its readiness is that of the other server."""
     if settings.admin_port is None:
@@ -94,4 +106,4 @@ def _admin(
     own = settings.model_copy(update={"port": settings.admin_port})
     description = "For operators only: parked events and what to do with them, and replays."
     calls = [*AdminApi(settings, pool).routes(), *ReplayApi(settings, pool).routes()]
-    return [HttpServer("relay admin", description, own, calls, checks, details)]
+    return [HttpServer("relay admin", description, own, identity, calls, checks, details, audience="internal")]

@@ -1,9 +1,20 @@
+-- name: used_by_functions
+-- What the functions of this schema do beside the queries here. It is only planned, to find out whether they can do it.
+WITH settled AS (
+    UPDATE orders.outbox SET status = 'SENT', sent_at = now(), parked_at = NULL, parked_reason = NULL WHERE false
+), recorded AS (
+    INSERT INTO relay.operator_acts DEFAULT VALUES
+)
+SELECT orders.redacted(NULL), orders.redact_event(NULL), watermark.epoch, mark_at, mark_xid, missing, missing_count,
+       sweep_at, sweep_took, scan_moved_at
+FROM relay.watermark CROSS JOIN relay.shards;
+
 -- name: cycle
 SELECT * FROM relay.cycle($1::smallint, $2::bigint, $3::bigint, $4::float8, $5::int, $6::bigint, $7::boolean);
 
 -- name: cycle_together
--- The cycles of several shards in one commit. If one of them is not held any more, nothing has happened to any.
--- A row that somebody keeps locked must not hold up the others for long; the limit ends with the statement.
+-- The cycles of several shards in one commit. If one of the shards is not held any more, none of them is changed.
+-- If another transaction keeps a row locked, the others must not wait for long; the limit ends with the statement.
 SELECT claimed.*, held.shard
 FROM (
         SELECT *, set_config('lock_timeout', $7::text, true)
@@ -16,13 +27,13 @@ UPDATE relay.shards SET transactional_id = $3::text WHERE shard = $1::smallint A
 RETURNING batch_number;
 
 -- name: take_lease
--- What was sent without a transaction is sent again: nobody can tell whether it arrived.
+-- A batch that was sent without a transaction is sent again, because it is unknown whether it arrived.
 UPDATE relay.shards SET
     epoch = epoch + 1,
     holder = $2::text,
     lease_expires_at = now() + make_interval(secs => $3::float8),
     outbox_ids = CASE WHEN in_transaction THEN outbox_ids ELSE '{}' END,
-    -- What was claimed may wait again, and lies below.
+    -- The claimed events may be pending again, and have lower ids.
     scan_from = scan_floor,
     scan_next = scan_floor
 WHERE shard = $1::smallint AND (holder IS NULL OR holder = $2::text OR lease_expires_at < now() OR $4::boolean)
@@ -45,7 +56,7 @@ WHERE shard = $1::smallint AND epoch = $2::bigint
 RETURNING batch_number;
 
 -- name: park
--- The refused event names why; every other event of its order that is not out yet waits behind it.
+-- The refused event has the reason; every other unpublished event of its order waits behind it.
 WITH fence AS MATERIALIZED (
     SELECT shard FROM relay.shards WHERE shard = $1::smallint AND epoch = $2::bigint AND outbox_ids = '{}' FOR UPDATE
 ), refused AS (
@@ -90,7 +101,7 @@ SELECT shard, holder, lease_expires_at < now() AS expired FROM relay.shards ORDE
 SELECT shard, pending, parked, oldest_seconds FROM relay.backlog($1::int);
 
 -- name: outbox_partitions
--- `kept`: closed for longer than $1 seconds, and something in it still waits or is parked.
+-- `kept`: closed for longer than $1 seconds, with events that are still pending or parked.
 SELECT
     count(*) FILTER (WHERE dropped_at IS NULL) AS attached,
     count(*) FILTER (WHERE published_at IS NULL AND closed_at < clock_timestamp() - make_interval(secs => $1::float8))
@@ -99,7 +110,7 @@ SELECT
         FILTER (WHERE dropped_at IS NULL AND opened_at IS NOT NULL)), 0)::float8 AS oldest_seconds
 FROM orders.outbox_partitions;
 
--- name: hold_duty
+-- name: hold_leadership
 INSERT INTO relay.duties (duty, holder, lease_until)
 VALUES ($1::text, $2::text, clock_timestamp() + make_interval(secs => $3::float8))
 ON CONFLICT (duty) DO UPDATE SET holder = excluded.holder, lease_until = excluded.lease_until
@@ -110,7 +121,7 @@ RETURNING holder;
 SELECT orders.rotate_outbox($1::float8);
 
 -- name: note_published
--- Claims begin no lower than the first partition that isn't published for good.
+-- Claims begin no lower than the first partition with unpublished events.
 WITH noted AS MATERIALIZED (
     SELECT orders.note_published() AS floor
 )
@@ -120,7 +131,7 @@ UPDATE relay.shards SET scan_floor = noted.floor FROM noted WHERE scan_floor < n
 SELECT orders.drop_published($1::float8);
 
 -- name: list_parked
--- The events that an operator has to decide on are each order's first ones; the others wait behind them.
+-- An operator has to decide on the first event of each order; its other events wait behind it.
 SELECT event_id::text, order_id::text, sequence, type, shard, octet_length(payload) AS bytes,
        sequence = min(sequence) OVER (PARTITION BY order_id) AS first, parked_at, parked_reason
 FROM orders.outbox WHERE status = 'PARKED' ORDER BY order_id, sequence LIMIT $1::int;
@@ -148,8 +159,8 @@ SELECT up_to, extract(epoch FROM clock_timestamp() - up_to)::float8 AS lag_secon
 FROM relay.watermark;
 
 -- name: digest
--- Of what was sent in one bucket, by shard. What is parked, or waits although the watermark has passed it, will still
--- come: an operator has given it back, or the clock has gone back.
+-- The digest of the events sent in one bucket, by shard. Parked events may still be published. So may pending events
+-- that the watermark has passed: an operator has retried them, or the clock was set back.
 SELECT
     shards.shard,
     count(outbox.event_id) FILTER (WHERE outbox.status = 'SENT') AS count,
@@ -162,7 +173,7 @@ WHERE $3::smallint IS NULL OR shards.shard = $3::smallint
 GROUP BY shards.shard ORDER BY shards.shard;
 
 -- name: events_of_order
--- As many as are within $5 bytes, but never less than one; `further` tells of each whether there are any after it.
+-- The events that fit into $5 bytes, but at least one; `further`: whether there are any after it.
 WITH events AS MATERIALIZED (
     SELECT * FROM orders.outbox WHERE order_id = $1::uuid AND sequence BETWEEN $2::bigint AND $3::bigint
     ORDER BY sequence LIMIT $4::bigint + 1
@@ -180,13 +191,13 @@ WHERE shard = $1::smallint AND occurred_at >= $2::timestamptz AND occurred_at < 
 ORDER BY event_id LIMIT $5::int;
 
 -- name: removed_up_to
--- The newest moment of which events may have been removed: whoever wrote to a partition had ended before it was found
--- to be published.
+-- The newest time of which events may have been removed: a partition's writers have ended before it is marked as
+-- published.
 SELECT max(published_at) FROM orders.outbox_partitions WHERE dropped_at IS NOT NULL;
 
 -- name: lost_to_replay
--- Up to when events have been removed that a replay was to come to. Those that were gone when it was asked for don't
--- count: it then began later than they were written, or was to take what there still is. A partition has 2^40 ids.
+-- The newest time of events that were removed before the replay reached them. Events that were removed before the
+-- replay was created don't count: it begins after them, or takes what still exists. A partition has 2^40 ids.
 SELECT max(removed.published_at) FROM relay.replays
 JOIN orders.outbox_partitions AS removed ON position < (removed.partition + 1) << 40
     AND CASE WHEN from_at IS NULL THEN removed.dropped_at > created_at ELSE removed.published_at >= from_at END
@@ -209,25 +220,15 @@ SELECT * FROM relay.replays ORDER BY created_at DESC LIMIT $1::int;
 SELECT * FROM relay.replays WHERE state = 'RUNNING' ORDER BY created_at LIMIT 1;
 
 -- name: replay_window
--- The next events, those that the replay is not about among them, so that a step costs the same whatever it is about.
--- Nothing behind one that still waits to be published: it could belong to the same order.
+-- The next events, including those that the replay does not select, so that each step costs the same. It stops before
+-- an event that is still pending: later events could belong to the same order.
+-- Only one branch is executed: each uses another index.
 WITH next AS MATERIALIZED (
-    SELECT * FROM orders.outbox WHERE outbox_id > $1::bigint AND outbox_id <= $2::bigint
-    ORDER BY outbox_id LIMIT $6::int
-), sized AS (
-    SELECT *,
-        status = 'SENT' AND ($3::text IS NULL OR type = $3::text) AND ($4::timestamptz IS NULL OR occurred_at >= $4)
-            AND ($5::timestamptz IS NULL OR occurred_at < $5) AS wanted,
-        sum(octet_length(payload)) OVER (ORDER BY outbox_id ROWS UNBOUNDED PRECEDING) AS bytes
-    FROM next WHERE outbox_id < coalesce((SELECT min(outbox_id) FROM next WHERE status = 'PENDING'), 9223372036854775807)
-)
-SELECT outbox_id, event_id::text, order_id::text, sequence, type, payload, traceparent, occurred_at, wanted FROM sized
-WHERE bytes <= $7::bigint OR bytes = octet_length(payload) ORDER BY outbox_id;
-
--- name: replay_window_of_order
-WITH next AS MATERIALIZED (
-    SELECT * FROM orders.outbox WHERE order_id = $8::uuid AND outbox_id > $1::bigint AND outbox_id <= $2::bigint
-    ORDER BY outbox_id LIMIT $6::int
+    (SELECT * FROM orders.outbox WHERE $8::uuid IS NULL AND outbox_id > $1::bigint AND outbox_id <= $2::bigint
+     ORDER BY outbox_id LIMIT $6::int)
+    UNION ALL
+    (SELECT * FROM orders.outbox WHERE order_id = $8::uuid AND outbox_id > $1::bigint AND outbox_id <= $2::bigint
+     ORDER BY outbox_id LIMIT $6::int)
 ), sized AS (
     SELECT *,
         status = 'SENT' AND ($3::text IS NULL OR type = $3::text) AND ($4::timestamptz IS NULL OR occurred_at >= $4)
@@ -245,7 +246,7 @@ SELECT EXISTS (
 );
 
 -- name: advance_replay
--- Only from where the caller found it: another replica may have taken the duty over.
+-- Only from the position that the caller read: another replica may have become the leader.
 UPDATE relay.replays SET
     position = $3::bigint,
     events = events + $4::bigint,

@@ -11,7 +11,7 @@ DECLARE
     v_first bigint;
     v_last bigint;
 BEGIN
-    -- Looked for twice: which shard's row to lock, and then how things stand.
+    -- Read twice: first to find the shard's row to lock, and then, under the lock, to read the current state.
     PERFORM FROM relay.shards
     WHERE shard = (
         SELECT shard FROM orders.outbox WHERE status = 'PARKED' AND (event_id = p_id OR order_id = p_id) LIMIT 1
@@ -79,10 +79,11 @@ DECLARE
     v_missing_count bigint;
 BEGIN
     IF pg_current_xact_id_if_assigned() IS NOT NULL THEN
-        RAISE EXCEPTION 'a moment has to be read before its transaction has an id';
+        RAISE EXCEPTION 'the timestamp must be read before its transaction has an id';
     END IF;
     SELECT * INTO v_was FROM relay.watermark;
-    IF v_was.holder = p_holder AND v_was.mark_at IS NOT NULL THEN
+    -- Its transaction has ended, so in its own cluster the mark's id is below xmax.
+    IF v_was.holder = p_holder AND v_was.mark_xid < pg_snapshot_xmax(pg_current_snapshot()) THEN
         SELECT
             pg_snapshot_xmin(pg_current_snapshot()) > v_was.mark_xid AND NOT EXISTS (
                 SELECT FROM orders.outbox WHERE status = 'PENDING' AND occurred_at <= v_was.mark_at
@@ -188,10 +189,10 @@ BEGIN
         SELECT min(id), max(id) INTO v_first, v_last FROM unnest(v_outbox_ids) AS id;
         UPDATE orders.outbox SET status = 'SENT', sent_at = v_now
         WHERE outbox_id = ANY (v_outbox_ids) AND status = 'PENDING'
-            AND outbox_id BETWEEN v_first AND v_last; -- this is what leaves the other partitions alone
+            AND outbox_id BETWEEN v_first AND v_last; -- so that other partitions are not searched
     END IF;
 
-    -- An event may join a parked order at any moment, so the claim below checks it again in its own snapshot.
+    -- An event may join a parked order at any time, so the claim below checks it again in its own snapshot.
     v_any_parked := (
         SELECT true FROM orders.outbox WHERE shard = p_shard AND status = 'PARKED' AND outbox_id >= v_floor
         ORDER BY order_id LIMIT 1
@@ -224,8 +225,8 @@ BEGIN
             SELECT outbox_id, event_id, order_id, sequence, type, payload, traceparent, occurred_at
             FROM orders.outbox AS pending
             WHERE pending.shard = p_shard AND pending.status = 'PENDING' AND pending.outbox_id >= v_from
-                -- Each asked for one row in an order that only the right index has: as EXISTS it might be looked for
-                -- among all rows.
+                -- Each subquery reads one row in an order that only the right index has. An EXISTS might scan all
+                -- rows.
                 AND (pending.sequence = 1 OR v_from = v_floor OR (
                     SELECT true FROM orders.outbox AS earlier
                     WHERE earlier.order_id = pending.order_id AND earlier.sequence < pending.sequence
@@ -243,7 +244,7 @@ BEGIN
             LIMIT p_events_max
         ) AS oldest
     ), batch AS MATERIALIZED (
-        SELECT * FROM sized WHERE bytes <= p_bytes_max OR bytes = octet_length(payload) -- never less than one
+        SELECT * FROM sized WHERE bytes <= p_bytes_max OR bytes = octet_length(payload) -- at least one
     ), claimed AS MATERIALIZED (
         SELECT coalesce(array_agg(outbox_id), '{}') AS outbox_ids, max(outbox_id) AS last FROM batch
     ), claim AS (
@@ -251,7 +252,7 @@ BEGIN
             lease_expires_at = clock_timestamp() + make_interval(secs => p_lease_seconds),
             outbox_ids = claimed.outbox_ids,
             in_transaction = p_in_transaction,
-            declared = declared OR p_in_transaction, -- a take-over that was cut short may have left that undone
+            declared = declared OR p_in_transaction, -- an interrupted take-over may not have set it
             batch_number = batch_number + CASE WHEN p_in_transaction AND claimed.last IS NOT NULL THEN 1 ELSE 0 END,
             sweep_at = v_sweep_at,
             sweep_took = coalesce(v_sweep_took, sweep_took),
@@ -260,11 +261,11 @@ BEGIN
                         ELSE scan_next END,
             scan_moved_at = CASE WHEN v_now >= v_moved_at + interval '0.5 seconds' THEN v_now ELSE scan_moved_at END
         FROM claimed
-        -- Locked above, so it is still there. To look for it again would be to pass its earlier versions once more, of
-        -- which each cycle leaves one.
+        -- The row is locked above, so it still exists. Another search would read past its earlier versions again, and
+        -- each cycle leaves one.
         WHERE shards.ctid = v_place
     )
-    -- In the order in which it was kept. Sorting it once more would cost as much as the claim.
+    -- In stored order. Another sort would cost as much as the claim.
     SELECT outbox_id, event_id::text, order_id::text, sequence, type, payload, traceparent, occurred_at FROM batch;
 END
 $$;
@@ -432,3 +433,44 @@ ALTER TABLE ONLY relay.watermark
 CREATE INDEX operator_acts_of_order ON relay.operator_acts USING btree (order_id);
 
 CREATE INDEX replays_running ON relay.replays USING btree (created_at) WHERE (state = 'RUNNING'::text);
+
+GRANT USAGE ON SCHEMA relay TO relay_service;
+GRANT USAGE ON SCHEMA relay TO services_reader;
+
+REVOKE ALL ON FUNCTION relay.act_on_parked(p_act text, p_id uuid, p_actor text, p_reason text, p_dry_run boolean) FROM PUBLIC;
+GRANT ALL ON FUNCTION relay.act_on_parked(p_act text, p_id uuid, p_actor text, p_reason text, p_dry_run boolean) TO relay_service;
+
+REVOKE ALL ON FUNCTION relay.advance_watermark(p_holder text, p_lease_seconds double precision, p_missing_max integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION relay.advance_watermark(p_holder text, p_lease_seconds double precision, p_missing_max integer) TO relay_service;
+
+REVOKE ALL ON FUNCTION relay.backlog(p_count_max integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION relay.backlog(p_count_max integer) TO relay_service;
+
+REVOKE ALL ON FUNCTION relay.cycle(p_shard smallint, p_epoch bigint, p_batch_number bigint, p_lease_seconds double precision, p_events_max integer, p_bytes_max bigint, p_in_transaction boolean) FROM PUBLIC;
+GRANT ALL ON FUNCTION relay.cycle(p_shard smallint, p_epoch bigint, p_batch_number bigint, p_lease_seconds double precision, p_events_max integer, p_bytes_max bigint, p_in_transaction boolean) TO relay_service;
+
+REVOKE ALL ON FUNCTION relay.shards_with_pending(p_shards smallint[]) FROM PUBLIC;
+GRANT ALL ON FUNCTION relay.shards_with_pending(p_shards smallint[]) TO relay_service;
+
+GRANT SELECT ON TABLE relay.duties TO services_reader;
+GRANT SELECT,INSERT,UPDATE ON TABLE relay.duties TO relay_service;
+
+GRANT SELECT ON TABLE relay.operator_acts TO services_reader;
+GRANT SELECT,INSERT ON TABLE relay.operator_acts TO relay_service;
+
+GRANT SELECT ON TABLE relay.replays TO services_reader;
+GRANT SELECT,INSERT,UPDATE ON TABLE relay.replays TO relay_service;
+
+GRANT SELECT ON TABLE relay.replicas TO services_reader;
+GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE relay.replicas TO relay_service;
+
+GRANT SELECT ON TABLE relay.shards TO services_reader;
+GRANT SELECT,UPDATE ON TABLE relay.shards TO relay_service;
+
+GRANT SELECT ON TABLE relay.topics TO services_reader;
+GRANT SELECT,INSERT,UPDATE ON TABLE relay.topics TO relay_service;
+
+GRANT SELECT ON TABLE relay.watermark TO services_reader;
+GRANT SELECT,UPDATE ON TABLE relay.watermark TO relay_service;
+
+ALTER DEFAULT PRIVILEGES FOR ROLE relay_owner IN SCHEMA relay GRANT SELECT ON TABLES  TO services_reader;

@@ -1,6 +1,6 @@
-"""What the topics hold, for machines: a JSON Schema for each type of event and an AsyncAPI document, generated from the
-models in shared/contracts/events.py and watermark.py. `python -m services.relay.schemas FOLDER` writes them to
-files."""
+"""Machine-readable descriptions of the topics: a JSON Schema per type of event, and an AsyncAPI document. They are
+generated from the models in shared/contracts/events.py and watermark.py. `python -m services.relay.schemas FOLDER`
+writes them to files."""
 
 import argparse
 import json
@@ -15,7 +15,7 @@ from pydantic_core import core_schema
 from shared.contracts import watermark
 from shared.contracts.events import EVENTS, SOURCE, TOPIC
 from shared.contracts.watermark import WATERMARK, OrderWatermark
-from shared.http.server import VERSION
+from shared.process.build import VERSION
 
 Schema = dict[str, Any]
 
@@ -26,8 +26,8 @@ MODELS: Mapping[str, type[BaseModel]] = {**EVENTS, WATERMARK: OrderWatermark}
 
 
 class _ForReaders(GenerateJsonSchema):
-    """A schema to read by. Unknown fields are allowed, as fields may be added; what does not apply is left out of an
-    event and never null; titles that only repeat a field's name are left out."""
+    """Generates schemas for readers. Unknown fields are allowed, because fields may be added. A field that does not
+    apply is omitted from an event, never null. Titles that only repeat a field's name are omitted."""
 
     def default_schema(self, schema: core_schema.WithDefaultSchema) -> JsonSchemaValue:
         inner = schema["schema"]
@@ -45,13 +45,13 @@ class _ForReaders(GenerateJsonSchema):
 
 
 def schema_of(type_: str) -> Schema:
-    """Return the JSON Schema of an event's data. Raises KeyError for a type that there is not."""
+    """Return the JSON Schema of an event's data. Raises KeyError for an unknown type."""
     found = MODELS[type_].model_json_schema(schema_generator=_ForReaders)
     return {"$schema": DIALECT, **found, "title": type_}
 
 
 def schemas() -> Mapping[str, Schema]:
-    """Return all of them by type."""
+    """Return all schemas by type."""
     return {type_: schema_of(type_) for type_ in MODELS}
 
 
@@ -97,8 +97,8 @@ def asyncapi(topic: str, version: str) -> Schema:
             "announce": {
                 "action": "send",
                 "channel": {"$ref": watermarks},
-                "summary": "The relay tells how far the events are complete: every few seconds while it changes, else "
-                "once a minute.",
+                "summary": "The relay announces up to when the events are complete: every few seconds while "
+                "that changes, else once a minute.",
                 "messages": [{"$ref": f"{watermarks}/messages/{WATERMARK}"}],
             },
         },
@@ -126,7 +126,7 @@ def _watermark_message(topic: str) -> Schema:
         "ce_time": {"type": "string", "format": "date-time", "description": "up_to"},
         "ce_subject": {"const": topic},
     }
-    left_out = {"ce_sequence", "ce_traceparent"}
+    left_out = {"ce_sequence", "ce_traceparent", "traceparent"}
     found = _headers(WATERMARK)
     properties = {name: schema for name, schema in found["properties"].items() if name not in left_out}
     properties |= {name: {"type": "string", **schema} for name, schema in own.items()}
@@ -147,7 +147,7 @@ def _common(type_: str, model: type[BaseModel]) -> Schema:
 
 
 def _headers(type_: str) -> Schema:
-    """Return CloudEvents 1.0 in Kafka's binary mode, as records.py writes it."""
+    """Return the schema of the headers: CloudEvents 1.0 in Kafka's binary mode, as records.py writes them."""
     properties: dict[str, Schema] = {
         "ce_specversion": {"const": "1.0"},
         "ce_id": {**_UUID, "description": "the event's own; the same whenever it is sent"},
@@ -157,18 +157,19 @@ def _headers(type_: str) -> Schema:
         "ce_subject": {**_UUID, "description": "the order's id"},
         "ce_sequence": {"type": "string", "pattern": "^[0-9]{20}$", "description": "number within its order, from 1"},
         "ce_traceparent": {"type": "string", "description": "W3C trace context, if there was one"},
+        "traceparent": {"type": "string", "description": "W3C trace context of the publishing, if it is recorded"},
         "content-type": {"const": "application/json"},
     }
     properties = {name: {"type": "string", **schema} for name, schema in properties.items()}
     return {
         "type": "object",
         "properties": properties,
-        "required": [name for name in properties if name != "ce_traceparent"],
+        "required": [name for name in properties if not name.endswith("traceparent")],
     }
 
 
 def files(version: str) -> Mapping[str, str]:
-    """Return what is checked in under docs/schemas: the text of each file by name."""
+    """Return the text of each file under docs/schemas, by name."""
     found = {f"{type_}.json": schema for type_, schema in schemas().items()}
     found["asyncapi.json"] = asyncapi(TOPIC, version)
     return {name: json.dumps(schema, indent=2, ensure_ascii=False) + "\n" for name, schema in found.items()}

@@ -3,17 +3,19 @@
 import os
 import secrets
 import socket
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 from pydantic_settings import SettingsConfigDict
 
 from services.relay.access import KafkaAccess
-from shared.settings import Port, PostgresUrl, Seconds, ServiceSettings
+from shared.notation import Seconds
+from shared.postgres.connecting import PostgresUrl, PostgresUrlFile, current
+from shared.process.settings import Port, ServiceSettings
 
 
 def _replica() -> str:
-    # Random: a process that is started again must not pass for the one whose connections may still be open.
+    # Random: a restarted process must not be taken for its predecessor, whose connections may still be open.
     return f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
 
 
@@ -23,38 +25,53 @@ class RelaySettings(KafkaAccess, ServiceSettings):
     model_config = SettingsConfigDict(env_prefix="RELAY_")
 
     port: Port = 8005
-    # Where operators are served, on the same host address; none unless it is set. Never expose it to clients.
+    # The port of the operators' listener, on the same host address; none unless it is set. Never expose it to clients.
     admin_port: Port | None = None
-    # LISTEN needs a connection of its own from end to end; set this when database_url goes through a pooler.
+    # LISTEN needs a direct connection; set this if database_url goes through a pooler.
+    listen_database_url_file: PostgresUrlFile | None = None
     listen_database_url: PostgresUrl | None = None
     replica: Annotated[str, Field(min_length=1, max_length=200, default_factory=_replica)]
     topic: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,200}$")] = "orders.v1"
     topic_partitions: Annotated[int, Field(ge=1, le=1000)] = 4  # used when the relay creates the topic
-    topic_replication: Annotated[int, Field(ge=1, le=15)] = 1  # likewise
+    # Of topics that the relay creates, by default as the broker has it. With fewer replicas, by default 3, it warns.
+    topic_replication: Annotated[int | None, Field(ge=1, le=15)] = None
     transactions: bool = True
     poll_interval_seconds: Seconds = 1.0
     lease_seconds: Annotated[float, Field(ge=1, le=3600)] = 5.0
-    # A shard's backlog drains no faster beyond this, and a batch has to be out well within the time limit.
+    # More events do not make a shard's backlog drain faster, and a batch must be published well within the time limit.
     batch_events: Annotated[int, Field(ge=1, le=10_000)] = 2000
     batch_bytes: Annotated[int, Field(ge=1024, le=256 * 1024 * 1024)] = 4 * 1024 * 1024
-    # How long a shard's batches stay apart at the least, for more events in each: a batch costs Kafka a transaction.
-    # Zero is for latency; where all share a few cores, some tens of milliseconds leave them to the checkouts.
+    # The shortest pause between a shard's batches. A pause makes batches larger: each costs Kafka a transaction. Zero
+    # is best for latency. If all services share a few cores, some tens of milliseconds leave more for the checkouts.
     batch_pause_milliseconds: Annotated[float, Field(ge=0, le=1000)] = 0.0
-    # Also Kafka's transaction timeout: how long a relay that died in a transaction can hold readers back.
+    # Also Kafka's transaction timeout: a relay that died in a transaction can block readers for this long.
     kafka_timeout_seconds: Annotated[float, Field(ge=0.5, le=600)] = 10.0
 
-    # How long published events stay in the outbox, at least; a twelfth longer at the most, while the relay is up.
+    # The least time that published events stay in the outbox. While the relay runs, they stay at most a twelfth longer.
     retention_hours: Annotated[float, Field(gt=0, le=100_000)] = 168.0
 
-    # How often the watermark moves; each time costs a call of the database and one of Kafka.
+    # How often the watermark advances; each time costs one call of the database and one of Kafka.
     watermark_interval_seconds: Annotated[float, Field(ge=0.05, le=60)] = 2.0
 
-    # What replays may take of database and broker; live publishing does 25 times as much.
+    # The rate limit of replays, to spare database and broker; live publishing does 25 times as much.
     replay_events_per_second: Annotated[int, Field(ge=1, le=100_000)] = 1000
+
+    @field_validator("listen_database_url")
+    @classmethod
+    def _one_listen_address(cls, url: str | None, info: ValidationInfo) -> str | None:
+        if url is not None and info.data.get("listen_database_url_file") is not None:
+            raise ValueError("is set, and its file as well: set one of them")
+        return url
+
+    def current_listen_database_url(self) -> str:
+        """Return the address for LISTEN as it is now. Raises AddressUnreadable."""
+        if self.listen_database_url is None and self.listen_database_url_file is None:
+            return self.current_database_url()
+        return current(self.listen_database_url, self.listen_database_url_file)
 
     @property
     def position_topic(self) -> str:
-        """Return the compacted topic that tells which batch was committed last; one partition a shard."""
+        """Return the compacted topic with each shard's last committed batch number; one partition per shard."""
         return f"{self.topic}.positions"
 
     @property
@@ -62,6 +79,11 @@ class RelaySettings(KafkaAccess, ServiceSettings):
         """Return the topic of the watermarks."""
         return f"{self.topic}.watermarks"
 
+    def client_options(self) -> dict[str, Any]:
+        """Return the options of the relay's Kafka clients. Raises OSError if a file is missing."""
+        timeout = {"request_timeout_ms": int(self.kafka_timeout_seconds * 1000)}
+        return {**self.kafka_options(), "client_id": self.replica, **timeout}
+
     def shard_name(self, shard: int) -> str:
-        """Return a shard's name in Kafka: its positions' key, and its transactional id when it publishes alone."""
+        """Return a shard's name in Kafka: its positions' key, and its transactional id while it publishes alone."""
         return f"{self.topic}.shard-{shard}"

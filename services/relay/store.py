@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from uuid import UUID
@@ -14,7 +13,7 @@ from services.relay.domain.events import OutboxEvent
 from services.relay.domain.refusals import EventNotFirst, EventNotParked, NothingToRedact
 from services.relay.domain.shards import Backlog, Lease, LeaseLost, ShardHolder, ShardLocked
 from shared.operators import Who
-from shared.postgres import Connection, Row, load_queries
+from shared.postgres.connections import Connection, Row, load_queries
 
 SQL = load_queries(Path(__file__).with_name("queries.sql"))
 _LEASE_LOST = "RLY01"
@@ -162,29 +161,20 @@ async def backlog(connection: Connection, count_max: int, *, timeout_seconds: fl
     return [Backlog(**row) for row in await connection.fetch(SQL["backlog"], count_max, timeout=timeout_seconds)]
 
 
-@dataclass(frozen=True, slots=True)
-class Partitions:
-    """How the outbox is stored.
+async def outbox_partitions(connection: Connection, kept_seconds: float) -> Row:
+    """Return how the outbox is stored.
 
-    `attached` counts its partitions, the next one included; `kept` those that are past the retention and hold
+    `attached` counts its partitions, the next one included; `kept` those that were closed for `kept_seconds` and hold
     unpublished events. `oldest_seconds` is how long ago the oldest began to be filled.
     """
-
-    attached: int
-    kept: int
-    oldest_seconds: float
-
-
-async def outbox_partitions(connection: Connection, kept_seconds: float) -> Partitions:
-    """Return how the outbox is stored; partitions count as kept once closed for `kept_seconds`."""
     row = await connection.fetchrow(SQL["outbox_partitions"], kept_seconds)
     assert row is not None
-    return Partitions(**row)
+    return row
 
 
-async def hold_duty(connection: Connection, duty: str, replica: str, seconds: float) -> bool:
-    """Take or keep the leadership named `duty`; return whether this replica has it."""
-    return await connection.fetchrow(SQL["hold_duty"], duty, replica, seconds) is not None
+async def hold_leadership(connection: Connection, seconds: float, *, leadership: str, holder: str) -> bool:
+    """Take the leadership of that name or extend its lease by `seconds`; return whether `holder` has it now."""
+    return await connection.fetchrow(SQL["hold_leadership"], leadership, holder, seconds) is not None
 
 
 async def rotate_outbox(connection: Connection, interval_seconds: float) -> str | None:
@@ -212,13 +202,13 @@ async def drop_published(connection: Connection, retention_seconds: float) -> in
 
 
 async def removed_up_to(connection: Connection) -> datetime | None:
-    """Return the newest moment of which events may have been removed, None if none have."""
-    moment: datetime | None = await connection.fetchval(SQL["removed_up_to"])
-    return moment
+    """Return the newest time of which events may have been removed; None if none have been."""
+    timestamp: datetime | None = await connection.fetchval(SQL["removed_up_to"])
+    return timestamp
 
 
 async def list_parked(connection: Connection, limit: int) -> list[Row]:
-    """Return parked events, order by order in sequence."""
+    """Return parked events by order, in sequence."""
     return list(await connection.fetch(SQL["list_parked"], limit))
 
 
@@ -241,13 +231,13 @@ async def act_on_parked(connection: Connection, act: str, id_: UUID, who: Who, *
 
 
 async def list_acts(connection: Connection, limit: int) -> list[Row]:
-    """Return what operators did, newest first."""
+    """Return the operators' acts, newest first."""
     return list(await connection.fetch(SQL["list_acts"], limit))
 
 
 @contextmanager
 def _lease_lost() -> Iterator[None]:
-    """Turn what a cycle raises under an older epoch into LeaseLost."""
+    """Translate the error that a cycle raises under an older epoch into LeaseLost."""
     try:
         yield
     except asyncpg.PostgresError as error:

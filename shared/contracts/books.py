@@ -1,4 +1,4 @@
-"""What participants tell the audit, version 1: what they hold for which order, and whether their own books add up.
+"""Participants' answers to the audit, version 1: what they hold for each order, and the checks of their own books.
 
 Sums can exceed 64 bits. An integer that does is sent as a string of its digits, and read as an integer again.
 """
@@ -8,8 +8,8 @@ from uuid import UUID
 
 from pydantic import AfterValidator, Field
 
-from shared.contracts.types import Query, Wire
-from shared.integers import Integer, from_json
+from shared.contracts.types import InternalQuery, InternalWire
+from shared.encoding import Integer, from_json
 from shared.notation import Uuid
 
 HOLDS_PATH = "/internal/v1/holds"
@@ -18,7 +18,7 @@ BOOKS_SECONDS = 30.0  # a participant's own checks read all of its books
 HOLDS_MAX = 1000  # orders a page: a fiftieth of a second of Postgres' time
 
 
-class HoldsQuery(Query):
+class HoldsQuery(InternalQuery):
     """A page of orders in order of id: those after `after`, or just `order_id`."""
 
     after: Uuid = UUID(int=0)
@@ -32,7 +32,7 @@ class HoldsQuery(Query):
         return UUID(int=max(0, self.order_id.int - 1)), self.order_id
 
 
-class OrderHolds(Wire):
+class OrderHolds(InternalWire):
     """What is held for one order now; what was given back is not listed.
 
     product: units by product id. coupon: RESERVED or REDEEMED by coupon id. balance: amount by user id.
@@ -42,13 +42,13 @@ class OrderHolds(Wire):
     holds: dict[str, int | Annotated[str, AfterValidator(from_json)]]
 
 
-class HoldsPage(Wire):
+class HoldsPage(InternalWire):
     """A page; fewer orders than `limit` means that there are no more."""
 
     items: list[OrderHolds]
 
 
-class BookCheck(Wire):
+class BookCheck(InternalWire):
     """A rule of a participant's own books, how many rows break it, and some of them."""
 
     name: str
@@ -56,7 +56,7 @@ class BookCheck(Wire):
     examples: list[dict[str, Any]]
 
 
-class Books(Wire):
+class Books(InternalWire):
     """A participant's own checks and its totals."""
 
     checks: list[BookCheck]

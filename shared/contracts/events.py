@@ -1,4 +1,4 @@
-"""What the events of the topic tell, version 1: one model a type. Types and optional fields are only ever added.
+"""Defines the data of the topic's events, version 1: one model per type. Only types and optional fields may be added.
 
 The models refuse unknown fields, so that a field that is not described here is found by the tests. Readers must not:
 the published schemas allow them.
@@ -30,7 +30,7 @@ class OrderLine(Wire):
 
 
 class Order(Wire):
-    """An order, as the API shows it and the events tell it; amounts are in minor units of `currency`."""
+    """An order, as in answers of the API and in events; amounts are in minor units of `currency`."""
 
     order_id: UUID
     user_id: str

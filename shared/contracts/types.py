@@ -3,9 +3,9 @@
 import unicodedata
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, WithJsonSchema
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
-from shared.integers import INT64_MAX, INT64_MIN
+from shared.encoding import INT64_MAX, INT64_MIN
 from shared.notation import TextInput
 
 LIMIT_DEFAULT = 20
@@ -24,7 +24,7 @@ def no_control_characters(text: str) -> str:
 def check_addressable(new_id: str) -> str:
     """Return the id, or raise ValueError when proxies would change it on its way in a path.
 
-    Only for ids that are made now: whatever was made earlier can be named, and is found at its path without a proxy.
+    Only for new ids: older ids stay valid, and are found at their path without a proxy.
     """
     if new_id in (".", "..") or "/" in new_id or "\\" in new_id:
         raise ValueError("must not be a dot, two dots, or contain a slash or a backslash")
@@ -32,12 +32,14 @@ def check_addressable(new_id: str) -> str:
 
 
 ID_MAX = 128
-Text = Annotated[str, AfterValidator(no_control_characters)]
+# The same rule for readers of the OpenAPI documents. A lone surrogate is not text in JSON.
+PRINTABLE = r"^[^\u0000-\u001f\u007f-\u009f]*$"
+Text = Annotated[str, AfterValidator(no_control_characters), Field(json_schema_extra={"pattern": PRINTABLE})]
 Id = Annotated[Text, StringConstraints(min_length=1, max_length=ID_MAX)]
 NewId = Annotated[
     Id,
     AfterValidator(check_addressable),
-    WithJsonSchema({"type": "string", "minLength": 1, "maxLength": ID_MAX, "pattern": r"^(?!\.{1,2}$)[^/\\]*$"}),
+    Field(json_schema_extra={"pattern": r"^(?!\.{1,2}$)[^/\\\u0000-\u001f\u007f-\u009f]*$"}),
 ]
 Name = Annotated[Text, StringConstraints(min_length=1, max_length=200)]
 Amount = Annotated[int, Field(ge=0, le=INT64_MAX)]
@@ -46,26 +48,45 @@ Int64 = Annotated[int, Field(ge=INT64_MIN, le=INT64_MAX)]
 
 
 class Wire(BaseModel):
-    """Base of every wire model: strict types, unknown fields refused, immutable."""
+    """Base of the public wire models: strict types, unknown fields refused, immutable."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
 
 class Query(TextInput):
-    """Base of every query-string model: text is parsed to the field's type, unknown parameters refused."""
+    """Base of the public query-string models: text is parsed to the field's type, unknown parameters refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class InternalWire(BaseModel):
+    """Base of what services send one another: strict types, unknown fields ignored, because the sender may be newer."""
+
+    model_config = ConfigDict(strict=True, extra="ignore", frozen=True)
+
+
+class InternalQuery(TextInput):
+    """Base of the query strings of services: like Query, but unknown parameters are ignored."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
 
 
 def _lowered(limit: Any) -> Any:
     return min(limit, LIMIT_MAX) if isinstance(limit, int) else limit
 
 
+Cursor = Annotated[
+    str,
+    StringConstraints(min_length=1, max_length=CURSOR_MAX),
+    Field(json_schema_extra={"pattern": "^([0-9a-f]{2})+$"}),
+]
+
+
 class Page(Query):
     """The parameters of every list: `limit` 1..100 (more is lowered to 100) and an opaque `cursor`."""
 
     limit: Annotated[int, Field(ge=1), AfterValidator(_lowered)] = LIMIT_DEFAULT
-    cursor: Annotated[str, StringConstraints(min_length=1, max_length=CURSOR_MAX)] | None = None
+    cursor: Cursor | None = None
 
 
 class NoBody(Wire):

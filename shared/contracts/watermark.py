@@ -1,4 +1,4 @@
-"""The event that tells how far the topic is complete; version 1. Types and optional fields are only ever added."""
+"""Defines the watermark event, version 1: up to which time the topic is complete. Only optional fields may be added."""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime

@@ -1,6 +1,8 @@
-"""The `Idempotency-Key` header: one reading of it for every call that takes one."""
+"""Parses the `Idempotency-Key` header, in the same way for every call."""
 
 import re
+from collections.abc import Mapping
+from typing import Any
 
 from aiohttp import web
 
@@ -10,8 +12,18 @@ from shared.refusals import Refusal
 
 HEADER = "Idempotency-Key"
 KEY_MAX = 255
-# For the OpenAPI document: Route(headers=KEY_DESCRIPTION).
-KEY_DESCRIPTION = {HEADER: f"Optional, 1..{KEY_MAX} characters: the same key and body have one effect and one answer."}
+# For the OpenAPI document: Route(headers=KEY_DESCRIPTION). Text in UTF-8 is accepted too: a header has no charset.
+KEY_DESCRIPTION: Mapping[str, Mapping[str, Any]] = {
+    HEADER: {
+        "description": f"Optional, 1..{KEY_MAX} characters: the same key and body have one effect and one answer.",
+        "schema": {
+            "type": "string",
+            "minLength": 1,
+            "maxLength": 2 * KEY_MAX + 2,  # in quotes, every character may be escaped
+            "pattern": rf'^([!#-~][ -~]{{0,{KEY_MAX - 1}}}|"([ !#-\[\]-~]|\\["\\]){{1,{KEY_MAX}}}")$',
+        },
+    }
+}
 
 # A structured-field string (RFC 9651): only quotes and backslashes are escaped.
 _QUOTED = re.compile(r'"((?:[^"\\]|\\["\\])*)"')

@@ -5,14 +5,21 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from pydantic import BaseModel
+from pydantic import BaseModel, TypeAdapter
 from pydantic.json_schema import models_json_schema
 
+from shared.contracts.scopes import Scope
+from shared.contracts.types import Id
 from shared.http import problems
 from shared.http.routes import Route
+from shared.identity.callers import PUBLIC, Forbidden, Unauthenticated
+from shared.refusals import Refusal, Unavailable
 
 _PARAMETER = re.compile(r"\{(\w+)(:uuid)?\}")
 _UUID = {"type": "string", "format": "uuid"}
+_ID = TypeAdapter(Id).json_schema()
+# For `json_schema_extra` of a field that clients may send in open mode only.
+OPEN_MODE_ONLY: dict[str, Any] = {"x-open-mode-only": True}
 _PROBLEM_SCHEMA = {
     "type": "object",
     "description": "RFC 9457 problem; refusals add members of their own.",
@@ -27,14 +34,14 @@ _PROBLEM_SCHEMA = {
 }
 
 
-def document(service: str, version: str, description: str, routes: Sequence[Route]) -> dict[str, Any]:
-    """Return the OpenAPI document of a service."""
+def document(service: str, version: str, description: str, routes: Sequence[Route], mode: str) -> dict[str, Any]:
+    """Return the OpenAPI document of a service. `mode`: of the authenticator."""
     models = {model for route in routes for model in (route.body, route.query, *route.replies.values()) if model}
     ordered = sorted(models, key=lambda model: model.__name__)
     _, definitions = models_json_schema(
         [(model, "validation") for model in ordered], ref_template="#/components/schemas/{model}"
     )
-    schemas = definitions.get("$defs", {})
+    schemas = {name: _in_mode(schema, mode) for name, schema in definitions.get("$defs", {}).items()}
     paths: dict[str, dict[str, Any]] = {}
     for route in routes:
         paths.setdefault(_template(route.path), {})[route.method.lower()] = _operation(route, schemas)
@@ -42,8 +49,23 @@ def document(service: str, version: str, description: str, routes: Sequence[Rout
         "openapi": "3.1.0",
         "info": {"title": f"{service} service", "version": version, "description": description},
         "paths": paths,
-        "components": {"schemas": {**schemas, "Problem": _PROBLEM_SCHEMA}},
+        "components": {
+            "schemas": {**schemas, "Problem": _PROBLEM_SCHEMA},
+            "securitySchemes": {"token": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}},
+        },
     }
+
+
+def _in_mode(schema: dict[str, Any], mode: str) -> dict[str, Any]:
+    """Return a model's schema without the fields that don't exist in this mode."""
+    if "properties" not in schema:
+        return schema
+    parts = {
+        name: part for name, part in schema["properties"].items() if mode == "open" or "x-open-mode-only" not in part
+    }
+    for part in parts.values():
+        part.pop("x-open-mode-only", None)
+    return {**schema, "properties": parts}
 
 
 def _template(path: str) -> str:
@@ -52,7 +74,7 @@ def _template(path: str) -> str:
 
 def _operation(route: Route, schemas: dict[str, Any]) -> dict[str, Any]:
     parameters: list[dict[str, Any]] = [
-        {"name": name, "in": "path", "required": True, "schema": _UUID if is_uuid else {"type": "string"}}
+        {"name": name, "in": "path", "required": True, "schema": _UUID if is_uuid else _ID}
         for name, is_uuid in _PARAMETER.findall(route.path)
     ]
     if route.query:
@@ -62,8 +84,7 @@ def _operation(route: Route, schemas: dict[str, Any]) -> dict[str, Any]:
             for name, part in schema["properties"].items()
         ]
     parameters += [
-        {"name": name, "in": "header", "required": False, "description": text, "schema": {"type": "string"}}
-        for name, text in route.headers.items()
+        {"name": name, "in": "header", "required": False, **described} for name, described in route.headers.items()
     ]
     operation: dict[str, Any] = {
         "summary": route.summary,
@@ -72,6 +93,8 @@ def _operation(route: Route, schemas: dict[str, Any]) -> dict[str, Any]:
         "parameters": parameters,
         "responses": _responses(route),
     }
+    if route.policy is not PUBLIC:
+        operation["security"] = [{"token": [route.policy.value] if isinstance(route.policy, Scope) else []}]
     if route.body:
         operation["requestBody"] = {"required": bool(route.body.model_fields), "content": _json(route.body)}
     return operation
@@ -82,18 +105,21 @@ def _responses(route: Route) -> dict[str, Any]:
         str(status): {"description": route.summary, **({"content": _json(model)} if model else {})}
         for status, model in route.replies.items()
     }
-    refusals = list(route.refusals)
+    refusals: list[type[Refusal | Unavailable]] = [*route.refusals, problems.BadRequest, Unavailable]
+    if route.policy is not PUBLIC:
+        refusals += [Unauthenticated, Forbidden] if isinstance(route.policy, Scope) else [Unauthenticated]
     if route.body:
         refusals += [
             problems.MalformedBody,
             problems.ValidationFailed,
+            problems.RequestTimeout,
             problems.BodyTooLarge,
             problems.UnsupportedMediaType,
         ]
     elif route.query:
         refusals.append(problems.ValidationFailed)
     for status in sorted({refusal.status for refusal in refusals}):
-        texts = [f"`{r.slug}`: {r.title()}" for r in refusals if r.status == status]
+        texts = [f"`{r.slug}`: {problems.title(r)}" for r in refusals if r.status == status]
         responses[str(status)] = {
             "description": "; ".join(texts),
             "content": {problems.CONTENT_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
@@ -117,7 +143,7 @@ code{{font-family:ui-monospace,monospace;font-size:.9em}}</style>
 
 
 def page(spec: dict[str, Any]) -> str:
-    """Return the document as one self-contained HTML page, in need of no script and no network."""
+    """Return the document as one HTML page without scripts or external resources."""
     calls = []
     for path, methods in spec["paths"].items():
         for method, operation in methods.items():

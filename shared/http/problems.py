@@ -1,4 +1,4 @@
-"""The one place where a failure becomes an HTTP status: RFC 9457 problem+json for every error there is."""
+"""Converts every failure to an HTTP response with an RFC 9457 problem; no other module chooses a status."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -12,6 +12,12 @@ from shared.refusals import Refusal, Unavailable
 
 CONTENT_TYPE = "application/problem+json"
 UNAVAILABLE = "This service can't serve the request right now"
+
+
+class BadRequest(Refusal):
+    """The request is not valid HTTP."""
+
+    slug = "bad-request"
 
 
 class MalformedBody(Refusal):
@@ -64,18 +70,23 @@ MALFORMED_ESCAPE = re.compile("%(?![0-9a-fA-F]{2})")
 
 # Slugs and titles for what the HTTP library itself refuses.
 _BY_STATUS = {
-    400: ("bad-request", "The request is not valid HTTP"),
-    404: ("not-found", "There is nothing at this path"),
+    400: (BadRequest.slug, BadRequest.title()),
+    404: (NotFound.slug, NotFound.title()),
     405: ("method-not-allowed", "This path does not know this method"),
-    413: ("body-too-large", "The body is larger than this service accepts"),
+    413: (BodyTooLarge.slug, BodyTooLarge.title()),
     417: ("expectation-failed", "Only 100-continue can be expected"),
     500: ("internal-error", "Something went wrong here; it has been logged"),
 }
 
 
+def title(failure: type[Refusal | Unavailable]) -> str:
+    """Return the title of the problem that stands for a failure."""
+    return failure.title() if issubclass(failure, Refusal) else UNAVAILABLE
+
+
 def instance(request: web.BaseRequest) -> str:
-    """Return the path of a request as it was sent: decoded, that of an id may be no URI reference."""
-    # What must not stand in a path is escaped, for clients that did not.
+    """Return the path of a request, still encoded: a decoded id may be no valid URI reference."""
+    # Escape the characters that a path must not contain, for clients that did not.
     return quote(MALFORMED_ESCAPE.sub("%25", request.rel_url.raw_path), safe=_IN_PATHS, errors="replace")
 
 
@@ -96,7 +107,7 @@ def respond(error: Exception, path: str) -> web.Response | None:
     if isinstance(error, Refusal):
         body = error.problem()
         wait = error.retry_after_seconds
-        headers = {} if wait is None else {"Retry-After": str(wait)}
+        headers = {**error.headers, **({} if wait is None else {"Retry-After": str(wait)})}
         return _response(orjson.dumps({**body, "instance": path}), error.status, headers)
     if isinstance(error, Unavailable):
         encoded = encode(503, error.slug, UNAVAILABLE, str(error), path)

@@ -1,18 +1,23 @@
-"""Runs the checks of /readyz in bounded time, once for all probes that come together."""
+"""Runs the checks of /readyz within a time limit, once for all concurrent probes."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 
+from shared.postgres.clocks import HostClock
+from shared.postgres.connections import Session
+from shared.postgres.errors import with_cause
+from shared.postgres.query_check import QueryCheck
+
 Check = Callable[[], Awaitable[None]]
 
-# A balancer commonly waits one second for a probe. The rest is for the way and for a busy event loop.
+# A balancer commonly waits one second for a probe. The rest is for the network and a busy event loop.
 CHECK_SECONDS = 0.8
-REASON_CHARACTERS = 3000  # a reason may hold the commands that mend what is wrong, a line for each topic
+REASON_CHARACTERS = 3000  # a reason may contain the commands that fix a problem, a line for each topic
 NO_ANSWER = f"no answer within {CHECK_SECONDS} s"
 
 
 class Readiness:
-    """Runs checks. A check raises when the service can't serve without what it asks."""
+    """Runs checks. A check raises if the service can't serve requests."""
 
     def __init__(self, checks: Mapping[str, Check]) -> None:
         self._checks = checks
@@ -47,6 +52,21 @@ class Readiness:
 async def _run(check: Check) -> str:
     try:
         await check()
-    except Exception as error:  # noqa: BLE001 - whatever a check raises is its answer
-        return f"{type(error).__name__}: {error}"[:REASON_CHARACTERS]
+    except Exception as error:  # noqa: BLE001 - any error is the answer of its check
+        return f"{type(error).__name__}: {with_cause(error)}"[:REASON_CHARACTERS]
     return "ok"
+
+
+def database_checks(session: Session, queries: Mapping[str, str], host_clock: HostClock) -> Mapping[str, Check]:
+    """Return the checks of /readyz that every service has: `queries` can be executed, and the clocks agree."""
+    query_check = QueryCheck(queries)
+
+    async def database() -> None:
+        async with session.statement() as db:
+            await query_check.run(db)
+
+    async def clock() -> None:
+        async with session.statement() as db:
+            await host_clock.compare_and_check(db)
+
+    return {"database": database, "clock": clock}

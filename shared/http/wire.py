@@ -1,4 +1,4 @@
-"""Strict input: what a client may send, checked before any use case sees it."""
+"""Checks clients' input strictly, before any use case runs."""
 
 import asyncio
 import json
@@ -12,6 +12,8 @@ from aiohttp import HttpVersion10, http_exceptions, web
 from pydantic import BaseModel, ValidationError
 
 from shared.contracts.types import ID_MAX, NoBody, no_control_characters
+from shared.encoding import INT64_MAX
+from shared.http.aiohttp_internals import ask_for_body
 from shared.http.problems import (
     MALFORMED_ESCAPE,
     BodyTooLarge,
@@ -20,7 +22,6 @@ from shared.http.problems import (
     UnsupportedMediaType,
     ValidationFailed,
 )
-from shared.integers import INT64_MAX
 from shared.notation import parse_uuid
 
 BODY_MAX_BYTES = 64 * 1024
@@ -88,7 +89,7 @@ def read_query(request: web.Request, model: type[W]) -> W:
 
 
 def path_id(request: web.Request, name: str, otherwise: type[Exception]) -> str:
-    """Return an id from the path, or raise `otherwise`, since nothing can have an id that isn't one."""
+    """Return an id from the path; raise `otherwise` for text that can't be an id."""
     value = request.match_info[name]
     try:
         no_control_characters(value)
@@ -148,9 +149,9 @@ def _checked(part: Any, kind: type) -> Any:
 
 
 def expects_continue(request: web.Request) -> bool:
-    """Say whether the client sends its body only after an interim answer 100 (RFC 9110, 10.1.1).
+    """Return whether the client sends its body only after an interim answer 100 (RFC 9110, 10.1.1).
 
-    In HTTP/1.0 nothing can be expected. Raises HTTPExpectationFailed for an expectation that nobody knows.
+    In HTTP/1.0 nothing can be expected. Raises HTTPExpectationFailed for any other expectation.
     """
     expected = _members(request, "Expect")
     if request.version == HttpVersion10 or not expected:
@@ -171,8 +172,7 @@ async def _read(request: web.Request, limit_bytes: int, timeout_seconds: float) 
             return _limited(request.content.read_nowait(), limit_bytes)
         if expects_continue(request):
             _check_media_type(request)  # a body that will be refused is not asked for
-            await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-            request.writer.output_size = 0  # nothing of the answer itself has been written
+            await ask_for_body(request)
         async with asyncio.timeout(timeout_seconds):
             async for chunk in request.content.iter_any():
                 body += chunk
@@ -216,7 +216,7 @@ def _refusal(error: ValidationError, root: str) -> MalformedBody | ValidationFai
                 "pointer": root + "".join(f"/{_escaped(str(part))}" for part in item["loc"]),
                 "message": item["msg"],
             }
-            for item in errors[:20]  # a body of 64 KiB can hold thousands; twenty tell what is wrong
+            for item in errors[:20]  # a body of 64 KiB can have thousands of errors; twenty are enough
         ]
     )
 

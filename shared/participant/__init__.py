@@ -1,1 +1,1 @@
-"""What product, coupon and balance have in common: the protocol, its tables, its routes and the service around it."""
+"""The participants' half of the protocol: rules, gates, execution of commands, routes, and the service's assembly."""

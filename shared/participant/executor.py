@@ -7,15 +7,19 @@ through a transaction.
 
 from collections import Counter as Tally
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Generic
+from datetime import datetime
+from typing import Generic, TypeVar
 from uuid import UUID
 
 import structlog
 from prometheus_client import Counter
 
 from shared.batcher import Batcher, one_by_one_when
-from shared.participant.protocol import C, Outcome, alone
-from shared.postgres import Connection, Session, is_about_the_batch
+from shared.participant import protocol
+from shared.participant.gates import Gates
+from shared.participant.protocol import Batch, C, Outcome, alone
+from shared.postgres.connections import Connection, Session
+from shared.postgres.errors import is_about_the_batch
 from shared.refusals import Unavailable
 
 log = structlog.get_logger()
@@ -26,6 +30,34 @@ OUTCOMES = Counter("commands_total", "Commands by outcome", ["type", "outcome"])
 
 Execute = Callable[[Connection, Sequence[C]], Awaitable[Sequence[Outcome]]]
 FastPath = Callable[[Connection, Sequence[C]], Awaitable[Mapping[UUID, Outcome]]]
+B = TypeVar("B", bound=Batch)
+
+
+async def execute(
+    db: Connection,
+    commands: Sequence[C],
+    *,
+    gates: Gates,
+    lock: Callable[[Connection, Sequence[C], Sequence[UUID], datetime], Awaitable[B]],
+    write: Callable[[Connection, B], Awaitable[None]],
+) -> Sequence[Outcome]:
+    """Decide and write a batch in the caller's transaction; return one outcome per command.
+
+    The protocol is safe only with this order of locks and reads. One statement inserts the gates, the next one locks
+    them, and later ones read everything else. So a batch that waited for a lock reads what the lock's previous holder
+    wrote. `lock` takes the commands, the gates that they undo, and the transaction's time. It locks and reads what the
+    commands concern. `write` writes what they changed of it.
+    """
+    ids = sorted({command.gate for command in commands})
+    await gates.open_gates(db, ids)
+    closed, past, now = await gates.lock_gates(db, ids)
+    undone = [command.gate for command in commands if command.undo and command.gate not in closed]
+    batch = await lock(db, commands, undone, now)
+    stored = await gates.read_outcomes(db, ids)
+    verdict = protocol.decide(commands, closed, stored, batch.do, batch.undo, past)
+    await gates.write_verdict(db, verdict)
+    await write(db, batch)
+    return verdict.outcomes
 
 
 class CommandExecutor(Generic[C]):
@@ -73,7 +105,7 @@ class CommandExecutor(Generic[C]):
             outcomes.append(None)
             tally[command.type, "unknown"] += 1
             if not isinstance(result, Unavailable):
-                log.error("command failed", type=command.type, gate=str(command.gate), error=repr(result))
+                log.error("command.execution_failed", type=command.type, gate=str(command.gate), error=repr(result))
         for labels, count in tally.items():
             OUTCOMES.labels(*labels).inc(count)
         if outcomes and all(outcome is None for outcome in outcomes):
@@ -106,7 +138,7 @@ class CommandExecutor(Generic[C]):
             if not is_about_the_batch(error):
                 raise
             # Nothing was written. The transaction finds the command that causes the error.
-            log.warning("batch was not applied at once", size=len(candidates), error=repr(error))
+            log.warning("batch.fast_path_failed", size=len(candidates), error=repr(error))
             return {}
 
     async def _run_transaction(self, commands: Sequence[C]) -> Sequence[Outcome | BaseException]:

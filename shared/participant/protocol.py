@@ -1,8 +1,8 @@
-"""The participant protocol's pure half: gates, stored outcomes and fences, the same for every participant.
+"""The pure rules of the participant protocol: gates, stored outcomes and fences, the same for every participant.
 
 A command is a *do* or an *undo*. Every command names its gate: the id of what the saga is about. An undo
-reverses whatever that id has here and closes its gate for good; a do on a closed gate is fenced off. Outcomes
-are stored with their effect, so a repeat gets the answer it got before.
+reverses everything that this id has here and closes its gate for good. A do on a closed gate is refused as
+fenced. Outcomes are stored with their effect, so a repeat gets the answer it got before.
 
 Standard library only: the rules that use it are tested without a fixture.
 """
@@ -25,7 +25,7 @@ class Fenced(Refusal):
 
 
 class Command(Protocol):
-    """What the protocol needs to know of a command."""
+    """What the protocol needs from a command."""
 
     type: ClassVar[str]
     undo: ClassVar[bool]
@@ -39,9 +39,28 @@ class Command(Protocol):
         """Return which try of the same operation this is; 0 where there can be only one."""
 
 
+@dataclass(frozen=True, slots=True)
+class Do:
+    """What participants' dos have in common: the id whose gate must be open."""
+
+    type: ClassVar[str]
+    undo: ClassVar[bool] = False
+    gate: UUID
+
+
+@dataclass(frozen=True, slots=True)
+class Undo:
+    """What participants' undos have in common: the id whose gate this closes."""
+
+    type: ClassVar[str]
+    undo: ClassVar[bool] = True
+    gate: UUID
+    attempt: int = 0
+
+
 @fast_dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of a command: applied with its `body` as result, or refused with it as problem."""
+    """A command's outcome: applied, with `body` as its result, or refused, with `body` as the problem."""
 
     applied: bool
     body: Mapping[str, Any]
@@ -53,13 +72,23 @@ class Outcome:
         return {"outcome": "refused", "problem": self.body}
 
 
+class Batch(Protocol):
+    """A working copy of what the commands of one batch concern; the rules change it, without I/O."""
+
+    def do(self, command: Any) -> Mapping[str, Any]:
+        """Apply a do and return its result. If the rules refuse, raise Refusal and change nothing."""
+
+    def undo(self, command: Any) -> Mapping[str, Any]:
+        """Reverse everything that the command's gate has here, and return the result."""
+
+
 OutcomeKey = tuple[UUID, str, int]
 C = TypeVar("C", bound=Command)
 FENCED = Outcome(False, Fenced().problem())
 
 
 def key(command: Command) -> OutcomeKey:
-    """Return what a command's outcome is stored under."""
+    """Return the key under which a command's outcome is stored."""
     return (command.gate, command.type, command.attempt)
 
 
@@ -71,7 +100,7 @@ def alone(commands: Sequence[C]) -> list[C]:
 
 @dataclass(slots=True)
 class Verdict:
-    """The decision on a batch: an outcome a command, and what of the protocol's state must be written."""
+    """The decision on a batch: an outcome for each command, and the new outcomes and closed gates to write."""
 
     outcomes: list[Outcome] = field(default_factory=list)
     new_outcomes: dict[OutcomeKey, Outcome] = field(default_factory=dict)
@@ -88,11 +117,11 @@ def decide(
 ) -> Verdict:
     """Decide a batch in arrival order.
 
-    `closed`: the gates that are closed. `stored`: the outcomes that earlier batches stored. `do` and `undo`
-    apply one command to the caller's working copy and return its result; `do` raises Refusal when the rules
-    say no, and has then changed nothing. The gate is asked before the stored outcome: once undone, even a
-    repeat of what was applied is refused. `past`: the gates so old that what was stored of them may be gone:
-    nobody knows any more whether a do is a repeat, so it is refused; an undo asks only what is there to reverse.
+    `closed`: the gates that are closed. `stored`: the outcomes that earlier batches stored. `do` and `undo` are
+    those of the batch. The gate is checked before the stored outcome: after an undo, even a repeat of an applied do is
+    refused.
+    `past`: gates so old that their outcomes may be deleted. A do on them could be a repeat, so it is refused; an undo
+    reverses what is still there.
     """
     verdict = Verdict()
     for command in commands:

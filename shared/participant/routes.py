@@ -4,21 +4,41 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
+import structlog
 from aiohttp import web
+from prometheus_client import Counter
 from pydantic import BaseModel
 
 from shared.contracts.books import BOOKS_PATH, BOOKS_SECONDS, HOLDS_PATH, Books, HoldsPage, HoldsQuery
-from shared.contracts.commands import COMMANDS_BODY_MAX_BYTES, COMMANDS_PATH, OUTCOMES_PATH, OrderOutcomes, Outcomes
+from shared.contracts.commands import (
+    COMMANDS_BODY_MAX_BYTES,
+    COMMANDS_PATH,
+    OUTCOMES_PATH,
+    OrderOutcomes,
+    Outcomes,
+    UnknownCommand,
+)
+from shared.encoding import to_json
+from shared.http.callers import caller
 from shared.http.problems import NotFound
 from shared.http.routes import Route
 from shared.http.server import reply
 from shared.http.wire import path_uuid, read_body, read_query
-from shared.integers import to_json
+from shared.identity.callers import AUDIT, INTERNAL, Forbidden
 from shared.participant.executor import CommandExecutor
 from shared.participant.protocol import C, Outcome
-from shared.postgres import Connection, Pool, Row
+from shared.postgres.connections import Connection, Pool, Row
+
+log = structlog.get_logger()
 
 UNKNOWN = {"outcome": "unknown"}
+UNKNOWN_KIND = {
+    **UNKNOWN,
+    "problem": {"detail": "The participant does not know commands of this kind. Its version is probably older."},
+}
+# Without the kind, which a later version chooses.
+UNKNOWN_KINDS = Counter("commands_of_unknown_kind_total", "Commands whose kind only a later version knows")
+KIND_LOGGED_CHARACTERS = 64
 ReadHolds = Callable[[Connection, UUID, UUID, int], Awaitable[Sequence[Row | Mapping[str, Any]]]]
 CheckBooks = Callable[[Connection], Awaitable[dict[str, Any]]]
 
@@ -30,16 +50,21 @@ def command_route(executor: CommandExecutor[C], batch: type[BaseModel], to_comma
     """
 
     async def take_commands(request: web.Request) -> web.Response:
+        if caller(request).subject == AUDIT:
+            raise Forbidden("commands")
         body: Any = await read_body(request, batch, limit_bytes=COMMANDS_BODY_MAX_BYTES)
-        outcomes = await executor.run([to_command(command) for command in body.commands])
-        return reply({"outcomes": [UNKNOWN if outcome is None else outcome.wire() for outcome in outcomes]})
+        known = [to_command(command) for command in body.commands if type(command) is not UnknownCommand]
+        outcomes = [_wire(outcome) for outcome in await executor.run(known)] if known else []
+        return reply({"outcomes": _with_unknown_kinds(body.commands, outcomes)})
 
     return Route(
         "POST",
         COMMANDS_PATH,
+        INTERNAL,
         take_commands,
         "Run a batch of commands: one outcome a command",
         replies={200: Outcomes},
+        refusals=(Forbidden,),
         body=batch,
         tags=("internal",),
     )
@@ -62,6 +87,7 @@ def outcomes_route(pool: Pool, read: Callable[[Connection, UUID], Awaitable[Sequ
     return Route(
         "GET",
         OUTCOMES_PATH,
+        INTERNAL,
         show_outcomes,
         "Tell what became of an order's commands",
         replies={200: OrderOutcomes},
@@ -93,11 +119,19 @@ def book_routes(pool: Pool, read_holds: ReadHolds, check: CheckBooks) -> list[Ro
     tags = ("internal",)
     return [
         Route(
-            "GET", HOLDS_PATH, show_holds, "What is held for which order", {200: HoldsPage}, (), None, HoldsQuery, tags
+            "GET",
+            HOLDS_PATH,
+            INTERNAL,
+            show_holds,
+            "What is held for which order",
+            {200: HoldsPage},
+            query=HoldsQuery,
+            tags=tags,
         ),
         Route(
             "GET",
             BOOKS_PATH,
+            INTERNAL,
             show_books,
             "Whether the books add up",
             {200: Books},
@@ -111,6 +145,23 @@ def book_check(name: str, rows: Sequence[Row]) -> dict[str, Any]:
     """Return one check as Books shows it. Each row breaks the rule and says in `violations` how many do."""
     examples = [{key: value for key, value in row.items() if key != "violations"} for row in rows]
     return {"name": name, "violations": rows[0]["violations"] if rows else 0, "examples": examples}
+
+
+def _wire(outcome: Outcome | None) -> Mapping[str, Any]:
+    return UNKNOWN if outcome is None else outcome.wire()
+
+
+def _with_unknown_kinds(
+    commands: Sequence[BaseModel], outcomes: Sequence[Mapping[str, Any]]
+) -> Sequence[Mapping[str, Any]]:
+    """Return an outcome for each command, given those of the commands whose kind is known."""
+    unknown = [command.type for command in commands if isinstance(command, UnknownCommand)]
+    if not unknown:
+        return outcomes
+    UNKNOWN_KINDS.inc(len(unknown))
+    log.warning("command.kind_unknown", count=len(unknown), type=unknown[0][:KIND_LOGGED_CHARACTERS])
+    known = iter(outcomes)
+    return [UNKNOWN_KIND if isinstance(command, UnknownCommand) else next(known) for command in commands]
 
 
 def _stored(row: Row) -> dict[str, Any]:

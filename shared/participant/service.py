@@ -1,7 +1,7 @@
 """Assembles and runs a participant's service: session → executor, pool → routes and pruner, routes → server."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -10,17 +10,20 @@ from uuid import UUID
 
 from pydantic import BaseModel
 
-from shared.background import background
-from shared.host_clock import HostClock, database_checks
+from shared.http.listeners import listeners
+from shared.http.readiness import database_checks
 from shared.http.routes import Route
-from shared.http.server import HttpServer
+from shared.identity.modes import authenticator
 from shared.participant.executor import CommandExecutor, Execute, FastPath
 from shared.participant.gates import Gates
 from shared.participant.protocol import C
 from shared.participant.routes import CheckBooks, ReadHolds, book_routes, command_route, outcomes_route
-from shared.postgres import Connection, Pool, Session
+from shared.postgres.clocks import HostClock
+from shared.postgres.connections import Pool, Session
+from shared.process.settings import ParticipantSettings
+from shared.process.stopping import Stop
+from shared.process.tasks import background
 from shared.pruning import Pruner, Pruning
-from shared.settings import ParticipantSettings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,8 +31,8 @@ class Participant(Generic[C]):
     """What one participant has of its own.
 
     `commands`, `to_command`: the wire model of a batch, and the conversion of one of its commands. `execute`,
-    `fast_path`: how a batch is run. `ready` raises unless the schema can be read. `read_holds`, `check_books`: what the
-    audit reads. `routes` returns the public routes.
+    `fast_path`: how a batch is run. `read_holds`, `check_books`: what the audit reads.
+    `routes` returns the public routes.
     """
 
     name: str
@@ -39,21 +42,21 @@ class Participant(Generic[C]):
     execute: Execute[C]
     fast_path: FastPath[C]
     gates: Gates
-    ready: Callable[[Connection], Awaitable[object]]
     read_holds: ReadHolds
     check_books: CheckBooks
     routes: Callable[[Pool, ParticipantSettings], Sequence[Route]]
 
 
-async def serve_participant(participant: Participant[C], settings: ParticipantSettings, stop: asyncio.Event) -> None:
+async def serve_participant(participant: Participant[C], settings: ParticipantSettings, stop: Stop) -> None:
     """Run a participant's service until `stop` is set; close in the reverse order of opening."""
     name, gates = participant.name, participant.gates
     async with AsyncExitStack() as stack:
+        identity = await stack.enter_async_context(authenticator(settings))
         pool = await stack.enter_async_context(Pool(settings, name))
         session = await stack.enter_async_context(Session(settings, f"{name} commands"))
         executor = await stack.enter_async_context(CommandExecutor(session, participant.execute, participant.fast_path))
         readiness = await stack.enter_async_context(Session(settings, f"{name} readiness", checked=True))
-        checks = database_checks(readiness, participant.ready, HostClock())
+        checks = database_checks(readiness, gates.sql, HostClock())
         routes = [
             *participant.routes(pool, settings),
             command_route(executor, participant.commands, participant.to_command),
@@ -66,4 +69,5 @@ async def serve_participant(participant: Participant[C], settings: ParticipantSe
             partial(gates.raise_horizon, days=settings.retention_days),
         )
         async with background("pruner", pruner.run):
-            await HttpServer(name, participant.description, settings, routes, checks).run(stop)
+            servers = listeners(name, participant.description, settings, identity, routes, checks)
+            await asyncio.gather(*(server.run(stop) for server in servers))

@@ -1,4 +1,4 @@
-"""A client that holds every answer against the service's own OpenAPI document."""
+"""A client that checks every answer against the service's own OpenAPI document."""
 
 import re
 from collections.abc import Mapping
@@ -26,7 +26,7 @@ class CheckedClient(Client):
         ]
 
     async def call(self, method: str, path: str | URL, body: Any = None, **options: Any) -> Answer:
-        """Call and check."""
+        """Call the service, and check the answer."""
         answer = await super().call(method, path, body, **options)
         operation = self._operation(method, URL(path, encoded=True) if isinstance(path, str) else path)
         if operation is not None:

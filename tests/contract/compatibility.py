@@ -1,4 +1,4 @@
-"""Compares a JSON Schema with an earlier version of it: what would break who was built against either."""
+"""Compares a JSON Schema with an earlier version: finds changes that would break a program built for either."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -10,10 +10,10 @@ BY_PARTS = {"properties", "required", "items"}
 
 
 def breaks(old: Schema, new: Schema) -> list[str]:
-    """Return a line for each change but the one that is allowed: a further property that is not required.
+    """Return a line for each change except the allowed one: a further property that is not required.
 
-    Whatever else changes breaks somebody: what is wider than before breaks a reader of the old version, what is
-    narrower breaks a reader of the new one that finds old events on the topic.
+    Every other change breaks a reader. A wider schema breaks a reader built for the old version. A narrower schema
+    breaks a reader built for the new version that reads old events on the topic.
     """
     return list(_differences("", _resolved(old, old), _resolved(new, new)))
 
@@ -38,7 +38,7 @@ def _differences(path: str, old: Schema, new: Schema) -> Iterator[str]:
 
 
 def _resolved(schema: Any, document: Schema) -> Any:
-    """The schema with every reference into its document replaced by what it refers to."""
+    """Return the schema with every reference into its document replaced by its target."""
     if isinstance(schema, Mapping):
         if "$ref" in schema:
             found: Any = document

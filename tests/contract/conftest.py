@@ -1,4 +1,4 @@
-"""The stack's clients, each holding what it is answered against the service's OpenAPI document."""
+"""The stack's clients. Each checks its answers against the service's OpenAPI document."""
 
 import json
 import urllib.request
@@ -12,13 +12,13 @@ from tests.contract.customers import Customer
 from tests.infrastructure.gateway import SERVICES as BEHIND_GATEWAY
 from tests.infrastructure.gateway import gateway
 from tests.infrastructure.reaper import Reaper
+from tests.infrastructure.shopping import a_coupon, a_product, a_user
 from tests.infrastructure.stack import SERVICES, Shop, Stack, shopping
-from tests.system.shopping import a_coupon, a_product, a_user
 
 
 @pytest.fixture(scope="session")
 def documents(stack: Stack) -> Mapping[str, Document]:
-    """The OpenAPI document of each service."""
+    """Return the OpenAPI document of each service."""
     found = {}
     for service in SERVICES:
         with urllib.request.urlopen(f"{stack.url(service)}/openapi.json", timeout=10) as response:
@@ -28,14 +28,14 @@ def documents(stack: Stack) -> Mapping[str, Document]:
 
 @pytest.fixture(scope="session")
 def gateway_url(stack: Stack, reaper: Reaper) -> Iterator[str]:
-    """The gateway before the stack's services."""
-    with gateway({service: stack.url(service) for service in BEHIND_GATEWAY}, reaper) as url:
-        yield url
+    """Run the gateway in front of the stack's services; yield its URL."""
+    with gateway({service: stack.url(service) for service in BEHIND_GATEWAY}, reaper) as running:
+        yield running.url
 
 
 @pytest.fixture
 async def shop(stack: Stack, documents: Mapping[str, Document]) -> AsyncIterator[Shop]:
-    """Clients of the stack's services that check every answer."""
+    """Return clients of the stack's services that check every answer."""
 
     def client(service: str, session: aiohttp.ClientSession, url: str) -> CheckedClient:
         return CheckedClient(session, url, documents[service])
@@ -46,6 +46,6 @@ async def shop(stack: Stack, documents: Mapping[str, Document]) -> AsyncIterator
 
 @pytest.fixture
 async def customer(shop: Shop) -> Customer:
-    """Someone with 1000, who has bought nothing yet."""
+    """Return a customer with 1000 and no orders."""
     user = await a_user(shop, 1000)
     return Customer(shop, user, await a_product(shop, stock=10), await a_coupon(shop, user))

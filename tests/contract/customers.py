@@ -1,4 +1,4 @@
-"""A customer of the stack: what they ask for, and what they and the shop have afterwards."""
+"""A customer of the stack: the requests, and the balance, coupon and stock afterwards."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +17,7 @@ class Customer:
     coupon: str
 
     async def place(self, quantity: int = 1, **fields: Any) -> Answer:
-        """Order some of the product, with the coupon unless told otherwise."""
+        """Return the body of an order of the product, by default with the coupon."""
         lines = [{"product_id": self.product, "quantity": quantity}]
         body = {"user_id": self.user, "lines": lines, "coupon_id": self.coupon, **fields}
         return await self.shop.order.call("POST", "/v1/orders", body)
@@ -29,7 +29,7 @@ class Customer:
         return f"/v1/orders/{answer.body['order_id']}"
 
     async def has(self) -> tuple[int, str, int]:
-        """Free stock, status of the coupon, and balance."""
+        """Return the free stock, the coupon's status, and the balance."""
         product = await self.shop.product.get(f"/v1/products/{self.product}")
         coupon = await self.shop.coupon.get(f"/v1/coupons/{self.coupon}")
         account = await self.shop.balance.get(f"/v1/accounts/{self.user}")

@@ -1,4 +1,4 @@
-"""Who was built against version 1 of the events can read today's, and today's reader those of version 1."""
+"""A reader built for version 1 of the events can read today's events, and today's reader those of version 1."""
 
 import copy
 import json
@@ -12,7 +12,7 @@ from jsonschema import Draft7Validator, Draft202012Validator
 from services.relay.schemas import MODELS, asyncapi, files, schema_of
 from shared.contracts.events import TOPIC
 from shared.contracts.watermark import WATERMARK
-from shared.http.server import VERSION
+from shared.process.build import VERSION
 from tests.contract.compatibility import breaks
 
 FOLDER = Path(__file__).parent
@@ -31,8 +31,8 @@ def read(path: Path) -> Any:
     return json.loads(path.read_text())
 
 
-def test_what_is_published_under_docs_is_what_the_models_say() -> None:
-    """`make schemas` writes it anew."""
+def test_published_schemas_equal_the_models() -> None:
+    """Check the checked-in files; `make schemas` writes them again."""
     assert {path.name: path.read_text() for path in PUBLISHED.iterdir()} == files(VERSION)
 
 
@@ -60,7 +60,7 @@ def test_a_schema_of_version_1_has_only_gained_optional_fields(type_: str) -> No
 
 @pytest.mark.parametrize("type_", TYPES)
 def test_headers_have_only_gained_optional_ones_and_the_topic_is_the_same(type_: str) -> None:
-    # Watermarks came later, and with them another document of that day.
+    # Watermarks came later, with their own golden document.
     document = "asyncapi-watermarks.json" if type_ == WATERMARK else "asyncapi.json"
     old, new = read(GOLDEN / "schemas" / document), asyncapi(TOPIC, VERSION)
     for channel in old["channels"]:
@@ -118,12 +118,12 @@ def test_a_breaking_change_is_found(change: str) -> None:
 
 
 WATERMARK_BREAKING: dict[str, tuple[TransitionRequest, str]] = {
-    "the moment has another name": (lambda schema: schema["properties"].pop("up_to"), "/up_to is gone"),
-    "offsets are told as text": (
+    "the timestamp has another name": (lambda schema: schema["properties"].pop("up_to"), "/up_to is gone"),
+    "offsets are text": (
         lambda schema: schema["properties"]["partitions"]["additionalProperties"].update(type="string"),
         "/partitions: additionalProperties was {'minimum': 0, 'type': 'integer'}, is {'minimum': 0, 'type': 'string'}",
     ),
-    "exceptions need not be told": (
+    "exceptions are optional": (
         lambda schema: schema["required"].remove("missing"),
         "/missing is not required any more",
     ),
@@ -138,12 +138,12 @@ def test_a_breaking_change_of_the_watermark_is_found(change: str) -> None:
     assert expected in breaks(schema_of(WATERMARK), new)
 
 
-def test_a_further_optional_field_and_another_wording_break_nobody() -> None:
+def test_further_optional_field_and_other_wording_are_compatible() -> None:
     old = schema_of("order.paid.v1")
     new = copy.deepcopy(old)
     new["properties"]["channel"] = {"type": "string"}
     new["$defs"]["PricedLine"]["properties"]["tax_amount"] = {"type": "integer"}
-    new["description"] = "Said otherwise."
+    new["description"] = "CommandResult otherwise."
     assert breaks(old, new) == []
 
 

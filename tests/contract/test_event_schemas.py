@@ -1,4 +1,4 @@
-"""Every event that the order service writes fits the schema that the relay publishes, and says nothing besides."""
+"""Every event of the order service fits the schema that the relay publishes, and has no other fields."""
 
 import json
 from typing import Any
@@ -8,15 +8,15 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from shared.contracts.events import EVENTS
+from tests.infrastructure.shopping import PATIENCE_SECONDS, a_coupon, a_product, a_user, an_order
 from tests.infrastructure.stack import Shop, Stack
 from tests.infrastructure.waiting import eventually
-from tests.system.shopping import PATIENCE_SECONDS, a_coupon, a_product, a_user, an_order
 
 CHECKER = Draft202012Validator.FORMAT_CHECKER
 
 
 async def outbox(stack: Stack) -> list[asyncpg.Record]:
-    """Every event of the stack's database, with what goes into its headers."""
+    """Return every event of the stack's database, with the values of its headers."""
     connection = await asyncpg.connect(stack.database.url)
     try:
         rows: list[asyncpg.Record] = await connection.fetch("SELECT * FROM orders.outbox")
@@ -32,7 +32,7 @@ async def place(shop: Shop, **fields: Any) -> str:
 
 
 async def every_way(shop: Shop, stack: Stack) -> set[str]:
-    """Orders that went every way there is; returns the one that is still to expire."""
+    """Place orders of every possible flow; return the one that has yet to expire."""
     user = await a_user(shop)
     with_coupon = an_order(user, await a_product(shop), coupon_id=await a_coupon(shop, user))
     await shop.order.post("/v1/orders", with_coupon)
@@ -65,14 +65,14 @@ async def test_every_event_that_is_really_written_fits_its_schema(shop: Shop, st
         EVENTS[row["type"]].model_validate_json(row["payload"])  # refuses a field that no schema describes
 
 
-async def test_the_relay_publishes_the_document_of_the_topic(shop: Shop) -> None:
+async def test_the_relay_publishes_the_document_of_the_topic(shop: Shop, stack: Stack) -> None:
     document = await shop.relay.get("/asyncapi.json")
     assert document["asyncapi"].startswith("3.")
-    assert document["channels"]["orders"]["address"] == "orders.v1"
+    assert document["channels"]["orders"]["address"] == stack.topic
     assert set(document["channels"]["orders"]["messages"]) == set(EVENTS)
 
 
 @pytest.mark.parametrize("path", ["/schemas/order.lost.v1.json", "/schemas/%00.json", "/schemas/order.paid.v1"])
-async def test_a_type_that_there_is_not_is_a_problem(shop: Shop, path: str) -> None:
+async def test_unknown_type_is_a_problem(shop: Shop, path: str) -> None:
     answer = await shop.relay.call("GET", path)
     assert (answer.status, answer.problem) == (404, "not-found")

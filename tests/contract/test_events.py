@@ -1,4 +1,4 @@
-"""What consumers of the topic are promised: form, key, order, and each committed event once."""
+"""The promises to consumers of the topic: format, key, order, and each committed event once."""
 
 import json
 from collections.abc import AsyncIterator
@@ -10,11 +10,17 @@ import asyncpg
 import pytest
 from aiokafka import AIOKafkaConsumer, ConsumerRecord
 
+from tests.infrastructure.shopping import (
+    PATIENCE_SECONDS,
+    a_coupon,
+    a_product,
+    a_user,
+    an_order,
+    wait_until_sagas_ended,
+)
 from tests.infrastructure.stack import Shop, Stack
 from tests.infrastructure.waiting import eventually
-from tests.system.shopping import PATIENCE_SECONDS, a_coupon, a_product, a_user, an_order, settle
 
-TOPIC = "orders.v1"
 ATTRIBUTES = {
     *("ce_specversion", "ce_id", "ce_source", "ce_type", "ce_time", "ce_subject", "ce_sequence", "ce_traceparent"),
     "content-type",
@@ -22,14 +28,14 @@ ATTRIBUTES = {
 
 
 class Topic:
-    """The topic from its beginning, read_committed."""
+    """Return the topic's committed records from its beginning."""
 
     def __init__(self, consumer: AIOKafkaConsumer) -> None:
         self._consumer = consumer
         self._records: list[ConsumerRecord] = []
 
     async def of(self, order_id: str, count: int) -> list[ConsumerRecord]:
-        """The records of an order, once there are `count` of them and everything that is committed was read."""
+        """Return an order's records, once there are `count` of them and everything committed was read."""
 
         async def enough() -> bool:
             for records in (await self._consumer.getmany(timeout_ms=50)).values():
@@ -45,9 +51,9 @@ class Topic:
 
 @pytest.fixture
 async def topic(stack: Stack) -> AsyncIterator[Topic]:
-    # Without a group: every partition, from its beginning, and nothing is remembered.
+    # Without a group: it reads every partition from its beginning, and stores no positions.
     consumer = AIOKafkaConsumer(
-        TOPIC, bootstrap_servers=stack.kafka, isolation_level="read_committed", auto_offset_reset="earliest"
+        stack.topic, bootstrap_servers=stack.kafka, isolation_level="read_committed", auto_offset_reset="earliest"
     )
     await consumer.start()
     try:
@@ -62,8 +68,8 @@ def headers(record: ConsumerRecord) -> dict[str, str]:
     return {name: value.decode() for name, value in record.headers}
 
 
-def told(records: list[ConsumerRecord]) -> list[tuple[int, str, str]]:
-    """Sequence, type and the status in the data."""
+def summaries(records: list[ConsumerRecord]) -> list[tuple[int, str, str]]:
+    """Return the sequence, the type and the status in the data."""
     return [
         (int(headers(record)["ce_sequence"]), headers(record)["ce_type"], json.loads(record.value)["status"])
         for record in records
@@ -77,7 +83,7 @@ async def place(shop: Shop, **fields: Any) -> dict[str, Any]:
     return order
 
 
-async def test_a_paid_order_is_told_in_cloudevents_binary_mode(shop: Shop, topic: Topic) -> None:
+async def test_paid_order_is_published_in_cloudevents_binary_mode(shop: Shop, topic: Topic) -> None:
     order = await place(shop)
     (record,) = await topic.of(order["order_id"], 1)
     attributes = headers(record)
@@ -106,12 +112,12 @@ async def test_an_event_carries_the_trace_of_its_request(shop: Shop, topic: Topi
     assert headers(record)["ce_traceparent"].split("-")[1] == "7" * 32
 
 
-async def test_an_order_that_is_paid_later_and_refunded_is_told_in_sequence(shop: Shop, topic: Topic) -> None:
+async def test_order_paid_later_and_refunded_publishes_its_events_in_sequence(shop: Shop, topic: Topic) -> None:
     order = await place(shop, payment="later")
     await shop.order.post(f"/v1/orders/{order['order_id']}/payment", None)
     await shop.order.post(f"/v1/orders/{order['order_id']}/cancel", None)
     records = await topic.of(order["order_id"], 3)
-    assert told(records) == [
+    assert summaries(records) == [
         (1, "order.placed.v1", "PENDING_PAYMENT"),
         (2, "order.paid.v1", "PAID"),
         (3, "order.refunded.v1", "REFUNDED"),
@@ -122,7 +128,9 @@ async def test_an_order_that_is_paid_later_and_refunded_is_told_in_sequence(shop
 
 
 @pytest.mark.parametrize("end", ["EXPIRED", "CANCELLED"])
-async def test_an_order_that_is_never_paid_is_told_to_its_end(shop: Shop, stack: Stack, topic: Topic, end: str) -> None:
+async def test_unpaid_order_publishes_its_placement_and_its_end(
+    shop: Shop, stack: Stack, topic: Topic, end: str
+) -> None:
     order = await place(shop, payment="later")
     if end == "CANCELLED":
         await shop.order.post(f"/v1/orders/{order['order_id']}/cancel", None)
@@ -131,22 +139,22 @@ async def test_an_order_that_is_never_paid_is_told_to_its_end(shop: Shop, stack:
         await connection.execute("UPDATE orders.orders SET expires_at = now() WHERE order_id = $1", order["order_id"])
         await connection.close()
     records = await topic.of(order["order_id"], 2)
-    assert told(records) == [(1, "order.placed.v1", "PENDING_PAYMENT"), (2, f"order.{end.lower()}.v1", end)]
+    assert summaries(records) == [(1, "order.placed.v1", "PENDING_PAYMENT"), (2, f"order.{end.lower()}.v1", end)]
 
 
-async def test_a_rejected_order_is_not_told(shop: Shop, stack: Stack, topic: Topic) -> None:
+async def test_rejected_order_has_no_events(shop: Shop, stack: Stack, topic: Topic) -> None:
     user, product = await a_user(shop, 0), await a_product(shop)
     answer = await shop.order.call("POST", "/v1/orders", an_order(user, product))
     assert answer.problem == "insufficient-balance"
     later = await place(shop)
-    await settle(stack)
+    await wait_until_sagas_ended(stack)
     await topic.of(later["order_id"], 1)
     assert await topic.of(answer.body["order_id"], 0) == []
 
 
 async def test_every_committed_event_is_on_the_topic_once_and_in_order(shop: Shop, stack: Stack, topic: Topic) -> None:
     last = await place(shop)
-    await settle(stack)
+    await wait_until_sagas_ended(stack)
     await topic.of(last["order_id"], 1)
     connection = await asyncpg.connect(stack.database.url)
     rows = await connection.fetch("SELECT * FROM orders.outbox ORDER BY order_id, sequence")

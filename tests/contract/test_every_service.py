@@ -1,4 +1,4 @@
-"""What all five services have in common: health, metrics, documents, errors, limits, and ids to follow a request by."""
+"""What all five services share: health, metrics, documents, errors, limits, and ids of requests and traces."""
 
 import re
 from collections.abc import Mapping
@@ -9,9 +9,9 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from tests.contract.checking import Document
 from tests.infrastructure.raw_http import connected, read_answer
+from tests.infrastructure.shopping import a_coupon, a_product, a_user, an_order
 from tests.infrastructure.stack import SERVICES, Shop, Stack
 from tests.infrastructure.waiting import wait_until
-from tests.system.shopping import a_coupon, a_product, a_user, an_order
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 TRACEPARENT = f"00-{TRACE}-00f067aa0ba902b7-01"
@@ -39,7 +39,7 @@ CALLS = {
     },
     "relay": set[tuple[str, str]](),
 }
-# The slugs that the contract names for each status of a call.
+# The slugs that the contract lists for each status of a call.
 REFUSALS = {
     ("order", "post", "/v1/orders", "400"): {"out-of-stock", "invalid-coupon", "insufficient-balance"},
     ("order", "post", "/v1/orders", "404"): {"product-not-found"},
@@ -56,13 +56,13 @@ REFUSALS = {
 
 
 async def fetch(stack: Stack, service: str, path: str) -> tuple[int, str, str]:
-    """Status, content type and text of a page that is no JSON."""
+    """Return the status, content type and text of a page that is not JSON."""
     async with aiohttp.ClientSession() as session, session.get(stack.url(service) + path) as response:
         return response.status, response.headers["Content-Type"], await response.text()
 
 
 @pytest.mark.parametrize("service", SERVICES)
-async def test_a_service_that_serves_is_alive_and_ready_and_says_what_it_checked(shop: Shop, service: str) -> None:
+async def test_serving_service_is_alive_and_ready_and_lists_its_checks(shop: Shop, service: str) -> None:
     client = getattr(shop, service)
     assert await client.get("/livez") == {"status": "alive"}
     ready = await client.get("/readyz")
@@ -125,7 +125,7 @@ async def test_an_unknown_path_and_a_wrong_method_are_problems(shop: Shop, servi
     assert "GET" in wrong.headers["Allow"]
 
 
-async def test_a_wrong_method_is_told_the_right_ones(shop: Shop) -> None:
+async def test_wrong_method_gets_the_allowed_methods(shop: Shop) -> None:
     answer = await shop.order.call("PUT", "/v1/orders")
     assert (answer.status, set(answer.headers["Allow"].split(","))) == (405, {"GET", "HEAD", "POST"})
 
@@ -148,12 +148,12 @@ async def test_head_is_answered_as_get_without_its_body(
         whole, head = answers
         assert head.status == whole.status != 405, path
         assert head.headers["content-type"] == whole.headers["content-type"], path
-        if "/internal/v1/books" not in path:  # its totals change meanwhile
+        if "/internal/v1/books" not in path:  # its totals may change between the calls
             assert head.headers["content-length"] == whole.headers["content-length"] == str(len(whole.body)), path
 
 
 @pytest.mark.parametrize("service", SERVICES)
-async def test_the_ids_of_a_request_are_taken_over_and_answered_also_with_a_problem(shop: Shop, service: str) -> None:
+async def test_ids_of_a_request_are_used_and_returned_even_with_a_problem(shop: Shop, service: str) -> None:
     headers = {"X-Request-Id": "request-7", "traceparent": TRACEPARENT}
     for path in ("/livez", "/nowhere"):
         answer = await getattr(shop, service).call("GET", path, headers=headers)
@@ -183,7 +183,7 @@ def test_logs_are_lines_of_json_that_name_their_service(stack: Stack, service: s
     lines = [line for line in stack.log(service).splitlines() if line]
     assert lines
     assert all(line.startswith("{") and f'"service":"{service}"' in line for line in lines)
-    assert any('"event":"serving"' in line and '"port":' in line for line in lines)
+    assert any('"event":"server.listening"' in line and '"port":' in line for line in lines)
 
 
 @pytest.mark.parametrize("limit", [1000, 2**70])
@@ -205,7 +205,7 @@ async def test_a_limit_above_the_maximum_is_lowered(shop: Shop, limit: int) -> N
     ],
 )
 @pytest.mark.parametrize("query", ["limit=0", "limit=-5", "limit=ten", "cursor=nonsense", "unknown=1"])
-async def test_a_page_that_can_not_be_is_refused(shop: Shop, service: str, path: str, query: str) -> None:
+async def test_impossible_page_is_refused(shop: Shop, service: str, path: str, query: str) -> None:
     answer = await getattr(shop, service).call("GET", f"{path}?{query}")
     assert (answer.status, answer.problem) == (422, "validation-failed")
     assert answer.body["errors"][0]["pointer"].startswith("/query/")

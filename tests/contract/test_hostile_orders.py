@@ -1,4 +1,4 @@
-"""No body, query or path on an order gets a 5xx: each is refused with a problem that says what is wrong."""
+"""No body, query or path of an order call gets a 5xx: each is refused with a problem that names the error."""
 
 import json
 from typing import Any
@@ -7,10 +7,10 @@ import pytest
 from yarl import URL
 
 from shared.http.wire import BODY_MAX_BYTES
+from tests.infrastructure.shopping import a_product, a_user, an_order
 from tests.infrastructure.stack import Shop
 from tests.integration import hostile
 from tests.integration.hostile import JSON, Attack
-from tests.system.shopping import a_product, a_user, an_order
 
 VALID: dict[str, Any] = {"user_id": "ann", "lines": [{"product_id": "cup", "quantity": 1}], "payment": "now"}
 NOBODY = "/v1/orders/00000000-0000-7000-8000-000000000000"
@@ -84,11 +84,11 @@ async def test_a_body_that_breaks_the_schema_is_invalid(shop: Shop, name: str) -
 @pytest.mark.parametrize("name", MALFORMED)
 async def test_a_body_that_is_not_json_is_malformed(shop: Shop, name: str) -> None:
     answer = await shop.order.call("POST", "/v1/orders", data=MALFORMED[name], headers=JSON)
-    # What reads as JSON in some dialects may be refused by the schema instead.
+    # A text that is JSON in some dialects may be refused by the schema instead.
     assert (answer.status, answer.problem) in ((400, "malformed-body"), (422, "validation-failed"))
 
 
-async def test_errors_point_at_what_is_wrong(shop: Shop) -> None:
+async def test_errors_point_at_the_wrong_fields(shop: Shop) -> None:
     body = {**line(quantity="1"), "we/ird~field": 1}
     answer = await shop.order.call("POST", "/v1/orders", body)
     assert {error["pointer"] for error in answer.body["errors"]} == {"/lines/0/quantity", "/we~1ird~0field"}
@@ -137,9 +137,9 @@ async def test_hostile_lists(shop: Shop, attack: Attack) -> None:
         "limit=%31%00",
     ],
 )
-async def test_an_order_list_asks_for_what_there_can_be(shop: Shop, query: str) -> None:
+async def test_order_list_refuses_impossible_parameters(shop: Shop, query: str) -> None:
     answer = await shop.order.call("GET", URL(f"/v1/orders?{query}", encoded=True))
-    # Bytes that are no text name a user whom nobody can be, or break the schema.
+    # Bytes that are not text name a user that can't exist, or don't fit the schema.
     assert answer.status in ((422,) if "%ed" not in query else (200, 422))
 
 

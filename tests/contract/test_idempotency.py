@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from tests.infrastructure.services import Answer
+from tests.infrastructure.shopping import PATIENCE_SECONDS, a_product, a_user, an_order, new_id
 from tests.infrastructure.stack import Shop, Stack
 from tests.infrastructure.waiting import eventually
-from tests.system.shopping import PATIENCE_SECONDS, a_product, a_user, an_order, new_id
 
 
 def key(value: str) -> dict[str, str]:
@@ -73,7 +73,7 @@ async def test_a_key_belongs_to_its_user_and_its_operation(shop: Shop) -> None:
     assert paid.body["status"] == "PAID"
     refunded = await shop.order.call("POST", f"{path}/cancel", headers=key(value))
     assert refunded.body["status"] == "REFUNDED"
-    # Each still gets its own answer, although the order has moved on.
+    # Each key still gets its own answer, although the order has changed since.
     assert same(placed[0], await place(shop, bodies[0], value))
     assert same(paid, await shop.order.call("POST", f"{path}/payment", headers=key(value)))
 
@@ -102,7 +102,7 @@ async def test_paying_again_after_a_charge_takes_a_new_key(shop: Shop) -> None:
 @pytest.mark.parametrize(
     ("operation", "problem"), [("payment", "order-not-payable"), ("cancel", "order-not-cancellable")]
 )
-async def test_a_refusal_by_the_order_s_state_is_repeated_as_it_was(shop: Shop, operation: str, problem: str) -> None:
+async def test_refusal_by_the_order_s_state_is_repeated_unchanged(shop: Shop, operation: str, problem: str) -> None:
     user, product, value = await a_user(shop), await a_product(shop, stock=0), new_id("key")
     rejected = await place(shop, an_order(user, product), new_id("key"))
     path = f"/v1/orders/{rejected.body['order_id']}/{operation}"
@@ -112,7 +112,7 @@ async def test_a_refusal_by_the_order_s_state_is_repeated_as_it_was(shop: Shop, 
     assert same(first, await shop.order.call("POST", path))
 
 
-async def test_what_is_still_running_is_in_progress_and_a_crash_changes_nothing(stack: Stack, shop: Shop) -> None:
+async def test_running_operation_is_in_progress_also_after_a_crash(stack: Stack, shop: Shop) -> None:
     user, product, value = await a_user(shop), await a_product(shop), new_id("key")
     body = an_order(user, product)
     stack.signal("product", signal.SIGSTOP)

@@ -1,4 +1,4 @@
-"""Whatever id there is can be asked for, at every path that takes one."""
+"""Every existing id can be used at every path that takes an id."""
 
 import re
 
@@ -6,9 +6,9 @@ import asyncpg
 import pytest
 
 from tests.contract.checking import Document
+from tests.infrastructure.shopping import an_order
 from tests.infrastructure.stack import SERVICES, Shop, Stack
 from tests.integration.ids import AWKWARD, UNADDRESSABLE, at
-from tests.system.shopping import an_order
 
 NO_SUCH_PATH = "There is nothing at this path."
 
@@ -29,8 +29,8 @@ async def test_every_path_with_an_id_takes_every_id(shop: Shop, documents: dict[
             assert answer.body["detail"] != NO_SUCH_PATH, (method, before, text)
 
 
-async def test_an_order_may_name_what_has_an_old_id(stack: Stack, shop: Shop) -> None:
-    """An order makes no id of these: it is the product's, the coupon's and the account's."""
+async def test_order_may_name_a_product_user_or_coupon_with_an_old_id(stack: Stack, shop: Shop) -> None:
+    """Insert a product, coupon and account with an old id: an order can't create these ids."""
     old = "an/../old\\one"
     db = await asyncpg.connect(stack.database.url)
     await db.execute("INSERT INTO products.products VALUES ($1, 'Old', 500, 5, 5)", old)

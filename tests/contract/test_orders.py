@@ -1,4 +1,4 @@
-"""What clients are promised of orders: every call, its success and its refusals, and that refusals leave nothing."""
+"""The promises to clients about orders: every call, its success and its refusals, which change nothing."""
 
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
@@ -7,9 +7,9 @@ import asyncpg
 import pytest
 
 from tests.contract.customers import Customer
+from tests.infrastructure.shopping import PATIENCE_SECONDS, a_coupon, a_product, a_user, an_order, new_id
 from tests.infrastructure.stack import Shop, Stack
 from tests.infrastructure.waiting import eventually
-from tests.system.shopping import PATIENCE_SECONDS, a_coupon, a_product, a_user, an_order, new_id
 
 NOBODY = "00000000-0000-7000-8000-000000000000"
 ORDER_FIELDS = {
@@ -21,7 +21,7 @@ ORDER_FIELDS = {
 UNTOUCHED = (10, "AVAILABLE", 1000)
 
 
-async def test_an_order_is_paid_at_once(customer: Customer) -> None:
+async def test_order_is_paid_when_it_is_placed(customer: Customer) -> None:
     answer = await customer.place(2)
     order = answer.body
     assert (answer.status, answer.headers["Location"]) == (201, f"/v1/orders/{order['order_id']}")
@@ -37,7 +37,7 @@ async def test_an_order_is_paid_at_once(customer: Customer) -> None:
     assert await customer.shop.order.get(answer.headers["Location"]) == order
 
 
-async def test_an_order_without_a_coupon_says_nothing_of_one(customer: Customer) -> None:
+async def test_order_without_a_coupon_has_no_coupon_fields(customer: Customer) -> None:
     answer = await customer.place(coupon_id=None)
     assert set(answer.body) == ORDER_FIELDS | {"paid_at"}
     assert answer.body["total_amount"] == 100
@@ -58,7 +58,7 @@ async def test_a_product_that_is_out_of_stock_is_named_and_the_other_lines_are_n
     assert await customer.has() == UNTOUCHED
 
 
-async def test_a_balance_that_is_too_low_is_told_and_everything_given_back(customer: Customer) -> None:
+async def test_too_low_balance_is_reported_and_all_steps_are_undone(customer: Customer) -> None:
     dear = await a_product(customer.shop, price=1112)
     answer = await customer.place(lines=[{"product_id": dear, "quantity": 1}])
     assert (answer.status, answer.problem) == (400, "insufficient-balance")
@@ -67,13 +67,13 @@ async def test_a_balance_that_is_too_low_is_told_and_everything_given_back(custo
     assert (await customer.shop.product.get(f"/v1/products/{dear}"))["stock"] == 1_000_000
 
 
-async def test_a_user_without_an_account_has_nothing_to_pay_with(customer: Customer) -> None:
+async def test_payment_by_a_user_without_an_account_is_refused(customer: Customer) -> None:
     answer = await customer.place(user_id=new_id("stranger"), coupon_id=None)
     assert (answer.problem, answer.body["required"], answer.body["available"]) == ("insufficient-balance", 100, 0)
 
 
 async def spoiled_coupon(customer: Customer, reason: str) -> str:
-    """A coupon that can't be used, for this reason."""
+    """Create a coupon that can't be used, for this reason."""
     shop, user = customer.shop, customer.user
     if reason == "not-found":
         return new_id("coupon")
@@ -91,7 +91,7 @@ async def spoiled_coupon(customer: Customer, reason: str) -> str:
 
 @pytest.mark.parametrize("payment", ["now", "later"])
 @pytest.mark.parametrize("reason", ["not-found", "not-owner", "expired", "already-used", "reserved", "below-minimum"])
-async def test_a_coupon_that_can_not_be_used_says_why(customer: Customer, reason: str, payment: str) -> None:
+async def test_refusal_of_a_coupon_gives_the_reason(customer: Customer, reason: str, payment: str) -> None:
     coupon_id = await spoiled_coupon(customer, reason)
     before = await customer.has()
     answer = await customer.place(coupon_id=coupon_id, payment=payment)
@@ -99,7 +99,7 @@ async def test_a_coupon_that_can_not_be_used_says_why(customer: Customer, reason
     assert await customer.has() == before
 
 
-async def test_a_rejected_order_is_stored_and_its_problem_names_it(customer: Customer) -> None:
+async def test_rejected_order_is_stored_and_its_problem_has_its_id(customer: Customer) -> None:
     answer = await customer.place(11)
     order = await customer.shop.order.get(f"/v1/orders/{answer.body['order_id']}")
     assert (order["status"], order["reason"]) == ("REJECTED", "out-of-stock")
@@ -152,7 +152,7 @@ async def test_a_repeated_payment_is_answered_the_same_and_paid_once(customer: C
     assert (await customer.has())[2] == 910
 
 
-async def test_who_can_not_pay_yet_can_pay_after_a_charge(customer: Customer) -> None:
+async def test_refused_payment_succeeds_after_a_charge(customer: Customer) -> None:
     shop, poor = customer.shop, await a_user(customer.shop, 0)
     placed = await customer.place(user_id=poor, coupon_id=None, payment="later")
     path = f"/v1/orders/{placed.body['order_id']}"
@@ -171,9 +171,7 @@ async def test_prices_names_and_the_coupon_are_fixed_when_the_order_is_placed(cu
     assert (paid.body["lines"][0]["name"], paid.body["total_amount"]) == ("Thing", 90)
 
 
-async def test_an_order_that_is_not_paid_in_time_expires_and_gives_everything_back(
-    customer: Customer, stack: Stack
-) -> None:
+async def test_order_not_paid_in_time_expires_and_releases_all_holds(customer: Customer, stack: Stack) -> None:
     path = await customer.later()
     connection = await asyncpg.connect(stack.database.url)
     await connection.execute(
@@ -253,7 +251,7 @@ async def test_orders_are_listed_newest_first_page_by_page_by_user_and_status(cu
     assert await shop.order.get("/v1/orders", user_id=new_id("user")) == {"items": [], "next_cursor": None}
 
 
-async def test_a_timeline_tells_what_the_sagas_did(customer: Customer) -> None:
+async def test_timeline_lists_the_sagas_steps(customer: Customer) -> None:
     path = await customer.later()
     await customer.shop.order.call("POST", f"{path}/payment")
     await customer.shop.order.call("POST", f"{path}/cancel")
@@ -277,7 +275,7 @@ async def test_a_timeline_tells_what_the_sagas_did(customer: Customer) -> None:
     assert times == sorted(times)
 
 
-async def test_a_timeline_of_a_refused_order_tells_why(customer: Customer) -> None:
+async def test_timeline_of_a_refused_order_has_the_reason(customer: Customer) -> None:
     answer = await customer.place(11)
     items = (await customer.shop.order.get(f"/v1/orders/{answer.body['order_id']}/timeline"))["items"]
     assert [(item["step"], item["outcome"], item["detail"]) for item in items][1:] == [
@@ -289,7 +287,7 @@ async def test_a_timeline_of_a_refused_order_tells_why(customer: Customer) -> No
 async def test_every_line_is_held_and_priced(customer: Customer) -> None:
     products = [await a_product(customer.shop, price=n) for n in range(1, 51)]
     answer = await customer.shop.order.call("POST", "/v1/orders", an_order(customer.user, *products))
-    assert answer.status == 400  # 1275 in all, and the customer has 1000
+    assert answer.status == 400  # the total is 1275, and the customer has 1000
     assert (answer.problem, answer.body["required"]) == ("insufficient-balance", 1275)
     stocks = [(await customer.shop.product.get(f"/v1/products/{product}"))["stock"] for product in products]
     assert set(stocks) == {1_000_000}

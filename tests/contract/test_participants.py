@@ -1,11 +1,11 @@
-"""What clients are promised of products, coupons and balances: each call of the contract, and its refusals."""
+"""The promises to clients about products, coupons and balances: each call of the contract, and its refusals."""
 
 from typing import Any
 
 import pytest
 
+from tests.infrastructure.shopping import a_coupon, a_product, a_user, an_order, new_id
 from tests.infrastructure.stack import Shop
-from tests.system.shopping import a_coupon, a_product, a_user, an_order, new_id
 
 PRODUCT_FIELDS = {"product_id", "name", "price", "stock", "currency"}
 
@@ -32,7 +32,7 @@ async def test_a_product_without_an_id_gets_one_and_is_listed(shop: Shop) -> Non
     assert added in await shop.product.all_items("/v1/products", limit=100)
 
 
-async def test_stock_is_what_is_free_to_sell(shop: Shop) -> None:
+async def test_stock_excludes_held_units(shop: Shop) -> None:
     user, product = await a_user(shop), await a_product(shop, stock=2)
     order = await shop.order.post("/v1/orders", an_order(user, product, payment="later"))
     assert (await shop.product.get(f"/v1/products/{product}"))["stock"] == 1
@@ -96,8 +96,6 @@ async def test_a_charge_with_a_key_happens_once(shop: Shop) -> None:
         ("balance", "GET", "/v1/accounts/{id}/entries", None, "account-not-found"),
     ],
 )
-async def test_what_is_not_there_is_not_found(
-    shop: Shop, service: str, method: str, path: str, body: Any, problem: str
-) -> None:
+async def test_unknown_id_is_404(shop: Shop, service: str, method: str, path: str, body: Any, problem: str) -> None:
     answer = await getattr(shop, service).call(method, path.format(id=new_id("no")), body)
     assert (answer.status, answer.problem) == (404, problem)

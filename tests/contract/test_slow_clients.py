@@ -1,4 +1,4 @@
-"""Who is slow or silent is cut off, so that nobody can hold connections for ever."""
+"""A slow or silent client is cut off, so that no client can keep connections for ever."""
 
 import asyncio
 import contextlib
@@ -10,7 +10,7 @@ from tests.infrastructure.raw_http import connected, read_answer
 from tests.infrastructure.stack import CLIENT_TIMEOUT_SECONDS, SERVICES, Stack
 
 PACE_SECONDS = 0.2  # between the bytes of a slow client
-# Headers and idle connections get twice the time of a body; the rest is for a busy machine.
+# Headers and idle connections have twice the time of a body; the rest allows for a busy machine.
 CUT_OFF_SECONDS = CLIENT_TIMEOUT_SECONDS * 2 + 5
 
 SILENCES = {
@@ -28,7 +28,7 @@ BODIES = {
 
 
 async def drip(writer: asyncio.StreamWriter, data: bytes) -> None:
-    """Send a byte at a time until the other side has enough."""
+    """Send a byte at a time until the other side closes."""
     with contextlib.suppress(OSError):
         for byte in data:
             writer.write(bytes([byte]))
@@ -37,7 +37,7 @@ async def drip(writer: asyncio.StreamWriter, data: bytes) -> None:
 
 
 async def ends(reader: asyncio.StreamReader) -> bytes:
-    """What comes until the other side closes; TimeoutError if it doesn't in time."""
+    """Return what arrives until the other side closes. Raises TimeoutError if it doesn't in time."""
     async with asyncio.timeout(CUT_OFF_SECONDS):
         with contextlib.suppress(ConnectionResetError):
             return await reader.read(-1)

@@ -1,4 +1,4 @@
-"""Compares what every customer was told with what is in the books, order by order, and the topic with the outbox."""
+"""Compares every customer's answers with the books, order by order, and the topic with the outbox."""
 
 import json
 from collections import defaultdict
@@ -9,7 +9,7 @@ from uuid import UUID
 import asyncpg
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from tests.faults.customers import Purchase, Told
+from tests.faults.customers import Purchase, Reply
 from tests.infrastructure.waiting import eventually
 
 Row = Mapping[str, Any]
@@ -19,7 +19,7 @@ READ_SECONDS = 120
 
 
 async def read_orders(url: str) -> list[Row]:
-    """All orders, with how often each was debited."""
+    """Return all orders, each with its number of debits."""
     connection = await asyncpg.connect(url)
     try:
         debits = "(SELECT count(*) FROM balances.entries e WHERE e.order_id = o.order_id AND kind = 'debit') AS debits"
@@ -29,7 +29,7 @@ async def read_orders(url: str) -> list[Row]:
 
 
 def contradictions(purchases: Sequence[Purchase], orders: Sequence[Row]) -> list[str]:
-    """A line for everything that a customer was told and that is not so."""
+    """Return a line for every answer to a customer that contradicts the books."""
     by_purchase: dict[tuple[str, int], list[Row]] = defaultdict(list)
     for order in orders:
         by_purchase[(order["user_id"], json.loads(order["lines"])[0]["quantity"])].append(order)
@@ -37,7 +37,7 @@ def contradictions(purchases: Sequence[Purchase], orders: Sequence[Row]) -> list
     for purchase in purchases:
         mine = by_purchase.pop((purchase.user, purchase.quantity), [])
         found += [f"{purchase.flow} of {purchase.user}: {line}" for line in _of_one(purchase, mine)]
-    found += [f"nobody asked for order {order['order_id']}" for rest in by_purchase.values() for order in rest]
+    found += [f"no customer placed order {order['order_id']}" for rest in by_purchase.values() for order in rest]
     return found
 
 
@@ -45,86 +45,86 @@ def _of_one(purchase: Purchase, orders: Sequence[Row]) -> Iterator[str]:
     if len(orders) > 1:
         yield f"one purchase became {len(orders)} orders"
     order = orders[0] if orders else None
-    for told in purchase.told:
-        answer = told.answer
+    for reply in purchase.replies:
+        answer = reply.answer
         if answer is None or answer.status not in (200, 201, 202):
             continue
         if order is None or str(order["order_id"]) != answer.body["order_id"]:
-            yield f"was told of order {answer.body['order_id']}, which is not there"
+            yield f"got order {answer.body['order_id']}, which does not exist"
             return
     yield from _same_key_same_answer(purchase)
-    for told in purchase.of("place"):
-        yield from _placed(purchase, told, order)
+    for reply in purchase.of("place"):
+        yield from _placed(purchase, reply, order)
     if order is not None:
-        for told in purchase.told:
-            if told.definite:
-                yield from _paid_or_closed(purchase, told, order)
+        for reply in purchase.replies:
+            if reply.definite:
+                yield from _paid_or_closed(purchase, reply, order)
 
 
 def _same_key_same_answer(purchase: Purchase) -> Iterator[str]:
     answers: dict[str, set[tuple[int, str]]] = defaultdict(set)
-    for told in purchase.told:
-        if told.key is not None and told.definite and told.answer is not None:
-            answers[told.key].add((told.answer.status, json.dumps(told.answer.body, sort_keys=True)))
+    for reply in purchase.replies:
+        if reply.key is not None and reply.definite and reply.answer is not None:
+            answers[reply.key].add((reply.answer.status, json.dumps(reply.answer.body, sort_keys=True)))
     for key, different in answers.items():
         if len(different) > 1:
             yield f"key {key} was answered differently: {different}"
 
 
-def _placed(purchase: Purchase, told: Told, order: Row | None) -> Iterator[str]:
-    answer = told.answer
+def _placed(purchase: Purchase, reply: Reply, order: Row | None) -> Iterator[str]:
+    answer = reply.answer
     if answer is None or answer.status == 202:
         return
-    if answer.status == 503 and told.key is None and order is not None:
-        yield "was told 503 although the order was begun"
-    if told.definite and answer.status == 201:
+    if answer.status == 503 and reply.key is None and order is not None:
+        yield "got 503 although the order was begun"
+    if reply.definite and answer.status == 201:
         assert order is not None
         yield from _accepted(purchase, str(answer.body["status"]), str(order["status"]))
-    elif told.definite and "order_id" in answer.body:
+    elif reply.definite and "order_id" in answer.body:
         reason = str(answer.body["type"]).rpartition("/")[2]
         if order is None or (order["status"], order["reason"], order["event_sequence"]) != ("REJECTED", reason, 0):
             yield f"was refused for {reason}, and the order is {order and (order['status'], order['reason'])}"
-    elif told.definite and order is not None:
+    elif reply.definite and order is not None:
         yield f"was refused ({answer.status}) without an order, and there is one"
 
 
-def _accepted(purchase: Purchase, told: str, status: str) -> Iterator[str]:
+def _accepted(purchase: Purchase, placed: str, status: str) -> Iterator[str]:
     now, asked_to_close = purchase.body["payment"] == "now", bool(purchase.of("cancel"))
-    if told != ("PAID" if now else "PENDING_PAYMENT"):
-        yield f"was told 201 and {told}"
+    if placed != ("PAID" if now else "PENDING_PAYMENT"):
+        yield f"got 201 and {placed}"
     fine = {"PAID", *(["REFUNDED"] if asked_to_close else [])}
     if not now:
         fine |= {"EXPIRED", "PENDING_PAYMENT", *(["CANCELLED"] if asked_to_close else [])}
     if status not in fine:
-        yield f"was told 201, and the order is {status}"
+        yield f"got 201, and the order is {status}"
 
 
-def _paid_or_closed(purchase: Purchase, told: Told, order: Row) -> Iterator[str]:
-    answer, status = told.answer, order["status"]
+def _paid_or_closed(purchase: Purchase, reply: Reply, order: Row) -> Iterator[str]:
+    answer, status = reply.answer, order["status"]
     assert answer is not None
     cancelled = bool(purchase.of("cancel"))
-    if told.operation == "payment":
+    if reply.operation == "payment":
         paid = {"PAID", *(["REFUNDED"] if cancelled else [])}
         if answer.status == 200 and not (answer.body["status"] == "PAID" and status in paid):
-            yield f"was told that it is paid, and it is {status}"
-        if told.says("order-expired") and (status not in ("EXPIRED", "CANCELLED") or order["debits"]):
-            yield f"was told that it has expired, and it is {status} with {order['debits']} debits"
-        if told.says("insufficient-balance") and (order["debits"] or status == "PAID"):
-            yield f"was told that there is no money, and it is {status} with {order['debits']} debits"
-    if told.operation == "cancel" and answer.status == 200 and answer.body["status"] != status:
-        yield f"was told {answer.body['status']}, and it is {status}"
+            yield f"got the answer that it is paid, and it is {status}"
+        if reply.says("order-expired") and (status not in ("EXPIRED", "CANCELLED") or order["debits"]):
+            yield f"got the answer that it has expired, and it is {status} with {order['debits']} debits"
+        if reply.says("insufficient-balance") and (order["debits"] or status == "PAID"):
+            yield f"got the answer that there is no money, and it is {status} with {order['debits']} debits"
+    if reply.operation == "cancel" and answer.status == 200 and answer.body["status"] != status:
+        yield f"got {answer.body['status']}, and it is {status}"
     if order["debits"] > 1:
         yield f"was debited {order['debits']} times"
 
 
 async def unpublished(kafka: str, url: str, *, once: bool) -> list[str]:
-    """A line for everything on the topic that is not the outbox: per order every event, in sequence, no gap.
+    """Return a line for every difference of topic and outbox: per order every event, in sequence, without a gap.
 
-    `once`: also each a single time, as a real broker promises; the embedded one shows what was aborted too.
+    `once`: each event only once, as a real broker ensures; the embedded broker also shows aborted records.
     """
     connection = await asyncpg.connect(url)
 
-    async def all_sent() -> bool:  # and no order is about to expire, which would be told while the topic is read
+    async def all_sent() -> bool:  # and no order is about to expire: its event would come while the topic is read
         return bool(
             await connection.fetchval(
                 "SELECT NOT EXISTS (SELECT FROM orders.outbox WHERE status <> 'SENT') AND NOT EXISTS ("
@@ -148,8 +148,8 @@ async def unpublished(kafka: str, url: str, *, once: bool) -> list[str]:
     lines = []
     for order_id in due.keys() | found.keys():
         if due.get(order_id, []) != found.get(order_id, []):
-            told, wanted = ([one[:3] for one in events.get(order_id, [])] for events in (found, due))
-            lines.append(f"order {order_id}: the topic has {told}, due are {wanted}")
+            read, wanted = ([one[:3] for one in events.get(order_id, [])] for events in (found, due))
+            lines.append(f"order {order_id}: the topic has {read}, due are {wanted}")
     return lines
 
 

@@ -1,4 +1,4 @@
-"""The whole platform as processes that a test can kill, pause and disconnect: Postgres, a broker, all services.
+"""The whole platform as processes that a test can kill, pause and disconnect: Postgres, a broker and all services.
 
 There are two order replicas. All connections to Postgres, and the order replicas' connections to the participants, go
 through proxies of the test.
@@ -11,10 +11,11 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -22,20 +23,19 @@ import aiohttp
 from tests.infrastructure.broker import declare_topic, wait_for
 from tests.infrastructure.databases import Database, fresh_database
 from tests.infrastructure.postgres import SETTINGS as POSTGRES_SETTINGS
-from tests.infrastructure.postgres import answers, packaged_binaries, system_binaries, within_reach
+from tests.infrastructure.postgres import answers, arguments, packaged_binaries, system_binaries, within_reach
 from tests.infrastructure.proxy import Proxy
 from tests.infrastructure.reaper import Reaper
 from tests.infrastructure.services import SCHEMAS, Client, migrate_service
 from tests.infrastructure.stack import Shop
 from tests.infrastructure.waiting import eventually, free_port, wait_until
-from tests.integration.relay.own_broker import OwnBroker
 
 REPOSITORY = Path(__file__).parents[2]
 PARTICIPANTS = ("product", "coupon", "balance")
 REPLICAS = ("order-1", "order-2")
 START_SECONDS = 60
 LEASE_SECONDS = 1.5
-# Short, so that a run of seconds sees what takes minutes in production.
+# Short, so that a run of seconds covers what takes minutes in production.
 SETTINGS = {
     "ORDER_LEASE_SECONDS": str(LEASE_SECONDS),
     "ORDER_SWEEP_INTERVAL_SECONDS": "0.3",
@@ -50,12 +50,17 @@ SETTINGS = {
 
 
 class OwnPostgres:
-    """A server of the test's own, its data kept from one start to the next."""
+    """A Postgres server for this test; its data is kept between starts.
 
-    def __init__(self, reaper: Reaper) -> None:
+    `folder`: where its data goes, by default a new temporary folder. `settings` come after the tests' usual ones.
+    """
+
+    def __init__(self, reaper: Reaper, folder: Path | None = None, settings: Sequence[str] = ()) -> None:
         self._reaper = reaper
-        self._folder = Path(tempfile.mkdtemp(prefix="order-platform-faults-"))
-        reaper.folder(self._folder)
+        self._settings = [*POSTGRES_SETTINGS, *settings]
+        self._folder = folder or Path(tempfile.mkdtemp(prefix="order-platform-faults-"))
+        if folder is None:
+            reaper.folder(self._folder)
         self._binaries = system_binaries() or packaged_binaries()
         self._user = None
         if os.geteuid() == 0:  # Postgres refuses to run as root
@@ -77,10 +82,9 @@ class OwnPostgres:
         subprocess.run(command, user=self._user, cwd=self._folder, check=True, capture_output=True)
 
     def start(self) -> None:
-        """Start the server; it recovers what an immediate stop left."""
-        settings = [word for setting in POSTGRES_SETTINGS for word in ("-c", setting)]
+        """Start the server; after an immediate stop it recovers."""
         command = [str(self._binaries / "postgres"), "-D", str(self._data), "-p", str(self.port)]
-        command += ["-h", "127.0.0.1", "-k", "", *settings]
+        command += ["-h", "127.0.0.1", "-k", "", *arguments(self._settings)]
         with (self._folder / "log").open("ab") as log:
             self._server = subprocess.Popen(
                 command, user=self._user, cwd=self._folder, stdout=log, stderr=log, start_new_session=True
@@ -88,18 +92,31 @@ class OwnPostgres:
         self._reaper.process(self._server, signal.SIGQUIT)
 
     def wait(self) -> None:
-        """Return once it takes connections."""
+        """Return once the server accepts connections."""
         wait_until(lambda: answers(self.url), START_SECONDS, "the own Postgres")
 
     def stop_immediately(self) -> None:
-        """Stop it as a crash would: nobody is told, nothing is written."""
-        self._run("pg_ctl", "stop", "-m", "immediate")
+        """Stop the server like a crash, without notice to clients and without a checkpoint."""
+        self.stop("immediate")
+
+    def stop(self, mode: str = "fast") -> None:
+        """Stop the server in this mode of pg_ctl; `fast` ends all sessions."""
+        self._run("pg_ctl", "stop", "-m", mode)
         assert self._server is not None
         self._server.wait()
 
+    @property
+    def runs(self) -> bool:
+        """Return whether the server runs; without space for its log it ends."""
+        return self._server is not None and self._server.poll() is None
+
+    def program(self, name: str) -> str:
+        """Return the path of one of the server's programs."""
+        return str(self._binaries / name)
+
 
 class EmbeddedBroker:
-    """The broker of the local run. It may be paused; killed it would forget everything, which no real one does."""
+    """The local run's broker. A test may pause it, but not kill it: it would lose its data, unlike a real broker."""
 
     def __init__(self, reaper: Reaper) -> None:
         port = free_port()
@@ -109,21 +126,51 @@ class EmbeddedBroker:
         self.address = f"127.0.0.1:{port}"
 
     def start(self) -> None:
-        """Return once it answers."""
+        """Return once the broker answers."""
         wait_for(self.address)
 
     def pause(self) -> None:
-        """Let it neither answer nor hang up."""
+        """Pause it: it neither answers nor closes connections."""
         self._process.send_signal(signal.SIGSTOP)
 
     def wake(self) -> None:
-        """Let it go on."""
+        """Resume it."""
         self._process.send_signal(signal.SIGCONT)
+
+
+class Broker(Protocol):
+    """A broker that a test may pause."""
+
+    address: str
+
+    def start(self) -> None:
+        """Return once it answers."""
+
+    def pause(self) -> None:
+        """Pause it: it neither answers nor closes connections."""
+
+    def wake(self) -> None:
+        """Resume it."""
+
+
+class Addresses:
+    """A file for each service with its database's address, which may be replaced while the service runs."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def give(self, service: str, url: str) -> str:
+        """Write a service's address, by renaming a new file; return the file's path."""
+        path = self._folder / f"{service}.address"
+        new = path.with_suffix(".new")
+        new.write_text(url)
+        new.rename(path)
+        return str(path)
 
 
 @dataclass
 class Process:
-    """One service's process; started again it keeps its port."""
+    """One service's process; it keeps its port after a restart."""
 
     name: str
     command: list[str]
@@ -131,6 +178,7 @@ class Process:
     port: int
     log: Path
     reaper: Reaper
+    source: Path = REPOSITORY  # of which version
     running: subprocess.Popen[bytes] | None = None
     paused: bool = False
 
@@ -139,22 +187,27 @@ class Process:
         return f"http://127.0.0.1:{self.port}"
 
     def start(self) -> None:
-        """Start it, if it does not run."""
+        """Start the process unless it runs."""
         if self.running is not None and self.running.poll() is None:
             return
         with self.log.open("ab") as log:
             self.running = subprocess.Popen(
-                self.command, env=dict(self.environment), cwd=REPOSITORY, stdout=log, stderr=log, start_new_session=True
+                self.command,
+                env=dict(self.environment),
+                cwd=self.source,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
             )
         self.reaper.process(self.running)
 
     def send(self, number: signal.Signals) -> None:
-        """Send it a signal."""
+        """Send the process a signal."""
         assert self.running is not None
         self.running.send_signal(number)
 
     async def ended(self, seconds: float = 15) -> int:
-        """Wait for its end and return its exit status."""
+        """Wait until the process ends; return its exit status."""
         running = self.running
         assert running is not None
 
@@ -165,7 +218,7 @@ class Process:
         return int(running.returncode)
 
     async def ready(self, seconds: float = START_SECONDS) -> None:
-        """Wait until it says that it can serve."""
+        """Wait until the service reports that it is ready."""
         async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=2)) as session:
 
             async def is_ready() -> bool:
@@ -182,11 +235,11 @@ class Process:
 
 @dataclass
 class Cluster:
-    """What runs, and the ways between."""
+    """The running processes, and the proxies between them."""
 
     postgres: OwnPostgres
     database: Database
-    broker: EmbeddedBroker | OwnBroker
+    broker: Broker
     processes: dict[str, Process]
     ways: dict[str, Proxy]
     environment: dict[str, str]
@@ -194,21 +247,21 @@ class Cluster:
     sessions: dict[str, aiohttp.ClientSession] = field(default_factory=dict)
 
     def client(self, name: str) -> Client:
-        """A client of one process, straight to it."""
+        """Return a client that calls one process directly."""
         return Client(self.sessions[name], self.processes[name].url)
 
     def shop(self, replica: str = "order-1") -> Shop:
-        """Clients of all services, by one of the order replicas."""
+        """Return clients of all services, using one of the order replicas."""
         names = ("product", "coupon", "balance", "relay")
         return Shop(order=self.client(replica), **{name: self.client(name) for name in names})
 
     def logs(self) -> dict[str, str]:
-        """What each process has printed."""
+        """Return the output of each process."""
         return {name: process.log.read_text() for name, process in self.processes.items()}
 
 
 def _database_url(url: str, way: Proxy) -> str:
-    """The same database by another way."""
+    """Return the address of the same database through another proxy."""
     parts = urlsplit(url)
     place = f"{parts.netloc.rpartition('@')[0]}@127.0.0.1:{way.port}"
     return parts._replace(netloc=place).geturl()
@@ -220,13 +273,19 @@ async def cluster(
     folder: Path,
     clocks: Mapping[str, float] | None = None,
     *,
-    real_broker: bool = False,
+    postgres: OwnPostgres | None = None,
+    broker: Broker | None = None,
+    addresses: Addresses | None = None,
     **settings: str,
 ) -> AsyncIterator[Cluster]:
-    """Start everything. `clocks`: by how many seconds which process' clock is wrong; `settings` replace SETTINGS."""
-    postgres = OwnPostgres(reaper)
+    """Start everything. `clocks`: each process' clock error in seconds; `settings` replace SETTINGS.
+
+    `postgres`, `broker`: servers that are not started yet, instead of the usual ones. `addresses`: where each service
+    finds its database's address, instead of a proxy to the database.
+    """
+    postgres = postgres or OwnPostgres(reaper)
     postgres.start()
-    broker = OwnBroker(reaper) if real_broker else EmbeddedBroker(reaper)
+    broker = broker or EmbeddedBroker(reaper)
     await asyncio.to_thread(broker.start)
     await asyncio.to_thread(postgres.wait)
     async with AsyncExitStack() as stack:
@@ -235,14 +294,10 @@ async def cluster(
         ways: dict[str, Proxy] = {}
         processes: dict[str, Process] = {}
         environment = os.environ | SETTINGS | settings | {"KAFKA_BOOTSTRAP_SERVERS": broker.address}
-        environment["RELAY_DATABASE_URL"] = urls["relay"]
         await asyncio.to_thread(declare_topic, broker.address, "orders.v1", 4)
         bootstrap = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "services.relay",
-            "bootstrap",
-            env=environment,
+            *(sys.executable, "-m", "services.relay", "bootstrap"),
+            env=environment | {"RELAY_DATABASE_URL": urls["relay"]},
             cwd=REPOSITORY,
             stdout=subprocess.DEVNULL,
         )
@@ -250,13 +305,16 @@ async def cluster(
         for name in (*PARTICIPANTS, "relay", *REPLICAS):
             service = name.partition("-")[0]
             prefix = service.upper()
-            way = ways[f"{name}→postgres"] = await stack.enter_async_context(Proxy("127.0.0.1", postgres.port))
             port = free_port()
-            own = {f"{prefix}_PORT": str(port), f"{prefix}_DATABASE_URL": _database_url(urls[service], way)}
-            if service == "relay":
-                # Its own faults have their own tests; here it is killed, and its broker taken away.
+            own = {f"{prefix}_PORT": str(port)}
+            if addresses is not None:
+                own[f"{prefix}_DATABASE_URL_FILE"] = addresses.give(service, urls[service])
+            elif service == "relay":
+                # The relay's other faults have their own tests; here it is killed, and loses its broker.
                 own["RELAY_DATABASE_URL"] = urls["relay"]
-                del ways[f"{name}→postgres"]
+            else:
+                way = ways[f"{name}→postgres"] = await stack.enter_async_context(Proxy("127.0.0.1", postgres.port))
+                own[f"{prefix}_DATABASE_URL"] = _database_url(urls[service], way)
             if service == "order":
                 for participant in PARTICIPANTS:
                     upstream = processes[participant].port
@@ -283,7 +341,7 @@ async def cluster(
 
 
 async def _end(made: Cluster) -> None:
-    """End all processes, whatever state a fault left them in."""
+    """End all processes, in any state that a fault left."""
     made.broker.wake()
     for process in made.processes.values():
         if process.running is not None and process.running.poll() is None:

@@ -1,4 +1,4 @@
-"""Customers who buy in every way there is, insist on an answer, and remember exactly what they were told."""
+"""Customers who buy in every possible way, repeat requests until they get an answer, and record every answer."""
 
 import asyncio
 import random
@@ -11,13 +11,13 @@ import aiohttp
 
 from tests.faults.cluster import REPLICAS, Cluster
 from tests.infrastructure.services import Answer
+from tests.infrastructure.shopping import new_id
 from tests.infrastructure.waiting import DeadlineError
-from tests.system.shopping import new_id
 
 PATIENCE_SECONDS = 90
-AGAIN_SECONDS = 0.15  # how long a client waits before it repeats what was not answered
-POOR = 50  # less than anything costs
-USERS = 12  # and as many more for every 40 orders of each
+AGAIN_SECONDS = 0.15  # a client's pause before it repeats a request without an answer
+POOR = 50  # less than any price
+USERS = 12  # at the start; as many more for every 40 orders of each
 FLOWS = {
     "now": 4,
     "now, no key": 2,
@@ -39,8 +39,8 @@ FLOWS = {
 
 
 @dataclass(slots=True)
-class Told:
-    """One call's answer, or what came instead of one. `key` is the idempotency key that it carried."""
+class Reply:
+    """One call's answer, or its error. `key` is the call's idempotency key."""
 
     operation: str
     key: str | None
@@ -49,19 +49,19 @@ class Told:
 
     @property
     def definite(self) -> bool:
-        """Whether the answer is final: no 5xx, not still running."""
+        """Return whether the answer is final: no 5xx, and no saga still running."""
         if self.answer is None or self.answer.status == 202 or self.answer.status >= 500:
             return False
         return not self.says("idempotency-in-progress")
 
     def says(self, problem: str) -> bool:
-        """Whether the answer is this problem."""
+        """Return whether the answer is this problem."""
         return self.answer is not None and str(self.answer.body.get("type", "")) == f"/problems/{problem}"
 
 
 @dataclass(slots=True)
 class Purchase:
-    """What one customer wanted, and everything that was said about it.
+    """What one customer wanted, with all answers.
 
     A user never buys the same quantity of a first product twice, so (user, quantity) finds its orders in the books.
     """
@@ -71,19 +71,19 @@ class Purchase:
     quantity: int
     body: dict[str, Any]
     order_id: str | None = None
-    told: list[Told] = field(default_factory=list)
+    replies: list[Reply] = field(default_factory=list)
 
-    def of(self, operation: str) -> list[Told]:
-        """What was told about one operation."""
-        return [told for told in self.told if told.operation == operation]
+    def of(self, operation: str) -> list[Reply]:
+        """Return the answers of one operation."""
+        return [reply for reply in self.replies if reply.operation == operation]
 
 
 class Customers:
-    """A crowd that shops until it is told to stop. Everything random comes from `dice`."""
+    """Customers who buy until they are stopped. `rng` makes all random choices."""
 
-    def __init__(self, cluster: Cluster, dice: random.Random) -> None:
+    def __init__(self, cluster: Cluster, rng: random.Random) -> None:
         self._cluster = cluster
-        self._dice = dice
+        self._dice = rng
         self._users: list[str] = []
         self._bought: Counter[str] = Counter()
         self.products: list[str] = []
@@ -92,44 +92,44 @@ class Customers:
         self.closing = asyncio.Event()
 
     async def prepare(self) -> None:
-        """Fill the shelves while everything still works."""
+        """Create products with stock, before the first fault."""
         self.products = [await self._product(price=10 * (n + 1)) for n in range(6)]
         self.scarce = await self._product(price=10, stock=500)
 
     async def shop(self, customers: int) -> None:
-        """Have so many customers buy, one purchase after another, until closing time."""
+        """Let this many customers buy, each one purchase after another, until the end."""
         async with asyncio.TaskGroup() as group:
             for _ in range(customers):
                 group.create_task(self._customer(random.Random(self._dice.random())))
 
-    async def begin(self, flow: str, dice: random.Random) -> Purchase:
-        """Place an order of this flow, and leave what comes after to the caller."""
-        purchase = await self._want(flow, dice)
-        await self._place(purchase, dice)
+    async def begin(self, flow: str, rng: random.Random) -> Purchase:
+        """Place an order of this flow; the caller does the rest of the flow."""
+        purchase = await self._want(flow, rng)
+        await self._place(purchase, rng)
         return purchase
 
-    async def operate(self, purchase: Purchase, operation: str, dice: random.Random, after_seconds: float = 0) -> Told:
-        """Pay or cancel, some time from now, and insist on an answer."""
+    async def operate(self, purchase: Purchase, operation: str, rng: random.Random, after_seconds: float = 0) -> Reply:
+        """Pay or cancel after a pause; repeat until there is a final answer."""
         await asyncio.sleep(after_seconds)
-        return await self._insist(purchase, operation, f"/v1/orders/{purchase.order_id}/{operation}", dice)
+        return await self._insist(purchase, operation, f"/v1/orders/{purchase.order_id}/{operation}", rng)
 
-    async def _customer(self, dice: random.Random) -> None:
+    async def _customer(self, rng: random.Random) -> None:
         while not self.closing.is_set():
-            (flow,) = dice.choices(list(FLOWS), list(FLOWS.values()))
-            await self._buy(flow, dice)
+            (flow,) = rng.choices(list(FLOWS), list(FLOWS.values()))
+            await self._buy(flow, rng)
 
-    async def _buy(self, flow: str, dice: random.Random) -> None:
-        purchase = await self.begin(flow, dice)
+    async def _buy(self, flow: str, rng: random.Random) -> None:
+        purchase = await self.begin(flow, rng)
         if purchase.order_id is not None:
-            await self._afterwards(purchase, dice)
+            await self._afterwards(purchase, rng)
 
-    async def _want(self, flow: str, dice: random.Random) -> Purchase:
-        user = await self._user(dice)
+    async def _want(self, flow: str, rng: random.Random) -> Purchase:
+        user = await self._user(rng)
         self._bought[user] += 1
         quantity = self._bought[user]
-        first = self.scarce if flow == "scarce" else dice.choice(self.products[:3])
+        first = self.scarce if flow == "scarce" else rng.choice(self.products[:3])
         lines = [{"product_id": first, "quantity": quantity}]
-        lines += [{"product_id": p, "quantity": 1} for p in dice.sample(self.products[3:], dice.randint(0, 3))]
+        lines += [{"product_id": p, "quantity": 1} for p in rng.sample(self.products[3:], rng.randint(0, 3))]
         body: dict[str, Any] = {"user_id": user, "lines": lines, "payment": "later" if "later" in flow else "now"}
         if flow == "unknown product":
             lines[-1] = {"product_id": "no-such-product", "quantity": quantity}
@@ -141,62 +141,62 @@ class Customers:
         self.purchases.append(purchase)
         return purchase
 
-    async def _place(self, purchase: Purchase, dice: random.Random) -> None:
+    async def _place(self, purchase: Purchase, rng: random.Random) -> None:
         if "no key" in purchase.flow:
-            told = await self._call(purchase, "place", "/v1/orders", None, dice, purchase.body)
+            reply = await self._call(purchase, "place", "/v1/orders", None, rng, purchase.body)
         else:
-            told = await self._insist(purchase, "place", "/v1/orders", dice, purchase.body)
-        if told.answer is not None and told.answer.status in (201, 202):
-            purchase.order_id = told.answer.body["order_id"]
+            reply = await self._insist(purchase, "place", "/v1/orders", rng, purchase.body)
+        if reply.answer is not None and reply.answer.status in (201, 202):
+            purchase.order_id = reply.answer.body["order_id"]
 
-    async def _afterwards(self, purchase: Purchase, dice: random.Random) -> None:
-        """Pay, cancel, or let it be, as the flow says."""
+    async def _afterwards(self, purchase: Purchase, rng: random.Random) -> None:
+        """Pay, cancel or do nothing, depending on the flow."""
         path = f"/v1/orders/{purchase.order_id}"
         flow = purchase.flow
         if "last moment" in flow:
             timeout = float(self._cluster.environment["ORDER_PAYMENT_TIMEOUT_SECONDS"])
-            await asyncio.sleep(dice.uniform(0.8, 1.2) * timeout)
+            await asyncio.sleep(rng.uniform(0.8, 1.2) * timeout)
         if "everything at once" in flow:
-            operations = dice.choices(["payment", "payment", "cancel"], k=4)
-            await asyncio.gather(*(self._insist(purchase, one, f"{path}/{one}", dice) for one in operations))
+            operations = rng.choices(["payment", "payment", "cancel"], k=4)
+            await asyncio.gather(*(self._insist(purchase, one, f"{path}/{one}", rng) for one in operations))
             return
         if "paid" in flow or "poor, later" in flow or "later, refunded" in flow:
-            await self._insist(purchase, "payment", f"{path}/payment", dice)
+            await self._insist(purchase, "payment", f"{path}/payment", rng)
         if "cancelled" in flow or "refunded" in flow:
-            await self._insist(purchase, "cancel", f"{path}/cancel", dice)
+            await self._insist(purchase, "cancel", f"{path}/cancel", rng)
 
     async def _insist(
-        self, purchase: Purchase, operation: str, path: str, dice: random.Random, body: Any = None
-    ) -> Told:
-        """Repeat a call with one key, at any replica, until its answer is final; now and then ask once more."""
+        self, purchase: Purchase, operation: str, path: str, rng: random.Random, body: Any = None
+    ) -> Reply:
+        """Repeat a call with one key, at any replica, until its answer is final; sometimes repeat it once more."""
         key = new_id("key")
         deadline = asyncio.get_running_loop().time() + PATIENCE_SECONDS
         while asyncio.get_running_loop().time() < deadline:
-            told = await self._call(purchase, operation, path, key, dice, body)
-            if told.definite:
-                if dice.random() < 0.15:
-                    await self._call(purchase, operation, path, key, dice, body)
-                return told
+            reply = await self._call(purchase, operation, path, key, rng, body)
+            if reply.definite:
+                if rng.random() < 0.15:
+                    await self._call(purchase, operation, path, key, rng, body)
+                return reply
             await asyncio.sleep(AGAIN_SECONDS)
-        raise DeadlineError(f"{operation} of {purchase.user}: no final answer, last {purchase.told[-1]}")
+        raise DeadlineError(f"{operation} of {purchase.user}: no final answer, last {purchase.replies[-1]}")
 
     async def _call(
-        self, purchase: Purchase, operation: str, path: str, key: str | None, dice: random.Random, body: Any = None
-    ) -> Told:
+        self, purchase: Purchase, operation: str, path: str, key: str | None, rng: random.Random, body: Any = None
+    ) -> Reply:
         headers = {} if key is None else {"Idempotency-Key": key}
-        told = Told(operation, key, None)
+        reply = Reply(operation, key, None)
         try:
-            told.answer = await self._cluster.client(dice.choice(REPLICAS)).call("POST", path, body, headers=headers)
+            reply.answer = await self._cluster.client(rng.choice(REPLICAS)).call("POST", path, body, headers=headers)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            told.failure = type(error).__name__
-        purchase.told.append(told)
-        return told
+            reply.failure = type(error).__name__
+        purchase.replies.append(reply)
+        return reply
 
-    async def _user(self, dice: random.Random) -> str:
-        """A user with money who has not bought forty times yet."""
+    async def _user(self, rng: random.Random) -> str:
+        """Return a user with money and fewer than forty purchases."""
         free = [user for user in self._users if self._bought[user] < 40]
         if len(free) >= USERS:
-            return dice.choice(free)
+            return rng.choice(free)
         user = new_id("user")
         headers = {"Idempotency-Key": new_id("charge")}
         await self._until_done("balance", f"/v1/accounts/{user}/charges", {"amount": 10_000_000}, headers=headers)
@@ -216,7 +216,7 @@ class Customers:
         return product_id
 
     async def _until_done(self, name: str, path: str, body: Any, **options: Any) -> None:
-        """Make something that has an id or a key of its own; who made it already is told so."""
+        """Create an object with a given id or key; repeat until it exists."""
         deadline = asyncio.get_running_loop().time() + PATIENCE_SECONDS
         while asyncio.get_running_loop().time() < deadline:
             with suppress(aiohttp.ClientError, TimeoutError, OSError):

@@ -1,4 +1,4 @@
-"""Races of payment, cancellation and expiry for one order, each begun at two replicas around the moment it expires."""
+"""Races of payment, cancellation and expiry for one order, at two replicas around the time at which it expires."""
 
 import asyncio
 import random
@@ -9,8 +9,8 @@ import asyncpg
 from tests.faults.customers import Customers, Purchase
 
 AT_A_TIME = 100
-# What an order's sagas were and how they ended, by what it has become: of three racers one wins, and only a winner's
-# order that was paid can be closed once more.
+# The sagas of an order and their ends, by its final status. One of three racers wins. Only a paid order can be closed
+# again.
 ENDS = {
     "PAID": {"pay DONE"},
     "REFUNDED": {"pay DONE, close COMPENSATED"},
@@ -26,24 +26,24 @@ HISTORIES = """
 """
 
 
-async def race(customers: Customers, dice: random.Random, count: int, timeout_seconds: float) -> list[Purchase]:
-    """Run so many races; return what was told in each."""
+async def race(customers: Customers, rng: random.Random, count: int, timeout_seconds: float) -> list[Purchase]:
+    """Run `count` races; return the purchase of each, with its answers."""
     places = asyncio.Semaphore(AT_A_TIME)
 
     async def one() -> Purchase:
         async with places:
-            purchase = await customers.begin(dice.choice(["later, raced", "later, coupon, raced"]), dice)
-            # Expiry takes part by itself; the others come some way before or after it.
-            moment = timeout_seconds + dice.uniform(-0.7, 0.05)
-            operations = [("payment", moment + dice.uniform(0, 0.1)), ("cancel", moment + dice.uniform(0, 0.25))]
-            await asyncio.gather(*(customers.operate(purchase, name, dice, seconds) for name, seconds in operations))
+            purchase = await customers.begin(rng.choice(["later, raced", "later, coupon, raced"]), rng)
+            # Expiry happens by itself; the other operations come shortly before or after it.
+            moment = timeout_seconds + rng.uniform(-0.7, 0.05)
+            operations = [("payment", moment + rng.uniform(0, 0.1)), ("cancel", moment + rng.uniform(0, 0.25))]
+            await asyncio.gather(*(customers.operate(purchase, name, rng, seconds) for name, seconds in operations))
             return purchase
 
     return await asyncio.gather(*(one() for _ in range(count)))
 
 
 async def winners(url: str, races: list[Purchase]) -> tuple[Counter[str], list[str]]:
-    """Who won how often, and a line for every race whose history is not that of one winner."""
+    """Return how often each operation won, and a line for every race whose history has not exactly one winner."""
     connection = await asyncpg.connect(url)
     try:
         rows = await connection.fetch(HISTORIES, [purchase.order_id for purchase in races])

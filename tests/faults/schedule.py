@@ -1,4 +1,4 @@
-"""A seeded schedule of faults, and how many sagas were under way at the moment each one struck."""
+"""A seeded schedule of faults, with the number of live sagas at each fault."""
 
 import asyncio
 import random
@@ -10,19 +10,19 @@ from dataclasses import dataclass, field
 import asyncpg
 
 from tests.faults.cluster import LEASE_SECONDS, PARTICIPANTS, REPLICAS, Cluster
+from tests.infrastructure.own_broker import OwnBroker
 from tests.infrastructure.proxy import Mode
+from tests.infrastructure.sagas import LIVE
 from tests.infrastructure.waiting import POLL_SECONDS
-from tests.integration.relay.own_broker import OwnBroker
 
-LIVE = "SELECT count(*) FROM orders.sagas WHERE status IN ('RUNNING', 'COMPENSATING')"
-WAIT_FOR_A_TARGET_SECONDS = 1.0  # a fault that strikes while nothing is under way proves nothing
+WAIT_FOR_A_TARGET_SECONDS = 1.0  # a fault without a live saga proves nothing
 
 Strike = Callable[[random.Random], Awaitable[None]]
 
 
 @dataclass
 class Fault:
-    """One kind of fault on one target; `needs` names what no other fault may touch meanwhile."""
+    """One kind of fault on one target; `needs` names what no other fault may affect at the same time."""
 
     name: str
     needs: tuple[str, ...]
@@ -32,16 +32,16 @@ class Fault:
 
 @dataclass
 class Faults:
-    """Strikes until it is told to stop, and counts."""
+    """Injects faults until it is stopped, and counts them."""
 
     cluster: Cluster
-    dice: random.Random
+    rng: random.Random
     hits: dict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
     _busy: set[str] = field(default_factory=set)
     _running: set[asyncio.Task[None]] = field(default_factory=set)
 
     async def run(self, seconds: float, pause_seconds: float) -> None:
-        """Begin a fault every `pause_seconds` or so for so long; return when all are healed."""
+        """Begin a fault about every `pause_seconds` for `seconds`; return when all are healed."""
         loop = asyncio.get_running_loop()
         end = loop.time() + seconds
         watcher = await asyncpg.create_pool(self.cluster.database.url, min_size=0, max_size=1)
@@ -50,16 +50,16 @@ class Faults:
             while loop.time() < end:
                 free = [fault for fault in faults if not self._busy & set(fault.needs)]
                 if free:
-                    (fault,) = self.dice.choices(free, [fault.weight for fault in free])
+                    (fault,) = self.rng.choices(free, [fault.weight for fault in free])
                     self._begin(fault, watcher)
-                await asyncio.sleep(self.dice.uniform(0.5, 1.5) * pause_seconds)
+                await asyncio.sleep(self.rng.uniform(0.5, 1.5) * pause_seconds)
             if self._running:
                 await asyncio.wait(self._running)
         finally:
             watcher.terminate()
 
     def report(self) -> str:
-        """A line a kind of fault: how often it struck, and how many live sagas it hit."""
+        """Return a line per kind of fault: how often it happened, and how many live sagas it hit."""
         lines = [
             f"{name:<34} {len(hits):>4} times  {sum(hits):>6} live sagas  {sum(map(bool, hits)):>4} times at least one"
             for name, hits in sorted(self.hits.items())
@@ -80,17 +80,17 @@ class Faults:
 
     async def _strike(self, fault: Fault, watcher: asyncpg.Pool) -> None:
         self.hits[fault.name].append(await self._live(watcher))
-        await fault.strike(self.dice)
+        await fault.strike(self.rng)
 
     async def _live(self, watcher: asyncpg.Pool) -> int:
-        """Wait a moment for a saga under way, and return how many there are."""
+        """Wait briefly for a live saga, and return how many there are."""
         loop = asyncio.get_running_loop()
         end = loop.time() + WAIT_FOR_A_TARGET_SECONDS
         while True:
             try:
                 live = int(await watcher.fetchval(LIVE, timeout=1))
             except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
-                live = 0  # Postgres is the target of another fault just now
+                live = 0  # Postgres is the target of another fault at present
             if live or loop.time() > end:
                 return live
             await asyncio.sleep(POLL_SECONDS)
@@ -116,22 +116,22 @@ class Faults:
         return faults
 
     def _killer(self, name: str) -> Strike:
-        async def kill(dice: random.Random) -> None:
+        async def kill(rng: random.Random) -> None:
             process = self.cluster.processes[name]
             process.send(signal.SIGKILL)
             await process.ended()
-            await asyncio.sleep(dice.uniform(0, 1))
+            await asyncio.sleep(rng.uniform(0, 1))
             process.start()
             await self._back(name)
 
         return kill
 
     def _pauser(self, name: str) -> Strike:
-        async def pause(dice: random.Random) -> None:
+        async def pause(rng: random.Random) -> None:
             process = self.cluster.processes[name]
             process.send(signal.SIGSTOP)
-            # A replica long enough to lose its sagas; a participant now and then beyond the caller's patience.
-            await asyncio.sleep(LEASE_SECONDS + dice.uniform(0.5, 2) if name in REPLICAS else dice.uniform(0.3, 6))
+            # A replica is paused long enough to lose its sagas; a participant sometimes beyond the caller's timeout.
+            await asyncio.sleep(LEASE_SECONDS + rng.uniform(0.5, 2) if name in REPLICAS else rng.uniform(0.3, 6))
             process.send(signal.SIGCONT)
 
         return pause
@@ -147,40 +147,40 @@ class Faults:
         return stop
 
     async def _back(self, name: str) -> None:
-        """Wait until a process serves, which it can't while Postgres is another fault's."""
+        """Wait until a process serves; it can't while another fault affects Postgres."""
         await self.cluster.processes[name].ready()
 
     def _cutter(self, way: str) -> Strike:
-        async def cut(dice: random.Random) -> None:
-            for _ in range(dice.randint(1, 5)):
+        async def cut(rng: random.Random) -> None:
+            for _ in range(rng.randint(1, 5)):
                 self.cluster.ways[way].cut()
-                await asyncio.sleep(dice.uniform(0, 0.2))
+                await asyncio.sleep(rng.uniform(0, 0.2))
 
         return cut
 
     def _blocker(self, way: str, mode: Mode) -> Strike:
-        async def block(dice: random.Random) -> None:
+        async def block(rng: random.Random) -> None:
             self.cluster.ways[way].set(mode)
-            await asyncio.sleep(dice.uniform(0.2, 2))
+            await asyncio.sleep(rng.uniform(0.2, 2))
             self.cluster.ways[way].set(Mode.OPEN)
 
         return block
 
-    async def _stop_postgres(self, dice: random.Random) -> None:
+    async def _stop_postgres(self, rng: random.Random) -> None:
         postgres = self.cluster.postgres
         await asyncio.to_thread(postgres.stop_immediately)
-        await asyncio.sleep(dice.uniform(0, 1))
+        await asyncio.sleep(rng.uniform(0, 1))
         postgres.start()
         await asyncio.to_thread(postgres.wait)
 
-    async def _pause_broker(self, dice: random.Random) -> None:
+    async def _pause_broker(self, rng: random.Random) -> None:
         self.cluster.broker.pause()
-        await asyncio.sleep(dice.uniform(1, 4))
+        await asyncio.sleep(rng.uniform(1, 4))
         self.cluster.broker.wake()
 
-    async def _kill_broker(self, dice: random.Random) -> None:
+    async def _kill_broker(self, rng: random.Random) -> None:
         broker = self.cluster.broker
         assert isinstance(broker, OwnBroker)
         await asyncio.to_thread(broker.kill)
-        await asyncio.sleep(dice.uniform(0, 2))
+        await asyncio.sleep(rng.uniform(0, 2))
         await asyncio.to_thread(broker.start)

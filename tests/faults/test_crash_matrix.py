@@ -1,4 +1,4 @@
-"""Every step of every saga, struck at every point by every fault, ends in one outcome, and all books add up."""
+"""With every fault at every point of every step, each saga ends in one outcome, and all books balance."""
 
 import asyncio
 import itertools
@@ -11,13 +11,13 @@ from services.order.saga import STEPS, UNDONE, Kind
 from tests.faults.matrix.cells import Fault, Point, Scenario, cells, scenarios
 from tests.faults.matrix.play import play
 from tests.faults.matrix.rig import Rig, built
+from tests.infrastructure.books import violations
 from tests.infrastructure.databases import Database
-from tests.system.books import violations
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def rig(database: Database) -> AsyncIterator[Rig]:
-    """What all cells share."""
+    """Make what all cells share."""
     async with built(database) as rig:
         yield rig
 

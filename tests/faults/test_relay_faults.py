@@ -1,6 +1,6 @@
-"""The relay under fire: relays and the broker are killed and paused while writers commit out of order and roll back.
+"""Relays and the broker are killed and paused, while writers commit out of order and roll back.
 
-A short run by itself; `make relay-faults` is the long one. A seed repeats the run's choices.
+This is a short run; `make relay-faults` is the long one. A seed repeats the run's choices.
 """
 
 import asyncio
@@ -17,21 +17,22 @@ import pytest
 
 from shared.ids import uuid7
 from tests.infrastructure.databases import Database
+from tests.infrastructure.outbox_writers import assert_in_sequence
+from tests.infrastructure.own_broker import OwnBroker
+from tests.infrastructure.pipeline import Event, Pipeline
 from tests.infrastructure.reaper import Reaper
+from tests.infrastructure.relay_processes import Replica, epochs, replicas, until_epochs
 from tests.infrastructure.services import migrate_service
 from tests.infrastructure.waiting import eventually
-from tests.integration.relay.own_broker import OwnBroker
-from tests.integration.relay.test_competition import Replica, assert_in_sequence, epochs, replicas, until_epochs
-from tests.integration.relay.world import Event, World
 
 EVENTS = int(os.environ.get("RELAY_FAULTS_EVENTS") or 3000)
 STRIKES = int(os.environ.get("RELAY_FAULTS_STRIKES") or 5)
 WRITERS = 16
 ORDERS_EACH = 40
-EVENTS_EACH = 10  # in a transaction, half of them before and half after a rest in which others commit
+EVENTS_EACH = 10  # per transaction: half before and half after a pause in which others commit
 ROLLBACKS = 0.1
 REPLICAS = 2
-BATCH_EVENTS = 100  # small beside what waits after each fault, so that the next one strikes in the middle of it
+BATCH_EVENTS = 100  # few compared with the backlog after a fault, so the next fault happens during the backlog
 BROKER_KILLS = 0.2  # of all kills
 PAUSES = 0.2  # beside the kills
 INSERT = """
@@ -51,14 +52,14 @@ def broker(reaper: Reaper) -> Iterator[OwnBroker]:
 
 
 @pytest.fixture
-async def world(database: Database, broker: OwnBroker, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
+async def pipeline(database: Database, broker: OwnBroker, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Pipeline]:
     """An outbox, and a topic of that broker."""
     migrate_service("order", database)
     url = migrate_service("relay", database)
     monkeypatch.setenv("RELAY_KAFKA_TIMEOUT_SECONDS", "5")
     connection = await asyncpg.connect(database.url)
     try:
-        yield World(url, broker.address, f"orders.faults-{secrets.token_hex(4)}", connection, real_broker=True)
+        yield Pipeline(url, broker.address, f"orders.faults-{secrets.token_hex(4)}", connection, real_broker=True)
     finally:
         await connection.close()
 
@@ -104,7 +105,7 @@ class Writers:
 class Faults:
     """Kills and pauses, one after the other, each while events are on their way."""
 
-    world: World
+    pipeline: Pipeline
     broker: OwnBroker
     chance: random.Random
     start: Callable[[], Replica]
@@ -114,7 +115,7 @@ class Faults:
     async def run(self) -> None:
         for number in range(STRIKES):
             await self._batches(self.chance.randint(1, 20))
-            # The last one of each kind is there also in a short run.
+            # A short run also has one of each kind.
             if self.chance.random() < BROKER_KILLS or (number == STRIKES - 1 and not self.hits["broker killed"]):
                 await self._kill_broker()
             else:
@@ -124,12 +125,12 @@ class Faults:
                 await self._pause_relay()
 
     async def _batches(self, count: int) -> None:
-        """Wait until so many more batches are claimed."""
+        """Wait until `count` more batches are claimed."""
         query = "SELECT sum(batch_number) FROM relay.shards"
-        goal = await self.world.connection.fetchval(query) + count
+        goal = await self.pipeline.connection.fetchval(query) + count
 
         async def there() -> bool:
-            return bool(await self.world.connection.fetchval(query) >= goal)
+            return bool(await self.pipeline.connection.fetchval(query) >= goal)
 
         await eventually(there, 60, f"{count} further batches")
 
@@ -145,47 +146,47 @@ class Faults:
         self.hits["broker killed"] += 1
 
     async def _pause_relay(self) -> None:
-        """Past its lease, so that the other one has its shards when it wakes."""
+        """Pause a replica past its lease, so that the other one has its shards when it resumes."""
         query = "SELECT count(DISTINCT holder) = $1 FROM relay.shards WHERE lease_expires_at > now()"
-        await eventually(lambda: self.world.connection.fetchval(query, REPLICAS), 60, "shards held by each replica")
-        victim, before = self.chance.choice(self.replicas), await epochs(self.world)
+        await eventually(lambda: self.pipeline.connection.fetchval(query, REPLICAS), 60, "shards held by each replica")
+        victim, before = self.chance.choice(self.replicas), await epochs(self.pipeline)
         victim.pause()
         try:
-            await until_epochs(self.world, before + 1, seconds=60)
+            await until_epochs(self.pipeline, before + 1, seconds=60)
         finally:
             victim.wake()
         self.hits["relay paused"] += 1
 
 
 @pytest.mark.timeout(120 + 40 * STRIKES)
-async def test_each_committed_event_is_read_once_and_in_sequence_whatever_dies(
-    world: World, database: Database, broker: OwnBroker, reaper: Reaper
+async def test_each_committed_event_is_read_once_in_sequence_despite_kills(
+    pipeline: Pipeline, database: Database, broker: OwnBroker, reaper: Reaper
 ) -> None:
     seed = int(os.environ.get("FAULTS_SEED") or secrets.randbelow(1_000_000))
     print(f"\nseed {seed}")
     chance = random.Random(seed)
-    with replicas(world, reaper, BATCH_EVENTS) as start:
+    with replicas(pipeline, reaper, BATCH_EVENTS) as start:
         running = [start() for _ in range(REPLICAS)]
-        await world.until_held(seconds=60)
-        writers, faults = Writers(database.url, chance), Faults(world, broker, chance, start, running)
+        await pipeline.until_held(seconds=60)
+        writers, faults = Writers(database.url, chance), Faults(pipeline, broker, chance, start, running)
         writing = asyncio.create_task(writers.run())
         try:
             await faults.run()
         finally:
             writers.struck.set()
             await writing
-        await world.until_sent(len(writers.committed), seconds=60 + EVENTS / 1000)
-        for replica in running:  # one may have been started just now, for one that was killed
+        await pipeline.until_sent(len(writers.committed), seconds=60 + EVENTS / 1000)
+        for replica in running:  # one may have just been started in place of a killed one
             await eventually(replica.serves, 30, "a relay that heeds signals")
         assert [await replica.end(signal.SIGTERM) for replica in running] == [0] * REPLICAS
     events = writers.committed
-    async with world.reader() as reader:
+    async with pipeline.reader() as reader:
         committed = await reader.to_the_end()
-    assert_in_sequence(world, committed, events)
-    async with world.reader(isolation_level="read_uncommitted") as reader:
+    assert_in_sequence(pipeline, committed, events)
+    async with pipeline.reader(isolation_level="read_uncommitted") as reader:
         everything = await reader.to_the_end()
-    assert_in_sequence(world, everything, events, once=False)
-    assert await world.statuses() == {"SENT": len(events)}
+    assert_in_sequence(pipeline, everything, events, once=False)
+    assert await pipeline.statuses() == {"SENT": len(events)}
     assert min(faults.hits.values()) > 0
     assert len(faults.hits) == 3
     assert writers.rolled_back > 0

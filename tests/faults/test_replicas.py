@@ -1,4 +1,4 @@
-"""Two order replicas with clocks as wrong as they may be, one either way: who owns what, who wins, what is left."""
+"""Two order replicas with the largest allowed clock errors, one fast and one slow: owners, winners, and the books."""
 
 import asyncio
 import os
@@ -16,31 +16,33 @@ import asyncpg
 import pytest
 import pytest_asyncio
 
-from shared.host_clock import SKEW_MAX_SECONDS
+from shared.postgres.clocks import SKEW_MAX_SECONDS
 from tests.faults.checker import contradictions, read_orders, unpublished
 from tests.faults.cluster import LEASE_SECONDS, PARTICIPANTS, REPLICAS, Cluster, cluster
 from tests.faults.customers import Customers
 from tests.faults.races import race, winners
+from tests.infrastructure.books import violations
 from tests.infrastructure.broker import why_no_maven
+from tests.infrastructure.own_broker import OwnBroker
 from tests.infrastructure.proxy import Mode
 from tests.infrastructure.reaper import Reaper
+from tests.infrastructure.sagas import UNPAID, sagas_ended
 from tests.infrastructure.services import Answer
+from tests.infrastructure.shopping import a_product, a_user, an_order, new_id
 from tests.infrastructure.waiting import eventually
-from tests.system.books import violations
-from tests.system.shopping import a_product, a_user, an_order, new_id
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(1800)]
 SEED = int(os.environ.get("FAULTS_SEED") or secrets.randbelow(10**9))
 RACES = int(os.environ.get("RACES") or 150)
 DROPPED = int(os.environ.get("DROPPED") or 1000)
 LONG = RACES > 1000
-# The embedded one forgets the oldest events of a long run.
+# The embedded broker drops the oldest events of a long run.
 REAL_BROKER = LONG and why_no_maven() is None
 TIMEOUT_SECONDS = 2.0
-# Far more than any lease or time to pay here; with more than that services are not ready.
+# Much longer than any lease or time to pay here; with a larger error, services are not ready.
 OFF_SECONDS = SKEW_MAX_SECONDS - 60
 SESSIONS = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND usename <> 'postgres' AND "
-HELD = re.compile(r"^(http_requests_in_flight|sagas_running|batch_waiting\S*) (\S+)$", re.MULTILINE)
+HELD = re.compile(r"^(http_requests_in_flight|sagas_running|batch_waiting(?:\{\S*)?) (\S+)$", re.MULTILINE)
 CLOCKS = {
     "order-1": OFF_SECONDS,
     "order-2": -OFF_SECONDS,
@@ -52,48 +54,41 @@ CLOCKS = {
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def made(reaper: Reaper, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Cluster]:
-    """The processes, their clocks wrong."""
+    """The processes, with wrong clocks."""
     folder = tmp_path_factory.mktemp("replicas")
     async with cluster(
-        reaper, folder, CLOCKS, real_broker=REAL_BROKER, ORDER_PAYMENT_TIMEOUT_SECONDS=str(TIMEOUT_SECONDS)
+        reaper,
+        folder,
+        CLOCKS,
+        broker=OwnBroker(reaper) if REAL_BROKER else None,
+        ORDER_PAYMENT_TIMEOUT_SECONDS=str(TIMEOUT_SECONDS),
     ) as made:
         yield made
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def db(made: Cluster) -> AsyncIterator[asyncpg.Pool]:
-    """A superuser's connections."""
+    """Return a pool of a superuser's connections."""
     async with asyncpg.create_pool(made.database.url, min_size=0, max_size=2) as pool:
         yield pool
 
 
 async def customers_of(made: Cluster) -> Customers:
-    """Customers with full shelves before them."""
+    """Return customers, with all products in stock."""
     customers = Customers(made, random.Random(SEED))
     await customers.prepare()
     return customers
 
 
 async def nothing_is_wrong(made: Cluster, *crowds: Customers) -> None:
-    """Compare everything with everything."""
-    told = [purchase for customers in crowds for purchase in customers.purchases]
-    users = {purchase.user for purchase in told}
+    """Compare all answers, books and events."""
+    purchases = [purchase for customers in crowds for purchase in customers.purchases]
+    users = {purchase.user for purchase in purchases}
     orders = [order for order in await read_orders(made.database.url) if order["user_id"] in users]
-    assert contradictions(told, orders) == []
+    assert contradictions(purchases, orders) == []
     assert await violations(made.database.url) == []
     if REAL_BROKER or not LONG:
         assert await unpublished(made.broker.address, made.database.url, once=REAL_BROKER) == []
-
-
-async def settled(db: asyncpg.Pool, seconds: float) -> None:
-    """Wait for the end of all sagas."""
-
-    async def none_is_live() -> bool:
-        live = "SELECT count(*) FROM orders.sagas WHERE status IN ('RUNNING', 'COMPENSATING')"
-        due = "SELECT count(*) FROM orders.orders WHERE status = 'PENDING_PAYMENT' AND closing IS NULL"
-        return bool(await db.fetchval(f"SELECT ({live}) + ({due})") == 0)
-
-    await eventually(none_is_live, seconds, "the end of all sagas, and of all unpaid orders")
 
 
 async def test_payment_cancellation_and_expiry_race_has_one_winner_with_wrong_clocks(
@@ -102,14 +97,14 @@ async def test_payment_cancellation_and_expiry_race_has_one_winner_with_wrong_cl
     print(f"FAULTS_SEED={SEED} RACES={RACES}")
     customers = await customers_of(made)
     races = await race(customers, random.Random(SEED), RACES, TIMEOUT_SECONDS)
-    await settled(db, 60)
+    await sagas_ended(db, 60, UNPAID)
     won, odd = await winners(made.database.url, races)
     print(f"winners: {dict(won)}")
     assert odd == []
     assert won.total() == RACES
     assert set(won) == {"PAID", "CANCELLED", "EXPIRED"}, "each had its chances"
     await nothing_is_wrong(made, customers)
-    # The clocks really were wrong, and each replica's ids tell the database's time all the same.
+    # The clocks were really wrong, and each replica's ids still have the database's time.
     for name in REPLICAS:
         async with made.sessions[name].get("/metrics") as response:
             skew = re.search(r"^host_clock_skew_seconds (\S+)$", await response.text(), re.MULTILINE)
@@ -124,7 +119,7 @@ async def test_replica_paused_past_its_lease_loses_its_sagas_and_does_no_harm(ma
     first, way = made.processes["order-1"], made.ways["order-1→balance"]
     shop = made.shop("order-1")
     product, user = await a_product(shop), await a_user(shop)
-    way.set(Mode.DEAF)  # the debits arrive, and the replica hears of none before it is paused
+    way.set(Mode.DEAF)  # the debits arrive, but the replica gets no answer before it is paused
     calls = [asyncio.create_task(shop.order.call("POST", "/v1/orders", an_order(user, product))) for _ in range(40)]
     mine = "SELECT count(*) FROM orders.sagas JOIN orders.orders USING (order_id) WHERE user_id = $1 AND {}"
     debited = "SELECT count(*) > 0 FROM balances.entries WHERE user_id = $1 AND kind = 'debit'"
@@ -140,7 +135,7 @@ async def test_replica_paused_past_its_lease_loses_its_sagas_and_does_no_harm(ma
         async def ended() -> bool:
             return bool(await db.fetchval(mine.format("sagas.status = 'DONE'"), user) == len(calls))
 
-        # The lease, a sweep, and the work; the paused replica still holds its half of everything.
+        # The lease, a sweep, and the work; the paused replica still has its share of locks and connections.
         await eventually(ended, LEASE_SECONDS + 10, "the sagas ended by the other replica")
         owners = await db.fetch("SELECT DISTINCT owner FROM orders.sagas JOIN orders.orders USING (order_id) "
                                 "WHERE user_id = $1", user)  # fmt: skip
@@ -153,7 +148,7 @@ async def test_replica_paused_past_its_lease_loses_its_sagas_and_does_no_harm(ma
             not isinstance(answer, BaseException) and answer.status in (201, 202)
         ), answer
     await first.ready()
-    await settled(db, 20)
+    await sagas_ended(db, 20, UNPAID)
     assert (await shop.balance.get(f"/v1/accounts/{user}"))["balance"] == 1_000_000 - 100 * len(calls)
     assert await violations(made.database.url) == []
 
@@ -220,27 +215,27 @@ async def test_rolling_restart_under_load_costs_clients_at_most_a_retry(made: Cl
     await placed(len(customers.purchases) + 25)
     customers.closing.set()
     await shopping
-    await settled(db, 20)
-    told = [told for one in customers.purchases for told in one.told]
-    heard = Counter(one.failure or str(one.answer and one.answer.status) for one in told)
-    print(f"{len(customers.purchases)} purchases heard {dict(heard)}")
-    # A connection that the system had taken and the process had not is reset when the listener closes: unread.
-    unread = heard.pop("ClientOSError", 0) + heard.pop("ServerDisconnectedError", 0)
-    # Were what is under way dropped, most of the twelve customers would hear it at each of the two restarts.
+    await sagas_ended(db, 20, UNPAID)
+    replies = [reply for one in customers.purchases for reply in one.replies]
+    answers = Counter(one.failure or str(one.answer and one.answer.status) for one in replies)
+    print(f"{len(customers.purchases)} purchases, answers {dict(answers)}")
+    # If the system has accepted a connection and the process has not, closing the listener resets it, unread.
+    unread = answers.pop("ClientOSError", 0) + answers.pop("ServerDisconnectedError", 0)
+    # If work in progress were dropped, most of the twelve customers would notice at each of the two restarts.
     assert unread <= 6
-    assert set(heard) <= {"200", "201", "400", "404", "409", "202", "503", "ClientConnectorError"}
+    assert set(answers) <= {"200", "201", "400", "404", "409", "202", "503", "ClientConnectorError"}
     await nothing_is_wrong(made, customers)
 
 
 async def test_connections_dropped_mid_request_leave_nothing_behind(made: Cluster, db: asyncpg.Pool) -> None:
-    dice = random.Random(SEED)
+    rng = random.Random(SEED)
     shop = made.shop()
     product, user = await a_product(shop), await a_user(shop, 10**9)
     places = asyncio.Semaphore(100)
 
     async def drop() -> None:
         async with places:
-            url = urlsplit(made.processes[dice.choice(REPLICAS)].url)
+            url = urlsplit(made.processes[rng.choice(REPLICAS)].url)
             body = b'{"user_id":"%s","lines":[{"product_id":"%s","quantity":1}]}' % (user.encode(), product.encode())
             head = (
                 b"POST /v1/orders HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
@@ -248,13 +243,13 @@ async def test_connections_dropped_mid_request_leave_nothing_behind(made: Cluste
             request = head % len(body) + body
             with suppress(OSError):
                 _, writer = await asyncio.open_connection(url.hostname, url.port)
-                writer.write(request if dice.random() < 0.8 else request[: dice.randrange(len(request))])
+                writer.write(request if rng.random() < 0.8 else request[: rng.randrange(len(request))])
                 await writer.drain()
-                await asyncio.sleep(dice.uniform(0, 0.05))
+                await asyncio.sleep(rng.uniform(0, 0.05))
                 writer.transport.abort()
 
     await asyncio.gather(*(drop() for _ in range(DROPPED)))
-    await settled(db, 60)
+    await sagas_ended(db, 60, UNPAID)
     await eventually(lambda: at_the_floor(made, db), 20, "pools at their floor")
     orders = await db.fetchval("SELECT count(*) FROM orders.orders WHERE user_id = $1", user)
     print(f"{DROPPED} connections dropped, {orders} orders begun by them")
@@ -263,7 +258,7 @@ async def test_connections_dropped_mid_request_leave_nothing_behind(made: Cluste
 
 
 async def at_the_floor(made: Cluster, db: asyncpg.Pool) -> bool:
-    """Whether no request, saga or batch is held, and no session is in a transaction."""
+    """Return whether no request, saga or batch is in progress, and no session is in a transaction."""
     in_transaction = await db.fetchval(f"{SESSIONS} state LIKE 'idle in transaction%'")
     sessions = await db.fetchval(f"{SESSIONS} state IS NOT NULL")
     for name in (*REPLICAS, *PARTICIPANTS):
@@ -272,6 +267,6 @@ async def at_the_floor(made: Cluster, db: asyncpg.Pool) -> bool:
         found["http_requests_in_flight"] -= 1  # this one
         if any(found.values()):
             return False
-    # A replica has a pool of four, two sessions, and one each for lease and readiness; a participant a pool and two
-    # sessions; the relay a few.
+    # A replica has a pool of four, two sessions, and one connection each for lease and readiness; a participant has a
+    # pool and two sessions; the relay has a few.
     return bool(in_transaction == 0 and sessions <= 2 * 8 + 3 * 6 + 9)

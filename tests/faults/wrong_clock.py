@@ -11,7 +11,7 @@ import time
 
 
 class _Straight(type):
-    """Every datetime counts as one of ours, whoever made it."""
+    """Treat every datetime as an instance of ours."""
 
     def __instancecheck__(cls, instance: object) -> bool:
         return isinstance(instance, _REAL)

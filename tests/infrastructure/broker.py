@@ -1,4 +1,4 @@
-"""Where the Kafka broker of a test run comes from: an address, Docker, Maven's jars, or the embedded mock."""
+"""The sources of a test run's Kafka broker: an address, Docker, Maven's jars, or the embedded mock."""
 
 import functools
 import hashlib
@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from confluent_kafka import KafkaException
@@ -21,13 +21,16 @@ from tests.infrastructure.sources import Source, choose
 from tests.infrastructure.waiting import free_port, wait_until
 
 IMAGE = "apache/kafka:4.1.0"
-JAVA_MINIMUM = 17  # what Kafka 4 brokers ask for
-START_SECONDS = 90  # 3 s on an idle machine; a first start of Java and a container on a busy one takes long
+JAVA_MINIMUM = 17  # required by Kafka 4 brokers
+START_SECONDS = 90  # 3 s on an idle machine; a first start of Java or a container on a busy one takes long
 DOWNLOAD_SECONDS = 300  # 43 MB
 REPOSITORY = Path(__file__).parents[2]
 POM = Path(__file__).parent / "kafka" / "pom.xml"
 CACHE = REPOSITORY / ".local" / "kafka"
 CLUSTER_ID = "dGhlLXRlc3RzLWNsdXN0ZQ"  # any: 16 bytes in base64
+# A test's broker lives for seconds. With the light compiler and the simple collector only, its start takes half the
+# processor time. A measurement's broker has Java's defaults.
+SHORT_LIVED = ("-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC")
 
 # A single broker that is its own controller.
 PROPERTIES = {
@@ -37,17 +40,17 @@ PROPERTIES = {
     "inter.broker.listener.name": "INTERNAL",
     "listener.security.protocol.map": "INTERNAL:PLAINTEXT,CLIENT:PLAINTEXT,CONTROLLER:PLAINTEXT",
     "offsets.topic.replication.factor": "1",
-    "offsets.topic.num.partitions": "4",  # 50 by default, each a start-up cost that a cluster of one never earns back
+    "offsets.topic.num.partitions": "4",  # 50 by default; each costs time at start and is useless on one broker
     "transaction.state.log.replication.factor": "1",
     "transaction.state.log.min.isr": "1",
     "transaction.state.log.num.partitions": "4",
-    "group.initial.rebalance.delay.ms": "0",  # a test's consumer is alone and waits for nobody
-    "auto.create.topics.enable": "false",  # as in production: who needs a topic declares it
+    "group.initial.rebalance.delay.ms": "0",  # a test's consumer is alone in its group
+    "auto.create.topics.enable": "false",  # as in production: the program that needs a topic creates it
 }
 
 
 def answers(bootstrap: str) -> bool:
-    """Whether a broker there tells of itself."""
+    """Return whether a broker answers there."""
     admin = AdminClient({"bootstrap.servers": bootstrap, "log_level": 0})
     try:
         return bool(admin.list_topics(timeout=2).brokers)
@@ -56,23 +59,24 @@ def answers(bootstrap: str) -> bool:
 
 
 def declare_topic(bootstrap: str, name: str, partitions: int = 1) -> None:
-    """Create a topic; the embedded mock takes no such request, but makes every topic it is asked about, with 4."""
+    """Create a topic. The embedded mock has no such request, but creates every requested topic, with 4 partitions."""
     admin = AdminClient({"bootstrap.servers": bootstrap, "log_level": 0})
     if admin.list_topics(name, timeout=10).topics[name].error is not None:
-        admin.create_topics([NewTopic(name, partitions, 1)])[name].result(30)
+        # As many replicas as the broker's default.
+        admin.create_topics([NewTopic(name, partitions, -1)])[name].result(30)
 
 
 def wait_for(bootstrap: str) -> str:
-    """The same address, once a broker answers there."""
+    """Return the same address, once a broker answers there."""
     wait_until(lambda: answers(bootstrap), START_SECONDS, f"an answer of the broker at {bootstrap}")
     return bootstrap
 
 
 def listeners(bound: str, ports: Mapping[str, int], client: str) -> dict[str, str]:
-    """The listeners of a broker that binds `ports` of the address `bound`; its clients reach it at `client`.
+    """Return the listeners of a broker that binds `ports` of the address `bound`; its clients use `client`.
 
-    Brokers reach one another, and themselves, through a listener of their own: transactions need it, and an address
-    that was mapped for clients doesn't work from within a container.
+    Brokers use a separate listener to reach each other and themselves. Transactions need it, and an address that is
+    mapped for clients doesn't work inside a container.
     """
     return {
         "listeners": ",".join(f"{name}://{bound}:{port}" for name, port in ports.items()),
@@ -82,48 +86,48 @@ def listeners(bound: str, ports: Mapping[str, int], client: str) -> dict[str, st
 
 
 def start_container(reaper: Reaper) -> str:
-    """Start a broker in Docker. It has to advertise its mapped port, which is known only when the container runs."""
+    """Start a broker in Docker. It must advertise its mapped port, which is known only when the container runs."""
     container = DockerContainer(IMAGE)
     ports = {"INTERNAL": 9094, "CLIENT": 9092, "CONTROLLER": 9093}
     for name, value in (PROPERTIES | listeners("", ports, "to be:0")).items():
         container.with_env(variable(name), value)
-    told = "/tmp/advertised"
-    wait = f"while [ ! -f {told} ]; do sleep 0.1; done; . {told}; exec bash /etc/kafka/docker/run"
+    address_file = "/tmp/advertised"
+    wait = f"while [ ! -f {address_file} ]; do sleep 0.1; done; . {address_file}; exec bash /etc/kafka/docker/run"
     host, port = containers.start(container.with_command(["sh", "-c", wait]), ports["CLIENT"], reaper)
     bootstrap = f"{host}:{port}"
     name = "advertised.listeners"
-    tell = f"export {variable(name)}={listeners('', ports, bootstrap)[name]}"
-    container.exec(["sh", "-c", f"echo '{tell}' >{told}.new && mv {told}.new {told}"])
+    export_line = f"export {variable(name)}={listeners('', ports, bootstrap)[name]}"
+    container.exec(["sh", "-c", f"echo '{export_line}' >{address_file}.new && mv {address_file}.new {address_file}"])
     return wait_for(bootstrap)
 
 
 def variable(name: str) -> str:
-    """The environment variable that the image takes a property from."""
+    """Return the environment variable from which the image reads a property."""
     return "KAFKA_" + name.upper().replace(".", "_")
 
 
 def jars() -> Path:
-    """The folder of Kafka's jars; another one when the pom changes."""
+    """Return the folder of Kafka's jars; it changes with the pom."""
     return CACHE / hashlib.sha256(POM.read_bytes()).hexdigest()[:12]
 
 
 @functools.cache
 def why_no_maven() -> str | None:
-    """What keeps Kafka from being started from Maven's jars, None if nothing does. Fetches them the first time."""
+    """Return why Kafka can't be started from Maven's jars, None if it can. Downloads the jars the first time."""
     java, maven = shutil.which("java"), shutil.which("mvn")
     if java is None or maven is None:
         return "java or mvn is missing"
-    told = subprocess.run([java, "-version"], capture_output=True, text=True, check=False).stderr
-    version = re.search(r'version "(\d+)', told)
+    printed = subprocess.run([java, "-version"], capture_output=True, text=True, check=False).stderr
+    version = re.search(r'version "(\d+)', printed)
     if version is None or int(version[1]) < JAVA_MINIMUM:
         return f"Java is older than {JAVA_MINIMUM}"
     return None if jars().exists() else why_no_download(maven)
 
 
 def why_no_download(maven: str) -> str | None:
-    """Fetch the jars; what Maven said if it could not."""
+    """Download the jars; return Maven's output if that failed."""
     CACHE.mkdir(parents=True, exist_ok=True)
-    # Renamed when it is whole: an interrupted download leaves nothing that looks like one.
+    # Renamed when it is complete: an interrupted download leaves no folder with this name.
     with tempfile.TemporaryDirectory(dir=CACHE) as unfinished:
         copied = Path(unfinished) / "jars"
         command = [
@@ -143,7 +147,7 @@ def why_no_download(maven: str) -> str | None:
 
 
 def put_in_place(fetched: Path, place: Path) -> None:
-    """Move a folder to where it belongs, unless another process has put the same one there meanwhile."""
+    """Move a folder into place, unless another process has already created it."""
     try:
         fetched.rename(place)
     except OSError:
@@ -151,8 +155,13 @@ def put_in_place(fetched: Path, place: Path) -> None:
             raise
 
 
-def start_jars(reaper: Reaper) -> str:
-    """Start a broker from Maven's jars, its data in a temporary folder."""
+def java(heap: str, *options: str) -> list[str]:
+    """Return the command that runs one of Kafka's classes from Maven's jars, up to the class."""
+    return ["java", f"-Xmx{heap}", *options, "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn", "-cp", f"{jars()}/*"]
+
+
+def start_jars(reaper: Reaper, options: Sequence[str] = SHORT_LIVED) -> str:
+    """Start a broker from Maven's jars, with its data in a temporary folder. `options` are Java's."""
     folder = Path(tempfile.mkdtemp(prefix="order-platform-tests-"))
     reaper.folder(folder)
     ports = {name: free_port() for name in ("INTERNAL", "CLIENT", "CONTROLLER")}
@@ -160,12 +169,12 @@ def start_jars(reaper: Reaper) -> str:
     properties = PROPERTIES | listeners("127.0.0.1", ports, bootstrap) | {"log.dirs": str(folder / "data")}
     path = folder / "server.properties"
     path.write_text("".join(f"{name}={value}\n" for name, value in properties.items()))
-    java = ["java", "-Xmx512m", "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn", "-cp", f"{jars()}/*"]
-    storage = [*java, "kafka.tools.StorageTool", "format", "-t", CLUSTER_ID, "-c", str(path)]
+    command = java("512m", *options)
+    storage = [*command, "kafka.tools.StorageTool", "format", "-t", CLUSTER_ID, "-c", str(path)]
     subprocess.run(storage, check=True, capture_output=True)
     with (folder / "log").open("wb") as log:
         broker = subprocess.Popen(
-            [*java, "kafka.Kafka", path], stdout=log, stderr=log, start_new_session=True, cwd=folder
+            [*command, "kafka.Kafka", path], stdout=log, stderr=log, start_new_session=True, cwd=folder
         )
     reaper.process(broker)
     return wait_for(bootstrap)
@@ -184,24 +193,25 @@ def start_embedded(reaper: Reaper) -> str:
     return wait_for(f"127.0.0.1:{port}")
 
 
-def sources(address: str | None) -> list[Source]:
-    """Every way to a broker, the nearest to production first."""
+def sources(address: str | None, options: Sequence[str]) -> list[Source]:
+    """Return all sources of a broker, the most similar to production first. `options` are Java's."""
     if address is not None:
         given = "the one at TEST_KAFKA_BOOTSTRAP_SERVERS"
         return [Source("given", given, lambda: None, lambda _: wait_for(address))]
     return [
         Source("docker", f"{IMAGE} in Docker", lambda: containers.why_not(IMAGE), start_container),
-        Source("maven", "Apache Kafka from Maven", why_no_maven, start_jars),
+        Source("maven", "Apache Kafka from Maven", why_no_maven, lambda reaper: start_jars(reaper, options)),
         Source("embedded", "the embedded mock of librdkafka", lambda: None, start_embedded, real=False),
     ]
 
 
-def choose_broker(environment: Mapping[str, str]) -> Source:
-    """Follows TEST_KAFKA_BOOTSTRAP_SERVERS and TEST_BROKER; else the first source that this machine has.
+def choose_broker(environment: Mapping[str, str], *, measured: bool = False) -> Source:
+    """Choose by TEST_KAFKA_BOOTSTRAP_SERVERS and TEST_BROKER, or else the first source that works here.
 
-    With CI=true the mock is no answer: what is promised about Kafka is promised about a real one.
+    With CI=true the mock is not used: the promises about Kafka are promises about a real broker. A `measured` broker
+    runs with Java's defaults.
     """
-    offered = sources(environment.get("TEST_KAFKA_BOOTSTRAP_SERVERS"))
+    offered = sources(environment.get("TEST_KAFKA_BOOTSTRAP_SERVERS"), () if measured else SHORT_LIVED)
     if environment.get("CI") == "true":
         offered = [source for source in offered if source.real]
     return choose(offered, environment.get("TEST_BROKER"), "TEST_BROKER")

@@ -1,4 +1,4 @@
-"""The order service, its side for operators and its participants in the test's own event loop, a proxy on each way."""
+"""The order service, its operators' API and its participants in the test's event loop, with a proxy between each."""
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
@@ -12,12 +12,13 @@ import asyncpg
 
 from tests.infrastructure.databases import Database
 from tests.infrastructure.proxy import Proxy
+from tests.infrastructure.sagas import sagas_ended
 from tests.infrastructure.services import Client, migrate_service, serving
 from tests.infrastructure.stack import Shop
-from tests.infrastructure.waiting import eventually, free_port
+from tests.infrastructure.waiting import free_port
 
 PARTICIPANTS = ("product", "coupon", "balance")
-# Short, so that a test sees what takes its time in production; the audit runs when a test asks for it.
+# Short, so that a test need not wait as long as production; the audit runs only at a test's request.
 SETTINGS: Mapping[str, Any] = {
     "lease_seconds": 2,
     "sweep_interval_seconds": 0.1,
@@ -29,8 +30,8 @@ SETTINGS: Mapping[str, Any] = {
 
 
 @dataclass(frozen=True, slots=True)
-class World:
-    """What serves, and the ways between."""
+class Checkout:
+    """The order service, its operators' API and its participants; `ways` are the proxies between them."""
 
     database: Database
     db: asyncpg.Pool
@@ -40,22 +41,17 @@ class World:
     urls: Mapping[str, str]
 
     async def value(self, query: str, *arguments: Any) -> Any:
-        """A value from the database, asked as its superuser."""
+        """Return a value from the database, as its superuser."""
         return await self.db.fetchval(query, *arguments)
 
-    async def settled(self, seconds: float = 30) -> None:
+    async def until_idle(self, seconds: float = 30) -> None:
         """Wait until no saga is live."""
-
-        async def none_is_live() -> bool:
-            query = "SELECT count(*) FROM orders.sagas WHERE status IN ('RUNNING', 'COMPENSATING')"
-            return bool(await self.value(query) == 0)
-
-        await eventually(none_is_live, seconds, "the end of all sagas")
+        await sagas_ended(self.db, seconds)
 
 
 @dataclass(frozen=True, slots=True)
 class Participants:
-    """The three participants, the ways to them, and the order service's settings that lead over these."""
+    """The three participants, the proxies to them, and the order service's settings for these proxies."""
 
     clients: Mapping[str, Client]
     ways: Mapping[str, Proxy]
@@ -66,7 +62,7 @@ class Participants:
 async def participants(database: Database) -> AsyncIterator[Participants]:
     """Migrate the module's database and serve the three participants on it."""
     async with AsyncExitStack() as stack:
-        # Reading the files of migrations and running them holds the loop up, and nothing else runs yet.
+        # The migrations block the event loop, but nothing else runs yet.
         for name in ("order", *PARTICIPANTS):
             await asyncio.to_thread(migrate_service, name, database)
         clients: dict[str, Client] = {}
@@ -80,8 +76,8 @@ async def participants(database: Database) -> AsyncIterator[Participants]:
 
 
 @asynccontextmanager
-async def ordering(database: Database, others: Participants, **settings: Any) -> AsyncIterator[World]:
-    """Serve the order service beside its participants; enter it again for another build or replica."""
+async def ordering(database: Database, others: Participants, **settings: Any) -> AsyncIterator[Checkout]:
+    """Serve the order service with its participants; enter it again for another build or replica."""
     async with AsyncExitStack() as stack:
         enter = stack.enter_async_context
         admin_port = free_port()
@@ -92,11 +88,11 @@ async def ordering(database: Database, others: Participants, **settings: Any) ->
         session = await enter(aiohttp.ClientSession(admin))
         shop = Shop(order=order, relay=Client(session, admin), **others.clients)  # no relay runs, and none is asked
         db = await enter(asyncpg.create_pool(database.url, min_size=0, max_size=4))
-        yield World(database, db, shop, Client(session, admin), others.ways, others.urls)
+        yield Checkout(database, db, shop, Client(session, admin), others.ways, others.urls)
 
 
 @asynccontextmanager
-async def checkout(database: Database, **settings: Any) -> AsyncIterator[World]:
+async def serving_checkout(database: Database, **settings: Any) -> AsyncIterator[Checkout]:
     """Serve all four on the module's database."""
-    async with participants(database) as others, ordering(database, others, **settings) as world:
-        yield world
+    async with participants(database) as others, ordering(database, others, **settings) as checkout:
+        yield checkout

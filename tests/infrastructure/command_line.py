@@ -1,4 +1,4 @@
-"""A command line for operators, as a call."""
+"""Calls an operators' command line in the test's process."""
 
 import asyncio
 import json
@@ -9,12 +9,13 @@ from types import ModuleType
 from typing import Any
 from unittest.mock import patch
 
-from shared import exits, operators
+from shared import operators
+from shared.process import exits
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
-    """What the command line printed, and its exit status."""
+class CommandResult:
+    """The command line's output and exit status."""
 
     status: int
     out: str
@@ -22,12 +23,12 @@ class Said:
 
     @property
     def json(self) -> Any:
-        """The JSON that it printed."""
+        """Return the printed JSON."""
         return json.loads(self.out)
 
 
-async def said(command_line: ModuleType, environment: Mapping[str, str], *arguments: str) -> Said:
-    """Run the command line in a thread, as it brings its own event loop."""
+async def run_command(command_line: ModuleType, environment: Mapping[str, str], *arguments: str) -> CommandResult:
+    """Run the command line in a thread, because it has its own event loop."""
     out: list[str] = []
     err: list[str] = []
 
@@ -43,7 +44,7 @@ async def said(command_line: ModuleType, environment: Mapping[str, str], *argume
         patch.dict("os.environ", environment),
         patch.object(operators, "print", lambda text, **_: out.append(text), create=True),
         patch.object(exits, "complain", lambda *lines: err.extend(lines)),
-        patch("shared.logs.configure"),  # which is for a process of its own
+        patch("shared.process.logs.configure"),  # it configures the whole process
     ):
         status = await asyncio.to_thread(run)
-    return Said(status, "\n".join(out), "\n".join(err))
+    return CommandResult(status, "\n".join(out), "\n".join(err))

@@ -16,9 +16,9 @@ from tests.infrastructure.reaper import Reaper
 
 @functools.cache
 def engine_answers() -> bool:
-    """Whether a Docker engine can be reached, by DOCKER_HOST, the current context or the usual socket."""
+    """Return whether a Docker engine answers at DOCKER_HOST, the current context or the usual socket."""
     answer = False
-    # The client forgets to close the socket of an attempt that failed; it is collected here and not in some test.
+    # The client does not close the socket of a failed attempt; collect it here, not during a test.
     with warnings.catch_warnings(action="ignore", category=ResourceWarning):
         with suppress(docker.errors.DockerException):
             engine = DockerClient()
@@ -30,7 +30,7 @@ def engine_answers() -> bool:
 
 @functools.cache
 def why_not(image: str) -> str | None:
-    """What keeps this image from running here, None if nothing does. Pulls the image if it is not there."""
+    """Return why this image can't run here, None if it can. Pulls a missing image."""
     if not engine_answers():
         return "no Docker engine answers"
     images = DockerClient().client.images
@@ -45,8 +45,8 @@ def why_not(image: str) -> str | None:
 
 
 def start(container: DockerContainer, port: int, reaper: Reaper) -> tuple[str, int]:
-    """Start the container and leave its end to the reaper; where its `port` can be reached from here."""
-    # The reaper does what the Ryuk container is for, without a privileged container and its image.
+    """Start the container, register it with the reaper, and return the address of its `port`."""
+    # The reaper replaces the Ryuk container, without a privileged container and its image.
     testcontainers_config.ryuk_disabled = True
     name = f"order-platform-tests-{secrets.token_hex(6)}"
     reaper.container(name)

@@ -15,7 +15,13 @@ from psycopg import sql
 from tests.infrastructure.postgres import packaged_binaries
 
 ROLES_SQL = Path(__file__).parents[2] / "deploy" / "sql" / "roles.sql"
-ROLES = ["order_service", "product_service", "coupon_service", "balance_service", "relay_service", "platform_consumer"]
+PREFIXES = ["order", "product", "coupon", "balance", "relay", "platform"]
+RUNTIME_ROLES = [*(f"{prefix}_service" for prefix in PREFIXES[:-1]), "platform_consumer"]
+LOGINS = [
+    *(f"{prefix}_migrator" for prefix in PREFIXES),
+    *(f"{role}_{suffix}" for role in RUNTIME_ROLES for suffix in "ab"),
+    *("services_reader", "services_monitor"),
+]
 PASSWORD = "secret"
 
 
@@ -26,28 +32,35 @@ class Database:
     url: str
 
     def as_role(self, role: str) -> str:
-        """The address with a service's own role, as the service gets it in a deployment."""
+        """Return the address with a service's own role, as in a deployment; a runtime role stands for its login."""
+        login = f"{role}_a" if role in RUNTIME_ROLES else role
         parts = urlsplit(self.url)
         place = parts.netloc.rpartition("@")[2]
-        return parts._replace(netloc=f"{role}:{PASSWORD}@{place}").geturl()
+        return parts._replace(netloc=f"{login}:{PASSWORD}@{place}").geturl()
 
 
 def create_roles(url: str) -> None:
-    """The deployment's roles and schemas, by the file that a deployment uses and the psql that is always here."""
-    passwords = {f"{role.upper()}_PASSWORD": PASSWORD for role in ROLES}
+    """Create the deployment's roles and schemas, with the deployment's own file."""
+    passwords = {f"{role.upper()}_PASSWORD": PASSWORD for role in LOGINS}
     command = [str(packaged_binaries() / "psql"), url, "--no-psqlrc", "--quiet", "--file", str(ROLES_SQL)]
     subprocess.run(command, env=os.environ | passwords, check=True)
 
 
 @contextmanager
-def fresh_database(server_url: str, *, roles: bool = True) -> Iterator[Database]:
-    """A new empty database, dropped afterwards; with roles and their schemas unless told otherwise."""
+def fresh_database(server_url: str, *, roles: bool = True, template: Database | None = None) -> Iterator[Database]:
+    """Create an empty database and drop it afterwards; by default with roles and their schemas.
+
+    With a `template`, to which nothing may be connected, the database is its copy.
+    """
+    source = "template0" if template is None else urlsplit(template.url).path[1:]
     name = f"test_{secrets.token_hex(6)}"
     with psycopg.connect(server_url, autocommit=True) as connection:
-        connection.execute(sql.SQL("CREATE DATABASE {} TEMPLATE template0").format(sql.Identifier(name)))
+        connection.execute(
+            sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(name), sql.Identifier(source))
+        )
     database = Database(urlsplit(server_url)._replace(path=f"/{name}").geturl())
     try:
-        if roles:
+        if roles and template is None:
             create_roles(database.url)
         yield database
     finally:

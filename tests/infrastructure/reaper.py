@@ -1,8 +1,8 @@
-"""Ends the servers that a test run started, however the run ended: done, interrupted, timed out or killed.
+"""Ends the servers of a test run after any end of the run: done, interrupted, timed out or killed.
 
-A process of its own holds the end of a pipe from the test run, which writes to it what it starts. When the pipe
-closes, because the run closed it or because the run is no more, everything is ended, the latest first. It needs no
-image, so it also stands in for the Ryuk container of testcontainers.
+A separate process reads a pipe, to which the test run writes what it starts. When the pipe closes, because the run
+closed it or has died, the process ends everything, the latest first. It needs no image, so it also replaces the Ryuk
+container of testcontainers.
 """
 
 import json
@@ -19,11 +19,11 @@ import psutil
 
 from tests.infrastructure.waiting import DeadlineError, wait_until
 
-END_SECONDS = 20  # Kafka's orderly end takes up to 10 s; whatever lives longer is killed
+END_SECONDS = 20  # Kafka's orderly end takes up to 10 s; a process that lives longer is killed
 
 
 class Reaper:
-    """The test run's side: tell it what to end."""
+    """The test run's side: registers what to end."""
 
     def __init__(self) -> None:
         # Its own session: the Ctrl-C that ends the tests must not end the reaper.
@@ -41,20 +41,24 @@ class Reaper:
         self._process.stdin.flush()
 
     def process(self, process: subprocess.Popen[bytes], sign: signal.Signals = signal.SIGTERM) -> None:
-        """End this process with this signal, and kill it if it stays."""
+        """Register a process to end with this signal; it is killed if it does not end."""
         self._tell("process", [process.pid, sign])
         self._children.append(process)
 
     def container(self, name: str) -> None:
-        """Remove the container of this name, with its volumes, if it exists by then."""
+        """Register a container to remove with its volumes, if it exists by then."""
         self._tell("container", name)
 
     def folder(self, path: Path) -> None:
-        """Remove this folder with all that is in it."""
+        """Register a folder to remove with its content."""
         self._tell("folder", str(path))
 
+    def mount(self, path: Path) -> None:
+        """Register a mounted folder to unmount, if it is mounted by then."""
+        self._tell("mount", str(path))
+
     def close(self) -> None:
-        """End everything now, and return when it is gone."""
+        """End everything now, and return when it has ended."""
         assert self._process.stdin is not None
         self._process.stdin.close()
         for child in [*self._children, self._process]:
@@ -62,7 +66,7 @@ class Reaper:
 
 
 def gone(process: psutil.Process) -> bool:
-    """Whether it has ended; its entry stays in the process table until its parent, the test run, looks."""
+    """Return whether it has ended; it stays in the process table until its parent, the test run, waits for it."""
     try:
         return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
@@ -70,7 +74,7 @@ def gone(process: psutil.Process) -> bool:
 
 
 def end_process(process: psutil.Process, sign: int) -> None:
-    """Ask it to end, and kill it after END_SECONDS."""
+    """Ask the process to end, and kill it after END_SECONDS."""
     with suppress(psutil.NoSuchProcess):
         process.send_signal(sign)
         try:
@@ -80,8 +84,8 @@ def end_process(process: psutil.Process, sign: int) -> None:
 
 
 def remove_container(name: str) -> None:
-    """Remove it if it is there: it was announced before it was started."""
-    # Imported late: most runs that end here never needed Docker.
+    """Remove the container if it exists: it was registered before it was started."""
+    # Imported late: most runs never need Docker.
     import docker.errors  # noqa: PLC0415
     from testcontainers.core.docker_client import DockerClient  # noqa: PLC0415
 
@@ -90,16 +94,20 @@ def remove_container(name: str) -> None:
 
 
 def main() -> None:
-    """Listen until the pipe closes, then end what was told, the latest first."""
-    endings: list[Callable[[], None]] = []
+    """Read until the pipe closes, then end everything that was registered, the latest first."""
+    endings: list[Callable[[], object]] = []
     for line in sys.stdin:
         kind, what = json.loads(line)
         if kind == "process":
-            # Found now, by pid and start time, so that a later process with the same pid is left alone.
+            # Looked up now, by pid and start time, so that a later process with the same pid is not ended.
             with suppress(psutil.NoSuchProcess):
                 endings.append(partial(end_process, psutil.Process(what[0]), what[1]))
         elif kind == "container":
             endings.append(partial(remove_container, what))
+        elif kind == "mount":
+            # Lazily: a killed process may still use it for an instant, and then it would stay mounted for good.
+            command = ["umount", "--lazy", what]
+            endings.append(partial(subprocess.run, command, check=False, stderr=subprocess.DEVNULL))
         elif kind == "folder":
             endings.append(partial(shutil.rmtree, what, ignore_errors=True))
     for end in reversed(endings):

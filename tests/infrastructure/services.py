@@ -1,4 +1,4 @@
-"""A service in the test's own event loop, on a free port and a migrated schema: real HTTP and Postgres, no process."""
+"""A service in the test's event loop, on a free port and a migrated schema: real HTTP and Postgres, no process."""
 
 import asyncio
 import importlib
@@ -12,33 +12,32 @@ import aiohttp
 from yarl import URL
 
 from shared.contracts.commands import COMMANDS_PATH
-from shared.migrations import migrate
-from shared.settings import ServiceSettings
+from shared.postgres.migrations import migrate
+from shared.process.stopping import Stop
 from tests.infrastructure.databases import Database
 from tests.infrastructure.waiting import eventually, free_port, listens
 
 SERVICES_FOLDER = Path(__file__).parents[2] / "services"
 SCHEMAS = {"order": "orders", "product": "products", "coupon": "coupons", "balance": "balances", "relay": "relay"}
 START_SECONDS = 10
-Serve = Callable[[Any, asyncio.Event], Awaitable[None]]
+Serve = Callable[[Any, Any], Awaitable[None]]
 
 
 def migrate_service(name: str, database: Database) -> str:
-    """Apply a service's migrations with its own role, as a deployment does, and return that role's address."""
-    url = database.as_role(f"{name}_service")
-    migrate(url, SCHEMAS[name], SERVICES_FOLDER / name / "migrations")
-    return url
+    """Apply a service's migrations as its migrator, as a deployment does, and return the address for the service."""
+    migrate(database.as_role(f"{name}_migrator"), SCHEMAS[name], SERVICES_FOLDER / name / "migrations")
+    return database.as_role(f"{name}_service")
 
 
 def queries_of(name: str) -> Mapping[str, str]:
-    """Return all queries of a service by name, those that participants share included."""
+    """Return all queries of a service by name, including those that participants share."""
     queries: Mapping[str, str] = importlib.import_module(f"services.{name}.store").SQL
     return queries
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """An HTTP answer, read to its end; `body` is the decoded JSON."""
+    """A complete HTTP answer; `body` is the decoded JSON."""
 
     status: int
     body: Any
@@ -47,7 +46,7 @@ class Answer:
 
     @property
     def problem(self) -> str:
-        """The slug of the problem; fails unless the answer is one in the shape every error has."""
+        """Return the problem's slug; fail unless the answer has the format of every error."""
         assert self.content_type == "application/problem+json", self
         assert {"type", "title", "status", "detail", "instance"} <= set(self.body), self
         assert self.body["status"] == self.status, self
@@ -55,14 +54,14 @@ class Answer:
 
 
 class Client:
-    """Calls one service, the one at `url`."""
+    """Calls the service at `url`."""
 
     def __init__(self, session: aiohttp.ClientSession, url: str) -> None:
         self._session = session
         self.url = url
 
     async def call(self, method: str, path: str | URL, body: Any = None, **options: Any) -> Answer:
-        """Send `body` as JSON, or what `options` (aiohttp's) say, and return the answer."""
+        """Send `body` as JSON, or a request given by `options` (aiohttp's), and return the answer."""
         if body is not None:
             options["json"] = body
         async with self._session.request(method, path, **options) as response:
@@ -70,19 +69,19 @@ class Client:
             return Answer(response.status, body, response.content_type, response.headers)
 
     async def get(self, path: str, **params: Any) -> Any:
-        """The body of what must be answered 200."""
+        """GET; the status must be 200; return the body."""
         answer = await self.call("GET", path, params={name: str(value) for name, value in params.items()})
         assert answer.status == 200, answer
         return answer.body
 
     async def post(self, path: str, body: Any, **options: Any) -> Any:
-        """The body of what must be answered 200 or 201."""
+        """POST; the status must be 200 or 201; return the body."""
         answer = await self.call("POST", path, body, **options)
         assert answer.status in (200, 201), answer
         return answer.body
 
     async def all_items(self, path: str, **params: Any) -> list[Any]:
-        """All items of a list, page by page."""
+        """Return all items of a list, read page by page."""
         page = await self.get(path, **params)
         items: list[Any] = list(page["items"])
         while page["next_cursor"]:
@@ -91,7 +90,7 @@ class Client:
         return items
 
     async def holds(self, *orders: str) -> dict[str, dict[str, int | str]]:
-        """What the participant holds now for each of these orders that it holds anything for."""
+        """Return what the participant holds now for each of these orders, omitting orders without a hold."""
         pages = [await self.get("/internal/v1/holds", order_id=order) for order in orders]
         return {item["order_id"]: item["holds"] for page in pages for item in page["items"]}
 
@@ -102,7 +101,7 @@ class Client:
 
 
 @asynccontextmanager
-async def serving(name: str, database_url: str, **settings: Any) -> AsyncIterator[Client]:
+async def serving(name: str, database_url: str | None, **settings: Any) -> AsyncIterator[Client]:
     """Serve `services.<name>` until the body ends and yield a client of it; enter it twice for two replicas."""
     main = importlib.import_module(f"services.{name}.__main__")
     port = free_port()
@@ -112,10 +111,10 @@ async def serving(name: str, database_url: str, **settings: Any) -> AsyncIterato
 
 
 @asynccontextmanager
-async def running(serve: Serve, settings: ServiceSettings) -> AsyncIterator[Client]:
+async def running(serve: Serve, settings: Any) -> AsyncIterator[Client]:
     """Run a service's `serve` until the body ends and yield a client of it."""
     name, port = type(settings).__module__, settings.port
-    stop = asyncio.Event()
+    stop = Stop()
     server = asyncio.ensure_future(serve(settings, stop))
 
     async def accepts() -> bool:

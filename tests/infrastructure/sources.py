@@ -1,4 +1,4 @@
-"""Choosing where a server of the test run comes from: the first source that this machine has."""
+"""Chooses the source of a server for the test run: the first one that works on this machine."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from tests.infrastructure.reaper import Reaper
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """One way to a server: `why_not` is None where it works, `start` returns the server's address."""
+    """One source of a server: `why_not` returns None if it works here, `start` returns the server's address."""
 
     name: str
     description: str
@@ -20,7 +20,7 @@ class Source:
 
 
 def choose(sources: Sequence[Source], forced: str | None, variable: str) -> Source:
-    """The forced source, or the first that works here; UsageError names what keeps each from working."""
+    """Return the forced source, or the first that works here. Raises UsageError with the reason of each."""
     names = [source.name for source in sources]
     if forced is not None and forced not in names:
         raise pytest.UsageError(f"{variable}={forced}: it can be {', '.join(names)}")

@@ -1,4 +1,4 @@
-"""The whole product as its users run it: `python -m deploy.local` on free ports, against the tests' own servers."""
+"""The whole product as users run it: `python -m deploy.local` on free ports, with the tests' servers."""
 
 import json
 import os
@@ -6,10 +6,11 @@ import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import aiohttp
 import psutil
@@ -17,19 +18,19 @@ import psutil
 from tests.infrastructure.databases import Database
 from tests.infrastructure.reaper import Reaper
 from tests.infrastructure.services import SCHEMAS, Client, migrate_service
-from tests.infrastructure.waiting import eventually, free_port, wait_until
+from tests.infrastructure.waiting import eventually, free_ports, wait_until
 
 REPOSITORY = Path(__file__).parents[2]
 SERVICES = tuple(SCHEMAS)
 START_SECONDS = 60
-STOP_SECONDS = 10  # what `make run` promises
-RESTART_SECONDS = 30  # a service comes back in 2 on an idle machine; the supervisor waits longer from kill to kill
+STOP_SECONDS = 10  # the limit that `make run` promises
+RESTART_SECONDS = 30  # a service restarts in 2 s on an idle machine; the supervisor's pause grows with each kill
 CLIENT_TIMEOUT_SECONDS = 2
-# Short, so that tests see a dead process' sagas taken over, unpaid orders expire and slow clients cut off.
+# Short, so that within a test dead processes' sagas are taken over, orders expire and slow clients are cut off.
 SETTINGS = {
     "ORDER_LEASE_SECONDS": "2",
     "ORDER_EXPIRY_INTERVAL_SECONDS": "0.2",
-    "BALANCE_ACCESS_LOG": "all",  # a trace shows that it was passed on
+    "BALANCE_ACCESS_LOG": "all",  # the log shows that a trace was passed on
     **{f"{service.upper()}_CLIENT_TIMEOUT_SECONDS": str(CLIENT_TIMEOUT_SECONDS) for service in SERVICES},
 }
 
@@ -40,11 +41,12 @@ class Stack:
 
     database: Database
     kafka: str
+    topic: str
     folder: Path
     supervisor: subprocess.Popen[bytes]
 
     def run(self) -> dict[str, Any]:
-        """What the supervisor wrote of itself; empty until everything serves."""
+        """Return the supervisor's run.json; empty until everything is ready."""
         try:
             found: dict[str, Any] = json.loads((self.folder / "run.json").read_text())
         except FileNotFoundError:
@@ -52,27 +54,27 @@ class Stack:
         return found
 
     def url(self, service: str) -> str:
-        """Where a service is."""
+        """Return a service's URL."""
         return str(self.run()["services"][service]["url"])
 
     def pid(self, service: str) -> int | None:
-        """The process that a service is right now."""
+        """Return a service's current pid."""
         found: int | None = self.run()["services"][service]["pid"]
         return found
 
     def log(self, service: str) -> str:
-        """What a service has printed."""
+        """Return a service's output."""
         return (self.folder / "logs" / f"{service}.log").read_text()
 
     def signal(self, service: str, number: signal.Signals) -> int:
-        """Send a signal to a service and return the pid that got it."""
+        """Send a signal to a service; return its pid."""
         pid = self.pid(service)
         assert pid is not None
         os.kill(pid, number)
         return pid
 
     async def restarted(self, service: str, old: int) -> None:
-        """Wait until another process than `old` serves."""
+        """Wait until a process other than `old` is ready."""
 
         async def serves() -> bool:
             if self.pid(service) in (None, old):
@@ -87,9 +89,12 @@ class Stack:
         await eventually(serves, RESTART_SECONDS, f"the restart of {service}")
 
 
+RunStack = Callable[..., AbstractContextManager[Stack]]
+
+
 @dataclass(frozen=True, slots=True)
 class Shop:
-    """A client of each service."""
+    """Return a client of each service."""
 
     order: Client
     product: Client
@@ -99,7 +104,7 @@ class Shop:
 
 
 def plain(_service: str, session: aiohttp.ClientSession, url: str) -> Client:
-    """A client that believes what it is answered."""
+    """Return a client that does not check the answers."""
     return Client(session, url)
 
 
@@ -107,7 +112,7 @@ def plain(_service: str, session: aiohttp.ClientSession, url: str) -> Client:
 async def shopping(
     stack: Stack, make: Callable[[str, aiohttp.ClientSession, str], Client] = plain
 ) -> AsyncIterator[Shop]:
-    """Clients of the stack's services, a connection a call: none is kept that a restart would break."""
+    """Yield clients of the stack's services. Each call has its own connection, so a restart breaks none."""
     async with AsyncExitStack() as sessions:
         clients = {}
         for service in SERVICES:
@@ -119,14 +124,18 @@ async def shopping(
 
 
 @contextmanager
-def running(database: Database, kafka: str, folder: Path, reaper: Reaper) -> Iterator[Stack]:
-    """Start everything, and in the end see that Ctrl-C stops it in time and leaves nothing."""
-    environment = os.environ | SETTINGS | {"LOCAL_DIR": str(folder), "KAFKA_BOOTSTRAP_SERVERS": kafka}
+def running(database: Database, kafka: str, folder: Path, reaper: Reaper, *, auth: str = "open") -> Iterator[Stack]:
+    """Start everything; at the end check that Ctrl-C stops it in time and leaves no process."""
+    environment = os.environ | SETTINGS | {"LOCAL_DIR": str(folder), "KAFKA_BOOTSTRAP_SERVERS": kafka, "AUTH": auth}
+    del environment["AUTH_MODE"]  # it follows from AUTH
+    settings = ["ISSUER_PORT", "ORDER_ADMIN_PORT"]
+    settings += [f"{service.upper()}_{kind}" for service in SERVICES for kind in ("PORT", "INTERNAL_PORT")]
+    environment |= zip(settings, map(str, free_ports(len(settings))), strict=True)
+    # Of its own: with a topic that another stack's relay uses as well, that relay finds foreign positions, and stops.
+    topic = environment["RELAY_TOPIC"] = f"orders.test-{uuid4().hex}"
     for service in SERVICES:
-        environment[f"{service.upper()}_PORT"] = str(free_port())
-        environment["ORDER_ADMIN_PORT"] = str(free_port())
         environment[f"{service.upper()}_DATABASE_URL"] = migrate_service(service, database)
-    # The database is new: whatever an earlier run left in a broker that stays is not this one's.
+        environment[f"MIGRATE_{service.upper()}_DATABASE_URL"] = database.as_role(f"{service}_migrator")
     subprocess.run(
         [sys.executable, "-m", "services.relay", "bootstrap"],
         env=environment,
@@ -144,7 +153,7 @@ def running(database: Database, kafka: str, folder: Path, reaper: Reaper) -> Ite
             start_new_session=True,
         )
     reaper.process(supervisor)
-    stack = Stack(database, kafka, folder, supervisor)
+    stack = Stack(database, kafka, topic, folder, supervisor)
 
     def is_up() -> bool:
         assert supervisor.poll() is None, (folder / "supervisor.log").read_text()

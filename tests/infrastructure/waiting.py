@@ -1,6 +1,7 @@
-"""Waiting for a condition: polls until it holds or its deadline passes, so that no test sleeps and hopes."""
+"""Waits for a condition: polls until it is true or the deadline passes, so that no test sleeps."""
 
 import asyncio
+import contextlib
 import socket
 import time
 from collections.abc import Awaitable, Callable
@@ -8,15 +9,15 @@ from typing import TypeVar
 
 Answer = TypeVar("Answer")
 
-POLL_SECONDS = 0.02  # short beside what is waited for (a start, a take-over), long beside the price of asking
+POLL_SECONDS = 0.02  # short compared with a start or a take-over, long compared with the cost of a poll
 
 
 class DeadlineError(AssertionError):
-    """What was waited for did not come in time."""
+    """The condition did not become true in time."""
 
 
 def wait_until(ask: Callable[[], Answer], seconds: float, what: str) -> Answer:
-    """Ask until the answer is true, and return it; DeadlineError names `what` after `seconds`."""
+    """Call `ask` until its answer is true, and return it. Raises DeadlineError, with `what`, after `seconds`."""
     deadline = time.monotonic() + seconds
     while not (answer := ask()):
         if time.monotonic() > deadline:
@@ -26,7 +27,7 @@ def wait_until(ask: Callable[[], Answer], seconds: float, what: str) -> Answer:
 
 
 async def eventually(ask: Callable[[], Awaitable[Answer]], seconds: float, what: str) -> Answer:
-    """`wait_until` for a coroutine function; the event loop runs on meanwhile."""
+    """Do the same as `wait_until` for a coroutine function, without blocking the event loop."""
     deadline = time.monotonic() + seconds
     while not (answer := await ask()):
         if time.monotonic() > deadline:
@@ -36,15 +37,21 @@ async def eventually(ask: Callable[[], Awaitable[Answer]], seconds: float, what:
 
 
 def free_port() -> int:
-    """A TCP port of 127.0.0.1 that nothing listens on at this moment."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
+    """Return a TCP port of 127.0.0.1 on which nothing listens at present."""
+    return free_ports(1)[0]
+
+
+def free_ports(count: int) -> list[int]:
+    """Return different ports like that."""
+    with contextlib.ExitStack() as stack:
+        listeners = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for listener in listeners:
+            listener.bind(("127.0.0.1", 0))
+        return [listener.getsockname()[1] for listener in listeners]
 
 
 def listens(host: str, port: int) -> bool:
-    """Whether something accepts connections there."""
+    """Return whether a server accepts connections there."""
     try:
         with socket.create_connection((host, port), timeout=1):
             return True

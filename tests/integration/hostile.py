@@ -1,4 +1,4 @@
-"""What no client should send: every service answers each of them with a 4xx problem."""
+"""Malformed requests: every service answers each with a 4xx problem."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -15,7 +15,7 @@ JSON = {"Content-Type": "application/json"}
 
 @dataclass(frozen=True, slots=True)
 class Attack:
-    """A request, and the answer it must get."""
+    """A request and its expected answer."""
 
     name: str
     status: int
@@ -36,7 +36,7 @@ async def withstand(client: Client, attack: Attack) -> None:
 
 
 def bodies(path: str, valid: Mapping[str, Any], number: str, text: str | None = None) -> Iterator[Attack]:
-    """Bodies for a POST that takes `valid`, whose field `number` is an integer and `text` a text."""
+    """Return malformed bodies for a POST that takes `valid`; its field `number` is an integer, `text` a text."""
 
     def attack(name: str, status: int, problem: str, body: bytes, headers: Mapping[str, str] = JSON) -> Attack:
         return Attack(name, status, problem, "POST", path, body, headers)
@@ -69,7 +69,22 @@ def bodies(path: str, valid: Mapping[str, Any], number: str, text: str | None = 
 
 
 def lists(path: str) -> Iterator[Attack]:
-    """Query strings for a list."""
+    """Return malformed query strings of a public list."""
+    yield from limits(path)
+    for query in (
+        "cursor=",
+        "cursor=zz",
+        "cursor=5b5d",  # []
+        "cursor=5b6e756c6c5d",  # [null]
+        "cursor=5b225c7530303030225d",  # ["\u0000"]
+        "nonsense=1",
+        "limit%00=1",
+    ):
+        yield _query(path, query)
+
+
+def limits(path: str) -> Iterator[Attack]:
+    """Return malformed numbers of items; the only ones that an internal list refuses, as it ignores what it lacks."""
     for query in (
         "limit=0",
         "limit=-1",
@@ -83,19 +98,16 @@ def lists(path: str) -> Iterator[Attack]:
         "limit=%D9%A1",  # an Arabic one
         "limit=1&limit=2",
         "limit=" + "9" * 5000,
-        "cursor=",
-        "cursor=zz",
-        "cursor=5b5d",  # []
-        "cursor=5b6e756c6c5d",  # [null]
-        "cursor=5b225c7530303030225d",  # ["\u0000"]
-        "nonsense=1",
-        "limit%00=1",
     ):
-        yield Attack(f"?{query[:24]}", 422, "validation-failed", "GET", f"{path}?{query}")
+        yield _query(path, query)
+
+
+def _query(path: str, query: str) -> Attack:
+    return Attack(f"?{query[:24]}", 422, "validation-failed", "GET", f"{path}?{query}")
 
 
 def paths(path: str, slug: str) -> Iterator[Attack]:
-    """Ids in a path that nothing can have; `path` ends before the id."""
+    """Return requests with impossible ids in the path; `path` ends before the id."""
     for name in ("%00", "%0a", "%ff", "%ed%a0%80", "x" * 129, "..%2f..%2fetc%2fpasswd", "'%20OR%201=1--"):
         yield Attack(f"{path}{name[:24]}", 404, slug, "GET", path + name)
     yield Attack("a path that isn't there", 404, "not-found", "GET", path + "a/b/c")

@@ -1,4 +1,4 @@
-"""Connections lead to a server that takes writes, stores UTF-8 and runs sessions as they were designed, or to none."""
+"""Connections are only made to a server that takes writes, stores UTF-8 and accepts the session settings."""
 
 import asyncio
 import secrets
@@ -16,9 +16,9 @@ from psycopg import sql
 from services.balance.settings import Settings
 from services.relay.publishing.notifier import Notifier
 from services.relay.settings import RelaySettings
-from shared.connecting import ReadOnlyServer, connect
-from shared.migrations import migrate
-from shared.postgres import Connection, Pool, Session
+from shared.postgres.connecting import ReadOnlyServer, connect
+from shared.postgres.connections import Connection, Pool, Session
+from shared.postgres.migrations import migrate
 from shared.refusals import Unavailable
 from tests.infrastructure.databases import Database, fresh_database
 from tests.infrastructure.postgres import packaged_binaries, start_binaries, system_binaries
@@ -29,11 +29,11 @@ from tests.infrastructure.waiting import eventually, wait_until
 
 MIGRATIONS = SERVICES_FOLDER / "balance" / "migrations"
 HEAL_SECONDS = 5.0
-WRITER = "-c default_transaction_read_only=off"  # for who makes it writable again
+WRITER = "-c default_transaction_read_only=off"  # for the session that makes the server writable again
 
 
 def alter(url: str, *settings: tuple[str, str]) -> None:
-    """Give new sessions in the database these settings and no others."""
+    """Give new sessions in the database exactly these settings."""
     with psycopg.connect(url, autocommit=True, options=WRITER) as db:
         name = sql.Identifier(db.info.dbname)
         db.execute(sql.SQL("ALTER DATABASE {} RESET ALL").format(name))
@@ -44,19 +44,19 @@ def alter(url: str, *settings: tuple[str, str]) -> None:
 
 @pytest.fixture
 def own_database(create_database: Callable[..., Database]) -> Database:
-    """A database whose settings a test may change."""
+    """Return a database whose settings a test may change."""
     return create_database()
 
 
 class OldPrimary:
-    """A server of its own, which a test may make read-only for the sessions that there are, as a failover does that
-    fences it. Its superuser's only; `url` is its default database."""
+    """A separate server, which a test may make read-only for existing sessions, like a failover with a fence. Only a
+    superuser uses it; `url` is its default database."""
 
     def __init__(self, url: str) -> None:
         self.url = url
 
     def set_read_only(self, value: str) -> None:
-        """Change it for every session, from its next statement on."""
+        """Change the setting for every session, from its next statement on."""
         with psycopg.connect(self.url, autocommit=True, options=WRITER) as db:
             db.execute(sql.SQL("ALTER SYSTEM SET default_transaction_read_only = {}").format(sql.Literal(value)))
             db.execute("SELECT pg_reload_conf()")
@@ -70,19 +70,19 @@ class OldPrimary:
 
 @pytest.fixture(scope="module")
 def old_server(reaper: Reaper) -> OldPrimary:
-    """Start the server."""
+    """Start a separate server."""
     return OldPrimary(start_binaries(system_binaries() or packaged_binaries(), reaper))
 
 
 @pytest.fixture
 def old_primary(old_server: OldPrimary) -> Iterator[OldPrimary]:
-    """The server, as it takes writes."""
+    """Return the server while it takes writes."""
     yield old_server
     old_server.set_read_only("off")
 
 
 def place(url: str) -> tuple[str, int]:
-    """The host and port of an address."""
+    """Return the host and port of an address."""
     parts = urlsplit(url)
     assert parts.hostname is not None
     assert parts.port is not None
@@ -91,7 +91,7 @@ def place(url: str) -> tuple[str, int]:
 
 @asynccontextmanager
 async def moving(old: OldPrimary, new: str) -> AsyncIterator[tuple[Settings, Callable[[], None]]]:
-    """Settings whose name leads to the old server, and what makes it lead to the new one for new connections."""
+    """Return settings whose host name means the old server, and a function that makes it mean the new one."""
     async with Proxy(*place(old.url)) as name:
         url = urlsplit(new)
         url = url._replace(netloc=f"{url.netloc.rpartition('@')[0]}@127.0.0.1:{name.port}", path="/postgres")
@@ -104,7 +104,7 @@ async def moving(old: OldPrimary, new: str) -> AsyncIterator[tuple[Settings, Cal
 
 
 async def server(connection: Connection) -> int:
-    """The port of the server that answers."""
+    """Return the port of the server that answers."""
     return int(await connection.fetchval("SHOW port"))
 
 
@@ -181,7 +181,7 @@ async def test_a_write_that_a_former_primary_refuses_costs_its_connection(
             assert await server(connection) == place(postgres_url)[1]
 
 
-async def test_a_session_that_is_told_so_knows_that_its_server_takes_no_writes(old_primary: OldPrimary) -> None:
+async def test_session_notices_that_its_server_became_read_only(old_primary: OldPrimary) -> None:
     connection = await connect(Settings(database_url=old_primary.url), "test")
     try:
         assert not connection.turned_read_only
@@ -212,7 +212,7 @@ async def test_of_several_hosts_that_take_no_writes_none_is_taken(old_primary: O
 
 
 @pytest.mark.parametrize("encoding", ["LATIN1", "EUC_KR", "SQL_ASCII"])
-async def test_a_database_in_another_encoding_is_refused_by_name_until_there_is_one_in_utf8(
+async def test_database_in_another_encoding_is_refused_by_name_until_it_is_in_utf8(
     postgres_server: str, tmp_path: Path, encoding: str
 ) -> None:
     (tmp_path / "0001.first.sql").write_text("SELECT 1;")
@@ -235,7 +235,7 @@ async def test_a_database_in_another_encoding_is_refused_by_name_until_there_is_
 
 @contextmanager
 def empty_database(server_url: str, encoding: str) -> Iterator[tuple[str, Callable[[str], None]]]:
-    """A database in that encoding, and what replaces it by one in another."""
+    """Yield a database in that encoding, and a function that replaces it by one in another encoding."""
     name = f"test_{secrets.token_hex(6)}"
 
     def create(encoding: str) -> None:
@@ -290,7 +290,7 @@ async def test_sessions_have_the_settings_that_they_were_designed_for(
     alter(own_database.url, *{**ELSEWHERE, "synchronous_commit": synchronous_commit}.items())
     settings = Settings(database_url=own_database.url, pool_size=1)
     async with Pool(settings, "test") as pool, Session(settings, "test") as session:
-        for _ in range(2):  # a pool's connection keeps them when it is given back
+        for _ in range(2):  # a pool's connection keeps its settings when it is returned
             async with pool.connection() as lent, session.statement() as own:
                 for connection in (lent, own):
                     assert await connection.fetchval("SHOW default_transaction_isolation") == "read committed"
@@ -298,6 +298,7 @@ async def test_sessions_have_the_settings_that_they_were_designed_for(
                     kept = "on" if synchronous_commit == "off" else synchronous_commit
                     assert await connection.fetchval("SHOW synchronous_commit") == kept
                 assert await own.fetchval("SHOW plan_cache_mode") == "force_generic_plan"
+                assert await lent.fetchval("SHOW plan_cache_mode") == ELSEWHERE["plan_cache_mode"], "not for a pool"
 
 
 async def test_the_relay_does_not_go_on_listening_to_a_former_primary(old_primary: OldPrimary) -> None:
@@ -324,7 +325,7 @@ async def test_the_relay_does_not_go_on_listening_to_a_former_primary(old_primar
             await asyncio.gather(notifier, return_exceptions=True)
 
 
-async def test_a_start_that_a_former_primary_refuses_is_answered_at_once(old_primary: OldPrimary) -> None:
+async def test_start_that_a_former_primary_refuses_is_answered_immediately(old_primary: OldPrimary) -> None:
     with fresh_database(old_primary.url) as database:
         url = migrate_service("order", database)
         body = {"user_id": "u", "lines": [{"product_id": "p", "quantity": 1}]}

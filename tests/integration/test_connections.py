@@ -1,4 +1,4 @@
-"""A service takes so many connections and no more: who comes beyond them is told so, at once, and nobody waits long."""
+"""A service limits its connections: it refuses further ones immediately, and no client waits long."""
 
 import asyncio
 import socket
@@ -17,7 +17,7 @@ ASK = b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"
 
 
 def test_a_connection_too_many_is_answered_503_and_closed(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    # On the event loop that services run on: its transports are not asyncio's.
+    # On uvloop, as in production: its transports are not asyncio's.
     uvloop.run(one_too_many(migrate_service("product", database), monkeypatch))
 
 
@@ -26,7 +26,7 @@ async def one_too_many(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
         port = int(client.url.rpartition(":")[2])
 
         async def ask() -> bytes:
-            """The answer, of a connection that is kept open if it may be."""
+            """Return the answer; the connection stays open if the server allows it."""
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
             writers.append(writer)
             writer.write(ASK)
@@ -56,14 +56,14 @@ async def one_too_many(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_connections_of_a_burst_are_accepted_several_at_a_time(database: Database) -> None:
-    # On the event loop that services run on: its listeners accept one at a time.
+    # On uvloop, as in production: its listeners accept one connection at a time.
     uvloop.run(a_burst(migrate_service("product", database)))
 
 
 async def a_burst(url: str) -> None:
     async with serving("product", url) as client:
         port = int(client.url.rpartition(":")[2])
-        # Nothing is accepted meanwhile: the service runs in this loop.
+        # Nothing is accepted during this block: the service runs in this loop.
         burst = [socket.create_connection(("127.0.0.1", port)) for _ in range(128)]
         turns = 0
         for one in burst:
@@ -81,7 +81,7 @@ async def a_burst(url: str) -> None:
 
 
 def answered(one: socket.socket) -> bool:
-    """Whether an answer has come."""
+    """Return whether an answer has arrived."""
     try:
         return one.recv(65536).startswith(b"HTTP/1.1 200 ")
     except BlockingIOError:

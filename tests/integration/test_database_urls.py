@@ -1,4 +1,4 @@
-"""Every form of a database's address leads the services and the migrations to the same database."""
+"""Services and migrations connect to the same database with every form of its address."""
 
 import asyncio
 import ssl
@@ -12,9 +12,9 @@ from urllib.parse import urlsplit
 import pytest
 
 from services.balance.settings import Settings
-from shared.connecting import CONNECT_TIMEOUT_SECONDS, connect
-from shared.migrations import migrate
-from shared.postgres import translated
+from shared.postgres.connecting import CONNECT_TIMEOUT_SECONDS, connect
+from shared.postgres.errors import translated
+from shared.postgres.migrations import migrate
 from shared.refusals import Unavailable
 from tests.infrastructure.databases import Database
 from tests.infrastructure.proxy import Mode, Proxy
@@ -25,7 +25,7 @@ SSL_REQUEST_BYTES = 8
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a server's certificate for localhost, cert.pem, and its key, key.pem."""
+    """Return a folder with a server's certificate for localhost, cert.pem, and its key, key.pem."""
     folder = tmp_path_factory.mktemp("certificate")
     request = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
     names = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
@@ -37,13 +37,13 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def sockets() -> Iterator[Path]:
-    """A folder for a socket; pytest's own have longer paths than a socket may."""
+    """Return a folder for a socket; the paths of pytest's folders are too long for sockets."""
     with TemporaryDirectory(prefix="pg") as folder:
         yield Path(folder)
 
 
 class Front:
-    """Other ways to the test's server: a socket in a folder, and TLS."""
+    """Other addresses of the test's server: a socket in a folder, and TLS."""
 
     def __init__(self, host: str, port: int, certificate: Path) -> None:
         self._server = (host, port)
@@ -51,12 +51,12 @@ class Front:
         self._tls.load_cert_chain(certificate / "cert.pem", certificate / "key.pem")
 
     async def plain(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Pass on what comes."""
+        """Forward data."""
         answers, upstream = await asyncio.open_connection(*self._server)
         await asyncio.gather(_pump(reader, upstream), _pump(answers, writer))
 
     async def encrypted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Take TLS and pass on what is in it; refuse who wants none."""
+        """Accept TLS and forward the decrypted data; refuse connections without TLS."""
         request = await reader.readexactly(SSL_REQUEST_BYTES)
         if request[4:] != (80877103).to_bytes(4, "big"):
             writer.close()
@@ -72,14 +72,14 @@ async def _pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> Non
             sink.write(data)
             await sink.drain()
     except OSError:
-        pass  # a client that was content with the handshake is gone
+        pass  # a client that only wanted the handshake has closed
     finally:
         sink.close()
 
 
 @asynccontextmanager
 async def ways(database: Database, sockets: Path, certificate: Path) -> AsyncIterator[Mapping[str, str]]:
-    """What the forms below name: the server, a port where nothing listens, one that says nothing, a socket, TLS."""
+    """Return the values for the forms below: the server, a closed port, a silent port, a socket, TLS."""
     place = urlsplit(database.url)
     assert place.hostname is not None
     assert place.port is not None
@@ -133,7 +133,7 @@ async def test_services_and_migrations_understand_the_same_form(
     async with ways(database, sockets, certificate) as names:
         url = form.format_map(names)
         chosen = Settings(database_url=url)
-        await asyncio.to_thread(migrate, chosen.database_url, "things", tmp_path)
+        await asyncio.to_thread(migrate, chosen.current_database_url(), "things", tmp_path)
         connection = await connect(chosen, "forms")
         try:
             name = await connection.fetchval("SELECT current_database()")
@@ -145,24 +145,24 @@ async def test_services_and_migrations_understand_the_same_form(
 @pytest.mark.parametrize(
     "form",
     [
-        "postgresql://{login}@127.0.0.1:{tls}/{db}?sslmode=verify-full&sslrootcert={cert}",  # it is localhost's
+        "postgresql://{login}@127.0.0.1:{tls}/{db}?sslmode=verify-full&sslrootcert={cert}",  # it is for localhost
         "postgresql://{login}@localhost:{tls}/{db}?sslmode=disable",
         "postgresql://{login}@{host}:{port}/{db}?sslmode=require",  # the tests' server has no TLS
         "postgresql://{login}@{host}:{nothing},{host}:{nothing}/{db}",
     ],
 )
-async def test_nothing_is_less_strict_for_the_one_than_for_the_other(
+async def test_migration_and_service_refuse_the_same_addresses(
     database: Database, sockets: Path, certificate: Path, tmp_path: Path, form: str
 ) -> None:
     async with ways(database, sockets, certificate) as names:
         chosen = Settings(database_url=form.format_map(names))
         with pytest.raises(Unavailable):
-            await asyncio.to_thread(migrate, chosen.database_url, "things", tmp_path)
+            await asyncio.to_thread(migrate, chosen.current_database_url(), "things", tmp_path)
         with pytest.raises(Unavailable), translated():
             await connect(chosen, "forms")
 
 
-async def test_a_host_that_is_silent_does_not_keep_the_next_one_from_being_tried(
+async def test_silent_host_does_not_prevent_a_try_of_the_next_one(
     database: Database, sockets: Path, certificate: Path
 ) -> None:
     async with ways(database, sockets, certificate) as names, asyncio.timeout(CONNECT_TIMEOUT_SECONDS / 2):

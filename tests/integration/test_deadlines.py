@@ -1,4 +1,4 @@
-"""What a client is told at its deadline: 202 for what has begun, 408 for a body that never came, 503 for the rest."""
+"""The answers at a client's deadline: 202 if the saga has begun, 408 if the body never came, 503 for the rest."""
 
 import asyncio
 import time
@@ -15,12 +15,17 @@ from aiohttp import web
 from shared.http.deadline import GRACE_SECONDS, LOOK_SECONDS
 from shared.http.routes import Route
 from shared.http.server import HttpServer, reply
-from shared.postgres import Session
-from shared.settings import ServiceSettings
-from tests.infrastructure.checkout import Participants, World, ordering, participants
+from shared.identity.authenticator import OpenAuthenticator
+from shared.identity.callers import SIGNED_IN
+from shared.postgres.connections import Session
+from shared.process.settings import ServiceSettings
+from shared.process.stopping import Stop
+from tests.infrastructure.checkout import Checkout, Participants, ordering, participants
 from tests.infrastructure.databases import Database
 from tests.infrastructure.proxy import Mode, Proxy
+from tests.infrastructure.sagas import LIVE
 from tests.infrastructure.services import Answer, Client, migrate_service, running, serving
+from tests.infrastructure.shopping import an_order_of_a_new_user
 from tests.infrastructure.waiting import eventually, free_port
 
 DEADLINE_SECONDS = 1.0
@@ -30,7 +35,7 @@ PATIENCE_SECONDS = 10
 
 
 async def timed(client: Client, method: str, path: str, body: Any = None, **options: Any) -> Answer:
-    """The answer; fails if it comes later than it may."""
+    """Return the answer; fail if it comes too late."""
     began = time.monotonic()
     answer = await client.call(method, path, body, **options)
     assert time.monotonic() - began < DEADLINE_SECONDS + LATE_SECONDS
@@ -39,7 +44,7 @@ async def timed(client: Client, method: str, path: str, body: Any = None, **opti
 
 @asynccontextmanager
 async def behind_a_proxy(url: str) -> AsyncIterator[tuple[str, Proxy]]:
-    """Another way to a database."""
+    """Open a proxy of a database."""
     parts = urlsplit(url)
     assert parts.hostname is not None
     assert parts.port is not None
@@ -49,8 +54,8 @@ async def behind_a_proxy(url: str) -> AsyncIterator[tuple[str, Proxy]]:
 
 
 @pytest.fixture
-async def world(database: Database) -> AsyncIterator[tuple[World, Proxy]]:
-    """The order service with its participants, and the way to its database."""
+async def checkout(database: Database) -> AsyncIterator[tuple[Checkout, Proxy]]:
+    """Serve the order service with its participants and a proxy of its database."""
     async with AsyncExitStack() as stack:
         others: Participants = await stack.enter_async_context(participants(database))
         url, way = await stack.enter_async_context(behind_a_proxy(database.as_role("order_service")))
@@ -58,20 +63,12 @@ async def world(database: Database) -> AsyncIterator[tuple[World, Proxy]]:
         yield await stack.enter_async_context(ordering(database, others, **settings)), way
 
 
-async def something_to_buy(shop: Any) -> dict[str, Any]:
-    """An order that can be placed."""
-    user, product = f"user-{uuid4()}", f"product-{uuid4()}"
-    await shop.product.post("/v1/products", {"product_id": product, "name": "Thing", "price": 100, "stock": 5})
-    await shop.balance.post(f"/v1/accounts/{user}/charges", {"amount": 1000})
-    return {"user_id": user, "lines": [{"product_id": product, "quantity": 1}]}
-
-
 @pytest.mark.parametrize("operation", ["place", "payment", "cancel"])
-async def test_what_has_begun_is_answered_202_though_the_database_hangs_from_then_on(
-    world: tuple[World, Proxy], operation: str
+async def test_begun_order_is_answered_202_if_the_database_then_hangs(
+    checkout: tuple[Checkout, Proxy], operation: str
 ) -> None:
-    there, database_way = world
-    order, way = await something_to_buy(there.shop), there.ways["balance"]
+    there, database_way = checkout
+    order, way = await an_order_of_a_new_user(there.shop), there.ways["balance"]
     client = there.shop.order
     path = "/v1/orders"
     if operation != "place":
@@ -82,7 +79,7 @@ async def test_what_has_begun_is_answered_202_though_the_database_hangs_from_the
     asked = asyncio.create_task(timed(client, "POST", path, order, headers=key))
 
     async def begun() -> bool:
-        return bool(await there.value("SELECT count(*) FROM orders.sagas WHERE status IN ('RUNNING', 'COMPENSATING')"))
+        return bool(await there.value(LIVE))
 
     await eventually(begun, PATIENCE_SECONDS, "a live saga")
     database_way.set(Mode.SILENT)
@@ -90,27 +87,27 @@ async def test_what_has_begun_is_answered_202_though_the_database_hangs_from_the
     assert (answer.status, answer.headers["Location"]) == (202, f"/v1/orders/{answer.body['order_id']}")
     database_way.set(Mode.OPEN)
     way.set(Mode.OPEN)
-    await there.settled()
+    await there.until_idle()
     end = await final(client, path, order, key)
     assert end["status"] == ("CANCELLED" if operation == "cancel" else "PAID")
 
 
 async def final(client: Client, path: str, order: Any, key: dict[str, str]) -> dict[str, Any]:
-    """The order in the final answer of a key, once there is one."""
+    """Return the order in a key's final answer, once there is one."""
 
-    async def told() -> dict[str, Any]:
+    async def final_answer() -> dict[str, Any]:
         answer = await client.call("POST", path, order, headers=key)
         return dict(answer.body) if answer.status in (200, 201) else {}
 
-    return await eventually(told, 2 * PATIENCE_SECONDS, "the key's answer")
+    return await eventually(final_answer, 2 * PATIENCE_SECONDS, "the key's answer")
 
 
-async def test_an_order_of_which_nothing_is_known_is_answered_503_and_its_key_tells_the_end(
-    world: tuple[World, Proxy],
+async def test_order_with_unknown_outcome_is_answered_503_and_its_key_returns_the_outcome(
+    checkout: tuple[Checkout, Proxy],
 ) -> None:
-    there, way = world
-    order, key = await something_to_buy(there.shop), {"Idempotency-Key": str(uuid4())}
-    way.set(Mode.DEAF)  # it arrives, and is committed, but nothing is heard of it
+    there, way = checkout
+    order, key = await an_order_of_a_new_user(there.shop), {"Idempotency-Key": str(uuid4())}
+    way.set(Mode.DEAF)  # the request arrives and is committed, but its answer is lost
     answer = await timed(there.shop.order, "POST", "/v1/orders", order, headers=key)
     assert (answer.status, answer.problem, answer.headers["Retry-After"]) == (503, "unavailable", "1")
     way.set(Mode.OPEN)
@@ -121,11 +118,11 @@ async def test_an_order_of_which_nothing_is_known_is_answered_503_and_its_key_te
     assert [one["order_id"] for one in found["items"]] == [end["order_id"]]
 
 
-async def test_an_order_that_could_not_even_be_sent_to_the_database_is_answered_503_at_once(
-    world: tuple[World, Proxy],
+async def test_order_that_cannot_be_sent_to_the_database_gets_503_immediately(
+    checkout: tuple[Checkout, Proxy],
 ) -> None:
-    there, way = world
-    order, key = await something_to_buy(there.shop), {"Idempotency-Key": str(uuid4())}
+    there, way = checkout
+    order, key = await an_order_of_a_new_user(there.shop), {"Idempotency-Key": str(uuid4())}
     way.set(Mode.CLOSED)
     began = time.monotonic()
     answer = await there.shop.order.call("POST", "/v1/orders", order, headers=key)
@@ -135,7 +132,7 @@ async def test_an_order_that_could_not_even_be_sent_to_the_database_is_answered_
     assert (await final(there.shop.order, "/v1/orders", order, key))["status"] == "PAID"
 
 
-async def test_readers_that_take_all_connections_do_not_make_it_unready(database: Database) -> None:
+async def test_readers_that_take_all_connections_do_not_make_the_service_unready(database: Database) -> None:
     url = await asyncio.to_thread(migrate_service, "product", database)
     settings = {"request_deadline_seconds": DEADLINE_SECONDS, "pool_size": 2}
     async with serving("product", url, **settings) as client:
@@ -154,7 +151,7 @@ async def test_readers_that_take_all_connections_do_not_make_it_unready(database
                     readiness = await client.call("GET", "/readyz")
                     assert (readiness.status, time.monotonic() - began < READY_SECONDS) == (200, True)
                 assert {answer.status for answer in await asyncio.gather(*moves)} == {503}
-                # What was cut off has let go of its connection, and the server of its statement.
+                # A request that was cut off has released its connection, and the server has ended its statement.
                 waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
                 other = await asyncpg.connect(database.url)
                 try:
@@ -171,7 +168,7 @@ async def test_readers_that_take_all_connections_do_not_make_it_unready(database
         assert moved["stock"] == 2, "what was answered 503 was rolled back"
 
 
-async def test_a_transaction_that_is_cancelled_does_not_wait_for_a_rollback_of_a_database_that_hangs(
+async def test_cancelled_transaction_does_not_wait_for_the_rollback_of_a_hanging_database(
     database: Database,
 ) -> None:
     async with behind_a_proxy(database.url) as (url, way), Session(Settings(port=1, database_url=url), "x") as session:
@@ -198,12 +195,12 @@ async def test_a_transaction_that_is_cancelled_does_not_wait_for_a_rollback_of_a
 
 
 class Settings(ServiceSettings):
-    """Of a server without a database."""
+    """Settings of a server without a database."""
 
     request_deadline_seconds: float = 0.2
 
 
-async def serve_slow_calls(settings: Settings, stop: asyncio.Event) -> None:
+async def serve_slow_calls(settings: Settings, stop: Stop) -> None:
     """Serve calls that take longer than the deadline."""
 
     async def hang(_request: web.Request) -> web.Response:
@@ -218,11 +215,11 @@ async def serve_slow_calls(settings: Settings, stop: asyncio.Event) -> None:
         return reply({"length": len(await request.read())})
 
     routes = [
-        Route("GET", "/hang/{id}", hang, "Hang", {200: None}),
-        Route("GET", "/long", take_long, "Take long", {200: None}, deadline_seconds=60),
-        Route("POST", "/read", read, "Read a body", {200: None}),
+        Route("GET", "/hang/{id}", SIGNED_IN, hang, "Hang", {200: None}),
+        Route("GET", "/long", SIGNED_IN, take_long, "Take long", {200: None}, deadline_seconds=60),
+        Route("POST", "/read", SIGNED_IN, read, "Read a body", {200: None}),
     ]
-    await HttpServer("slow", "Slow calls.", settings, routes, {}).run(stop)
+    await HttpServer("slow", "Slow calls.", settings, OpenAuthenticator(), routes, {}).run(stop)
 
 
 @pytest.fixture

@@ -1,9 +1,9 @@
-"""A database that hangs: every call of every service is answered by its deadline, readiness within a second, and all of
-it is as before when the database goes on."""
+"""A hanging database: every call of every service is answered by its deadline, and readiness within a second. When the
+database resumes, everything works as before."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -13,29 +13,25 @@ from uuid import uuid4
 import pytest
 import uvloop
 
-from deploy.consumer import __main__ as consumer
-from deploy.consumer.settings import ConsumerSettings
-from services.relay import process as relay
-from services.relay.settings import RelaySettings
-from shared.migrations import migrate
 from tests.infrastructure.databases import Database, fresh_database
+from tests.infrastructure.everything import everything
 from tests.infrastructure.postgres import packaged_binaries, paused, start_binaries
 from tests.infrastructure.reaper import Reaper
-from tests.infrastructure.services import Answer, Client, migrate_service, running, serving
-from tests.infrastructure.waiting import eventually, free_port
+from tests.infrastructure.services import Answer, Client
+from tests.infrastructure.waiting import eventually
 
 DEADLINE_SECONDS = 1.0
 READY_SECONDS = 1.0
 LATE_SECONDS = 1.0  # an answer may come so long after its deadline
 HEAL_SECONDS = 10
-CONSUMER_MIGRATIONS = Path(__file__).parents[2] / "deploy" / "consumer" / "migrations"
+CONSUMERS_README = Path(__file__).parents[2] / "deploy" / "consumer" / "README.md"
 NEW_ORDER = {"user_id": "ann", "lines": [{"product_id": "thing", "quantity": 1}]}
 ORDER = str(uuid4())
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A call that gets past the checks of its input."""
+    """A call that passes the checks of its input."""
 
     path: str
     body: Any = None
@@ -43,7 +39,7 @@ class Call:
 
 
 def commands(type_: str) -> Call:
-    """A batch with an undo, which every order may get."""
+    """Return a batch with an undo, which every order accepts."""
     return Call("/internal/v1/commands", {"commands": [{"type": type_, "order_id": ORDER}]})
 
 
@@ -51,7 +47,7 @@ PARTICIPANT = {
     "GET /internal/v1/outcomes/{order_id}": Call(f"/internal/v1/outcomes/{ORDER}"),
     "GET /internal/v1/holds": Call("/internal/v1/holds"),
 }
-# Every call that asks the database, by service and by its name in the OpenAPI document.
+# Every call that uses the database, by service and by its name in the OpenAPI document.
 CALLS: Mapping[str, Mapping[str, Call]] = {
     "order": {
         "POST /v1/orders": Call("/v1/orders", NEW_ORDER, {"Idempotency-Key": ORDER}),
@@ -93,35 +89,33 @@ CALLS: Mapping[str, Mapping[str, Call]] = {
         "GET /v1/dead-letters": Call("/v1/dead-letters"),
     },
 }
-# These ask nobody, or have a deadline of their own.
+# These don't use the database, or have their own deadline.
 OTHERS = {"GET /asyncapi.json", "GET /schemas", "GET /schemas/{type}.json", "GET /internal/v1/books"}
 
 
 @pytest.fixture(scope="module")
 def own_database(reaper: Reaper) -> Any:
-    """A database of a server of its own, for it is paused."""
+    """Return a database on a separate server, because the test pauses it."""
     with fresh_database(start_binaries(packaged_binaries(), reaper)) as database:
         yield database
 
 
-def test_all_calls_are_answered_in_time_and_again_as_before_when_it_goes_on(
+def test_calls_are_answered_in_time_while_the_database_hangs_and_after_it(
     own_database: Database, kafka_bootstrap: str
 ) -> None:
-    # On the event loop that services run on: how it connects and cancels is its own.
+    # On uvloop, as in production: it connects and cancels differently from asyncio.
     uvloop.run(pause_and_go_on(own_database, kafka_bootstrap))
 
 
 async def pause_and_go_on(database: Database, kafka: str) -> None:
-    async with everything(database, kafka) as clients:
+    async with everything(database, kafka, request_deadline_seconds=DEADLINE_SECONDS) as clients:
         for name, client in clients.items():
-            document = await client.get("/openapi.json")
-            told = {f"{method.upper()} {path}" for path, calls in document["paths"].items() for method in calls}
-            assert told - OTHERS == set(CALLS[name])
+            assert await calls_of(name, client) - OTHERS == set(CALLS[name])
             await eventually(partial(ready, client), HEAL_SECONDS, f"a ready {name}")
         before = await answers(clients)
         assert {status for status in before.values() if status >= 500} == set(), before
         with paused(database.url):
-            # Twice: connections that were there, and those that are opened now.
+            # Twice: with existing connections, and with new ones.
             for _ in range(2):
                 probes = [asyncio.create_task(unready(client)) for client in clients.values()]
                 assert set((await answers(clients)).values()) == {503}
@@ -135,32 +129,18 @@ async def pause_and_go_on(database: Database, kafka: str) -> None:
         await eventually(as_before, HEAL_SECONDS, "answers as before")
 
 
-@asynccontextmanager
-async def everything(database: Database, kafka: str) -> AsyncIterator[dict[str, Client]]:
-    """Every service and a consumer, in this event loop."""
-    settings: dict[str, Any] = {"request_deadline_seconds": DEADLINE_SECONDS}
-    broker: dict[str, Any] = {"kafka_bootstrap_servers": kafka, "topic": f"orders.test-{uuid4().hex}"}
-    urls = {name: await asyncio.to_thread(migrate_service, name, database) for name in list(CALLS)[:5]}
-    platform = database.as_role("platform_consumer")
-    await asyncio.to_thread(migrate, platform, "platform", CONSUMER_MIGRATIONS)
-    async with AsyncExitStack() as stack:
-        enter = stack.enter_async_context
-        clients = {name: await enter(serving(name, urls[name], **settings)) for name in list(CALLS)[1:4]}
-        others = {f"{name}_url": client.url for name, client in clients.items()}
-        clients["order"] = await enter(serving("order", urls["order"], **settings, **others))
-        relay_settings = RelaySettings(port=free_port(), database_url=urls["relay"], **settings, **broker)
-        clients["relay"] = await enter(running(relay.serve, relay_settings))
-        chosen = ConsumerSettings(
-            port=free_port(), database_url=platform, relay_url=clients["relay"].url, **settings, **broker
-        )
-        clients["consumer"] = await enter(running(consumer.serve, chosen))
-        yield clients
+async def calls_of(name: str, client: Client) -> set[str]:
+    """Every call of a service, by its OpenAPI document. The consumer has none, and names its calls in its README."""
+    if name == "consumer":
+        return set(re.findall(r"`(GET /v1/[a-z-]+)`", CONSUMERS_README.read_text()))
+    document = await client.get("/openapi.json")
+    return {f"{method.upper()} {path}" for path, calls in document["paths"].items() for method in calls}
 
 
 async def answers(clients: Mapping[str, Client]) -> dict[str, int]:
-    """The status that each call is answered with, all of a service at once; none is late, and 503 says when to retry.
+    """Return each call's status. All calls of a service run concurrently; none is late, and 503 has Retry-After.
 
-    One service after the other: all of them, and their clients, share this event loop, which is no part of the promise.
+    Services are called one after the other, because all services and clients share this test's event loop.
     """
 
     async def ask(client: Client, name: str, call: Call) -> int:
@@ -187,7 +167,7 @@ async def ready(client: Client) -> bool:
 
 
 async def unready(client: Client) -> None:
-    """Probe it several times at once: each is told in time that the database is what hangs."""
+    """Probe it several times concurrently: each probe reports in time that the database hangs."""
     probes = [timed(READY_SECONDS, client.call, "GET", "/readyz") for _ in range(5)]
     for answer in await asyncio.gather(*probes):
         assert answer.status == 503
@@ -195,7 +175,7 @@ async def unready(client: Client) -> None:
 
 
 async def timed(seconds: float, call: Callable[..., Any], *arguments: Any, **options: Any) -> Answer:
-    """The answer; fails unless it comes within `seconds`."""
+    """Return the answer; fail unless it comes within `seconds`."""
     began = asyncio.get_running_loop().time()
     answer: Answer = await call(*arguments, **options)
     took = asyncio.get_running_loop().time() - began

@@ -1,4 +1,4 @@
-"""A host's clock that is wrong: no wrong refusal, nothing is started or forgotten, and /readyz names the clock."""
+"""With a wrong host clock, no refusal is wrong, nothing is started or deleted, and /readyz names the clock."""
 
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -8,13 +8,14 @@ from uuid import UUID, uuid4
 import pytest
 
 from services.product.settings import Settings as ProductSettings
-from shared import host_clock
-from shared.host_clock import ClocksDisagree
-from shared.postgres import Pool
+from shared.postgres import clocks
+from shared.postgres.clocks import ClocksDisagree
+from shared.postgres.connections import Pool
 from shared.pruning import Pruner, Pruning
-from tests.infrastructure.checkout import World, checkout
+from tests.infrastructure.checkout import Checkout, serving_checkout
 from tests.infrastructure.databases import Database
 from tests.infrastructure.services import Client, migrate_service, serving
+from tests.infrastructure.shopping import an_order_of_a_new_user
 from tests.infrastructure.waiting import eventually
 
 PATIENCE_SECONDS = 10
@@ -23,7 +24,7 @@ RETENTION = "UPDATE products.horizon SET pruned_before = products.first_id_after
 
 
 class Clock:
-    """This process' time of day, off by so many seconds."""
+    """This process' time of day, wrong by `off_seconds`."""
 
     def __init__(self) -> None:
         self.off_seconds = 0.0
@@ -37,7 +38,7 @@ class Clock:
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[Clock]:
-    """The clock of this process, for everything in it."""
+    """Replace the clock of this process."""
     off = Clock()
     monkeypatch.setattr(time, "time", off.time)
     monkeypatch.setattr(time, "time_ns", off.time_ns)
@@ -46,19 +47,11 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[Clock]:
 
 
 @pytest.fixture
-async def world(database: Database) -> AsyncIterator[World]:
-    """The order service and its participants; they remember 90 days."""
-    async with checkout(database) as world:
-        await world.db.execute(RETENTION)
-        yield world
-
-
-async def something_to_buy(world: World) -> dict[str, Any]:
-    """An order that can be placed."""
-    user, product = f"user-{uuid4()}", f"product-{uuid4()}"
-    await world.shop.product.post("/v1/products", {"product_id": product, "name": "Thing", "price": 100, "stock": 5})
-    await world.shop.balance.post(f"/v1/accounts/{user}/charges", {"amount": 1000})
-    return {"user_id": user, "lines": [{"product_id": product, "quantity": 1}]}
+async def checkout(database: Database) -> AsyncIterator[Checkout]:
+    """Serve the order service and its participants, with a retention of 90 days."""
+    async with serving_checkout(database) as checkout:
+        await checkout.db.execute(RETENTION)
+        yield checkout
 
 
 def key() -> dict[str, str]:
@@ -66,7 +59,7 @@ def key() -> dict[str, str]:
 
 
 async def until_the_clock_is(client: Client, state: str) -> str:
-    """What /readyz says of the clock, once it says so."""
+    """Return the clock's check in /readyz, once it has this state."""
 
     async def said() -> str | None:
         body = (await client.call("GET", "/readyz")).body
@@ -77,15 +70,15 @@ async def until_the_clock_is(client: Client, state: str) -> str:
 
 
 @pytest.mark.parametrize("days", [-100, 100])
-async def test_while_the_clocks_disagree_nothing_is_started_and_no_refusal_is_stored(
-    world: World, clock: Clock, days: int
+async def test_no_saga_starts_while_the_clocks_disagree_and_no_refusal_is_stored(
+    checkout: Checkout, clock: Clock, days: int
 ) -> None:
-    order, first, second = await something_to_buy(world), key(), key()
-    client = world.shop.order
+    order, first, second = await an_order_of_a_new_user(checkout.shop), key(), key()
+    client = checkout.shop.order
     later = await client.post("/v1/orders", {**order, "payment": "later"})
     clock.off_seconds = days * DAY_SECONDS
-    told = await until_the_clock_is(client, "behind" if days < 0 else "ahead of")
-    assert told.startswith("ClocksDisagree: this host's clock is 8640000 s")
+    disagreement = await until_the_clock_is(client, "behind" if days < 0 else "ahead of")
+    assert disagreement.startswith("ClocksDisagree: this host's clock is 8640000 s")
     calls = {"/v1/orders": (order, first), f"/v1/orders/{later['order_id']}/payment": ({}, second)}
     for path, (body, headers) in calls.items():
         answer = await client.call("POST", path, body, headers=headers)
@@ -98,29 +91,29 @@ async def test_while_the_clocks_disagree_nothing_is_started_and_no_refusal_is_st
 
 
 @pytest.mark.parametrize("days", [-100, 100])
-async def test_an_order_that_comes_before_a_leap_of_the_clock_is_noticed_is_placed(
-    world: World, clock: Clock, monkeypatch: pytest.MonkeyPatch, days: int
+async def test_order_before_a_clock_jump_is_noticed_is_placed(
+    checkout: Checkout, clock: Clock, monkeypatch: pytest.MonkeyPatch, days: int
 ) -> None:
-    monkeypatch.setattr(host_clock, "SKEW_MAX_SECONDS", float("inf"))  # it has not been noticed yet
-    order = await something_to_buy(world)
+    monkeypatch.setattr(clocks, "SKEW_MAX_SECONDS", float("inf"))  # the difference has not been noticed yet
+    order = await an_order_of_a_new_user(checkout.shop)
     clock.off_seconds = days * DAY_SECONDS
-    placed = await world.shop.order.post("/v1/orders", order, headers=key())
+    placed = await checkout.shop.order.post("/v1/orders", order, headers=key())
     assert placed["status"] == "PAID"
     age = "SELECT abs(extract(epoch FROM now() - created_at)) FROM orders.orders WHERE order_id = $1"
-    assert await world.value(age, UUID(placed["order_id"])) < PATIENCE_SECONDS
-    now = await world.value("SELECT extract(epoch FROM now())")
+    assert await checkout.value(age, UUID(placed["order_id"])) < PATIENCE_SECONDS
+    now = await checkout.value("SELECT extract(epoch FROM now())")
     assert abs((UUID(placed["order_id"]).int >> 80) / 1000 - float(now)) < PATIENCE_SECONDS
 
 
-async def test_orders_do_not_expire_while_the_clocks_disagree(world: World, clock: Clock) -> None:
-    order = await something_to_buy(world)
-    client = world.shop.order
+async def test_orders_do_not_expire_while_the_clocks_disagree(checkout: Checkout, clock: Clock) -> None:
+    order = await an_order_of_a_new_user(checkout.shop)
+    client = checkout.shop.order
     later = await client.post("/v1/orders", {**order, "payment": "later"})
-    clock.off_seconds = -100 * DAY_SECONDS  # or the database's is ahead by as much
+    clock.off_seconds = -100 * DAY_SECONDS  # equivalent to a database clock that is ahead
     await until_the_clock_is(client, "behind")
     expire = "UPDATE orders.orders SET expires_at = clock_timestamp() WHERE order_id = $1"
-    await world.db.execute(expire, UUID(later["order_id"]))
-    for _ in range(3):  # some looks of the scheduler, which are 0.1 s apart
+    await checkout.db.execute(expire, UUID(later["order_id"]))
+    for _ in range(3):  # some rounds of the scheduler, every 0.1 s
         await until_the_clock_is(client, "behind")
     assert (await client.get(f"/v1/orders/{later['order_id']}"))["status"] == "PENDING_PAYMENT"
     clock.off_seconds = 0
@@ -132,7 +125,7 @@ async def test_orders_do_not_expire_while_the_clocks_disagree(world: World, cloc
 
 
 @pytest.mark.parametrize("name", ["product", "coupon", "balance"])
-async def test_a_participant_s_readiness_names_the_clock_and_it_serves_on(
+async def test_readiness_names_a_wrong_clock_and_the_participant_keeps_serving(
     database: Database, clock: Clock, name: str
 ) -> None:
     async with serving(name, migrate_service(name, database)) as client:
@@ -142,7 +135,7 @@ async def test_a_participant_s_readiness_names_the_clock_and_it_serves_on(
         assert (await client.get("/internal/v1/books")) is not None
 
 
-async def test_nothing_is_forgotten_while_the_clocks_disagree(database: Database, clock: Clock) -> None:
+async def test_nothing_is_pruned_while_the_clocks_disagree(database: Database, clock: Clock) -> None:
     async def never(*_: Any) -> Any:
         raise AssertionError
 

@@ -1,4 +1,4 @@
-"""The servers under the tests are what the tests take them for."""
+"""The tests' servers have the properties that the tests expect."""
 
 import subprocess
 import sys
@@ -22,8 +22,8 @@ def test_the_server_is_a_postgres_that_is_promised_to_work(postgres_url: str) ->
         assert connection.info.server_version >= VERSION_MINIMUM * 10_000
 
 
-async def test_a_role_reaches_its_own_schema_and_no_other(database: Database) -> None:
-    connection = await asyncpg.connect(database.as_role("coupon_service"))
+async def test_a_migrator_reaches_its_own_schema_and_no_other(database: Database) -> None:
+    connection = await asyncpg.connect(database.as_role("coupon_migrator"))
     try:
         await connection.execute("CREATE TABLE coupons.mine (id int)")
         with pytest.raises(asyncpg.InsufficientPrivilegeError):
@@ -41,7 +41,7 @@ def test_each_database_is_fresh(database: Database, create_database: Callable[..
 
 
 async def first_committed(bootstrap: str, topic: str, *, abort_first: bool) -> bytes | None:
-    """The first record that a reader of committed records sees, after a transaction or two."""
+    """Return the first record that a reader of committed records gets, after one or two transactions."""
     declare_topic(bootstrap, topic)
     producer = AIOKafkaProducer(bootstrap_servers=bootstrap, transactional_id=topic)
     await producer.start()
@@ -75,7 +75,7 @@ async def test_the_broker_hides_aborted_transactions(kafka_bootstrap: str) -> No
     assert await first_committed(kafka_bootstrap, "aborted", abort_first=True) == b"committed"
 
 
-def test_what_a_killed_run_started_is_ended(tmp_path: Path) -> None:
+def test_processes_of_a_killed_run_are_ended(tmp_path: Path) -> None:
     left = tmp_path / "left"
     left.mkdir()
     run = """
@@ -96,7 +96,7 @@ os.kill(os.getpid(), signal.SIGKILL)
     wait_until(lambda: not psutil.pid_exists(pid) and not left.exists(), 30, "the end of what was left")
 
 
-def test_two_test_processes_may_fetch_the_same_jars_at_once(tmp_path: Path) -> None:
+def test_two_test_processes_may_fetch_the_same_jars_concurrently(tmp_path: Path) -> None:
     place = tmp_path / "jars"
     for process in ("first", "second"):
         fetched = tmp_path / process

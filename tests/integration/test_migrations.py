@@ -1,4 +1,4 @@
-"""Migrations are applied once, whole or not at all, however they are interrupted or raced."""
+"""Migrations are applied once, completely or not at all, despite interruptions and races."""
 
 import asyncio
 import os
@@ -13,15 +13,15 @@ import pytest
 from psycopg import sql
 from yoyo.backends.core.postgresql import PostgresqlPsycopgBackend
 
-from shared.exits import Exit
-from shared.migrations import migrate
+from shared.postgres.migrations import migrate
+from shared.process.exits import Exit
 from shared.refusals import Unavailable
 from tests.infrastructure.databases import Database
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Two migrations; the first can't be applied twice."""
+    """Write two migrations; the first can't be applied twice."""
     (tmp_path / "0001.first.sql").write_text("CREATE TABLE things.first (id int);")
     (tmp_path / "0002.second.sql").write_text("-- depends: 0001.first\nCREATE TABLE things.second (id int);")
     return tmp_path
@@ -53,7 +53,7 @@ async def test_a_migration_that_is_cut_off_before_it_is_marked_is_undone_and_app
     assert await tables(url) == {"first", "second"}
 
 
-async def test_replicas_that_migrate_at_once_apply_each_migration_once(
+async def test_replicas_that_migrate_concurrently_apply_each_migration_once(
     create_database: Callable[..., Database], folder: Path
 ) -> None:
     url = create_database(roles=False).url
@@ -61,7 +61,7 @@ async def test_replicas_that_migrate_at_once_apply_each_migration_once(
     assert sorted(name for names in applied for name in names) == ["0001.first", "0002.second"]
 
 
-async def test_an_idle_session_s_time_limit_does_not_end_the_lock_of_a_migration_that_takes_long(
+async def test_idle_session_timeout_does_not_end_the_lock_of_a_long_migration(
     create_database: Callable[..., Database], tmp_path: Path
 ) -> None:
     url = create_database(roles=False).url
@@ -71,6 +71,19 @@ async def test_an_idle_session_s_time_limit_does_not_end_the_lock_of_a_migration
         db.execute(change.format(sql.Identifier(db.info.dbname)))
     applied = await asyncio.gather(*(asyncio.to_thread(migrate, url, "things", tmp_path) for _ in range(3)))
     assert sorted(applied) == [[], [], ["0001.first"]]
+
+
+async def test_migrations_of_an_older_version_leave_a_newer_schema_alone(
+    create_database: Callable[..., Database], folder: Path
+) -> None:
+    url = create_database(roles=False).url
+    (folder / "post-apply.sql").write_text("CREATE TABLE things.rights (id int);")
+    second = folder / "0002.second.sql"
+    await asyncio.to_thread(migrate, url, "things", folder)
+    (folder / "post-apply.sql").write_text("CREATE TABLE things.older ();")
+    second.unlink()
+    assert migrate(url, "things", folder) == []
+    assert await tables(url) == {"first", "second", "rights"}
 
 
 async def test_a_migration_needs_a_server_that_takes_writes(
@@ -87,20 +100,20 @@ async def test_a_migration_needs_a_server_that_takes_writes(
 MIGRATE = """
 from pathlib import Path
 
-from shared import process
-from shared.settings import ServiceSettings
+from shared.process.main import Service, main
+from shared.process.settings import ServiceSettings
 
 
 class Settings(ServiceSettings):
     port: int = 1
 
 
-process.main(process.Service("things", Settings, "things", Path("{folder}"), None))
+main(Service("things", Settings, "things", Path("{folder}"), None))
 """
 
 
 def migrated(url: str, folder: Path) -> tuple[int, str]:
-    """Migrate in a process of its own; return its exit status and all it printed."""
+    """Migrate in a separate process; return its exit status and output."""
     done = subprocess.run(
         [sys.executable, "-c", MIGRATE.format(folder=folder), "migrate"],
         env={"PATH": os.environ["PATH"], "DATABASE_URL": url},
@@ -112,14 +125,14 @@ def migrated(url: str, folder: Path) -> tuple[int, str]:
     return done.returncode, done.stdout + done.stderr
 
 
-def test_migration_ends_with_a_status_for_done_for_what_an_operator_mends_and_for_a_bug(
+def test_migration_has_exit_statuses_for_done_for_operators_errors_and_for_a_bug(
     create_database: Callable[..., Database], folder: Path
 ) -> None:
     database = create_database()
-    status, output = migrated(database.as_role("order_service"), folder)  # which may not make that schema
+    status, output = migrated(database.as_role("order_service"), folder)  # this role may not create that schema
     assert (status, "Traceback" in output or '"exception"' in output) == (Exit.FAILED, False)
     assert "InsufficientPrivilege" in output
     assert migrated(database.url, folder)[0] == Exit.DONE
     (folder / "0003.third.sql").write_text("-- depends: 0002.second\nCREATE TABEL things.third (id int);")
     status, output = migrated(database.url, folder)
-    assert (status, '"event":"not migrated"' in output) == (Exit.NOT_MIGRATED, True)
+    assert (status, '"event":"schema.migration_failed"' in output) == (Exit.NOT_MIGRATED, True)

@@ -1,4 +1,4 @@
-"""Participants lock what a batch touches in one order for all, so that two batches never wait for each other."""
+"""All batches of a participant lock rows in the same order, so that two batches never deadlock."""
 
 from collections.abc import AsyncIterator, Awaitable, Sequence
 from contextlib import asynccontextmanager
@@ -25,7 +25,7 @@ PARTICIPANTS = ("product", "coupon", "balance")
 
 
 def two_orders() -> tuple[UUID, UUID]:
-    """Two new orders' ids, in order."""
+    """Return the ids of two new orders, in order."""
     first, last = sorted([uuid7(), uuid7()])
     return first, last
 
@@ -48,19 +48,19 @@ class Place:
 
     @property
     def things(self) -> tuple[str, str]:
-        """The table of what is held, and its key."""
+        """Return the table of the resources, and its key."""
         return {"product": ("products", "product_id"), "coupon": ("coupons", "coupon_id")}.get(
             self.name, ("accounts", "user_id")
         )
 
     @property
     def lock_thing(self) -> str:
-        """The statement that locks one."""
+        """Return the statement that locks one resource."""
         table, key = self.things
         return f"SELECT FROM {self.schema}.{table} WHERE {key} = $1 FOR UPDATE"
 
     async def make(self, *names: str) -> None:
-        """Make something to hold under each name, in this order."""
+        """Create a resource with each name, in this order."""
         for name in names:
             if self.name == "product":
                 await self.store.create_product(self.other, name, "Thing", 1, 10)
@@ -72,7 +72,7 @@ class Place:
                 await self.other.execute(insert, name)
 
     def lock_things(self, names: Sequence[str]) -> Awaitable[Any]:
-        """Lock them as a batch does."""
+        """Lock the resources as a batch does."""
         if self.name == "product":
             return self.store.lock_stock(self.own, names)  # type: ignore[no-any-return]
         if self.name == "coupon":
@@ -80,15 +80,15 @@ class Place:
         return self.store.lock_accounts(self.own, names)  # type: ignore[no-any-return]
 
     def take_things_at_once(self, names: Sequence[str]) -> Awaitable[Any]:
-        """Take one of each, by the fast path."""
+        """Use one unit of each resource, on the fast path."""
         if self.name == "product":
             lines = tuple((ProductId(name), 1) for name in names)
-            return self.store.hold_at_once(self.own, [HoldStock(OrderId(uuid7()), 0, lines)])  # type: ignore[no-any-return]
+            return self.store.hold_in_one_statement(self.own, [HoldStock(OrderId(uuid7()), 0, lines)])  # type: ignore[no-any-return]
         if self.name == "coupon":
             uses = [ReserveCoupon(coupon.OrderId(uuid7()), CouponId(name), UserId("ann"), 1) for name in names]
-            return self.store.use_at_once(self.own, uses)  # type: ignore[no-any-return]
+            return self.store.use_in_one_statement(self.own, uses)  # type: ignore[no-any-return]
         debits = [Debit(balance.OrderId(uuid7()), 1, balance.UserId(name), 1) for name in names]
-        return self.store.debit_at_once(self.own, debits)  # type: ignore[no-any-return]
+        return self.store.debit_in_one_statement(self.own, debits)  # type: ignore[no-any-return]
 
 
 @pytest.fixture(scope="module", params=PARTICIPANTS)
@@ -101,7 +101,7 @@ def migrated(request: pytest.FixtureRequest, database: Database) -> tuple[str, D
 async def place(migrated: tuple[str, Database]) -> AsyncIterator[Place]:
     name, database = migrated
     own, other = await asyncpg.connect(database.url), await asyncpg.connect(database.url)
-    # Read in the order in which rows were made, unless the statement says otherwise.
+    # The rows are read in order of creation, unless the statement sorts them.
     await own.execute("SET enable_indexscan = off; SET enable_bitmapscan = off")
     try:
         yield Place(name, own, other)
@@ -166,8 +166,8 @@ async def test_only_units_that_are_held_are_read_and_restored(place: Place) -> N
     await place.other.execute(restore, long_ago)
     assert await place.store.read_holds(place.own, [order]) == {order: {"held": 1}}
     await place.store.write_restored(place.own, [order])
-    moment = "SELECT restored_at FROM products.holds WHERE order_id = $1 AND product_id = 'restored'"
-    assert await place.other.fetchval(moment, order) == long_ago
+    timestamp = "SELECT restored_at FROM products.holds WHERE order_id = $1 AND product_id = 'restored'"
+    assert await place.other.fetchval(timestamp, order) == long_ago
 
 
 async def test_horizon_only_rises(place: Place) -> None:

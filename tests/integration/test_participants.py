@@ -1,4 +1,4 @@
-"""What is the same in the product, coupon and balance services: the protocol's edges and what every service answers."""
+"""What the product, coupon and balance services share: the protocol's edge cases and common answers."""
 
 from collections.abc import AsyncIterator
 from io import BytesIO
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module", params=list(UNDO))
 async def participant(request: pytest.FixtureRequest, database: Database) -> AsyncIterator[tuple[Client, str]]:
-    """A client of each in turn, with the name of its undo."""
+    """Yield a client of each participant, with the name of its undo."""
     async with serving(request.param, migrate_service(request.param, database)) as client:
         yield client, UNDO[request.param]
 
@@ -31,17 +31,17 @@ async def test_an_order_never_seen_is_open_and_without_outcomes(participant: tup
     assert await client.get(f"/internal/v1/outcomes/{order}") == {"order_id": order, "closed": False, "outcomes": []}
 
 
-async def test_what_is_no_order_id_is_not_found(participant: tuple[Client, str]) -> None:
+async def test_malformed_order_id_is_not_found(participant: tuple[Client, str]) -> None:
     answer = await participant[0].call("GET", "/internal/v1/outcomes/nonsense")
     assert (answer.status, answer.problem) == (404, "not-found")
 
 
-async def test_undoing_what_was_never_done_closes_the_order(participant: tuple[Client, str]) -> None:
+async def test_undo_without_a_do_closes_the_order(participant: tuple[Client, str]) -> None:
     client, undo = participant
     order = str(uuid4())
     assert await client.command({"type": undo, "order_id": order}) == [{"outcome": "applied", "result": {}}]
-    told = await client.get(f"/internal/v1/outcomes/{order}")
-    assert (told["closed"], [item["type"] for item in told["outcomes"]]) == (True, [undo])
+    stored = await client.get(f"/internal/v1/outcomes/{order}")
+    assert (stored["closed"], [item["type"] for item in stored["outcomes"]]) == (True, [undo])
 
 
 async def test_the_largest_batch_gets_an_outcome_a_command(participant: tuple[Client, str]) -> None:
@@ -55,7 +55,6 @@ async def test_the_largest_batch_gets_an_outcome_a_command(participant: tuple[Cl
     [
         [],
         [{}],
-        [{"type": "nonsense", "order_id": NOBODY}],
         [{"order_id": NOBODY}],
         "undo",
         None,
@@ -72,7 +71,7 @@ async def test_a_batch_that_breaks_the_contract_is_refused_as_a_whole(
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"order_id": "nonsense"}, {"order_id": None}, {"attempt": 1}, {"attempt": -1}, {"nonsense": 1}],
+    [{"order_id": "nonsense"}, {"order_id": None}, {"attempt": 1}, {"attempt": -1}, {"type": None}],
     ids=str,
 )
 async def test_one_wrong_command_refuses_the_batch_before_any_is_run(
@@ -83,6 +82,25 @@ async def test_one_wrong_command_refuses_the_batch_before_any_is_run(
     answer = await client.call("POST", COMMANDS_PATH, {"commands": [good, {**good, **wrong}]})
     assert (answer.status, answer.problem) == (422, "validation-failed")
     assert not (await client.get(f"/internal/v1/outcomes/{good['order_id']}"))["closed"]
+
+
+async def test_a_command_of_a_later_version_does_not_make_the_others_fail(participant: tuple[Client, str]) -> None:
+    client, undo = participant
+    known = {"type": undo, "order_id": str(uuid4())}
+    later = {"type": "wrap_as_a_gift", "order_id": str(uuid4()), "paper": "red"}
+    first, second, third = await client.command(later, known, later)
+    assert second == {"outcome": "applied", "result": {}}
+    assert first == third
+    assert (first["outcome"], "does not know" in first["problem"]["detail"]) == ("unknown", True)
+    assert [answer["outcome"] for answer in await client.command(later)] == ["unknown"]
+
+
+async def test_members_of_a_later_version_change_no_outcome(participant: tuple[Client, str]) -> None:
+    client, undo = participant
+    command = {"type": undo, "order_id": str(uuid4()), "wrapped": True}
+    answer = await client.post(COMMANDS_PATH, {"commands": [command], "sender": "order 9.9"})
+    assert answer == {"outcomes": [{"outcome": "applied", "result": {}}]}
+    assert await client.get("/internal/v1/holds", order_id=command["order_id"], compact="yes") == {"items": []}
 
 
 async def test_more_commands_than_a_call_may_have_are_refused(participant: tuple[Client, str]) -> None:
@@ -98,10 +116,11 @@ async def test_a_batch_larger_than_any_could_be_is_cut_off(participant: tuple[Cl
     assert (answer.status, answer.problem) == (413, "body-too-large")
 
 
-async def test_it_is_alive_ready_and_describes_itself(participant: tuple[Client, str]) -> None:
+async def test_participant_is_alive_and_ready_and_serves_its_document(participant: tuple[Client, str]) -> None:
     client, _ = participant
     assert (await client.get("/livez")) == {"status": "alive"}
-    assert (await client.get("/readyz")) == {"status": "ready", "checks": {"database": "ok", "clock": "ok"}}
+    checks = {"database": "ok", "clock": "ok"}
+    assert (await client.get("/readyz")) == {"status": "ready", "auth_mode": "open", "checks": checks}
     spec = await client.get("/openapi.json")
     assert spec["openapi"].startswith("3.1")
     assert {COMMANDS_PATH, "/internal/v1/holds", "/internal/v1/outcomes/{order_id}"} < set(spec["paths"])

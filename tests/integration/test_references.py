@@ -1,4 +1,4 @@
-"""What holds and ledger entries name is there for good; if it were not, the service's own books would say so."""
+"""Products and accounts that holds and entries name can't be removed; the service's own checks would find it."""
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from tests.infrastructure.services import migrate_service
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """Rows that name others, and how one is written that names nothing."""
+    """Rows that name other rows, and a statement that writes one with a missing name."""
 
     service: str
     named: str
@@ -45,7 +45,7 @@ REFERENCES = (
 async def reference(
     request: pytest.FixtureRequest, database: Database
 ) -> AsyncIterator[tuple[Reference, asyncpg.Connection]]:
-    """Each in turn, with a superuser's connection whose transaction is rolled back."""
+    """Yield each case, with a superuser's connection whose transaction is rolled back."""
     migrate_service(request.param.service, database)
     connection = await asyncpg.connect(database.url)
     transaction = connection.transaction()
@@ -60,7 +60,7 @@ async def reference(
 @pytest.mark.parametrize(
     "statement", ["DELETE FROM {named}", "TRUNCATE {named}", "UPDATE {named} SET {column} = 'other'"], ids=str
 )
-async def test_what_is_named_can_not_be_removed_or_renamed_even_by_a_superuser(
+async def test_referenced_rows_cannot_be_removed_or_renamed_by_a_superuser(
     reference: tuple[Reference, asyncpg.Connection], statement: str
 ) -> None:
     of, db = reference
@@ -68,7 +68,7 @@ async def test_what_is_named_can_not_be_removed_or_renamed_even_by_a_superuser(
         await db.execute(statement.format(named=of.named, column=of.column))
 
 
-async def test_books_that_name_what_is_not_there_do_not_add_up(
+async def test_books_that_name_missing_rows_do_not_add_up(
     reference: tuple[Reference, asyncpg.Connection],
 ) -> None:
     of, db = reference

@@ -1,4 +1,4 @@
-"""What a participant forgets of orders that are past, what it refuses from then on, and what it still gives back."""
+"""What a participant deletes of past orders, what it then refuses, and what it still undoes."""
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
@@ -16,7 +16,7 @@ import pytest_asyncio
 from services.order.settings import Settings
 from shared import pruning
 from shared.ids import uuid7
-from shared.postgres import Pool
+from shared.postgres.connections import Pool
 from shared.pruning import Pruner, Pruning
 from tests.infrastructure.databases import Database
 from tests.infrastructure.services import SCHEMAS, Client, migrate_service, serving
@@ -28,14 +28,14 @@ DAYS = 7
 
 
 def order_of_age(age: timedelta) -> str:
-    """The id of an order that was placed so long ago."""
+    """Return the id of an order that was placed this long ago."""
     milliseconds = int((datetime.now(UTC) - age).timestamp() * 1000)
     return str(UUID(int=milliseconds << 80 | uuid7().int & (1 << 80) - 1))
 
 
 @dataclass(frozen=True, slots=True)
 class Participant:
-    """One of the three: its client, its database, and a do and an undo of something that it has."""
+    """One participant: its client, its database, and a do and an undo of a resource."""
 
     name: str
     client: Client
@@ -47,7 +47,7 @@ class Participant:
         return SCHEMAS[self.name]
 
     async def something(self) -> str:
-        """Something new for one order to take."""
+        """Create a resource for one order."""
         name = f"thing-{uuid4()}"
         if self.name == "product":
             await self.client.post("/v1/products", {"product_id": name, "name": "Thing", "price": 1, "stock": 1})
@@ -58,7 +58,7 @@ class Participant:
         return name
 
     def do(self, order: str, thing: str) -> Mapping[str, Any]:
-        """The command that takes it."""
+        """Return the do."""
         if self.name == "product":
             lines = [{"product_id": thing, "quantity": 1}]
             return {"type": "hold_stock", "order_id": order, "lines": lines}
@@ -68,25 +68,25 @@ class Participant:
         return {"type": "debit", "order_id": order, "attempt": 1, "user_id": thing, "amount": 1}
 
     def undo(self, order: str) -> Mapping[str, Any]:
-        """The command that gives it back."""
+        """Return the undo."""
         kind = {"product": "restore_stock", "coupon": "release_coupon", "balance": "refund"}[self.name]
         return {"type": kind, "order_id": order}
 
     async def pruned(self) -> None:
-        """Forget what is past."""
+        """Prune past orders."""
         gates = import_module(f"services.{self.name}.store").GATES
         raising = partial(gates.raise_horizon, days=DAYS)
         await Pruner(self.pool, [Pruning("gates", UUID(int=0), gates.prune_gates)], raising).prune_all()
 
     async def remembers(self, order: str) -> list[int]:
-        """How many gates and outcomes there are of an order."""
+        """Return how many gates and outcomes an order has."""
         query = "SELECT count(*) FROM {}.{} WHERE order_id = $1"
         return [await self.db.fetchval(query.format(self.schema, table), order) for table in ("gates", "outcomes")]
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module", params=["product", "coupon", "balance"])
 async def participant(request: pytest.FixtureRequest, database: Database) -> AsyncIterator[Participant]:
-    """Each in turn."""
+    """Yield each participant."""
     url = migrate_service(request.param, database)
     db = await asyncpg.connect(database.url)
     async with serving(request.param, url) as client, Pool(Settings(database_url=url), "test") as pool:
@@ -94,7 +94,7 @@ async def participant(request: pytest.FixtureRequest, database: Database) -> Asy
     await db.close()
 
 
-async def test_what_is_past_is_forgotten_and_refused_and_given_back(participant: Participant) -> None:
+async def test_orders_before_the_horizon_are_pruned_refused_and_undone(participant: Participant) -> None:
     order, thing = order_of_age(PAST), await participant.something()
     (applied,) = await participant.client.command(participant.do(order, thing))
     assert applied["outcome"] == "applied"
@@ -116,7 +116,7 @@ async def test_what_is_past_is_forgotten_and_refused_and_given_back(participant:
     assert taken["outcome"] == "applied"
 
 
-async def test_a_first_do_on_an_order_that_is_past_is_refused(participant: Participant) -> None:
+async def test_first_do_on_an_order_before_the_horizon_is_refused(participant: Participant) -> None:
     await participant.pruned()
     order, young, thing = order_of_age(PAST), order_of_age(RECENT), await participant.something()
     late, early = await participant.client.command(participant.do(order, thing), participant.do(young, thing))
@@ -124,7 +124,7 @@ async def test_a_first_do_on_an_order_that_is_past_is_refused(participant: Parti
     assert await participant.client.holds(order) == {}
 
 
-async def test_what_is_not_past_is_kept_and_so_is_what_tells_no_age(participant: Participant) -> None:
+async def test_recent_orders_and_ids_without_a_time_are_kept(participant: Participant) -> None:
     undated = str(UUID(int=4 << 76 | uuid4().int & (1 << 64) - 1))  # lower than any horizon, and of version 4
     kept = [order_of_age(RECENT), undated]
     for order in kept:
@@ -133,7 +133,7 @@ async def test_what_is_not_past_is_kept_and_so_is_what_tells_no_age(participant:
     assert [await participant.remembers(order) for order in kept] == [[1, 1], [1, 1]]
 
 
-async def test_a_backlog_is_pruned_by_two_at_once_except_for_what_is_in_use(
+async def test_two_concurrent_prunings_clear_a_backlog_except_locked_rows(
     participant: Participant, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pruning, "BATCH_MAX", 3)
@@ -142,7 +142,7 @@ async def test_a_backlog_is_pruned_by_two_at_once_except_for_what_is_in_use(
     lock = f"SELECT 1 FROM {participant.schema}.gates WHERE order_id = $1 FOR UPDATE"
     async with participant.db.transaction():
         await participant.db.execute(lock, orders[7])
-        async with asyncio.timeout(10):  # nobody waits for the lock
+        async with asyncio.timeout(10):  # the prune must not wait for the lock
             await asyncio.gather(participant.pruned(), participant.pruned())
     assert [order for order in orders if await participant.remembers(order) != [0, 0]] == [orders[7]]
     await participant.pruned()

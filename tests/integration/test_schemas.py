@@ -1,4 +1,4 @@
-"""Each service's schema.sql is what its migrations make."""
+"""Each service's schema.sql equals the result of its migrations."""
 
 from collections.abc import Callable, Mapping
 
@@ -12,13 +12,13 @@ from tests.infrastructure.services import SCHEMAS
 
 @pytest.fixture(scope="module")
 def migrated(database: Database) -> Mapping[str, str]:
-    """What the migrations make, by service."""
+    """Return the schemas that the migrations create, by service."""
     return dump_services(database)
 
 
 @pytest.fixture(scope="module")
 def loaded(create_database: Callable[..., Database]) -> Mapping[str, str]:
-    """What the checked-in files make, by service."""
+    """Return the schemas that the checked-in files create, by service."""
     database = create_database()
     with psycopg.connect(database.url, autocommit=True) as connection:
         connection.execute("SET check_function_bodies = off")  # functions come before the tables that they use

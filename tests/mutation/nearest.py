@@ -1,84 +1,159 @@
-"""Which tests are nearest to a module, the quickest first: those that a sampled mutant of it is held against."""
+"""Maps each module to the tests that its sampled mutants run against, the quickest first."""
 
 from collections.abc import Mapping, Sequence
 
-_UNIT, _INTEGRATION = "tests/unit", "tests/integration"
-_RELAY = f"{_INTEGRATION}/relay"
-_CONSUMER = (f"{_UNIT}/consumer", f"{_INTEGRATION}/consumer/test_dead_letters.py")
-_PARTICIPANTS = (f"{_INTEGRATION}/test_participants.py", f"{_INTEGRATION}/test_retention.py")
+
+def _tests(folder: str, *names: str) -> tuple[str, ...]:
+    return tuple(f"tests/{folder}/{name}" for name in names)
+
+
+def _relay(*names: str) -> tuple[str, ...]:
+    return _tests("integration/relay", *(f"test_{name}.py" for name in names))
+
+
+def _storage(*names: str) -> tuple[str, ...]:
+    return _tests("integration/relay_storage", *(f"test_{name}.py" for name in names))
+
+
+def _unit(*names: str) -> tuple[str, ...]:
+    return _tests("unit", *(f"{folder}/test_{name}.py" for folder, name in (name.split("/") for name in names)))
+
+
+def _integration(*names: str) -> tuple[str, ...]:
+    return _tests("integration", *(f"test_{name}.py" for name in names))
+
+
+_PARTICIPANTS = (
+    *_tests("unit", "test_participant_batches.py"),
+    *_tests("integration", "product", "coupon", "balance", "fast_path"),
+    *_integration("participant_locks", "participants", "retention"),
+)
+_HTTP = (*_unit("shared/connection", "shared/wire"), *_tests("integration", "http/test_semantics.py"))
 
 # By path or folder; the longest that fits counts. Tests that start processes or kill brokers are left out: they take
 # long, and what only they notice should have a nearer test.
 NEAREST: Mapping[str, Sequence[str]] = {
-    "services/relay": (f"{_UNIT}/relay", f"{_RELAY}/test_publishing.py", f"{_RELAY}/test_takeover.py"),
-    "services/relay/access.py": (f"{_UNIT}/relay/test_settings.py",),
-    "services/relay/admin": (f"{_RELAY}/test_acts.py", f"{_RELAY}/test_operators.py", f"{_RELAY}/test_replayer.py"),
-    "services/relay/completeness": (f"{_RELAY}/test_history.py", f"{_RELAY}/test_watermark.py"),
-    "services/relay/completeness/digests.py": (f"{_RELAY}/test_history.py",),
-    "services/relay/completeness/watermark.py": (f"{_RELAY}/test_watermark.py",),
-    "services/relay/domain": (f"{_UNIT}/relay",),
+    "services/relay": (*_tests("unit", "relay"), *_relay("publishing", "takeover", "operators")),
+    "services/relay/access.py": (*_unit("relay/settings", "relay/clients"), *_relay("access")),
+    "services/relay/api.py": _unit("relay/schema_routes"),
+    "services/relay/admin": _relay("acts", "operators", "replayer"),
+    "services/relay/completeness": (*_unit("relay/digests"), *_relay("history", "watermark_step", "watermark")),
+    "services/relay/completeness/watermark.py": (
+        *_unit("relay/announcements"),
+        *_relay("watermark_step", "watermark"),
+    ),
+    "services/relay/domain": _tests("unit", "relay"),
     "services/relay/domain/batching.py": (
-        *(f"{_UNIT}/relay/test_grouping_policy.py", f"{_UNIT}/relay/test_batch_pacer.py"),
-        f"{_UNIT}/relay/test_adaptive_timeout.py",
+        *_unit("relay/grouping_policy", "relay/batch_pacer", "relay/adaptive_timeout"),
+        *_relay("group_commit"),
     ),
-    "services/relay/domain/events.py": (f"{_UNIT}/relay/test_poison_isolation.py",),
-    "services/relay/domain/shards.py": (
-        *(f"{_UNIT}/relay/test_assignment.py", f"{_UNIT}/relay/test_takeover.py"),
-        f"{_RELAY}/test_takeover.py",
+    "services/relay/domain/events.py": _unit("relay/poison_isolation"),
+    "services/relay/domain/shards.py": (*_unit("relay/assignment", "relay/takeover"), *_relay("takeover")),
+    "services/relay/kafka/admin.py": (
+        *_unit("relay/cluster", "relay/topics"),
+        *_relay("takeover", "watermark", "topics"),
     ),
-    "services/relay/kafka/client.py": (
-        *(f"{_UNIT}/relay/test_clients.py", f"{_RELAY}/test_takeover.py"),
-        f"{_RELAY}/test_dropping.py",
+    "services/relay/kafka/client.py": _unit("relay/clients"),
+    "services/relay/kafka/errors.py": _unit("relay/broker_errors", "relay/poison_isolation"),
+    "services/relay/kafka/positions.py": (*_unit("relay/positions"), *_relay("takeover", "group_commit")),
+    "services/relay/kafka/producer.py": (
+        *_unit("relay/producer", "relay/publication"),
+        *_relay("takeover", "group_commit", "dropping", "publishing"),
     ),
-    "services/relay/kafka/records.py": (f"{_UNIT}/relay/test_records.py",),
-    "services/relay/outbox_cleaner.py": (f"{_INTEGRATION}/relay_storage/test_cleaner.py",),
-    "services/relay/publishing/group_commit.py": (
-        *(f"{_UNIT}/relay/test_group_commit.py", f"{_RELAY}/test_group_commit.py"),
+    "services/relay/kafka/records.py": _unit("relay/records"),
+    "services/relay/kafka/topics.py": (*_unit("relay/topics"), *_relay("topics", "added_partitions")),
+    "services/relay/outbox_cleaner.py": (*_unit("relay/outbox_cleaner"), *_storage("cleaner", "partitions")),
+    "services/relay/publishing/assignment.py": (
+        *_unit("relay/assignment", "relay/shard_assigner"),
+        *_relay("takeover", "publishing", "competition"),
     ),
-    "services/relay/publishing/failures.py": (f"{_UNIT}/relay/test_shard_publisher.py",),
+    "services/relay/publishing/bootstrap.py": (
+        *_unit("relay/bootstrap"),
+        *_relay("takeover", "group_commit", "topics"),
+    ),
+    "services/relay/publishing/failures.py": (*_unit("relay/shard_publisher"), *_relay("parking")),
+    "services/relay/publishing/group_commit.py": (*_unit("relay/group_commit"), *_relay("group_commit")),
+    "services/relay/publishing/notifier.py": _relay("notifier", "publishing", "idling"),
     "services/relay/publishing/shard_publisher.py": (
-        f"{_UNIT}/relay/test_shard_publisher.py",
-        *(f"{_RELAY}/test_publishing.py", f"{_RELAY}/test_takeover.py"),
-        *(f"{_RELAY}/test_parking.py", f"{_RELAY}/test_group_commit.py"),
+        *_unit("relay/shard_publisher", "relay/fencing"),
+        *_relay("takeover", "publishing", "parking", "group_commit"),
     ),
-    "services/relay/publishing/takeover.py": (f"{_RELAY}/test_takeover.py",),
-    "services/relay/replay": (f"{_RELAY}/test_replayer.py", f"{_RELAY}/test_replay.py"),
-    "deploy/consumer": (*_CONSUMER, f"{_INTEGRATION}/consumer/test_consuming.py"),
-    "services/product": (f"{_UNIT}/product", f"{_INTEGRATION}/product", f"{_INTEGRATION}/at_once", *_PARTICIPANTS),
-    "services/coupon": (f"{_UNIT}/coupon", f"{_INTEGRATION}/coupon", f"{_INTEGRATION}/at_once", *_PARTICIPANTS),
-    "services/balance": (f"{_UNIT}/balance", f"{_INTEGRATION}/balance", f"{_INTEGRATION}/at_once", *_PARTICIPANTS),
-    "shared": (f"{_UNIT}/shared", f"{_INTEGRATION}/product", f"{_INTEGRATION}/balance", *_PARTICIPANTS),
-    "shared/background.py": (f"{_UNIT}/shared/test_background.py",),
-    "shared/batcher.py": (f"{_UNIT}/shared/test_batcher.py", f"{_UNIT}/shared/test_pacing.py"),
-    "shared/concurrency.py": (f"{_UNIT}/shared/test_concurrency.py",),
-    "shared/connecting.py": (f"{_INTEGRATION}/test_connecting.py", f"{_INTEGRATION}/test_connections.py"),
-    "shared/database_url.py": (f"{_UNIT}/shared/test_database_url.py", f"{_INTEGRATION}/test_database_urls.py"),
-    "shared/http": (
-        *(f"{_UNIT}/shared/{name}" for name in ("test_connection.py", "test_deadline.py", "test_idempotency.py")),
-        *(f"{_UNIT}/shared/test_readiness.py", f"{_INTEGRATION}/http/test_semantics.py"),
-        *(f"{_INTEGRATION}/test_deadlines.py", f"{_INTEGRATION}/product/test_api.py"),
+    "services/relay/publishing/takeover.py": (*_unit("relay/fencing"), *_relay("takeover", "group_commit")),
+    "services/relay/publishing/topic_watch.py": (
+        *_unit("relay/topic_watch", "relay/topics"),
+        *_relay("takeover", "topics", "added_partitions"),
     ),
-    "shared/http/wire.py": (f"{_UNIT}/shared/test_wire.py", f"{_INTEGRATION}/http/test_semantics.py"),
-    "shared/integers.py": (f"{_UNIT}/shared/test_integers.py",),
-    "shared/lines.py": (f"{_UNIT}/shared/test_lines.py",),
-    "shared/logs.py": (f"{_UNIT}/shared/test_logs.py",),
-    "shared/migrations.py": (f"{_INTEGRATION}/test_migrations.py",),
-    "shared/notation.py": (f"{_UNIT}/shared/test_notation.py",),
-    "shared/operators.py": (f"{_UNIT}/shared/test_operators.py",),
-    "shared/pacing.py": (f"{_UNIT}/shared/test_pacing.py",),
-    "shared/participant": (
-        *(f"{_UNIT}/shared/test_protocol.py", f"{_UNIT}/shared/test_gates.py", f"{_INTEGRATION}/product"),
-        *(f"{_INTEGRATION}/at_once", *_PARTICIPANTS),
+    "services/relay/replay": (*_unit("relay/replay_request", "relay/replay_worker"), *_relay("replayer", "replay")),
+    "services/relay/store.py": (
+        *_unit("relay/fencing"),
+        *_storage("shard_rows", "claims", "partitions"),
+        *_relay("acts", "takeover", "history"),
     ),
-    "shared/pruning.py": (f"{_INTEGRATION}/test_retention.py",),
-    "shared/sqlstates.py": (f"{_UNIT}/shared/test_sqlstates.py",),
-    "shared/trace.py": (f"{_UNIT}/shared/test_trace.py",),
+    "deploy/consumer": (
+        *_tests("unit", "consumer"),
+        *_tests(
+            "integration/consumer",
+            "test_guards.py",
+            "test_serving.py",
+            "test_bounds.py",
+            "test_healing.py",
+            "test_dead_letters.py",
+            "test_consuming.py",
+        ),
+    ),
+    "services/product": (*_tests("unit", "product"), *_PARTICIPANTS),
+    "services/coupon": (*_tests("unit", "coupon"), *_PARTICIPANTS),
+    "services/balance": (*_tests("unit", "balance"), *_PARTICIPANTS),
+    "shared": (*_tests("unit", "shared"), *_PARTICIPANTS),
+    "shared/batcher.py": _unit("shared/batcher", "shared/pacing"),
+    "shared/contracts": (*_unit("shared/notation", "shared/integers"), *_PARTICIPANTS),
+    "shared/encoding.py": _unit("shared/integers"),
+    "shared/http": (*_HTTP, *_integration("participants", "deadlines"), *_unit("shared/process")),
+    "shared/http/aiohttp_internals.py": (*_HTTP, *_integration("connections")),
+    "shared/http/connection.py": (*_HTTP, *_integration("connections")),
+    "shared/http/deadline.py": (*_unit("shared/deadline"), *_integration("deadlines")),
+    "shared/http/idempotency.py": _unit("shared/idempotency"),
+    "shared/http/readiness.py": (*_unit("shared/readiness"), *_integration("participants", "deadlines")),
+    "shared/http/wire.py": (*_HTTP, *_tests("integration", "product/test_api.py")),
+    "shared/ids.py": _unit("shared/ids"),
+    "shared/kafka.py": (*_unit("shared/kafka", "relay/clients"), *_relay("takeover", "dropping")),
+    "shared/leadership.py": (*_unit("shared/leadership"), *_relay("replayer", "watermark")),
+    "shared/notation.py": _unit("shared/notation"),
+    "shared/operators.py": _unit("shared/operators", "shared/command_ends"),
+    "shared/pacing.py": _unit("shared/pacing"),
+    "shared/participant": (*_unit("shared/protocol", "shared/gates", "shared/executor"), *_PARTICIPANTS),
+    "shared/postgres/clocks.py": (*_unit("shared/database_clock", "shared/host_clock"), *_integration("host_clock")),
+    "shared/postgres/connecting.py": _integration("former_primaries", "connecting", "database_urls"),
+    "shared/postgres/connections.py": (
+        *_unit("shared/connections"),
+        *_tests("integration", "balance/test_database_faults.py"),
+        *_integration("former_primaries", "connecting", "deadlines", "host_clock"),
+    ),
+    "shared/postgres/database_url.py": (*_unit("shared/database_url"), *_integration("database_urls")),
+    "shared/postgres/errors.py": _unit("shared/sqlstates", "shared/background"),
+    "shared/postgres/migrations.py": _integration("migrations"),
+    "shared/postgres/query_check.py": (*_unit("shared/query_check"), *_integration("participants")),
+    "shared/postgres/sqlstates.py": _unit("shared/sqlstates"),
+    "shared/process/exits.py": _unit("shared/command_ends", "shared/process"),
+    "shared/process/lines.py": _unit("shared/lines"),
+    "shared/process/logs.py": _unit("shared/logs"),
+    "shared/process/main.py": (*_unit("shared/process"), *_integration("migrations")),
+    "shared/process/settings.py": _unit("shared/settings", "relay/settings"),
+    "shared/process/tasks.py": _unit("shared/background", "shared/concurrency"),
+    "shared/process/trace.py": _unit("shared/trace"),
+    "shared/pruning.py": (
+        *_tests("unit", "shared/test_pruning.py", "test_background_loops.py"),
+        *_integration("retention"),
+    ),
 }
 # Not asked for: what describes data, starts a process or talks to a person; other tests read that whole.
-LEFT_OUT = ("__init__.py", "__main__.py", "settings.py", "metrics.py", "schemas.py", "refusals.py", "openapi.py")
+LEFT_OUT = (
+    *("*/__init__.py", "*/__main__.py", "*/metrics.py", "*/openapi.py", "*/refusals.py", "*/schemas.py"),
+    *("services/*/settings.py", "deploy/*/settings.py"),
+)
 
 
-def nearest(path: str) -> Sequence[str]:
+def tests_for(path: str) -> Sequence[str]:
     """Return the tests of a module. Raises ValueError if there are none."""
     places = [place for place in NEAREST if path == place or path.startswith(f"{place}/")]
     if not places:

@@ -1,5 +1,7 @@
 """`python -m tests.mutation.sample`: takes conditions and handlers out of the product at random, for a limited time,
-and prints those whose removal no test notices. Exit status 1 if there is one that nobody has judged."""
+and prints those whose removal no test notices. Exit status 1 if there is one that is not accepted.
+
+A mutant that cannot be loaded, or on which a test hangs, is as good as killed."""
 
 import argparse
 import json
@@ -12,15 +14,15 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import groupby
 
 from tests.infrastructure.broker import choose_broker
 from tests.infrastructure.postgres import choose_postgres
 from tests.infrastructure.reaper import Reaper
-from tests.mutation.copies import copied, replaced
-from tests.mutation.forks import Forks
+from tests.mutation.accepted import ACCEPTED
 from tests.mutation.guard import REPOSITORY
-from tests.mutation.judged import JUDGED
-from tests.mutation.nearest import LEFT_OUT, NEAREST, nearest
+from tests.mutation.nearest import LEFT_OUT, NEAREST, tests_for
+from tests.mutation.sandbox import Sandbox
 
 GENERATOR = (".venv-mutation/bin/python", "tests/mutation/generator/generate.py")
 WORKERS = 2  # tests wait for databases and brokers: two keep two cores busy
@@ -39,13 +41,12 @@ class Mutant:
     text: str = field(repr=False)
 
     @property
-    def judged(self) -> bool:
+    def accepted(self) -> bool:
         """Return whether somebody has found that it makes no difference."""
         own = (self.path, self.function, self.before)
-        return any(own == (j.path, j.function, j.before) and j.after in ("", self.after) for j in JUDGED)
+        return any(own == (j.path, j.function, j.before) and j.after in ("", self.after) for j in ACCEPTED)
 
-    def told(self) -> str:
-        """Return it as a person reads it."""
+    def __str__(self) -> str:
         return f"{self.path}:{self.line} {self.function}\n    - {self.before}\n    + {self.after}"
 
 
@@ -61,7 +62,7 @@ class Results:
 def files() -> list[str]:
     """Return the files that mutants are made of."""
     paths = {path for place in NEAREST for path in [*REPOSITORY.glob(f"{place}/**/*.py"), REPOSITORY / place]}
-    wanted = [path for path in paths if path.suffix == ".py" and path.name not in LEFT_OUT]
+    wanted = [path for path in paths if path.suffix == ".py" and not any(map(path.match, LEFT_OUT))]
     return sorted(str(path.relative_to(REPOSITORY)) for path in wanted)
 
 
@@ -74,40 +75,47 @@ def generate(only: str) -> list[Mutant]:
 
 @contextmanager
 def servers() -> Iterator[dict[str, str]]:
-    """Start a Postgres and a broker for all; return where they are, as tests are told."""
+    """Start a Postgres and a broker for all; return the environment in which tests find them."""
     reaper = Reaper()
+    broker = choose_broker(os.environ)
     try:
-        yield {
-            "TEST_DATABASE_URL": choose_postgres(os.environ).start(reaper),
-            "TEST_KAFKA_BOOTSTRAP_SERVERS": choose_broker(os.environ).start(reaper),
-        }
+        environment = {"TEST_DATABASE_URL": choose_postgres(os.environ).start(reaper), "TEST_POSTGRES": "given"}
+        # Tests take a broker at an address for a real one, so an embedded one is started by each run itself.
+        yield environment | (
+            {"TEST_KAFKA_BOOTSTRAP_SERVERS": broker.start(reaper), "TEST_BROKER": "given"}
+            if broker.real
+            else {"TEST_BROKER": broker.name}
+        )
     finally:
         reaper.close()
 
 
 def work(mutants: Iterator[Mutant], deadline: float, environment: dict[str, str], results: Results) -> None:
     """Try mutants until there are none or the time is over."""
-    with copied() as copy, Forks() as forks:
+    with Sandbox() as sandbox:
         while time.monotonic() < deadline and (mutant := next(mutants, None)) is not None:
-            with replaced(copy / mutant.path, mutant.text):
-                ends = forks.run(copy, nearest(mutant.path), environment, stop_at_first=True)
-            failed = [test for test, end in ends.items() if end not in ("passed", "skipped")]
-            if failed:
+            change = mutant.path, mutant.text
+            ends = sandbox.run(tests_for(mutant.path), environment, change=change, stop_at_first=True)
+            if ends is None:
+                results.ends["hung"] += 1
+            elif not ends or "not loaded" in ends.values():
+                results.ends["not loadable"] += 1
+            elif failed := [test for test, end in ends.items() if end in ("failed", "error")]:
                 results.ends["killed"] += 1
                 results.killers.setdefault(failed[0], []).append(mutant)
-            elif ends:
+            else:
                 results.ends["survived"] += 1
                 results.survivors.append(mutant)
-                print(f"survived: {mutant.told()}", flush=True)
-            else:
-                results.ends["hung"] += 1
+                print(f"survived: {mutant}", flush=True)
 
 
-def unsure(results: Results, environment: dict[str, str]) -> list[Mutant]:
-    """Return the mutants that were killed by tests which fail without them as well."""
-    with copied() as copy, Forks() as forks:
-        ends = {test: forks.run(copy, [test], environment).get(test) for test in results.killers}
-    return [mutant for test, end in ends.items() if end != "passed" for mutant in results.killers[test]]
+def unsure(results: Results, environment: dict[str, str]) -> list[tuple[str, Mutant]]:
+    """Return the mutants that were killed by tests which fail without them as well, each with its test."""
+    files = groupby(sorted(results.killers), key=lambda test: test.split("::")[0])
+    with Sandbox() as sandbox:
+        ends = [sandbox.run(list(tests), environment) or {} for _, tests in files]
+    passed = {test for of_file in ends for test, end in of_file.items() if end == "passed"}
+    return [(test, mutant) for test, killed in results.killers.items() if test not in passed for mutant in killed]
 
 
 def sample(mutants: Sequence[Mutant], seconds: float, workers: int) -> Results:
@@ -131,15 +139,15 @@ def sample(mutants: Sequence[Mutant], seconds: float, workers: int) -> Results:
             thread.start()
         for thread in threads:
             thread.join()
-        for mutant in unsure(results, environment):
+        for test, mutant in unsure(results, environment):
             results.ends["killed"] -= 1
             results.ends["unsure"] += 1
-            print(f"unsure, its test fails without it too: {mutant.told()}")
+            print(f"unsure: {mutant}\n    {test} fails on the original too")
     return results
 
 
 def main() -> None:
-    """Take a sample and tell what came of it."""
+    """Run the tests against a sample of mutants, and print the survivors."""
     parser = argparse.ArgumentParser(prog="python -m tests.mutation.sample", description=__doc__)
     parser.add_argument("--seconds", type=float, default=1200, help="how long mutants are tried (default: 1200)")
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1_000_000))
@@ -147,14 +155,16 @@ def main() -> None:
     parser.add_argument("--only", default="", help="only files whose path contains this")
     arguments = parser.parse_args()
     every = generate(arguments.only)
-    mutants = [mutant for mutant in every if not mutant.judged]
+    mutants = [mutant for mutant in every if not mutant.accepted]
     random.Random(arguments.seed).shuffle(mutants)
-    print(f"SEED={arguments.seed}: {len(every)} mutants, {len(every) - len(mutants)} of them judged", flush=True)
+    print(
+        f"SEED={arguments.seed}: {len(every)} mutants, {len(every) - len(mutants)} of them accepted before", flush=True
+    )
     results = sample(mutants, arguments.seconds, arguments.workers)
-    counts = {name: results.ends[name] for name in ("killed", "hung", "unsure", "survived")}
+    counts = {name: results.ends[name] for name in ("killed", "not loadable", "hung", "unsure", "survived")}
     print(", ".join(f"{count} {name}" for name, count in counts.items()))
     if results.survivors or results.ends["unsure"]:
-        raise SystemExit("Kill each survivor by a test, or judge it in tests/mutation/judged.py.")
+        raise SystemExit("Kill each survivor by a test, or accept it in tests/mutation/accepted.py.")
 
 
 if __name__ == "__main__":

@@ -5,52 +5,44 @@ test.
 """
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-from tests.mutation.copies import copied, replaced
-from tests.mutation.forks import Forks
-from tests.mutation.guard import Guard
+from tests.mutation.guard import REPOSITORY, Guard
 from tests.mutation.guards import GUARDS
+from tests.mutation.sandbox import Sandbox
 
 
 @pytest.fixture(scope="session")
-def copy() -> Iterator[Path]:
-    with copied() as folder:
-        yield folder
-
-
-@pytest.fixture(scope="session")
-def forks() -> Iterator[Forks]:
-    with Forks() as process:
-        yield process
+def sandbox() -> Iterator[Sandbox]:
+    with Sandbox() as sandbox:
+        yield sandbox
 
 
 @pytest.fixture(scope="session")
 def environment(postgres_server: str) -> dict[str, str]:
     """One Postgres for all, and the broker that starts soonest."""
-    return {"TEST_DATABASE_URL": postgres_server, "TEST_BROKER": "embedded", "CI": ""}
+    return {"TEST_DATABASE_URL": postgres_server, "TEST_POSTGRES": "given", "TEST_BROKER": "embedded", "CI": ""}
 
 
 @pytest.mark.parametrize("guard", [one for one in GUARDS if not one.real_broker], ids=lambda guard: guard.name)
-def test_tests_notice(guard: Guard, copy: Path, forks: Forks, environment: dict[str, str]) -> None:
-    notice(guard, copy, forks, environment)
+def test_mutant_of_a_guard_fails_its_tests(guard: Guard, sandbox: Sandbox, environment: dict[str, str]) -> None:
+    notice(guard, sandbox, environment)
 
 
 @pytest.mark.real_broker
 @pytest.mark.parametrize("guard", [one for one in GUARDS if one.real_broker], ids=lambda guard: guard.name)
-def test_tests_with_a_real_broker_notice(
-    guard: Guard, copy: Path, forks: Forks, environment: dict[str, str], kafka_bootstrap: str
+def test_mutant_of_a_guard_fails_its_tests_with_a_real_broker(
+    guard: Guard, sandbox: Sandbox, environment: dict[str, str], kafka_bootstrap: str
 ) -> None:
-    notice(guard, copy, forks, {**environment, "TEST_KAFKA_BOOTSTRAP_SERVERS": kafka_bootstrap})
+    notice(guard, sandbox, {**environment, "TEST_BROKER": "given", "TEST_KAFKA_BOOTSTRAP_SERVERS": kafka_bootstrap})
 
 
-def notice(guard: Guard, copy: Path, forks: Forks, environment: dict[str, str]) -> None:
+def notice(guard: Guard, sandbox: Sandbox, environment: dict[str, str]) -> None:
     """Check that all tests of a guard fail without it."""
-    file = copy / guard.path
-    with replaced(file, guard.mutant(file.read_text())):
-        results = forks.run(copy, guard.tests, environment)
-    # A test that hangs without the guard has noticed as well.
-    unnoticed = [test for test in guard.tests if results.get(test) in ("passed", "skipped", "error")]
-    assert not unnoticed, results
+    change = guard.path, guard.mutant((REPOSITORY / guard.path).read_text())
+    results = sandbox.run(guard.tests, environment, change=change)
+    if results is None:
+        return  # a test that hangs without the guard has noticed as well
+    assert results.keys() == set(guard.tests)
+    assert set(results.values()) == {"failed"}, results

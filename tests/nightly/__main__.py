@@ -65,10 +65,10 @@ def main() -> int:
     OUTPUT.mkdir(parents=True, exist_ok=True)
     chosen = [target for target in TARGETS if not arguments.targets or target.name in arguments.targets]
     ended = [run(target, arguments.seed) for target in chosen]
-    told = f"SEED={arguments.seed}\n\n{table(ended)}\n"
-    (OUTPUT / "table.md").write_text(told)
-    print(f"\n{told}")
-    return int(any(one.status != 0 for one in ended))
+    rendered = f"SEED={arguments.seed}\n\n{table(ended)}\n"
+    (OUTPUT / "table.md").write_text(rendered)
+    print(f"\n{rendered}")
+    return int(not all(one.passed for one in ended))
 
 
 if __name__ == "__main__":

@@ -20,17 +20,25 @@ class Target:
         return " ".join(["make", self.name, *self.variables])
 
 
-# In this order: what may find a fault first, what measures last, when nothing else of the night still runs.
+# Tests that may find a fault run first. Measurements run last, when no other target is running.
 TARGETS = (
     Target("faults", r"s later every saga has ended|\d purchases; answers|faults hit", ("SECONDS=300",), seeded=True),
     Target("relay-faults", r"events by .* writers|^read_committed: | times, ", seeded=True),
     Target("races", r"^winners: |connections dropped, ", seeded=True),
-    Target("simulate", r"histories from seed ", seeded=True),
+    Target("versions", r"combinations of versions"),
+    Target("drills", r"^\| `.*\| (?:passed|FAILED|skipped)"),
+    Target("runbook", r"blocks of the runbook can't run here|^\d+ passed"),
+    Target("containers", r"^docs/reach.md, .* rows$|^SKIPPED .* engine|^\d+ passed"),
+    Target("dependency-audit", r"[Nn]o known vulnerabilities|could not be audited|known vulnerabilit"),
+    Target("simulate", r"histories from seed ", ("STEPS=1000000",), seeded=True),  # a seed alone means one history
+    Target("conformance", r"calls by .* no finding", ("CALLS=50000",), seeded=True),
     Target("mutation", r"^SEED=|\d killed, ", seeded=True),
     Target("bench", r"\((?:at least|at most) .*\) (?:kept|MISSED)|^did not count"),
     Target("bench-relay", r"^missed:|figures is kept|MISSED"),
+    Target("bench-auth", r"^a first verification: |^jwt against open"),
     Target("bench-overload", r"x the peak: "),
     Target("bench-history", r"^with a past: "),
+    Target("bench-gateway", r"slow connections from .* (?:kept|MISSED)"),
 )
 
 
@@ -44,16 +52,29 @@ class Ended:
     output: str
 
     @property
+    def passed(self) -> bool:
+        """Return whether it ended well and printed figures: without any it did not do its work."""
+        return self.status == 0 and bool(self._found)
+
+    @property
     def result(self) -> str:
         """Return how it ended, in a word or two."""
+        if self.status == 0 and not self.passed:
+            return "FAILED (no figures)"
         return {0: "passed", None: "TOOK TOO LONG"}.get(self.status, f"FAILED ({self.status})")
 
     @property
     def figures(self) -> list[str]:
-        """Return the lines worth keeping; of a target that failed without any, its last line."""
-        lines = [line.strip() for line in self.output.splitlines() if line.strip()]
-        found = [line for line in lines if re.search(self.target.figures, line)]
-        return found or ([] if self.status == 0 else lines[-1:])
+        """Return the lines worth keeping; without any, the last line."""
+        return self._found or self._lines[-1:]
+
+    @property
+    def _lines(self) -> list[str]:
+        return [line.strip() for line in self.output.splitlines() if line.strip()]
+
+    @property
+    def _found(self) -> list[str]:
+        return [line for line in self._lines if re.search(self.target.figures, line)]
 
 
 def table(ended: Sequence[Ended]) -> str:

@@ -1,9 +1,9 @@
-"""An event loop with a virtual clock: one thread, no I/O, no waiting. The same calls in the same order, every time.
+"""Provides an event loop with a virtual clock. It is deterministic: one thread, no I/O, no waiting.
 
-Time jumps to the next timer when nothing is ready. Whatever runs belongs to an `Actor` (a simulated process, or
-the world around them) through its context, which asyncio hands from a task to the tasks and timers it makes. So a
-process can be frozen or killed between any two of its callbacks, as SIGSTOP and SIGKILL do: nothing is cancelled, no
-`finally` runs.
+When no callback is ready, the time becomes that of the next timer. Every callback belongs to an `Actor`: a simulated
+process, or the world around them. The actor is in the context, which asyncio passes from a task to the tasks and timers
+it makes. So an actor can be frozen or killed between any two of its callbacks, as by SIGSTOP and SIGKILL: nothing is
+cancelled, and no `finally` runs.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 
 class Callback:
-    """A call that waits for its turn, or for its time."""
+    """A call that is queued, or scheduled for a time."""
 
     __slots__ = ("args", "cancelled", "context", "function", "number", "time")
 
@@ -33,7 +33,7 @@ class Callback:
         return (self.time, self.number) < (other.time, other.number)
 
     def cancel(self) -> None:
-        """Forget the call."""
+        """Cancel the call."""
         self.cancelled = True
 
     def when(self) -> float:
@@ -42,7 +42,7 @@ class Callback:
 
 
 class Actor:
-    """What runs and can be stopped: a process of the simulation."""
+    """A simulated process, which can be frozen, killed or asked to stop."""
 
     def __init__(self, name: str, *, clock_skew_seconds: float = 0.0) -> None:
         self.name = name
@@ -52,14 +52,14 @@ class Actor:
         self.stopping = asyncio.Event()  # SIGTERM
 
 
-# What runs outside any process: clients, the network, the databases.
+# The actor of everything outside the processes: clients, the network, the databases.
 WORLD = Actor("world")
 WORLD_CONTEXT = Context()
 current: ContextVar[Actor] = ContextVar("actor", default=WORLD)
 
 
 class VirtualLoop:
-    """As much of an event loop as asyncio's tasks, futures and timeouts ask for; not a subclass, for that is little."""
+    """The part of an event loop that asyncio's tasks, futures and timeouts call."""
 
     def __init__(self, start_seconds: float = 0.0) -> None:
         self._now = start_seconds
@@ -77,12 +77,14 @@ class VirtualLoop:
         return self._now
 
     def fail(self, error: BaseException) -> None:
-        """End the run with this error, whatever the code in between would catch."""
+        """End the run with this error. No code in the simulation can catch it."""
         self._failure = self._failure or error
 
     def run_until_complete(self, future: Any, limit_seconds: float = float("inf")) -> Any:
-        """Run until the coroutine returns. Raises what it raised, what `fail` was told, or TimeoutError when virtual
-        time passes the limit."""
+        """Run until the coroutine returns.
+
+        Raises its error, the error given to `fail`, or TimeoutError when the virtual time passes the limit.
+        """
         self._limit = limit_seconds
         asyncio._set_running_loop(self._as_loop)
         try:
@@ -112,27 +114,27 @@ class VirtualLoop:
     def _pass_time(self) -> None:
         while True:
             if not self._timers:
-                raise RuntimeError("everybody waits for somebody else")
+                raise RuntimeError("deadlock: no callback and no timer is left")
             timer = heapq.heappop(self._timers)
             if not timer.cancelled:
                 break
         if timer.time > self._limit:
-            raise TimeoutError("the history never ends")
+            raise TimeoutError("the history exceeds its time limit")
         self._now = max(self._now, timer.time)
         self.steps += 1
         self._ready.append(timer)
 
     def freeze(self, actor: Actor) -> None:
-        """Stop an actor where it is, as SIGSTOP does."""
+        """Pause an actor, as SIGSTOP does."""
         actor.frozen = []
 
     def wake(self, actor: Actor) -> None:
-        """Let a frozen actor go on with what came up meanwhile, in its order."""
+        """Continue a frozen actor with the callbacks that became ready meanwhile, in their order."""
         self._ready.extend(actor.frozen or ())
         actor.frozen = None
 
     def start(self, actor: Actor, coroutine: Coroutine[Any, Any, T]) -> "asyncio.Future[T]":
-        """Begin to run a coroutine as part of an actor, and return its task. That it raises ends the run."""
+        """Start a coroutine as part of an actor, and return its task. If it raises, the run ends with its error."""
         context = Context()
         context.run(current.set, actor)
         task = self.create_task(coroutine, context=context)
@@ -140,7 +142,7 @@ class VirtualLoop:
         return task
 
     def spawn(self, actor: Actor, coroutine: Coroutine[Any, Any, object]) -> None:
-        """Begin to run a coroutine as part of an actor."""
+        """Start a coroutine as part of an actor. If it raises, the run ends with its error."""
         task = self.start(actor, coroutine)
         assert not task.done()
 
@@ -150,11 +152,11 @@ class VirtualLoop:
             self.fail(error)
 
     def close(self) -> None:
-        """Throw away what is still pending, once nothing can come of it any more."""
+        """Close all coroutines that are still pending after the run."""
         for coroutine in self._coroutines:
             coroutine.close()
 
-    # What asyncio asks of a loop ----------------------------------------------------------------------------------
+    # The interface that asyncio calls -------------------------------------------------------------------------------
 
     def call_soon(self, callback: Callable[..., object], *args: Any, context: Context | None = None) -> Callback:
         """Queue a call."""
@@ -182,21 +184,21 @@ class VirtualLoop:
         return asyncio.Future(loop=self._as_loop)
 
     def create_task(self, coro: Any, *, name: str | None = None, context: Context | None = None) -> "asyncio.Task[Any]":
-        """Begin to run a coroutine."""
+        """Start a coroutine in a task."""
         self._coroutines.append(coro)
         return asyncio.Task(coro, loop=self._as_loop, name=name, context=context)
 
     def get_debug(self) -> bool:
-        """Debugging is off."""
+        """Return False: debugging is off."""
         return False
 
     def is_running(self) -> bool:
-        """Say yes: nobody asks a loop that isn't."""
+        """Return True: asyncio asks only while the loop runs."""
         return True
 
     def is_closed(self) -> bool:
-        """There is nothing to close."""
+        """Return False: this loop has nothing to close."""
         return False
 
     def call_exception_handler(self, context: dict[str, Any]) -> None:
-        """Pass over what a killed process leaves behind: tasks that are pending for ever, answers nobody awaits."""
+        """Ignore what killed processes leave: tasks that stay pending, and errors that no task awaits."""

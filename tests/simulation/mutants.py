@@ -1,7 +1,6 @@
-"""Rules of the product, each taken out in turn: a simulation that does not notice is not worth its time.
+"""Lists the mutants of the product that the simulation must detect.
 
-RULES are those whose removal the reference model of the protocol catches, under its names. BUGS are mistakes of the
-kind that programmers make.
+RULES remove the rules of the protocol's reference model, under the names of its mutants. BUGS are typical mistakes.
 """
 
 from collections.abc import Iterator
@@ -12,22 +11,22 @@ from services.order import saga
 from services.order.saga import Kind
 from shared.participant import protocol
 from shared.participant.protocol import Outcome
-from tests.simulation import mutations as take_out
+from tests.simulation import mutations
 from tests.simulation.memory.orders import OrdersDatabase
 from tests.simulation.memory.participants import ParticipantDatabase
-from tests.simulation.mutations import Patch, replaced
+from tests.simulation.mutations import Patch, replace
 
 
 @dataclass(frozen=True, slots=True)
 class Mutant:
-    """A product with one rule less; `name` says which."""
+    """The product without one rule, which `name` describes."""
 
     name: str
     patches: tuple[Patch, ...]
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """Take the rule out while the body runs."""
+        """Remove the rule while the body runs."""
         with ExitStack() as stack:
             for patch in self.patches:
                 stack.enter_context(patch())
@@ -38,61 +37,61 @@ def _mutant(name: str, *patches: Patch) -> Mutant:
     return Mutant(name, patches)
 
 
-_BACK_TO_PENDING = (take_out.force(pay_target="PENDING_PAYMENT"), take_out.expects_no_event_of_pending())
-_STUCK = replaced(OrdersDatabase, "mark_stuck", take_out.stuck_loses_direction)
+_BACK_TO_PENDING = (mutations.force(pay_target="PENDING_PAYMENT"), mutations.omit_event_of_pending())
+_STUCK = replace(OrdersDatabase, "mark_stuck", mutations.set_stuck_to_running)
 
 RULES = (
-    _mutant("debit key without attempt", replaced(protocol, "key", lambda command: (command.gate, command.type, 0))),
-    _mutant("refusals not stored", take_out.stores(lambda outcome: outcome.applied)),
-    _mutant("applied outcomes not stored", take_out.stores(lambda outcome: not outcome.applied)),
+    _mutant("debit key without attempt", replace(protocol, "key", lambda command: (command.gate, command.type, 0))),
+    _mutant("refusals not stored", mutations.store_only(lambda outcome: outcome.applied)),
+    _mutant("applied outcomes not stored", mutations.store_only(lambda outcome: not outcome.applied)),
     _mutant(
         "undo forgets outcomes, no close",
-        replaced(ParticipantDatabase, "close_gates", take_out.forgets_instead_of_closing),
+        replace(ParticipantDatabase, "close_gates", mutations.delete_outcomes_instead_of_closing),
     ),
-    _mutant("undo does not fence late dos", take_out.decide_one(fenced=lambda _: False)),
+    _mutant("undo does not fence late dos", mutations.decide_one(fenced=lambda _: False)),
     _mutant(
         "release fences reserve only + redeem accepts AVAILABLE",
-        take_out.decide_one(fenced=lambda command: command.type != "redeem_coupon"),
-        take_out.redeems_what_is_available(),
+        mutations.decide_one(fenced=lambda command: command.type != "redeem_coupon"),
+        mutations.redeem_available_coupons(),
     ),
-    _mutant("release without ownership check", *take_out.release_of_any_coupon()),
-    _mutant("guard: no saga id", take_out.guarded_on(saga_id=False)),
-    _mutant("guard: no owner, no saga id", take_out.guarded_on(saga_id=False, owner=False)),
-    _mutant("guard: no saga status", take_out.guarded_on(status=False)),
-    _mutant("no one-live guard, status at end", *take_out.any_number_of_sagas()),
+    _mutant("release without ownership check", *mutations.release_any_coupon()),
+    _mutant("guard: no saga id", mutations.guard_on(saga_id=False)),
+    _mutant("guard: no owner, no saga id", mutations.guard_on(saga_id=False, owner=False)),
+    _mutant("guard: no saga status", mutations.guard_on(status=False)),
+    _mutant("no one-live guard, status at end", *mutations.allow_several_sagas()),
     _mutant(
         "decides on a timeout (payment -> PENDING)",
-        take_out.unknown_is(Outcome(False, {"type": "/problems/timeout", "status": 400}), of_undos=False),
+        mutations.take_unknown_as(Outcome(False, {"type": "/problems/timeout", "status": 400}), of_undos=False),
     ),
     _mutant("forced payment returns to PENDING", *_BACK_TO_PENDING),
-    _mutant("forced payment -> PENDING, undo by attempt", *_BACK_TO_PENDING, take_out.refund_fences_known_attempts()),
-    _mutant("operator force unguarded", take_out.force(running=False)),
-    _mutant("COMPENSATED before undos are acknowledged", take_out.unknown_is(Outcome(True, {}), of_undos=True)),
-    _mutant("cancel/expiry without saga row in the same commit", take_out.no_row_for_closings()),
+    _mutant("forced payment -> PENDING, undo by attempt", *_BACK_TO_PENDING, mutations.fence_known_attempts_only()),
+    _mutant("operator force unguarded", mutations.force(running=False)),
+    _mutant("COMPENSATED before undos are acknowledged", mutations.take_unknown_as(Outcome(True, {}), of_undos=True)),
+    _mutant("cancel/expiry without saga row in the same commit", mutations.omit_row_of_closing()),
     _mutant(
         "refused payment also sends the undos",
-        take_out.refused_payment_undoes(),
-        take_out.expects_no_event_of_pending(),
+        mutations.undo_refused_payment(),
+        mutations.omit_event_of_pending(),
     ),
     _mutant("STUCK overwrites direction", _STUCK),
-    _mutant("a do of an order that is past is taken for new", take_out.nothing_is_past()),
-    _mutant("holds are forgotten with their gates", take_out.forgets_holds()),
+    _mutant("a do of an order that is past is taken for new", mutations.accept_past_orders()),
+    _mutant("holds are forgotten with their gates", mutations.prune_all_holds()),
     _mutant(
         "STUCK overwrites direction + stored outcome wins over close",
         _STUCK,
-        take_out.decide_one(fenced=lambda _: True, stored_first=True),
+        mutations.decide_one(fenced=lambda _: True, stored_first=True),
     ),
 )
 
 BUGS = (
-    _mutant("nobody takes over", replaced(OrdersDatabase, "take_over", lambda *_: [])),
-    _mutant("a saga that lost its runner is left alone", replaced(OrdersDatabase, "list_own", lambda *_: [])),
-    _mutant("a saga taken over skips an undo", take_out.taken_over_as_if_undone()),
-    _mutant("expiry by the process' clock", take_out.clock_of_the_process()),
-    _mutant("keys claimed apart from the start", *take_out.key_apart_from_start()),
-    _mutant("stock held as far as it goes", take_out.holds_what_there_is()),
-    _mutant("outcomes in another order than commands", take_out.outcomes_in_another_order()),
-    _mutant("an expiry forgets the coupon", take_out.without_undo_of(Kind.CLOSE, saga.REDEEM.undo)),
-    _mutant("a payment redeems what is not reserved", take_out.redeems_without_reservation()),
-    _mutant("a fenced command counts as applied", replaced(protocol, "FENCED", Outcome(True, {}))),
+    _mutant("nobody takes over", replace(OrdersDatabase, "take_over", lambda *_: [])),
+    _mutant("a saga that lost its runner is left alone", replace(OrdersDatabase, "list_own", lambda *_: [])),
+    _mutant("a saga taken over skips an undo", mutations.mark_undone_on_take_over()),
+    _mutant("expiry by the process' clock", mutations.use_process_clock()),
+    _mutant("keys claimed apart from the start", *mutations.omit_keys_at_start()),
+    _mutant("stock held as far as it goes", mutations.hold_partly()),
+    _mutant("outcomes in another order than commands", mutations.reorder_outcomes()),
+    _mutant("an expiry forgets the coupon", mutations.omit_undo(Kind.CLOSE, saga.REDEEM.undo)),
+    _mutant("a payment redeems what is not reserved", mutations.redeem_without_reservation()),
+    _mutant("a fenced command counts as applied", replace(protocol, "FENCED", Outcome(True, {}))),
 )

@@ -1,5 +1,6 @@
-"""How rules are taken out of the product: each function here makes a patch that replaces one decision of the product,
-or one guard that only SQL holds, in the in-memory database."""
+"""Makes the patches that remove rules: each replaces one decision of the product, or one guard that SQL makes.
+
+Guards of SQL are replaced in the databases in memory."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
@@ -27,26 +28,26 @@ from tests.simulation.memory.tables import Row
 Patch = Callable[[], AbstractContextManager[Any]]
 
 
-def replaced(place: Any, name: str, new: Any) -> Patch:
+def replace(place: Any, name: str, new: Any) -> Patch:
     return lambda: patch.object(place, name, new)
 
 
 # The participants' protocol ---------------------------------------------------------------------------------------
 
 
-def stores(kept: Callable[[Outcome], bool]) -> Patch:
+def store_only(kept: Callable[[Outcome], bool]) -> Patch:
     original = protocol.decide
 
     def decide(*arguments: Any) -> protocol.Verdict:
         verdict = original(*arguments)
-        verdict.new_outcomes = {place: told for place, told in verdict.new_outcomes.items() if kept(told)}
+        verdict.new_outcomes = {place: new for place, new in verdict.new_outcomes.items() if kept(new)}
         return verdict
 
-    return replaced(protocol, "decide", decide)
+    return replace(protocol, "decide", decide)
 
 
 def decide_one(*, fenced: Callable[[Any], bool], stored_first: bool = False) -> Patch:
-    """The protocol's decision, with another order of its questions or a weaker fence."""
+    """Decide with a weaker fence: only for commands that are `fenced`, and not if an outcome is `stored_first`."""
     original = protocol._decide_one
 
     def decide_one(command: Any, closed: Any, stored: Any, do: Any, undo: Any, verdict: protocol.Verdict) -> Outcome:
@@ -55,10 +56,10 @@ def decide_one(*, fenced: Callable[[Any], bool], stored_first: bool = False) -> 
             return original(command, closed, stored, do, undo, verdict)
         return original(command, (), stored, do, undo, dataclasses.replace(verdict, newly_closed=set()))
 
-    return replaced(protocol, "_decide_one", decide_one)
+    return replace(protocol, "_decide_one", decide_one)
 
 
-def refund_fences_known_attempts() -> Patch:
+def fence_known_attempts_only() -> Patch:
     original = protocol._decide_one
 
     def decide_one(command: Any, closed: Any, stored: Any, do: Any, undo: Any, verdict: protocol.Verdict) -> Outcome:
@@ -66,64 +67,64 @@ def refund_fences_known_attempts() -> Patch:
             return original(command, (), stored, do, undo, verdict)
         return original(command, closed, stored, do, undo, verdict)
 
-    return replaced(protocol, "_decide_one", decide_one)
+    return replace(protocol, "_decide_one", decide_one)
 
 
-def forgets_instead_of_closing(database: ParticipantDatabase, orders: Sequence[UUID]) -> None:
+def delete_outcomes_instead_of_closing(database: ParticipantDatabase, orders: Sequence[UUID]) -> None:
     for place in [place for place in database.outcomes.rows if place[0] in orders]:
         database.outcomes.delete(place)
 
 
-def nothing_is_past() -> Patch:
-    """Gates and outcomes are pruned, but a do that finds none of them is done."""
+def accept_past_orders() -> Patch:
+    """Execute a do of a pruned order, which has no gate and no outcome any more."""
     original = protocol.decide
 
     def decide(*arguments: Any) -> protocol.Verdict:
         return original(*arguments[:5])
 
-    return replaced(protocol, "decide", decide)
+    return replace(protocol, "decide", decide)
 
 
-def forgets_holds() -> Patch:
-    """Whatever an order held is pruned, given back or not."""
+def prune_all_holds() -> Patch:
+    """Prune the holds of an order even if they are not restored."""
 
     def delete_restored(database: ProductsDatabase, orders: Sequence[UUID]) -> None:
         for hold in [hold for hold in database.holds if hold["order_id"] in orders]:
             database.holds.delete((hold["order_id"], hold["product_id"]))
 
-    return replaced(ProductsDatabase, "delete_restored", delete_restored)
+    return replace(ProductsDatabase, "delete_restored", delete_restored)
 
 
-def release_of_any_coupon() -> Sequence[Patch]:
-    """A release does not ask whose coupon it is."""
+def release_any_coupon() -> Sequence[Patch]:
+    """Release every coupon, not only the order's own."""
 
-    def release(desk: Any, _command: Any) -> Mapping[str, Any]:
+    def release(batch: Any, _command: Any) -> Mapping[str, Any]:
         freed = {"status": "AVAILABLE", "order_id": None, "discount_amount": None}
-        desk.coupons = {id_: dataclasses.replace(coupon, **freed) for id_, coupon in desk.coupons.items()}
+        batch._coupons = {id_: dataclasses.replace(coupon, **freed) for id_, coupon in batch._coupons.items()}
         return {}
 
     def lock_all(database: CouponsDatabase, *_: Any) -> list[Row]:
         return database.coupons.find(database.coupons.rows)
 
-    return replaced(coupon_domain._Desk, "release", release), replaced(CouponsDatabase, "lock_coupons", lock_all)
+    return replace(coupon_domain.Batch, "undo", release), replace(CouponsDatabase, "lock_coupons", lock_all)
 
 
-def redeems_what_is_available() -> Patch:
-    original = coupon_domain._Desk.use
+def redeem_available_coupons() -> Patch:
+    original = coupon_domain.Batch.do
 
-    def use(desk: Any, command: Any) -> Mapping[str, Any]:
-        coupon = desk.coupons.get(command.coupon_id)
+    def use(batch: Any, command: Any) -> Mapping[str, Any]:
+        coupon = batch._coupons.get(command.coupon_id)
         if getattr(command, "reserved", False) and coupon is not None and coupon.status == "AVAILABLE":
             command = dataclasses.replace(command, reserved=False)
-        return original(desk, command)
+        return original(batch, command)
 
-    return replaced(coupon_domain._Desk, "use", use)
+    return replace(coupon_domain.Batch, "do", use)
 
 
 # The order service's guards ---------------------------------------------------------------------------------------
 
 
-def guarded_on(*, saga_id: bool = True, owner: bool = True, status: bool = True) -> Patch:
+def guard_on(*, saga_id: bool = True, owner: bool = True, status: bool = True) -> Patch:
     def apply_transitions(database: OrdersDatabase, *arguments: Any) -> list[Row]:
         *columns, process_id = arguments
         rows = []
@@ -138,13 +139,13 @@ def guarded_on(*, saga_id: bool = True, owner: bool = True, status: bool = True)
             rows.append({**database._move(found["saga_id"], *move[1:]), "saga_id": move[0]})
         return rows
 
-    return replaced(OrdersDatabase, "apply_transitions", apply_transitions)
+    return replace(OrdersDatabase, "apply_transitions", apply_transitions)
 
 
-def any_number_of_sagas() -> Sequence[Patch]:
-    """A start asks neither for a live saga nor for a closing under way, and no unique index does."""
+def allow_several_sagas() -> Sequence[Patch]:
+    """Start a saga despite a live saga or a closing of the order, and without the unique index."""
 
-    def unaware(rule: Callable[..., Any]) -> Callable[..., Any]:
+    def without_live_saga(rule: Callable[..., Any]) -> Callable[..., Any]:
         return lambda order, _live, *now: rule(dataclasses.replace(order, closing=None), None, *now)
 
     def pay(database: OrdersDatabase, orders: Sequence[UUID]) -> list[Row]:
@@ -158,10 +159,10 @@ def any_number_of_sagas() -> Sequence[Patch]:
 
     rules = ("rule_on_payment", "rule_on_cancellation", "rule_on_expiry")
     return (
-        *(replaced(domain, name, unaware(getattr(domain, name))) for name in rules),
-        replaced(OrdersDatabase, "read_live_sagas", lambda *_: []),
-        replaced(OrdersDatabase, "begin_payments", pay),
-        replaced(OrdersDatabase, "begin_closings", close),
+        *(replace(domain, name, without_live_saga(getattr(domain, name))) for name in rules),
+        replace(OrdersDatabase, "read_live_sagas", lambda *_: []),
+        replace(OrdersDatabase, "begin_payments", pay),
+        replace(OrdersDatabase, "begin_closings", close),
     )
 
 
@@ -178,29 +179,29 @@ def force(*, running: bool = True, pay_target: str = "CANCELLED") -> Patch:
     def force(database: OrdersDatabase, saga_id: UUID, problem: Any) -> list[Row]:
         return _forced(database, saga_id, problem, running=running, pay_target=pay_target)
 
-    return replaced(OrdersDatabase, "force_compensation", force)
+    return replace(OrdersDatabase, "force_compensation", force)
 
 
-def stuck_loses_direction(database: OrdersDatabase, saga_id: UUID, owner: UUID) -> None:
+def set_stuck_to_running(database: OrdersDatabase, saga_id: UUID, owner: UUID) -> None:
     found = database.sagas.get(saga_id)
     if found is not None and found["owner"] == owner and found["status"] in LIVE and found["kind"] != "close":
         database.sagas.update(saga_id, status="RUNNING", target=None)
 
 
-def expects_no_event_of_pending() -> Patch:
+def omit_event_of_pending() -> Patch:
     original = saga._compensated
 
     def compensated(of: Saga) -> Transition:
         move = original(of)
         return dataclasses.replace(move, event=None) if of.target is OrderStatus.PENDING_PAYMENT else move
 
-    return replaced(saga, "_compensated", compensated)
+    return replace(saga, "_compensated", compensated)
 
 
 # The runner's decisions -------------------------------------------------------------------------------------------
 
 
-def unknown_is(outcome: Outcome, *, of_undos: bool) -> Patch:
+def take_unknown_as(outcome: Outcome, *, of_undos: bool) -> Patch:
     original = Runner._send
 
     async def send(self: Runner, of: Saga, commands: Sequence[saga.Command], journal: Any) -> Any:
@@ -210,10 +211,10 @@ def unknown_is(outcome: Outcome, *, of_undos: bool) -> Patch:
         left = [command for command in unknown if command not in taken]
         return known + [(command, outcome) for command in taken], left
 
-    return replaced(Runner, "_send", send)
+    return replace(Runner, "_send", send)
 
 
-def refused_payment_undoes() -> Patch:
+def undo_refused_payment() -> Patch:
     original = saga.next_move
 
     def next_move(of: Saga) -> saga.Move:
@@ -225,22 +226,22 @@ def refused_payment_undoes() -> Patch:
             return move
         return dataclasses.replace(move, saga_to=Status.COMPENSATING, order_to=OrderStatus.PAYING, target=pending)
 
-    return replaced(runner, "next_move", next_move)
+    return replace(runner, "next_move", next_move)
 
 
-def no_row_for_closings() -> Patch:
+def omit_row_of_closing() -> Patch:
     original = store.insert_sagas
 
     async def insert(db: Any, sagas: Sequence[Saga], *arguments: Any) -> None:
         await original(db, [one for one in sagas if one.kind is not Kind.CLOSE], *arguments)
 
-    return replaced(store, "insert_sagas", insert)
+    return replace(store, "insert_sagas", insert)
 
 
-# Mistakes of our own choosing -------------------------------------------------------------------------------------
+# Typical mistakes -------------------------------------------------------------------------------------
 
 
-def taken_over_as_if_undone() -> Patch:
+def mark_undone_on_take_over() -> Patch:
     original = store.get_saga
 
     async def get_saga(*arguments: Any) -> tuple[Saga, UUID] | None:
@@ -249,67 +250,67 @@ def taken_over_as_if_undone() -> Patch:
             return None
         return dataclasses.replace(found[0], undone=frozenset({saga.HOLD.undo})), found[1]
 
-    return replaced(store, "get_saga", get_saga)
+    return replace(store, "get_saga", get_saga)
 
 
-def clock_of_the_process() -> Patch:
+def use_process_clock() -> Patch:
     original = store.read_clock
 
     async def read_clock(db: Any) -> Any:
         return await original(db) + timedelta(seconds=current.get().clock_skew_seconds)
 
-    return replaced(store, "read_clock", read_clock)
+    return replace(store, "read_clock", read_clock)
 
 
-def key_apart_from_start() -> Sequence[Patch]:
+def omit_keys_at_start() -> Sequence[Patch]:
     async def claim_keys(_db: Any, _starts: Any) -> dict[Any, Any]:
         return {}
 
-    async def settle_keys(_db: Any, _results: Any) -> None: ...
+    async def answer_or_attach_keys(_db: Any, _results: Any) -> None: ...
 
-    return replaced(starts, "claim_keys", claim_keys), replaced(starts, "settle_keys", settle_keys)
+    return replace(starts, "claim_keys", claim_keys), replace(starts, "answer_or_attach_keys", answer_or_attach_keys)
 
 
-def holds_what_there_is() -> Patch:
-    """Stock that is short is held as far as it goes."""
-    original = product_domain._Desk.hold
+def hold_partly() -> Patch:
+    """Hold the lines that are in stock, even if the command is refused for another line."""
+    original = product_domain.Batch.do
 
-    def hold(desk: Any, command: Any) -> Mapping[str, Any]:
-        short = [line for line in command.lines if desk.units.get(line[0], 0) < line[1]]
+    def hold(batch: Any, command: Any) -> Mapping[str, Any]:
+        short = [line for line in command.lines if batch._units.get(line[0], 0) < line[1]]
         for product, quantity in command.lines:
-            if short and desk.units.get(product, 0) >= quantity:
-                desk.units[product] -= quantity
-        return original(desk, command)
+            if short and batch._units.get(product, 0) >= quantity:
+                batch._units[product] -= quantity
+        return original(batch, command)
 
-    return replaced(product_domain._Desk, "hold", hold)
+    return replace(product_domain.Batch, "do", hold)
 
 
-def outcomes_in_another_order() -> Patch:
-    """A batch's outcomes are told in the order of their orders' ids, not of the commands."""
+def reorder_outcomes() -> Patch:
+    """Return a batch's outcomes in the order of the orders' ids, not of the commands."""
     original = CommandExecutor.run
 
-    async def run(desk: CommandExecutor[Any], commands: Sequence[Any]) -> list[Outcome | None]:
-        outcomes = await original(desk, commands)
+    async def run(executor: CommandExecutor[Any], commands: Sequence[Any]) -> list[Outcome | None]:
+        outcomes = await original(executor, commands)
         return [outcomes[place] for place in sorted(range(len(commands)), key=lambda n: str(commands[n].gate))]
 
-    return replaced(CommandExecutor, "run", run)
+    return replace(CommandExecutor, "run", run)
 
 
-def without_undo_of(kind: Kind, command: str) -> Patch:
-    """Compensation of one kind of saga leaves out one undo."""
+def omit_undo(kind: Kind, command: str) -> Patch:
+    """Omit one undo in the compensation of one kind of saga."""
     kept = tuple(step for step in saga.UNDONE[kind] if step.undo != command)
-    return replaced(saga, "UNDONE", {**saga.UNDONE, kind: kept})
+    return replace(saga, "UNDONE", {**saga.UNDONE, kind: kept})
 
 
-def redeems_without_reservation() -> Patch:
-    """A payment redeems the coupon as a placement does, although it is reserved."""
+def redeem_without_reservation() -> Patch:
+    """Redeem the coupon in a payment as in a placement, although it is reserved."""
     original = saga._do
 
     def do(step: saga.Step, of: Saga) -> saga.Command:
         command = original(step, of)
         return replace_fields(command, reserved=False) if step is saga.REDEEM else command
 
-    return replaced(saga, "_do", do)
+    return replace(saga, "_do", do)
 
 
 def replace_fields(command: saga.Command, **fields: Any) -> saga.Command:

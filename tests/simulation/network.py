@@ -1,44 +1,45 @@
-"""The network between order processes and participants: it loses, delays, repeats and reorders what it carries."""
+"""Simulates the network between order processes and participants: it loses, delays, repeats and reorders messages."""
 
 import asyncio
 from collections.abc import Callable, Mapping
 
 from services.order.engine.participants import CALL_TIMEOUT_SECONDS
-from tests.infrastructure.desks import Answer
+from tests.infrastructure.in_process_participants import Answer
 from tests.simulation.loop import WORLD_CONTEXT, Actor, current
 from tests.simulation.world import World
 
-Watch = Callable[[Actor, bytes, "asyncio.Future[Answer]"], "asyncio.Future[Answer]"]
+Withhold = Callable[[Actor, str, bytes, "asyncio.Future[Answer]"], bool]
 Serve = Callable[[bytes, Callable[[Answer], None]], None]
-# Far past every time limit: a message this late meets a saga that has been undone, or an order that was closed.
+# Far above every time limit: a message this late arrives after the saga was undone or the order was closed.
 LATE_SECONDS = 25.0
 
 
 class Network:
-    """Carries batches of commands. `sent` keeps all of them, so that every one can arrive once more."""
+    """Carries batches of commands. `sent` keeps them all, so that a history can repeat each at its end."""
 
     def __init__(self, world: World) -> None:
         self._world = world
         self.servers: dict[str, Serve] = {}
         self.sent: list[tuple[str, bytes]] = []
-        # For stale runners: told of each message, says which future shall take its answer; and the places out of reach.
-        self.watch: Watch = lambda _sender, _body, answer: answer
+        # For stale runners. `withhold` gets each message and returns whether it delivers the message itself. `closed`
+        # contains the participants that cannot be reached.
+        self.withhold: Withhold = lambda _sender, _place, _body, _answer: False
         self.closed: set[str] = set()
-        # Answers to calls that don't time out.
+        # The answers of calls that have no time limit.
         self.without_limit: set[asyncio.Future[Answer]] = set()
 
     def carry(self, place: str, body: bytes, answer: "asyncio.Future[Answer]") -> None:
-        """Take a message; it may arrive never, once or twice, and its answer may be lost."""
+        """Deliver a message never, once or twice, and its answer to the future `answer` or nowhere."""
         world = self._world
         self.sent.append((place, body))
         if world.happens("message_repeated"):
-            self._arrive_in(world.dice.random() * LATE_SECONDS, place, body, None)
+            self._arrive_in(world.rng.random() * LATE_SECONDS, place, body, None)
         if world.happens("message_lost"):
-            if world.dice.random() < 0.5:
+            if world.rng.random() < 0.5:
                 world.loop.call_later(world.some_delay(), _reset, answer, context=WORLD_CONTEXT)
             return
         late = world.happens("message_late")
-        self._arrive_in(world.dice.random() * LATE_SECONDS if late else world.some_delay(), place, body, answer)
+        self._arrive_in(world.rng.random() * LATE_SECONDS if late else world.some_delay(), place, body, answer)
 
     def _arrive_in(self, seconds: float, place: str, body: bytes, answer: "asyncio.Future[Answer] | None") -> None:
         self._world.loop.call_later(seconds, self._arrive, place, body, answer, context=WORLD_CONTEXT)
@@ -69,7 +70,7 @@ def _reset(answer: "asyncio.Future[Answer]", _given: Answer | None = None) -> No
 
 
 class NetworkChannel:
-    """A process' way to one participant, for services.order.engine.participants."""
+    """A process's channel to one participant, for services.order.engine.participants."""
 
     def __init__(self, world: World, network: Network, place: str) -> None:
         self._world = world
@@ -83,10 +84,11 @@ class NetworkChannel:
 
     async def post(self, body: bytes, _headers: Mapping[str, str]) -> Answer:
         """Send a batch and wait for its answer. Raises ConnectionResetError or TimeoutError."""
-        await self._world.travel()
+        await self._world.delay()
         answer: asyncio.Future[Answer] = self._world.loop.create_future()
-        self._network.carry(self._place, body, self._network.watch(current.get(), body, answer))
+        if not self._network.withhold(current.get(), self._place, body, answer):
+            self._network.carry(self._place, body, answer)
         async with asyncio.timeout(None if answer in self._network.without_limit else CALL_TIMEOUT_SECONDS):
             given = await answer
-        await self._world.travel()
+        await self._world.delay()
         return given

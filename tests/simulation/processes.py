@@ -1,4 +1,4 @@
-"""The simulated processes: order replicas and participants, the product's own parts put together over links."""
+"""Assembles the simulated processes, order replicas and participants, from the product's own parts."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -12,7 +12,7 @@ from services.order.process import Connections, OrderProcess
 from services.order.saga import Participant
 from services.order.settings import Settings
 from shared.refusals import Refusal, Unavailable
-from tests.infrastructure.desks import DESK_URLS, Answer, Desk, place_at
+from tests.infrastructure.in_process_participants import PARTICIPANT_URLS, Answer, InProcessParticipant, participant_at
 from tests.simulation.links import LinkedPool, LinkedSession
 from tests.simulation.loop import Actor
 from tests.simulation.network import Network, NetworkChannel
@@ -24,18 +24,18 @@ SAGAS_MAX = 100
 SWEEP_SECONDS = 0.4
 EXPIRY_INTERVAL_SECONDS = 4.0
 REQUEST_DEADLINE_SECONDS = 8.0
-BATCHES_AT_ONCE = 2  # as on a host with two cores; the number of this host's must not change a history
+BATCHES_AT_ONCE = 2  # as on a host with two cores; this host's number of cores must not change a history
 CURRENCY = "KRW"
 
 
 class OrderReplica:
-    """One process of the order service, over links."""
+    """One process of the order service, with simulated connections."""
 
     def __init__(self, world: World, network: Network, name: str, *, payment_timeout_seconds: float) -> None:
         self._world = world
         self._network = network
         self._payment_timeout_seconds = payment_timeout_seconds
-        skew = (world.dice.random() * 2 - 1) * CLOCK_SKEW_SECONDS
+        skew = (world.rng.random() * 2 - 1) * CLOCK_SKEW_SECONDS
         self.actor = Actor(name, clock_skew_seconds=skew)
         self.checkout: Checkout | None = None
         self.process_id: UUID | None = None
@@ -43,26 +43,26 @@ class OrderReplica:
         world.loop.spawn(self.actor, self._serve())
 
     def call(self, use_case: Callable[[Checkout], Awaitable[T]]) -> "asyncio.Future[T | Refusal]":
-        """Have a use case run in this process; its result arrives as an HTTP answer would, or never does."""
+        """Run a use case in this process; return a future of its result, which may never arrive, as over HTTP."""
         answer = self._world.loop.create_future()
         self._world.loop.spawn(self.actor, self._handle(use_case, answer))
         return answer
 
     async def _handle(self, use_case: Callable[[Checkout], Awaitable[T]], answer: "asyncio.Future[Any]") -> None:
-        await self._world.travel()
+        await self._world.delay()
         try:
             if self.checkout is None or self.actor.stopping.is_set():
                 raise Unavailable("not ready")
             result: Any = await use_case(self.checkout)
         except (Refusal, Unavailable) as error:
             result = error
-        await self._world.travel()
+        await self._world.delay()
         if not answer.done():
             answer.set_result(result)
 
     async def _serve(self) -> None:
         settings = Settings(
-            database_url="postgresql://the.link.has.it/",
+            database_url="postgresql://unused/",
             currency=CURRENCY,
             sagas_max=SAGAS_MAX,
             batches_at_once=BATCHES_AT_ONCE,
@@ -71,19 +71,19 @@ class OrderReplica:
             lease_seconds=LEASE_SECONDS,
             sweep_interval_seconds=SWEEP_SECONDS,
             expiry_interval_seconds=EXPIRY_INTERVAL_SECONDS,
-            **DESK_URLS,
+            **PARTICIPANT_URLS,
         )
         database = self._world.orders
         pool = LinkedPool(self._world, database)
         sessions = (LinkedSession(self._world, database), LinkedSession(self._world, database))
-        process = OrderProcess.assemble(
+        process = OrderProcess(
             settings,
             Connections(pool, pool, *sessions),
-            channel=lambda url: NetworkChannel(self._world, self._network, place_at(url)),
+            channel=lambda url: NetworkChannel(self._world, self._network, participant_at(url)),
             elapsed=asyncio.get_running_loop().time,
         )
         self.process_id, self.lease = process.process_id, process.lease
-        # Not `async with`: a process that is killed must not tidy up when its coroutines are thrown away.
+        # Not `async with`: a killed process must not run `__aexit__` when its coroutines are closed.
         await process.__aenter__()
         await process.recovery.renew()
         self.checkout = process.checkout
@@ -96,13 +96,13 @@ class OrderReplica:
         await process.registry.drain(DRAIN_SECONDS)
         lease.cancel()
         await process.recovery.give_up()
-        # Not `__aexit__`: a history that ends meanwhile would throw it away in the middle.
+        # Not `__aexit__`: if the history ended meanwhile, it would be closed halfway.
         await process.registry.cancel_all()
         self.actor.alive = False
 
 
 class ParticipantProcess:
-    """One process of a participant: its command executor and its batches, without the HTTP around them."""
+    """One process of a participant: its command executor and its batches, without HTTP."""
 
     def __init__(self, world: World, place: Participant) -> None:
         self._world = world
@@ -111,22 +111,22 @@ class ParticipantProcess:
             Participant.COUPON: world.coupons,
             Participant.BALANCE: world.balances,
         }[place]
-        self._desk = Desk(place, LinkedSession(world, database))
+        self._participant = InProcessParticipant(place, LinkedSession(world, database))
         self.actor = Actor(place)
         world.loop.spawn(self.actor, self._serve())
 
     async def _serve(self) -> None:
-        await self._desk.__aenter__()
+        await self._participant.__aenter__()
         await self.actor.stopping.wait()
-        await self._desk.__aexit__()
+        await self._participant.__aexit__()
         self.actor.alive = False
 
     def take(self, body: bytes, reply: Callable[[Answer], None]) -> None:
-        """Begin to serve a batch; `reply` gets the answer's status and body."""
+        """Start serving a batch; call `reply` with the answer's status and body."""
         if self.actor.alive and not self.actor.stopping.is_set():
             self._world.loop.spawn(self.actor, self._answer(body, reply))
         else:
             reply((503, b""))
 
     async def _answer(self, body: bytes, reply: Callable[[Answer], None]) -> None:
-        reply(await self._desk.answer(body))
+        reply(await self._participant.answer(body))

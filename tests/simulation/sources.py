@@ -1,4 +1,4 @@
-"""Where the product's time and chance come from during a history: the virtual clock and the history's dice."""
+"""Replaces the product's clocks and random numbers by the virtual clock and the history's generator."""
 
 import random
 from collections.abc import Iterator, MutableMapping
@@ -10,38 +10,37 @@ from unittest.mock import patch
 import structlog
 
 import services.order.engine.runner
-import shared.host_clock
 import shared.ids
-from tests.simulation.books import ViolationError
+import shared.postgres.clocks
+from tests.simulation.invariants import ViolationError
 from tests.simulation.world import World
 
-# What the product logs when it meets a bug of its own and goes on as well as it can, besides what has a trace.
-BUGS = ("saga.run_failed", "command failed", "undo.refused")
+# Log events by which the product reports a bug and then continues. Every log event with a traceback is one as well.
+BUGS = ("saga.run_failed", "command.execution_failed", "undo.refused")
 
-# The product's is about forty seconds of failures; a history has some twenty seconds of trouble in all.
+# The product's number takes half a minute of failures; a history has about twenty seconds of faults in all.
 TRIES_BEFORE_STUCK = 4
 
 
 @contextmanager
 def virtual_sources(world: World) -> Iterator[None]:
-    """Replace the standard library's clocks and dice where the product asks them; no code of ours is replaced.
+    """Replace the standard library's clocks and random numbers where the product calls them.
 
-    The host's clock that is compared with the database's agrees with it: a process whose clock is off by minutes would
-    start nothing. Ids are made by clocks that are hours off.
-
-    What only ends up in a saga's log keeps the true time: no decision reads it, and no trace shows it.
+    `shared.postgres.clocks` reads the virtual time: a process whose clock differs by minutes would start nothing. Wall
+    clocks that are hours off make the ids. Timestamps in a saga's log stay real: no decision reads them, and no trace
+    contains them.
     """
-    dice = random.Random(world.seed)
+    rng = random.Random(world.seed)
 
     def nanoseconds() -> int:
         return int(world.wall_clock().timestamp() * 1000) * 1_000_000
 
     with (
-        patch.object(shared.ids, "os", SimpleNamespace(urandom=dice.randbytes)),
+        patch.object(shared.ids, "os", SimpleNamespace(urandom=rng.randbytes)),
         patch.object(shared.ids, "_pool", bytearray()),
         patch.object(shared.ids, "time", SimpleNamespace(time_ns=nanoseconds)),
-        patch.object(shared.host_clock, "time", SimpleNamespace(time=lambda: world.clock().timestamp())),
-        patch.object(services.order.engine.runner, "random", SimpleNamespace(uniform=dice.uniform)),
+        patch.object(shared.postgres.clocks, "time", SimpleNamespace(time=lambda: world.clock().timestamp())),
+        patch.object(services.order.engine.runner, "random", SimpleNamespace(uniform=rng.uniform)),
         patch.object(services.order.engine.runner, "TRIES_BEFORE_STUCK", TRIES_BEFORE_STUCK),
         _bugs_end_the_history(world),
     ):
@@ -52,7 +51,7 @@ def virtual_sources(world: World) -> Iterator[None]:
 def _bugs_end_the_history(world: World) -> Iterator[None]:
     def see(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
         if event["event"] in BUGS or event.get("exc_info"):
-            world.loop.fail(ViolationError(f"the product met a bug: {event}"))
+            world.loop.fail(ViolationError(f"the product reports a bug: {event}"))
         raise structlog.DropEvent
 
     before = structlog.get_config()

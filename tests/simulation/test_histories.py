@@ -1,4 +1,4 @@
-"""Two thousand histories of the product under every kind of trouble, and that each can be played again exactly."""
+"""Plays two thousand histories of the product under every kind of fault, and checks that they can be repeated."""
 
 import gc
 import os
@@ -14,7 +14,7 @@ from services.order.saga import Kind
 from tests.simulation.__main__ import play_many
 from tests.simulation.history import play
 from tests.simulation.mutants import RULES
-from tests.simulation.world import Weather
+from tests.simulation.world import FaultRates
 
 HISTORIES = 2000
 # In parts, so that a failure names its seed soon and a slow machine stays within a test's time.
@@ -38,8 +38,8 @@ def _no_collection_in_between() -> Iterator[None]:
 @pytest.mark.parametrize("part", range(PARTS))
 def test_no_history_breaks_an_invariant(part: int) -> None:
     for seed in range(part * HISTORIES // PARTS, (part + 1) * HISTORIES // PARTS):
-        told = play(seed)
-        assert told.violation is None, f"{told.violation}; replay it: make simulate SEED={seed}"
+        result = play(seed)
+        assert result.violation is None, f"{result.violation}; replay it: make simulate SEED={seed}"
 
 
 def test_histories_reach_every_end_and_every_fault() -> None:
@@ -55,7 +55,7 @@ def test_histories_reach_every_end_and_every_fault() -> None:
         hits.update(play(seed).hits)
     reached = {name: value - before[name] for name, value in counts().items()}
     assert all(reached.values()), reached
-    assert set(hits) == set(Weather.__slots__), hits
+    assert set(hits) == set(FaultRates.__slots__), hits
 
 
 def test_a_history_played_again_takes_the_same_steps() -> None:
@@ -65,18 +65,18 @@ def test_a_history_played_again_takes_the_same_steps() -> None:
 
 
 def test_another_process_plays_the_same_history() -> None:
-    told = play(11)
+    result = play(11)
     command = [sys.executable, "-m", "tests.simulation", "--seed", "11"]
     environment = os.environ | {"PYTHONHASHSEED": "4242"}
     shown = subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout
-    assert shown.splitlines()[-1] == f"history 11: {told.steps} steps, trace {told.hash:08x}, clean"
+    assert shown.splitlines()[-1] == f"history 11: {result.steps} steps, trace {result.hash:08x}, clean"
 
 
 def test_a_failure_names_its_seed_and_can_be_replayed(capsys: pytest.CaptureFixture[str]) -> None:
     with RULES[1].applied():
         assert play_many(0, 100_000) == 1
-        told = capsys.readouterr().err
-        seed = int(told.partition("make simulate SEED=")[2])
+        output = capsys.readouterr().err
+        seed = int(output.partition("make simulate SEED=")[2])
         again = play(seed)
     assert again.violation is not None
-    assert again.violation in told
+    assert again.violation in output

@@ -1,4 +1,4 @@
-"""The order service's database in memory gives the answers of the real one, whatever is asked of both."""
+"""Compares the order service's database in memory with the real one on random work."""
 
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -6,6 +6,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from uuid import UUID
 
+import asyncpg
 import pytest
 import pytest_asyncio
 
@@ -15,15 +16,15 @@ from services.order.domain import OrderId, OrderStatus, SagaId, price
 from services.order.engine.operations import KeyClaim, Start, new_order
 from services.order.engine.starts import Starts
 from services.order.engine.transitions import TransitionRequest, Transitions
-from services.order.retention import FIRST_TIMESTAMP
+from services.order.retention import FIRST_TIMESTAMP, prune_keys
 from services.order.saga import EVENTS, Kind, Saga, Status, Transition
 from services.order.settings import Settings
-from shared.database_clock import DatabaseClock
 from shared.ids import uuid7
-from shared.postgres import Connection, Pool, Session
+from shared.postgres.clocks import DatabaseClock
+from shared.postgres.connections import Connection, Pool, Session
 from tests.infrastructure.databases import Database
 from tests.infrastructure.services import migrate_service
-from tests.simulation.agreement import Side, Work, comparable, compare, in_memory, now
+from tests.simulation.comparison import Side, Work, comparable, compare, in_memory, now
 from tests.simulation.memory.orders import OrdersDatabase
 
 STEPS = 500
@@ -40,11 +41,12 @@ TABLES = {
 
 @pytest_asyncio.fixture
 async def real(database: Database) -> AsyncIterator[Side]:
-    """The real one, empty."""
+    """Yield the real database, empty."""
     settings = Settings(database_url=migrate_service("order", database))
-    async with Pool(settings, "agreement") as pool, Session(settings, "agreement") as session:
-        async with pool.connection() as db:
-            await db.execute(f"TRUNCATE {', '.join('orders.' + name for name in TABLES)}")
+    superuser = await asyncpg.connect(database.url)
+    await superuser.execute(f"TRUNCATE {', '.join('orders.' + name for name in TABLES)}")
+    await superuser.close()
+    async with Pool(settings, "comparison") as pool, Session(settings, "comparison") as session:
         yield Side(pool, session)
 
 
@@ -59,24 +61,24 @@ async def test_random_orders_and_sagas_match_the_real_database(seed: int, real: 
             rows = await db.fetch(f"SELECT * FROM orders.{name} ORDER BY {', '.join(key)}")
         table = database.keys if name == "idempotency_keys" else getattr(database, name)
         stored = [comparable(table.rows[place]) for place in sorted(table.rows)]
-        # The tables have a few columns more, of which the simulation has no use.
+        # The real tables have more columns, which the simulation does not use.
         assert [
             {column: comparable(row[column]) for column in mine} for row, mine in zip(rows, stored, strict=True)
         ] == stored
-    assert work.moved > STEPS / 20, "too little came of it to compare"
+    assert work.moved > STEPS / 20, "too few transitions were committed"
 
 
 class RandomWork:
-    """Random work on orders and sagas: sensible or not, the guards decide."""
+    """Random work on orders and sagas, most of which the guards refuse."""
 
     def __init__(self, seed: int) -> None:
-        self.dice = random.Random(seed)
+        self.rng = random.Random(seed)
         self.orders: list[OrderId] = []
         self.sagas: list[SagaId] = []
         self.moved = 0
 
     def pick(self) -> Work:
-        """The next thing to do."""
+        """Return random work."""
         choices = (
             self.start,
             self.start,
@@ -87,35 +89,35 @@ class RandomWork:
             self.force,
             self.schedule,
         )
-        return self.dice.choice(choices)()
+        return self.rng.choice(choices)()
 
     def start(self) -> Work:
-        starts = [self._a_start() for _ in range(self.dice.randint(1, 4))]
-        process_id, timeout = self.dice.choice(PROCESSES), self.dice.choice((0.0, HOUR))
+        starts = [self._a_start() for _ in range(self.rng.randint(1, 4))]
+        process_id, timeout = self.rng.choice(PROCESSES), self.rng.choice((0.0, HOUR))
         self.orders += [start.order_id for start in starts if start.order is not None]
         self.sagas += [start.saga_id for start in starts]
         return lambda side: Starts(side.session, DatabaseClock(), process_id, "KRW", timeout).commit(starts)
 
     def _a_start(self) -> Start:
-        kind = self.dice.choice(list(Kind))
-        key = KeyClaim("ann", kind, str(self.dice.randint(1, 30)), bytes([self.dice.randint(1, 2)]))
-        key_or_none = self.dice.choice((key, None))
+        kind = self.rng.choice(list(Kind))
+        key = KeyClaim("ann", kind, str(self.rng.randint(1, 30)), bytes([self.rng.randint(1, 2)]))
+        key_or_none = self.rng.choice((key, None))
         if kind in (Kind.PLACE_NOW, Kind.PLACE_LATER):
             order = new_order(
                 datetime.now(UTC),
                 "ann",
                 [("pen", 1)],
-                self.dice.choice(("coupon", None)),
+                self.rng.choice(("coupon", None)),
                 pay_now=kind is Kind.PLACE_NOW,
             )
             return Start(kind, order.order_id, order, key_or_none)
-        order_id = self.dice.choice(self.orders) if self.orders else OrderId(uuid7())
-        return Start(kind, order_id, None, key_or_none, expiring=kind is Kind.CLOSE and self.dice.random() < 0.5)
+        order_id = self.rng.choice(self.orders) if self.orders else OrderId(uuid7())
+        return Start(kind, order_id, None, key_or_none, expiring=kind is Kind.CLOSE and self.rng.random() < 0.5)
 
     def transit(self) -> Work:
-        process_id = self.dice.choice(PROCESSES)
-        wanted = {self.dice.choice(self.sagas): self._a_transition() for _ in range(3) if self.sagas}
-        astray = self.dice.random() < 0.15
+        process_id = self.rng.choice(PROCESSES)
+        wanted = {self.rng.choice(self.sagas): self._a_transition() for _ in range(3) if self.sagas}
+        mismatched = self.rng.random() < 0.15
 
         async def commit(side: Side) -> object:
             changes: dict[UUID, TransitionRequest] = {}
@@ -123,7 +125,7 @@ class RandomWork:
                 for saga_id, (move, priced) in wanted.items():
                     found = await store.get_saga(db, saga_id)
                     if found is not None and found[0].order.order_id not in changes:
-                        changes[found[0].order.order_id] = _change(found[0], move, priced=priced, astray=astray)
+                        changes[found[0].order.order_id] = _change(found[0], move, priced=priced, mismatched=mismatched)
             if not changes:
                 return None
             changed = await Transitions(side.session, DatabaseClock(), process_id).commit(list(changes.values()))
@@ -133,28 +135,28 @@ class RandomWork:
         return commit
 
     def _a_transition(self) -> tuple[Transition, bool]:
-        end = self.dice.choice([status for status in OrderStatus if status is not OrderStatus.PLACING])
-        saga_to = self.dice.choice((Status.DONE, Status.DONE, Status.COMPENSATED, Status.COMPENSATING))
-        target = self.dice.choice((OrderStatus.REJECTED, OrderStatus.CANCELLED, OrderStatus.EXPIRED))
+        end = self.rng.choice([status for status in OrderStatus if status is not OrderStatus.PLACING])
+        saga_to = self.rng.choice((Status.DONE, Status.DONE, Status.COMPENSATED, Status.COMPENSATING))
+        target = self.rng.choice((OrderStatus.REJECTED, OrderStatus.CANCELLED, OrderStatus.EXPIRED))
         move = Transition(
-            self.dice.choice((Status.RUNNING, Status.COMPENSATING)),
+            self.rng.choice((Status.RUNNING, Status.COMPENSATING)),
             saga_to,
-            self.dice.choice((OrderStatus.PLACING, OrderStatus.PAYING)),
+            self.rng.choice((OrderStatus.PLACING, OrderStatus.PAYING)),
             end,
             target=None if saga_to is Status.DONE else target,
             event=EVENTS.get(end),
             problem={"type": "/problems/x", "status": 400} if end is OrderStatus.REJECTED else None,
         )
-        return move, self.dice.random() < 0.8
+        return move, self.rng.random() < 0.8
 
     def own(self) -> Work:
-        process_id = self.dice.choice(PROCESSES)
-        seconds = self.dice.choice((-HOUR, HOUR, -2 * HOUR))
-        versions = self.dice.choice(((1,), (2,), (1, 2)))
-        saga_id = self.dice.choice(self.sagas) if self.sagas else SagaId(uuid7())
+        process_id = self.rng.choice(PROCESSES)
+        seconds = self.rng.choice((-HOUR, HOUR, -2 * HOUR))
+        versions = self.rng.choice(((1,), (2,), (1, 2)))
+        saga_id = self.rng.choice(self.sagas) if self.sagas else SagaId(uuid7())
 
         async def renew(db: Connection) -> None:
-            await store.renew_lease(db, process_id, seconds)  # the time that it returns is each one's own
+            await store.renew_lease(db, process_id, seconds)  # not returned: the two databases have different times
 
         calls: list[Callable[[Connection], Awaitable[object]]] = [
             renew,
@@ -166,7 +168,7 @@ class RandomWork:
             lambda db: store.mark_stuck(db, saga_id, process_id),
             store.count_stuck,
         ]
-        call = self.dice.choice(calls)
+        call = self.rng.choice(calls)
 
         async def work(side: Side) -> object:
             async with side.pool.connection() as db:
@@ -176,8 +178,8 @@ class RandomWork:
         return work
 
     def force(self) -> Work:
-        saga_id, who = self.dice.choice(self.sagas) if self.sagas else SagaId(uuid7()), acts.Who("ann", "so")
-        if self.dice.random() < 0.3:
+        saga_id, who = self.rng.choice(self.sagas) if self.sagas else SagaId(uuid7()), acts.Who("ann", "so")
+        if self.rng.random() < 0.3:
             return lambda side: acts.retry(side.pool, [saga_id], who)
         return lambda side: acts.force(side.pool, saga_id, who)
 
@@ -185,14 +187,14 @@ class RandomWork:
         async def work(side: Side) -> object:
             async with side.pool.connection() as db:
                 expired = [sorted(await store.list_expired(db, 1000, coupon=coupon)) for coupon in (False, True)]
-                return [*expired, len(await store.prune_keys(db, FIRST_TIMESTAMP, 10, hours=1))]
+                return [*expired, len(await prune_keys(db, FIRST_TIMESTAMP, 10, hours=1))]
 
         return work
 
 
-def _change(saga: Saga, move: Transition, *, priced: bool, astray: bool) -> TransitionRequest:
-    """The move, from where the saga and its order are; astray, from where it was drawn to start."""
-    if not astray:
+def _change(saga: Saga, move: Transition, *, priced: bool, mismatched: bool) -> TransitionRequest:
+    """Return the request of a transition from the current statuses, or from random ones if it is `mismatched`."""
+    if not mismatched:
         move = replace(move, saga_from=saga.status, order_from=saga.order.status)
     order = saga.order
     if priced:

@@ -1,4 +1,4 @@
-"""Model of pacing: checkouts pass real batchers and a real scheduler; only the duration of a batch is modelled.
+"""Simulates checkouts that pass real batchers and a real scheduler; only the duration of a batch is modelled.
 
 A batch takes 1.5 ms and 0.06 ms an item, as measured where everything shares two cores.
 """
@@ -30,24 +30,24 @@ class Shop:
     batchers: list[Batcher[int, int]]
     sizes: dict[str, list[int]]
     seconds: list[float] = field(default_factory=list)
-    dice: random.Random = field(default_factory=lambda: random.Random(1))
+    rng: random.Random = field(default_factory=lambda: random.Random(1))
 
     async def checkout(self) -> None:
-        """Pass all steps; the coupon's only sometimes."""
+        """Pass all steps, and the coupon step only sometimes."""
         loop = asyncio.get_running_loop()
-        began, with_coupon = loop.time(), self.dice.random() < COUPON_SHARE
+        began, with_coupon = loop.time(), self.rng.random() < COUPON_SHARE
         for batcher in self.batchers:
             if batcher.name != "coupon" or with_coupon:
                 await batcher.submit(0)
         self.seconds.append(loop.time() - began)
 
     def percentile(self, percent: int) -> float:
-        """A percentile of how long checkouts took."""
+        """Return a percentile of the checkouts' durations in seconds."""
         return quantiles(self.seconds, n=100)[percent - 1]
 
 
 def run(customers: Callable[[Shop], Awaitable[None]]) -> Shop:
-    """A shop with these customers, and its batches."""
+    """Run a shop with these customers for some virtual seconds, and return it."""
 
     async def play() -> Shop:
         sizes: dict[str, list[int]] = {name: [] for name in STEPS}
@@ -72,31 +72,31 @@ def run(customers: Callable[[Shop], Awaitable[None]]) -> Shop:
 
 
 def clients(count: int) -> Shop:
-    """Clients who buy again as soon as they have their answer."""
+    """Run clients who start the next checkout when they have the answer to the last."""
 
     async def buy(shop: Shop) -> None:
         loop = asyncio.get_running_loop()
         while loop.time() < SECONDS:
             await shop.checkout()
 
-    async def all_of_them(shop: Shop) -> None:
+    async def buy_concurrently(shop: Shop) -> None:
         await asyncio.gather(*(buy(shop) for _ in range(count)))
 
-    return run(all_of_them)
+    return run(buy_concurrently)
 
 
 def arrivals(rate: float) -> Shop:
-    """Customers who come whether or not those before them have their answers."""
+    """Run customers who arrive at a rate, without regard to earlier answers. `rate` is per second."""
 
-    async def come(shop: Shop) -> None:
+    async def arrive(shop: Shop) -> None:
         loop = asyncio.get_running_loop()
         coming = set()
         while loop.time() < SECONDS:
-            await asyncio.sleep(shop.dice.expovariate(rate))
+            await asyncio.sleep(shop.rng.expovariate(rate))
             coming.add(loop.create_task(shop.checkout()))
         await asyncio.gather(*coming)
 
-    return run(come)
+    return run(arrive)
 
 
 def test_returning_clients_pass_all_steps_in_one_batch() -> None:
@@ -113,8 +113,8 @@ def test_checkouts_with_more_steps_take_at_most_twice_the_median() -> None:
 @pytest.mark.parametrize("rate", [100, 300, 600])
 def test_independent_arrivals_lose_little_latency_to_pacing(monkeypatch: pytest.MonkeyPatch, rate: float) -> None:
     paced = arrivals(rate)
-    monkeypatch.setattr(module, "CATCHES_UP_FROM", 1 / 2)
-    monkeypatch.setattr(module, "COME_BACK_SECONDS", 0.0)
+    monkeypatch.setattr(module, "CATCH_UP_SHARE", 1 / 2)
+    monkeypatch.setattr(module, "CLIENT_RETURN_SECONDS", 0.0)
     unpaced = arrivals(rate)
     assert paced.percentile(50) < 1.15 * unpaced.percentile(50)
     assert sum(map(len, paced.sizes.values())) < sum(map(len, unpaced.sizes.values())) * 1.01, "no more batches"

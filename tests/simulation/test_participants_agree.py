@@ -1,4 +1,4 @@
-"""The participants' databases in memory give the answers of the real ones, whatever commands arrive at both."""
+"""Compares the participants' databases in memory with the real ones on random commands."""
 
 import random
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -21,14 +21,14 @@ from services.product import batch as product_batch
 from services.product import store as product_store
 from services.product.domain import HoldStock, ProductId, RestoreStock
 from shared.participant.protocol import alone
-from shared.postgres import Pool, Session
+from shared.postgres.connections import Pool, Session
 from tests.infrastructure.databases import Database
 from tests.infrastructure.services import SCHEMAS, migrate_service
-from tests.simulation.agreement import Side, Work, compare, in_memory, now
+from tests.simulation.comparison import Side, Work, compare, in_memory, now
 from tests.simulation.memory.participants import BalancesDatabase, CouponsDatabase, ProductsDatabase
 
 BATCHES = 300
-FORGETS_EVERY = 50
+PRUNES_EVERY = 50
 DATABASES = {"product": ProductsDatabase, "coupon": CouponsDatabase, "balance": BalancesDatabase}
 BATCH: dict[str, Any] = {"product": product_batch, "coupon": coupon_batch, "balance": balance_batch}
 
@@ -41,17 +41,17 @@ PRUNE: dict[str, Callable[..., Any]] = {
 
 @pytest_asyncio.fixture(params=list(DATABASES))
 async def participant(request: pytest.FixtureRequest, database: Database) -> AsyncIterator[tuple[str, Side, Side]]:
-    """Each in turn: its name, its real database and the one in memory."""
+    """Yield the name of a participant, its real database and the one in memory."""
     settings = Settings(database_url=migrate_service(request.param, database))
-    async with Pool(settings, "agreement") as pool, Session(settings, "agreement") as session:
+    async with Pool(settings, "comparison") as pool, Session(settings, "comparison") as session:
         yield request.param, Side(pool, session), in_memory(DATABASES[request.param](now))
 
 
 async def test_random_commands_match_the_real_database(participant: tuple[str, Side, Side]) -> None:
     name, real, memory = participant
-    dice = random.Random(name)
+    rng = random.Random(name)
 
-    async def stock_up(side: Side) -> None:
+    async def create_rows(side: Side) -> None:
         async with side.pool.transaction() as db:
             if name == "product":
                 await product_store.create_product(db, "pen", "pen", 300, 60)
@@ -63,11 +63,11 @@ async def test_random_commands_match_the_real_database(participant: tuple[str, S
             else:
                 await _charge(db, UserId("ann"), 9000, None)
 
-    await compare(stock_up, real, memory)
+    await compare(create_rows, real, memory)
     for number in range(BATCHES):
-        if number % FORGETS_EVERY == FORGETS_EVERY - 1:
-            await compare(_forgetting(name, UUID(int=_order(number // 2).int + 1), memory), real, memory)
-        commands = [_command(name, dice) for _ in range(dice.randint(1, 5))]
+        if number % PRUNES_EVERY == PRUNES_EVERY - 1:
+            await compare(_pruning(name, UUID(int=_order(number // 2).int + 1), memory), real, memory)
+        commands = [_command(name, rng) for _ in range(rng.randint(1, 5))]
 
         async def run(side: Side, commands: Sequence[Any] = commands) -> object:
             async with side.session.statement() as db:
@@ -80,11 +80,11 @@ async def test_random_commands_match_the_real_database(participant: tuple[str, S
 
 
 def _order(number: int) -> UUID:
-    """An order, placed one a millisecond. Young ones: old ones are not applied at once."""
+    """Return an order's id, one order per millisecond. They are new: the fast path does not apply old ones."""
     return UUID(int=0xFF << 120 | number << 80 | 7 << 76 | 2 << 62)
 
 
-def _forgetting(name: str, up_to: UUID, memory: Side) -> Work:
+def _pruning(name: str, up_to: UUID, memory: Side) -> Work:
     async def work(side: Side) -> object:
         if side is memory:
             side.pool._database.raise_horizon_to(up_to)  # type: ignore[attr-defined]
@@ -98,16 +98,16 @@ def _forgetting(name: str, up_to: UUID, memory: Side) -> Work:
     return work
 
 
-def _command(name: str, dice: random.Random) -> Any:
-    order_id: Any = _order(dice.randint(1, 300))
-    undo = dice.random() < 0.3
+def _command(name: str, rng: random.Random) -> Any:
+    order_id: Any = _order(rng.randint(1, 300))
+    undo = rng.random() < 0.3
     if name == "product":
-        lines = tuple((ProductId(product), dice.randint(1, 2)) for product in dice.sample(("pen", "ink", "nib"), 2))
-        return RestoreStock(order_id) if undo else HoldStock(order_id, 0, lines[: dice.randint(1, 2)])
+        lines = tuple((ProductId(product), rng.randint(1, 2)) for product in rng.sample(("pen", "ink", "nib"), 2))
+        return RestoreStock(order_id) if undo else HoldStock(order_id, 0, lines[: rng.randint(1, 2)])
     if name == "balance":
-        user_id = UserId(dice.choice(("ann", "ann", "bob")))
-        return Refund(order_id) if undo else Debit(order_id, dice.randint(1, 2), user_id, dice.choice((0, 100, 400)))
-    use = (order_id, CouponId(dice.choice(("one", "two", "three", "four"))), CouponUser("ann"), 500, 0)
+        user_id = UserId(rng.choice(("ann", "ann", "bob")))
+        return Refund(order_id) if undo else Debit(order_id, rng.randint(1, 2), user_id, rng.choice((0, 100, 400)))
+    use = (order_id, CouponId(rng.choice(("one", "two", "three", "four"))), CouponUser("ann"), 500, 0)
     if undo:
         return ReleaseCoupon(order_id)
-    return ReserveCoupon(*use) if dice.random() < 0.5 else RedeemCoupon(*use, dice.random() < 0.5)
+    return ReserveCoupon(*use) if rng.random() < 0.5 else RedeemCoupon(*use, rng.random() < 0.5)

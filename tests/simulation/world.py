@@ -1,4 +1,4 @@
-"""The world of one history: its clock, its dice, its databases, and how bad the weather is."""
+"""Holds the state of one history: its clock, random numbers, databases and the rates of its faults."""
 
 import asyncio
 import zlib
@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from datetime import UTC, datetime, timedelta
 from random import Random
 
-from tests.simulation import books
+from tests.simulation import invariants
 from tests.simulation.loop import WORLD, WORLD_CONTEXT, Actor, VirtualLoop, current
 from tests.simulation.memory.orders import OrdersDatabase
 from tests.simulation.memory.participants import BalancesDatabase, CouponsDatabase, ProductsDatabase
@@ -20,9 +20,9 @@ CLOCK_SKEW_SECONDS = 7200.0
 
 
 @dataclass(slots=True)
-class Weather:
-    """How likely each kind of trouble is, per occasion. Drawn anew for each history, and each kind is sometimes
-    absent: what never fails brings out what one kind of failure alone does."""
+class FaultRates:
+    """The probability of each kind of fault, per occasion. Each history has its own, and some kinds are absent, so that
+    some histories show the effect of one kind alone."""
 
     message_lost: float = 0.0
     message_late: float = 0.0
@@ -35,19 +35,19 @@ class Weather:
     process_paused: float = 0.0
     process_stopped: float = 0.0
     operator_forces: float = 0.0
-    participant_forgets: float = 0.0
+    participant_prunes: float = 0.0
 
     @classmethod
-    def drawn(cls, dice: Random) -> "Weather":
-        """Return a weather, from calm to stormy."""
-        worst = dice.choice((0.02, 0.08, 0.2))
-        drawn = {field.name: dice.choice((0.0, dice.random() * worst)) for field in fields(cls)}
+    def drawn(cls, rng: Random) -> "FaultRates":
+        """Return random rates, from low to high."""
+        worst = rng.choice((0.02, 0.08, 0.2))
+        drawn = {field.name: rng.choice((0.0, rng.random() * worst)) for field in fields(cls)}
         return cls(**{kind: likely * WEIGHTS.get(kind, 1.0) for kind, likely in drawn.items()})
 
 
-CALM = Weather()
-# A process can be struck at every step it takes, and then loses seconds: as often as the others, and no saga would
-# get anywhere. Messages are fewer than statements, and what becomes of them matters most.
+NO_FAULTS = FaultRates()
+# A process fault is possible at every step, and costs seconds. At the rate of the other faults, no saga would end.
+# Messages are fewer than statements, and their faults have the greatest effect.
 WEIGHTS = {
     **dict.fromkeys(("process_killed", "process_paused", "process_stopped"), 0.15),
     **dict.fromkeys(("message_lost", "message_late", "message_repeated", "reply_lost", "reply_reset"), 2.0),
@@ -55,13 +55,13 @@ WEIGHTS = {
 
 
 class World:
-    """Everything a history has, made from its seed and nothing else."""
+    """The state of a history. All of it is derived from the seed."""
 
     def __init__(self, seed: int, *, recording: bool = False) -> None:
         self.seed = seed
-        self.dice = Random(seed)
+        self.rng = Random(seed)
         self.loop = VirtualLoop()
-        self.weather = Weather.drawn(self.dice)
+        self._fault_rates_drawn = self.fault_rates = FaultRates.drawn(self.rng)
         self.orders = OrdersDatabase(self.clock)
         self.products = ProductsDatabase(self.clock)
         self.coupons = CouponsDatabase(self.clock)
@@ -76,46 +76,54 @@ class World:
         return EPOCH + timedelta(seconds=self.loop.time())
 
     def wall_clock(self) -> datetime:
-        """Return the time by the clock of whoever asks; a replica's may be hours off."""
+        """Return the time by the clock of the current actor. A replica's may be hours off."""
         return self.clock() + timedelta(seconds=current.get().clock_skew_seconds)
 
     def note(self, what: str) -> None:
-        """Take something that happened into the trace; two runs of a seed must note the same."""
+        """Add a line to the trace. Two runs of a seed must produce the same lines."""
         line = f"{self.loop.time():.6f} {current.get().name} {what}"
         self.hash = zlib.crc32(line.encode(), self.hash)
         if self.trace is not None:
             self.trace.append(line)
 
     def happens(self, kind: str) -> bool:
-        """Throw the dice for one kind of trouble, and count it."""
-        likely: float = getattr(self.weather, kind)
-        if likely == 0.0 or self.dice.random() >= likely:
+        """Decide at random whether a fault of this kind happens now; count it if it does."""
+        likely: float = getattr(self.fault_rates, kind)
+        if likely == 0.0 or self.rng.random() >= likely:
             return False
         self.hits[kind] = self.hits.get(kind, 0) + 1
         self.note(kind)
         return True
 
-    def calm_down(self) -> None:
-        """From now on nothing fails any more."""
-        self.weather = CALM
+    def suspend_faults(self) -> None:
+        """Let no fault happen until `resume_faults`."""
+        self.fault_rates = NO_FAULTS
+
+    def resume_faults(self) -> None:
+        """Let faults happen again at the history's rates, unless `end_faults` was called."""
+        self.fault_rates = self._fault_rates_drawn
+
+    def end_faults(self) -> None:
+        """Let no fault happen any more."""
+        self._fault_rates_drawn = self.fault_rates = NO_FAULTS
 
     def some_delay(self) -> float:
-        """Return how long something takes that usually takes milliseconds."""
-        return self.dice.random() * (0.5 if self.dice.random() < 0.03 else 0.01)
+        """Return a duration in seconds: usually some milliseconds, rarely half a second."""
+        return self.rng.random() * (0.5 if self.rng.random() < 0.03 else 0.01)
 
-    async def travel(self) -> None:
-        """Let time pass, as on the way to another machine; the traveller's process may be struck on the way."""
+    async def delay(self) -> None:
+        """Let the time of a network hop pass. A fault may hit the current process meanwhile."""
         actor = current.get()
         if actor is not WORLD:
-            self._strike(actor)
+            self._inject_process_fault(actor)
         await asyncio.sleep(self.some_delay())
 
-    def _strike(self, actor: Actor) -> None:
+    def _inject_process_fault(self, actor: Actor) -> None:
         if self.happens("process_killed"):
             actor.alive = False
         elif self.happens("process_paused"):
             self.loop.freeze(actor)
-            seconds = self.dice.random() * 5 * LEASE_SECONDS
+            seconds = self.rng.random() * 5 * LEASE_SECONDS
             self.loop.call_later(seconds, self.wake, actor, context=WORLD_CONTEXT)
         elif self.happens("process_stopped"):
             actor.stopping.set()
@@ -127,13 +135,13 @@ class World:
             self.loop.wake(actor)
 
     def committed(self, database: Database) -> None:
-        """Check the books after a commit; a violation ends the history, whatever the code in between catches."""
+        """Commit, and check the invariants. A violation ends the history, even if its caller catches the error."""
         if not database.commit():
             return
         self.note(f"commits {type(database).__name__}")
         try:
-            books.check(self.orders, self.products, self.coupons, self.balances)
-        except books.ViolationError as error:
+            invariants.check(self.orders, self.products, self.coupons, self.balances)
+        except invariants.ViolationError as error:
             self.loop.fail(error)
         if self.after_commit is not None:
             self.after_commit()

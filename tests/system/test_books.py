@@ -1,13 +1,13 @@
-"""The checker of the books finds whatever is lost or invented, at each service."""
+"""The checker of the books finds everything that is lost or invented, at each service."""
 
 from collections.abc import AsyncIterator
 
 import asyncpg
 import pytest
 
+from tests.infrastructure.books import violations
 from tests.infrastructure.databases import Database
 from tests.infrastructure.services import Client, migrate_service, serving
-from tests.system.books import violations
 
 PARTICIPANTS = ("product", "coupon", "balance")
 ORPHAN = "'00000000-0000-7000-8000-000000000000'::uuid"
@@ -15,13 +15,13 @@ ORPHAN = "'00000000-0000-7000-8000-000000000000'::uuid"
 
 @pytest.fixture(scope="module")
 def migrated(database: Database) -> dict[str, str]:
-    """Each service's address of the module's database."""
+    """Return each service's address of the module's database."""
     return {service: migrate_service(service, database) for service in ("order", *PARTICIPANTS)}
 
 
 @pytest.fixture
 async def connection(database: Database, migrated: dict[str, str]) -> AsyncIterator[asyncpg.Connection]:
-    """A superuser's connection, over books that add up: an order of each kind of end."""
+    """Return a superuser's connection to books that balance, with an order of each final status."""
     connection = await asyncpg.connect(database.url)
     if await connection.fetchval("SELECT count(*) FROM orders.orders") == 0:
         await _fill(migrated)
@@ -59,7 +59,7 @@ async def _shop(order: Client) -> None:
     assert answer.problem == "invalid-coupon"
 
 
-# What is done to the books, and what of it must be said. They pile up, as the ledger can't be mended.
+# Each change to the books, and the expected finding. The changes accumulate, because the ledger can't be repaired.
 INJURIES = {
     "units that nobody put in": ("UPDATE products.products SET stock = stock - 2", "free + "),
     "units held for an order that does not exist": (
@@ -99,10 +99,10 @@ INJURIES = {
         "DELETE FROM orders.outbox WHERE type = 'order.placed.v1'",
         "events is [], not [(1, 'order.placed.v1')]",
     ),
-    "an event that tells something else": (
+    "an event that describes something else": (
         "UPDATE orders.outbox SET payload = convert_to(replace(convert_from(payload, 'UTF8'), 'REFUNDED', 'PAID'), "
         "'UTF8') WHERE type = 'order.refunded.v1'",
-        "its event order.refunded.v1 tells",
+        "its event order.refunded.v1 describes",
     ),
     "a saga that nobody ends": (
         "UPDATE orders.sagas SET status = 'RUNNING', ended_at = NULL WHERE kind = 'place_later'",
@@ -120,10 +120,10 @@ INJURIES = {
 }
 
 
-async def test_whatever_is_lost_or_invented_is_found(connection: asyncpg.Connection, database: Database) -> None:
+async def test_lost_and_invented_events_are_found(connection: asyncpg.Connection, database: Database) -> None:
     for what, (statement, expected) in INJURIES.items():
         before = await violations(database.url)
-        assert not [line for line in before if expected in line], f"{what}: said before it was done"
+        assert not [line for line in before if expected in line], f"{what}: found before the change"
         assert (await connection.execute(statement)).split()[-1] != "0", what
         after = await violations(database.url)
-        assert [line for line in after if expected in line], f"{what}: not said in {after}"
+        assert [line for line in after if expected in line], f"{what}: not found in {after}"

@@ -1,4 +1,4 @@
-"""The whole product with a platform beside it: what the platform believes of orders is what the order tables say."""
+"""The whole product with a consumer: the consumer's orders equal the order service's tables."""
 
 import asyncio
 import random
@@ -10,16 +10,16 @@ import asyncpg
 import pytest
 
 from tests.infrastructure.databases import Database
+from tests.infrastructure.pipeline import Pipeline
 from tests.infrastructure.reaper import Reaper
+from tests.infrastructure.shopping import a_coupon, a_product, a_user, an_order, wait_until_sagas_ended
 from tests.infrastructure.stack import Shop, Stack
 from tests.infrastructure.waiting import eventually
 from tests.integration.consumer.platform import Platform, platform
-from tests.integration.relay.world import World
-from tests.system.shopping import a_coupon, a_product, a_user, an_order, settle
 
 ORDERS = 40
-# Orders that were never told of have no event: rejected ones, and those that are still being placed.
-TOLD = """
+# Orders with an event. Rejected orders, and those that are still being placed, have none.
+LAST_EVENTS = """
     SELECT o.order_id, o.status, o.user_id, o.total_amount FROM orders.orders AS o
     WHERE EXISTS (SELECT FROM orders.outbox AS e WHERE e.order_id = o.order_id)
 """
@@ -35,15 +35,14 @@ async def beside(
     stack: Stack, create_database: Callable[..., Database], tmp_path: Path, reaper: Reaper
 ) -> AsyncIterator[Platform]:
     connection = await asyncpg.connect(stack.database.url)
-    world = World(stack.database.url, stack.kafka, "orders.v1", connection, real_broker=False)
-    database = Database(create_database().as_role("platform_consumer"))
-    async with platform(database, world, stack.url("relay"), tmp_path, reaper) as there:
+    pipeline = Pipeline(stack.database.url, stack.kafka, stack.topic, connection, real_broker=False)
+    async with platform(create_database(), pipeline, stack.url("relay"), tmp_path, reaper) as there:
         yield there
     await connection.close()
 
 
 async def shop_around(shop: Shop, source: random.Random) -> None:
-    """A customer's order, which goes one of the ways there are."""
+    """Place an order of one of the possible flows."""
     user, product = await a_user(shop), await a_product(shop, price=source.randrange(1, 500))
     way = source.choice(["now", "refunded", "later", "paid later", "cancelled", "rejected"])
     fields = {} if way in ("now", "refunded", "rejected") else {"payment": "later"}
@@ -60,7 +59,7 @@ async def shop_around(shop: Shop, source: random.Random) -> None:
         await shop.order.post(f"{path}/cancel", None)
 
 
-@pytest.mark.timeout(300)  # a minute has to end before it can be proven
+@pytest.mark.timeout(300)  # a minute must end before it can be proven
 async def test_a_platform_that_was_killed_ends_equal_to_the_order_tables_and_proves_it(
     shop: Shop, stack: Stack, beside: Platform
 ) -> None:
@@ -70,14 +69,15 @@ async def test_a_platform_that_was_killed_ends_equal_to_the_order_tables_and_pro
         await asyncio.gather(*(shop_around(shop, source) for _ in range(ORDERS // 3)))
         beside.processes[-1].kill()
         beside.start(CONSUMER_INSTANCE="one")
-    await settle(stack)
-    orders = beside.world.connection
+    await wait_until_sagas_ended(stack)
+    orders = beside.pipeline.connection
 
     async def equal() -> bool:
-        told = {
-            row["order_id"]: (row["status"], row["user_id"], row["total_amount"]) for row in await orders.fetch(TOLD)
+        expected = {
+            row["order_id"]: (row["status"], row["user_id"], row["total_amount"])
+            for row in await orders.fetch(LAST_EVENTS)
         }
-        return len(told) > ORDERS // 2 and await beside.orders() == told
+        return len(expected) > ORDERS // 2 and await beside.orders() == expected
 
     await eventually(equal, 60, "the orders as the order tables have them")
     last = await orders.fetchval("SELECT max(occurred_at) FROM orders.outbox")

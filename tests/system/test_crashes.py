@@ -1,4 +1,4 @@
-"""Processes are killed or stopped while customers shop: whatever was begun is finished or undone."""
+"""Processes are killed or stopped while customers buy: everything that was begun is finished or undone."""
 
 import asyncio
 import signal
@@ -8,22 +8,22 @@ import aiohttp
 import asyncpg
 import pytest
 
-from tests.infrastructure.stack import SERVICES, Shop, Stack
-from tests.infrastructure.waiting import eventually
-from tests.system.books import violations
-from tests.system.shopping import (
+from tests.infrastructure.books import violations
+from tests.infrastructure.shopping import (
     PATIENCE_SECONDS,
     a_product,
     a_user,
     an_order,
     insist,
     new_id,
-    settle,
+    wait_until_sagas_ended,
 )
+from tests.infrastructure.stack import SERVICES, Shop, Stack
+from tests.infrastructure.waiting import eventually
 
 ORDERS = 500
 AT_A_TIME = 40
-POOR = 50  # less than anything costs
+POOR = 50  # less than any price
 
 
 class Customers:
@@ -35,7 +35,7 @@ class Customers:
         self.ended: Counter[str] = Counter()
 
     async def buy(self, number: int) -> None:
-        """The kind of order depends on its number, so that every stretch of them has all kinds."""
+        """Place an order. Its kind depends on its number, so that every sequence of orders has all kinds."""
         async with self._places:
             kind = ("now", "now", "now-coupon", "later-paid", "later-coupon-paid", "cancelled", "refunded", "poor")[
                 number % 8
@@ -57,7 +57,7 @@ class Customers:
         return answer.problem if answer.status >= 400 else str(answer.body["status"])
 
     async def _coupon(self, user: str) -> str:
-        """The coupon service may be down just now, and giving a coupon has no idempotency key but its id."""
+        """Create a coupon; repeat while the coupon service is down. The coupon's id serves as idempotency key."""
         coupon_id = new_id("coupon")
 
         async def given() -> bool:
@@ -103,7 +103,7 @@ async def test_five_hundred_orders_add_up_although_each_service_is_killed_among_
         "refunded REFUNDED": 62,
         "poor insufficient-balance": 62,
     }
-    await settle(stack)
+    await wait_until_sagas_ended(stack)
     assert await violations(stack.database.url) == []
 
 
@@ -139,7 +139,7 @@ async def test_a_service_that_is_stopped_answers_what_is_in_flight(
         stack.signal("product", signal.SIGCONT)
     assert Counter(answer.status for answer in answers) == {status: 30}
     await stack.restarted("order", stopped)
-    await settle(stack)
+    await wait_until_sagas_ended(stack)
     for answer in answers:
         assert (await shop.order.get(f"/v1/orders/{answer.body['order_id']}"))["status"] == "PAID"
     assert stack.pid("product") == held_up

@@ -1,4 +1,4 @@
-"""An order service whose log nobody reads any more outlives a database that is away, with its lease and its answers."""
+"""An order service that can't write its log survives a database outage, and keeps its lease and its answers."""
 
 import json
 import os
@@ -11,7 +11,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from shared.exits import Exit
+from shared.process.exits import Exit
 from tests.infrastructure.databases import Database
 from tests.infrastructure.services import migrate_service
 from tests.infrastructure.waiting import free_port, wait_until
@@ -22,7 +22,7 @@ ORDER = {"user_id": "alice", "lines": [{"product_id": "p", "quantity": 1}], "pay
 
 
 def ask(port: int, path: str, body: object = None) -> tuple[int, str]:
-    """The answer's status and body; status 0 where none comes."""
+    """Return the answer's status and body; status 0 without an answer."""
     data = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(f"http://127.0.0.1:{port}{path}", data, {"Content-Type": "application/json"})
     try:
@@ -35,7 +35,7 @@ def ask(port: int, path: str, body: object = None) -> tuple[int, str]:
 
 
 def is_lost(port: int) -> bool:
-    """Whether log lines were lost."""
+    """Return whether log lines were lost."""
     lines = [line for line in ask(port, "/metrics")[1].splitlines() if line.startswith("log_lines_lost_total ")]
     return bool(lines) and float(lines[0].split()[1]) > 0
 
@@ -50,6 +50,7 @@ def test_service_outlives_its_log_and_its_database(database: Database, log: str)
     environment = {
         "PATH": os.environ["PATH"],
         "ORDER_DATABASE_URL": url,
+        "AUTH_MODE": "open",
         "ORDER_PORT": str(port),
         "ORDER_LEASE_SECONDS": "1",
         "ORDER_SWEEP_INTERVAL_SECONDS": "0.2",
@@ -75,7 +76,7 @@ def test_service_outlives_its_log_and_its_database(database: Database, log: str)
             assert ask(port, "/livez")[0] == 200
             operator.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS true')
             wait_until(lambda: ask(port, "/readyz")[0] == 200, SECONDS, "the lease")
-            assert ask(port, "/v1/orders", ORDER)[0] == 202, "no participant is there"
+            assert ask(port, "/v1/orders", ORDER)[0] == 202, "no participant answers"
             assert is_lost(port)
             service.terminate()
             assert service.wait(SECONDS) == Exit.DONE

@@ -1,12 +1,12 @@
-"""What the tests of the participants' rules share: gates and outcomes kept in memory, as the database keeps them."""
+"""Shared by the tests of the participants' rules: gates and outcomes in memory, stored like in the database."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from uuid import UUID
 
-from shared.participant.protocol import FENCED, Command, Outcome, OutcomeKey, Verdict, key
+from shared.participant.protocol import FENCED, Batch, Command, Outcome, OutcomeKey, decide, key
 
-# Few, so that generated commands meet.
+# Few orders, so that generated commands conflict.
 ORDERS = [UUID(int=number) for number in (1, 2, 3)]
 
 
@@ -17,8 +17,9 @@ class Protocol:
     closed: set[UUID] = field(default_factory=set)
     stored: dict[OutcomeKey, Outcome] = field(default_factory=dict)
 
-    def write(self, verdict: Verdict) -> Sequence[Outcome]:
-        """Write what the verdict says is new, as strictly as the tables would, and return the outcomes."""
+    def run(self, commands: Sequence[Command], batch: Batch) -> Sequence[Outcome]:
+        """Decide the commands, write the verdict's rows as strictly as the tables would, and return the outcomes."""
+        verdict = decide(commands, self.closed, self.stored, batch.do, batch.undo)
         assert not self.stored.keys() & verdict.new_outcomes.keys(), "an outcome is stored once"
         assert not self.closed & verdict.newly_closed, "a gate closes once"
         self.stored |= verdict.new_outcomes
@@ -29,9 +30,9 @@ class Protocol:
 def assert_repeats_are_answered_alike(
     commands: Sequence[Command], outcomes: Sequence[Outcome], repeated: Sequence[Outcome], closed: set[UUID]
 ) -> None:
-    """Check the answers to a repeat: what was undone meanwhile is fenced, everything else is as before.
+    """Check the outcomes of a repeat: commands undone since then are fenced, all others are as before.
 
-    Of two commands of one key the first was answered, so that is what both get.
+    Of two commands with the same key, the first one's outcome counts, so both get it.
     """
     first: dict[OutcomeKey, Outcome] = {}
     for command, outcome in zip(commands, outcomes, strict=True):

@@ -1,4 +1,4 @@
-"""docs/arithmetic.md lists all that SQL and rules add up, count or cast to an integer, and why the result fits."""
+"""docs/arithmetic.md lists every sum, count and cast to integer in SQL and rules, with the reason why it fits."""
 
 import ast
 import re
@@ -20,7 +20,7 @@ PYTHON = sorted(
 )
 Expressions = dict[str, set[str]]  # by place, which is `path:name`
 
-# Where a place begins: in queries.sql a query, in a migration a function, a table's column or another statement.
+# The start of a place: in queries.sql a query; in a migration a function, a table's column or another statement.
 QUERY = re.compile(r"-- name: (\w+)")
 FUNCTION = re.compile(r"^CREATE (?:OR REPLACE )?FUNCTION \w+\.(\w+)")
 OTHER = re.compile(r"^(?:ALTER|CREATE|DELETE|DO|DROP|INSERT|SELECT|UPDATE|WITH)\b")
@@ -34,12 +34,12 @@ TIME = re.compile(r"interval|clock_timestamp|\bnow\b|_now\b|_at\b|extract|\bup_t
 AMOUNTS = re.compile(
     r"amount|balance|charged|price|discount|stock|units|quantity|put_in|held\b|worth|wanted|sums\b|total"
 )
-# Of these aggregates docs/arithmetic.md says once why each fits.
+# For these aggregates, docs/arithmetic.md gives the reason once.
 ADDING = re.compile(r"sum|avg|div|jsonb?_object_agg")
 
 
 def nested(text: str) -> str:
-    """Return the text with `(…)` for what its parentheses hold."""
+    """Return the text with `(…)` in place of the content of parentheses."""
     while (shorter := re.sub(r"\([^()]*\)", "⟨⟩", text)) != text:
         text = shorter
     return " ".join(text.replace("⟨⟩", "(…)").replace("((…))", "(…)").split())
@@ -96,7 +96,7 @@ def in_sql(path: Path) -> Expressions:
 
 
 def expressions(text: str) -> Iterator[str]:
-    """Yield what a text of SQL computes, but for moments and durations."""
+    """Yield the computations of a text of SQL, except those of timestamps and durations."""
     text = re.sub(r"'(?:[^']|'')*'", "''", text)
     for match in CALL.finditer(text):
         if ADDING.match(match[0]):
@@ -113,7 +113,7 @@ def expressions(text: str) -> Iterator[str]:
 
 
 def in_python(path: Path) -> Expressions:
-    """Return what a file computes with amounts, units and counts, by function."""
+    """Return a file's computations with amounts, units and counts, by function."""
     found: Expressions = defaultdict(set)
 
     def visit(node: ast.AST, name: str) -> None:
@@ -144,7 +144,7 @@ def relative(path: Path) -> str:
 
 
 def documented() -> dict[str, tuple[set[str], list[str]]]:
-    """The rows of the document's first two tables: by place its expressions, and the tests named beside them."""
+    """Return the rows of the document's first two tables: by place its expressions, and the tests named with them."""
     rows = {}
     for line in DOCUMENT.read_text().splitlines():
         if re.match(r"\| `[\w./]+:\w+`", line):
@@ -155,7 +155,7 @@ def documented() -> dict[str, tuple[set[str], list[str]]]:
 
 @pytest.fixture(scope="module")
 def code() -> Expressions:
-    """What the code computes."""
+    """Return the computations of the code."""
     found: Expressions = {}
     for path in SQL:
         found |= in_sql(path)
@@ -192,5 +192,5 @@ def test_every_other_aggregate_is_explained() -> None:
         ("UPDATE t SET a = now() + interval '1 day' WHERE b = $1::bigint AND c -> 'd' = 'x + y'", set()),
     ],
 )
-def test_what_sql_computes_is_found(sql: str, computed: set[str]) -> None:
+def test_arithmetic_in_sql_is_found(sql: str, computed: set[str]) -> None:
     assert set(expressions(sql)) == computed

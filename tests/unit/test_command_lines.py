@@ -1,4 +1,4 @@
-"""Every command line refuses a wrong argument with status 2 and one line that says what is wrong."""
+"""Every command line refuses a wrong argument with status 2 and one line that names the error."""
 
 import importlib.util
 import sys
@@ -13,7 +13,7 @@ from deploy.local import __main__ as local
 from deploy.local import audit, broker, clean, consume, watch_events
 from services.relay import schemas
 from services.relay.settings import RelaySettings
-from shared import process
+from shared.process.main import Service, main
 
 REPOSITORY = Path(__file__).parents[2]
 ID = "019a0c1e-7d52-7c3a-9b1f-2f4e8a6d0c11"
@@ -27,7 +27,7 @@ NAMES = ("", "a b", "a/b", "x" * 300, "orders\n", "\udcff")
 
 
 def service() -> None:
-    """The command line that all services and the consumer share."""
+    """The command line that all services share."""
 
     async def serve(_settings: RelaySettings, _stop: object) -> None:
         raise AssertionError
@@ -35,11 +35,11 @@ def service() -> None:
     async def bootstrap(_settings: RelaySettings) -> int:
         raise AssertionError
 
-    process.main(process.Service("relay", RelaySettings, "relay", Path("nowhere"), serve, {"bootstrap": bootstrap}))
+    main(Service("relay", RelaySettings, "relay", Path("nowhere"), serve, {"bootstrap": bootstrap}))
 
 
 def environment() -> None:
-    """The script that makes virtual environments, which is part of no package."""
+    """Return the script that creates virtual environments; it belongs to no package."""
     spec = importlib.util.spec_from_file_location("environment_script", REPOSITORY / "deploy" / "environment.py")
     assert spec is not None
     assert spec.loader is not None
@@ -124,7 +124,7 @@ def test_a_wrong_argument_is_a_line_and_status_2(
 
 
 @pytest.mark.parametrize("main", [watch_events.main, consume.main, audit.main])
-def test_a_folder_that_can_not_be_is_one_where_nothing_runs(
+def test_impossible_folder_counts_as_not_running(
     main: Callable[[], None], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["command"])
@@ -134,7 +134,7 @@ def test_a_folder_that_can_not_be_is_one_where_nothing_runs(
     assert (ended.value.code, capfd.readouterr().err.count("\n")) == (2, 1)
 
 
-def test_what_is_no_folder_is_not_removed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_path_that_is_no_folder_is_not_removed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["command"])
     monkeypatch.setenv("LOCAL_DIR", "/dev/null")
     with pytest.raises(SystemExit) as ended:

@@ -1,13 +1,16 @@
-"""What the documents say about the code is true where a machine can tell: links, places, settings, metrics, habits."""
+"""The documents are correct where a test can check them: links, places, settings, metrics, log events, make targets."""
 
+import ast
 import importlib
 import re
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from pydantic_settings import BaseSettings
 
-from shared.settings import ServiceSettings
+from tests.drills.__main__ import GROUPS
 
 REPOSITORY = Path(__file__).parents[2]
 DOCUMENTS = sorted(
@@ -18,14 +21,17 @@ DOCUMENTS = sorted(
         *REPOSITORY.glob("deploy/*/*.md"),
     ]
 )
+TEXTS = sorted([*DOCUMENTS, *REPOSITORY.glob("tests/**/*.md")])
 SERVICES = sorted(path.parent.name for path in REPOSITORY.glob("services/*/settings.py"))
 DECISIONS = REPOSITORY / "docs" / "decisions"
 
 CODE = re.compile(r"^```.*?^```|^(?: {4}|\t).*?$", re.M | re.S)
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 PLACE = re.compile(r"`([\w./-]+\.(?:py|sql)):(\w+)`")
-METRIC = re.compile(r"\b(?:Counter|Gauge|Histogram)\(\s*\"(\w+)\"")
-HABIT = re.compile(r"\bmake ([a-z][a-z-]*)")
+METRIC = re.compile(r"\b(?:Counter|Gauge|Histogram)(?:MetricFamily)?\(\s*\"(\w+)\"")
+LEVELS = {"exception": "error", **{level: level for level in ("debug", "info", "warning", "error", "critical")}}
+LINE_CHARACTERS = 120
+TARGET = re.compile(r"\bmake ([a-z][a-z-]*)")
 
 
 def relative(path: Path) -> str:
@@ -33,25 +39,25 @@ def relative(path: Path) -> str:
 
 
 def anchors(document: Path) -> set[str]:
-    """The anchors of a document's headings, as GitHub makes them; of equal ones only the first."""
+    """Return the anchors of a document's headings, as GitHub creates them; of equal headings only the first."""
     headings = re.findall(r"^#+ (.+)$", re.sub(r"^```.*?^```", "", document.read_text(), flags=re.M | re.S), re.M)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 def links(document: Path) -> Iterator[str]:
-    """The targets of a document's links that lie in this repository."""
+    """Yield the targets of a document's links within this repository."""
     for target in LINK.findall(CODE.sub("", document.read_text())):
         if "://" not in target:
             yield target
 
 
 def settings_of(package: str) -> set[str]:
-    """The variables that a service reads from its environment."""
+    """Return the variables that a service reads from its environment."""
     module = importlib.import_module(f"{package}.settings")
     (found,) = (
         member
         for member in vars(module).values()
-        if isinstance(member, type) and issubclass(member, ServiceSettings) and member.__module__ == module.__name__
+        if isinstance(member, type) and issubclass(member, BaseSettings) and member.__module__ == module.__name__
     )
     prefix = found.model_config.get("env_prefix", "")
     return {
@@ -68,6 +74,30 @@ def test_every_link_leads_somewhere(document: Path) -> None:
         assert file.exists(), target
         if anchor:
             assert anchor in anchors(file), target
+
+
+@pytest.mark.parametrize("document", TEXTS, ids=relative)
+def test_lines_are_short_and_lists_and_tables_are_rendered_as_such(document: Path) -> None:
+    lines = re.sub(r"^```.*?^```", "", document.read_text(), flags=re.M | re.S).splitlines()
+    assert not [line for line in lines if len(line) > LINE_CHARACTERS and not line.startswith(("|", "    "))]
+    indent = 0  # of the text of the current list item; 0 outside lists
+    numbers: dict[int, int] = {}  # the last number of the items that start at this column
+    for before, line in pairwise(["", *lines]):
+        item = re.match(r" *(?:[-*]|(\d+)\.) ", line)
+        if line.startswith("|"):
+            assert before.startswith(("|", "#")) or not before, line
+        elif item:
+            assert indent or before.startswith("#") or not before, line
+            indent = len(item[0])
+            if item[1]:
+                start = item.start(1)
+                assert int(item[1]) in {1, numbers.get(start, 0) + 1}, line
+                numbers[start] = int(item[1])
+        elif line and not line.startswith(" "):
+            assert not indent or not before, line  # a text that continues an item is as far to the right as the item
+            indent = 0
+        elif line and before and indent:
+            assert line.startswith((" " * indent + line.lstrip()[0], " " * (indent + 4))), line
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=relative)
@@ -98,19 +128,49 @@ def test_every_metric_is_explained_and_every_one_explained_exists(sources: tuple
     assert declared == explained
 
 
+def logged(path: Path) -> Iterator[tuple[str, str]]:
+    """Yield the name and a level of each log event that a module logs, itself or through LoopSupervisor."""
+    for call in ast.walk(ast.parse(path.read_text())):
+        if not isinstance(call, ast.Call):
+            continue
+        function = ast.unparse(call.func)
+        level = LEVELS.get(function.removeprefix("log.")) if function.startswith("log.") else None
+        if level is not None:
+            names, levels = call.args[:1], [level]
+        elif function in {"log.log", "LoopSupervisor"}:
+            names, levels = call.args[1:2], ["warning", "error"]
+        else:
+            continue
+        # Else the name is a variable: LoopSupervisor's own calls, or a text of a library.
+        yield from ((str(name.value), level) for name in names if isinstance(name, ast.Constant) for level in levels)
+
+
+@pytest.mark.parametrize("of_consumer", [False, True], ids=["services", "consumer"])
+def test_every_log_event_is_explained_and_every_one_explained_exists(*, of_consumer: bool) -> None:
+    folders = ("deploy/consumer",) if of_consumer else ("services", "shared")
+    found = {event for folder in folders for path in REPOSITORY.glob(f"{folder}/**/*.py") for event in logged(path)}
+    parts = (REPOSITORY / "docs" / "log-events.md").read_text().split("## The reference consumer\n")
+    rows = re.findall(r"^\| `([^`]+)` \| ([a-z, ]+) \|", parts[of_consumer], re.M)
+    assert len(rows) == len({name for name, _ in rows})
+    assert {(name, level) for name, levels in rows for level in levels.split(", ")} == found
+
+
 @pytest.mark.parametrize("document", DOCUMENTS, ids=relative)
-def test_every_habit_named_exists(document: Path) -> None:
-    habits = set(re.findall(r"^([a-z][a-z-]*):", (REPOSITORY / "Makefile").read_text(), re.M))
+def test_every_make_target_in_a_document_exists(document: Path) -> None:
+    targets = set(re.findall(r"^([a-z][a-z-]*):", (REPOSITORY / "Makefile").read_text(), re.M))
     named = {
-        habit for text in re.findall(r"`[^`]*`|^ {4}.*$", document.read_text(), re.M) for habit in HABIT.findall(text)
+        target
+        for text in re.findall(r"`[^`]*`|^ {4}.*$", document.read_text(), re.M)
+        for target in TARGET.findall(text)
     }
-    assert named <= habits
+    drills = {f"drill-{drill.name}" for group in GROUPS for drill in group.drills}
+    assert named <= targets | drills
 
 
-def test_every_decision_is_listed_and_says_all_it_should() -> None:
+def test_every_decision_is_listed_and_has_all_sections() -> None:
     index = (DECISIONS / "README.md").read_text()
     pages = sorted(DECISIONS.glob("[0-9]*.md"))
-    numbers = [page.name[:4] for page in pages]  # given out before pages are written, so some may still be missing
+    numbers = [page.name[:4] for page in pages]  # assigned before pages are written, so some may be missing
     assert len(set(numbers)) == len(numbers)
     for page in pages:
         text = page.read_text()

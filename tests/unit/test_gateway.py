@@ -1,4 +1,4 @@
-"""The gateway's own answers are problems as the services word them, and the documents list them."""
+"""The gateway's own answers are problems with the same texts as the services', and the documents list them."""
 
 import json
 import re
@@ -10,19 +10,21 @@ from shared.http.wire import BODY_MAX_BYTES
 
 REPOSITORY = Path(__file__).parents[2]
 CONFIGURATION = (REPOSITORY / "deploy" / "gateway" / "nginx.conf").read_text()
+TOO_MANY_REQUESTS = "Too many requests"
 API = (REPOSITORY / "docs" / "api.md").read_text()
 ANSWERS = re.compile(r"location = /problems/([\w-]+) \{.*?return (\d+) '(.*)';", re.S)
 
 
 def answers() -> list[tuple[str, int, dict[str, Any]]]:
-    """Slug, status and body of each answer in the gateway's configuration."""
+    """Return slug, status and body of each answer in the gateway's configuration."""
     found = re.split(r"^    }$", CONFIGURATION, flags=re.M)
     matches = [match for block in found if (match := ANSWERS.search(block))]
     return [(match[1], int(match[2]), json.loads(match[3].replace("\\'", "'"))) for match in matches]
 
 
-def test_an_answer_of_the_gateway_is_worded_as_a_service_words_it() -> None:
-    titles = dict(problems._BY_STATUS.values()) | {"unavailable": problems.UNAVAILABLE}
+def test_answer_of_the_gateway_equals_a_service_s() -> None:
+    titles = dict(problems._BY_STATUS.values())
+    titles |= {"unavailable": problems.UNAVAILABLE, "too-many-requests": TOO_MANY_REQUESTS}
     for slug, status, body in answers():
         detail = "The service did not answer." if slug == "unavailable" else titles[slug] + "."
         assert body == json.loads(problems.encode(status, slug, titles[slug], detail, "/"))
@@ -31,9 +33,9 @@ def test_an_answer_of_the_gateway_is_worded_as_a_service_words_it() -> None:
 def test_every_error_of_nginx_has_an_answer() -> None:
     targets = re.findall(r"^    error_page ([\d ]+) = /problems/([\w-]+);$", CONFIGURATION, re.M)
     assert {slug for _, slug in targets} == {slug for slug, _, _ in answers()}
-    # All that nginx can answer by itself here: what it has for TLS, files and logins is not in use.
+    # All statuses that nginx itself can answer here: TLS, files and logins are not used.
     assert {int(code) for codes, _ in targets for code in codes.split()} == {
-        *(400, 404, 405, 411, 413, 414, 417, 494),
+        *(400, 404, 405, 411, 413, 414, 417, 429, 494),
         *(500, 501, 502, 503, 504, 505),
     }
     assert len(re.findall(r"^ +return (?!\d{3};)", CONFIGURATION, re.M)) == len(answers())
@@ -44,7 +46,7 @@ def test_the_gateway_takes_as_large_bodies_as_the_services() -> None:
 
 
 def test_the_documents_list_the_gateway_s_problems() -> None:
-    [own] = re.findall(r"^The gateway of `deploy/gateway` (.*?)\n\n", API, re.M | re.S)
+    [own] = re.findall(r"^The gateway of `deploy/gateway` (.*?)\n\n(?!- )", API, re.M | re.S)
     slugs = {slug for slug, _, _ in answers()}
     assert {slug for slug in re.findall(r"`([a-z-]+)`", own) if slug in slugs} == slugs
     for slug, status, _ in answers():

@@ -1,4 +1,4 @@
-"""The fixed set of guards names what is there: each guard in its file, and each test that has to notice its removal."""
+"""The fixed set of guards is up to date: each guard is in its file, and each test that must fail exists."""
 
 import re
 from pathlib import Path
@@ -14,7 +14,7 @@ def test_each_guard_has_a_name_of_its_own() -> None:
 
 
 @pytest.mark.parametrize("guard", GUARDS, ids=lambda guard: guard.name)
-def test_guard_is_there_and_its_mutant_can_be_read(guard: Guard) -> None:
+def test_guard_is_in_its_file_and_its_mutant_compiles(guard: Guard) -> None:
     text = (REPOSITORY / guard.path).read_text()
     mutant = guard.mutant(text)
     assert mutant != text
@@ -23,7 +23,7 @@ def test_guard_is_there_and_its_mutant_can_be_read(guard: Guard) -> None:
 
 
 @pytest.mark.parametrize("guard", GUARDS, ids=lambda guard: guard.name)
-def test_tests_of_a_guard_are_there(guard: Guard) -> None:
+def test_tests_of_a_guard_exist(guard: Guard) -> None:
     assert guard.tests
     for test in guard.tests:
         path, _, name = test.partition("::")

@@ -1,4 +1,4 @@
-"""Every environment is locked: by hash, to one version of each package, and to no particular index."""
+"""Every environment is locked by hash, to one version of each package, and not to a particular index."""
 
 import re
 from pathlib import Path
@@ -33,7 +33,7 @@ def test_every_service_has_a_lock() -> None:
 
 
 @pytest.mark.parametrize("lock", LOCKS, ids=relative)
-def test_a_lock_pins_each_package_by_hash_and_says_nothing_else(lock: Path) -> None:
+def test_lock_only_pins_packages_by_hash(lock: Path) -> None:
     rest = re.sub(r"^    #.*\n", "", PIN.sub("", lock.read_text()), flags=re.M)
     assert rest == ""
 
@@ -45,6 +45,6 @@ def test_all_locks_agree_with_the_one_that_is_tested(lock: Path) -> None:
 
 
 @pytest.mark.parametrize("lock", LOCKS, ids=relative)
-def test_what_is_asked_for_is_locked(lock: Path) -> None:
+def test_required_packages_are_locked(lock: Path) -> None:
     asked = re.findall(r"^([a-z0-9-]+)", (lock.parent / "requirements.in").read_text(), re.M)
     assert set(asked) - {"-r"} <= versions(lock).keys()

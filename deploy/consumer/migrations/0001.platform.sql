@@ -1,6 +1,6 @@
 -- The platform's own records: what was received, what was made of it, how far it was read, and how far it is proven.
 
-CREATE TABLE platform.offsets (
+CREATE TABLE IF NOT EXISTS platform.offsets (
     topic     text NOT NULL,
     partition integer NOT NULL,
     position  bigint NOT NULL, -- the next offset to read
@@ -8,15 +8,15 @@ CREATE TABLE platform.offsets (
 );
 
 -- How far each order's stream is applied. Whoever works on an order holds its row.
-CREATE TABLE platform.streams (
+CREATE TABLE IF NOT EXISTS platform.streams (
     order_id      uuid PRIMARY KEY,
     sequence      bigint NOT NULL DEFAULT 0,
     waiting_since timestamptz, -- while later events wait for a missing one
     asked_at      timestamptz  -- when the relay was asked for it last
 );
-CREATE INDEX streams_waiting ON platform.streams (waiting_since) WHERE waiting_since IS NOT NULL;
+CREATE INDEX IF NOT EXISTS streams_waiting ON platform.streams (waiting_since) WHERE waiting_since IS NOT NULL;
 
-CREATE TABLE platform.inbox (
+CREATE TABLE IF NOT EXISTS platform.inbox (
     event_id    uuid PRIMARY KEY,
     order_id    uuid NOT NULL,
     sequence    bigint NOT NULL,
@@ -30,10 +30,10 @@ CREATE TABLE platform.inbox (
     received_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     UNIQUE (order_id, sequence)
 );
-CREATE INDEX inbox_occurred ON platform.inbox (occurred_at);
+CREATE INDEX IF NOT EXISTS inbox_occurred ON platform.inbox (occurred_at);
 
 -- The effects: an order as this platform sees it, and sums that show at once if an event counted twice or not at all.
-CREATE TABLE platform.orders (
+CREATE TABLE IF NOT EXISTS platform.orders (
     order_id     uuid PRIMARY KEY,
     status       text NOT NULL,
     user_id      text NOT NULL,
@@ -42,7 +42,7 @@ CREATE TABLE platform.orders (
     changed_at   timestamptz NOT NULL DEFAULT clock_timestamp()
 );
 
-CREATE TABLE platform.sales (
+CREATE TABLE IF NOT EXISTS platform.sales (
     currency        text PRIMARY KEY,
     paid_orders     bigint NOT NULL,
     paid_amount     numeric NOT NULL,
@@ -51,7 +51,7 @@ CREATE TABLE platform.sales (
 );
 
 -- Records that could not be read, as they were.
-CREATE TABLE platform.dead_letters (
+CREATE TABLE IF NOT EXISTS platform.dead_letters (
     topic         text NOT NULL,
     partition     integer NOT NULL,
     record_offset bigint NOT NULL,
@@ -64,9 +64,9 @@ CREATE TABLE platform.dead_letters (
     resolved_at   timestamptz,
     PRIMARY KEY (topic, partition, record_offset)
 );
-CREATE INDEX dead_letters_unresolved ON platform.dead_letters (order_id, sequence) WHERE resolved_at IS NULL;
+CREATE INDEX IF NOT EXISTS dead_letters_unresolved ON platform.dead_letters (order_id, sequence) WHERE resolved_at IS NULL;
 
-CREATE TABLE platform.watermarks (
+CREATE TABLE IF NOT EXISTS platform.watermarks (
     topic         text PRIMARY KEY,
     up_to         timestamptz NOT NULL,
     partitions    jsonb NOT NULL,
@@ -77,7 +77,7 @@ CREATE TABLE platform.watermarks (
 );
 
 -- What was found when a minute of a shard was compared.
-CREATE TABLE platform.buckets (
+CREATE TABLE IF NOT EXISTS platform.buckets (
     bucket     timestamptz NOT NULL,
     shard      smallint NOT NULL,
     state      text NOT NULL CHECK (state IN ('EQUAL', 'OPEN', 'DIFFERS', 'STALE')),
@@ -85,9 +85,9 @@ CREATE TABLE platform.buckets (
     compared_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     PRIMARY KEY (bucket, shard)
 );
-CREATE INDEX buckets_unproven ON platform.buckets (bucket, shard) WHERE state <> 'EQUAL';
+CREATE INDEX IF NOT EXISTS buckets_unproven ON platform.buckets (bucket, shard) WHERE state <> 'EQUAL';
 
-CREATE TABLE platform.duties (
+CREATE TABLE IF NOT EXISTS platform.duties (
     duty        text PRIMARY KEY,
     holder      text NOT NULL,
     lease_until timestamptz NOT NULL

@@ -10,13 +10,13 @@ CREATE TABLE balances.accounts (
     created_at timestamptz NOT NULL DEFAULT now()
 ) WITH (fillfactor = 70);  -- room for HOT updates: every entry changes its account
 
--- The balance of an account is the sum of its entries and the balance_after of its last: one transaction writes both.
+-- An account's balance equals the sum of its entries and its last balance_after: one transaction writes them.
 CREATE TABLE balances.entries (
     user_id text NOT NULL REFERENCES balances.accounts,
     number bigint NOT NULL CHECK (number >= 1),  -- 1, 2, 3 … per account, without gaps
     entry_id uuid NOT NULL,
     kind text NOT NULL CHECK (kind IN ('charge', 'debit', 'refund')),
-    amount bigint NOT NULL,  -- as it changes the account: a debit is negative
+    amount bigint NOT NULL,  -- the change of the balance: a debit is negative
     counter_account text NOT NULL,
     order_id uuid,
     attempt integer,
@@ -31,7 +31,7 @@ CREATE TABLE balances.entries (
     CHECK (number > 1 OR (kind = 'charge' AND balance_after = amount))  -- an account begins with a charge
 );
 
--- Also finds what an order paid. An order pays once an attempt and is paid back once.
+-- Also finds what an order paid. An order pays once per attempt and is refunded once.
 CREATE UNIQUE INDEX entries_by_order ON balances.entries (order_id, user_id, kind, attempt)
     WHERE order_id IS NOT NULL;
 CREATE UNIQUE INDEX entries_by_key ON balances.entries (user_id, idempotency_key)

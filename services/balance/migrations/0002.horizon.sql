@@ -1,8 +1,8 @@
--- How far back gates are kept: what is older is pruned, and a do that comes as late is refused.
+-- How far back gates are kept: older ones are pruned, and a do for an order as old is refused.
 -- depends: 0001.balances
 
--- Orders whose id is below it are past. It only rises, and it has risen, in a transaction before, when a gate is pruned;
--- a batch reads it after its gates are locked. So a do that misses what was pruned always sees that it has to be refused.
+-- Orders whose id is below the horizon are past. The horizon only rises, in an earlier transaction than the pruning of
+-- the gates below it. A batch reads it after locking its gates. So a do whose gate was pruned is always refused.
 CREATE TABLE balances.horizon (
     the_only boolean PRIMARY KEY DEFAULT true CHECK (the_only),
     pruned_before uuid NOT NULL
@@ -13,6 +13,6 @@ INSERT INTO balances.horizon (pruned_before) VALUES ('00000000-0000-0000-0000-00
 CREATE FUNCTION balances.first_id_after(p_moment timestamptz) RETURNS uuid LANGUAGE sql STABLE PARALLEL SAFE
 RETURN (lpad(to_hex((extract(epoch FROM p_moment) * 1000)::bigint), 12, '0') || repeat('0', 20))::uuid;
 
--- Whether an id tells its age at all; of one that doesn't, nothing is ever pruned.
+-- Whether an id contains its age. Gates of ids without an age are never pruned.
 CREATE FUNCTION balances.is_dated(p_order_id uuid) RETURNS boolean LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN get_byte(uuid_send(p_order_id), 6) >> 4 = 7;

@@ -10,7 +10,7 @@ CREATE TABLE coupons.coupons (
     min_subtotal bigint NOT NULL DEFAULT 0 CHECK (min_subtotal >= 0),
     expires_at timestamptz,
     status text NOT NULL DEFAULT 'AVAILABLE' CHECK (status IN ('AVAILABLE', 'RESERVED', 'REDEEMED')),
-    -- The order that reserved or redeemed it, the discount that order was told, and since when.
+    -- The order that reserved or redeemed it, the discount promised to that order, and since when.
     order_id uuid CHECK ((order_id IS NULL) = (status = 'AVAILABLE')),
     discount_amount bigint CHECK (discount_amount >= 0 AND (kind = 'percent' OR discount_amount <= value)
         AND (max_discount IS NULL OR discount_amount <= max_discount)),
@@ -20,7 +20,7 @@ CREATE TABLE coupons.coupons (
 );
 
 CREATE UNIQUE INDEX coupons_by_order ON coupons.coupons (order_id) WHERE order_id IS NOT NULL;
--- A user has few coupons, so their status is filtered within; every index more is written at each redemption.
+-- A user has few coupons, so a filter by status needs no index: each further index is written at every redemption.
 CREATE INDEX coupons_by_user ON coupons.coupons (user_id, coupon_id);
 CREATE INDEX coupons_by_status ON coupons.coupons (status, coupon_id);
 

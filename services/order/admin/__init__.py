@@ -1,1 +1,1 @@
-"""What operators see and do: live sagas, repairs that are guarded like everything else, and a record of each act."""
+"""The operators' view and acts: live sagas, guarded repairs, and a record of each act."""

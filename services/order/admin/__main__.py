@@ -1,9 +1,12 @@
-"""The operators' command line: `python -m services.order.admin --help`. It needs ORDER_DATABASE_URL; the audit also
-ORDER_PRODUCT_URL, ORDER_COUPON_URL and ORDER_BALANCE_URL."""
+"""Lists, repairs and audits sagas: the operators' command line of the order service.
+
+It needs ORDER_DATABASE_URL. The audit also needs ORDER_PRODUCT_URL, ORDER_COUPON_URL and ORDER_BALANCE_URL.
+"""
 
 import argparse
 import asyncio
 from collections.abc import Mapping
+from functools import partial
 from typing import Annotated, Any
 
 from pydantic import Field
@@ -11,20 +14,20 @@ from pydantic import Field
 from services.order.admin import acts
 from services.order.admin.api import AgeSeconds
 from services.order.admin.audit_api import audit_now, repair_orphans
-from services.order.engine.participants import Participants
+from services.order.engine.participants import HttpChannel, Participants
 from services.order.settings import Settings
 from shared.encoding import encode
-from shared.exits import Exit
 from shared.notation import Uuid
 from shared.operators import Who, add_who, argument, cell, command_ends, show, table
-from shared.postgres import Pool, Session
-from shared.settings import load
+from shared.postgres.connections import Pool, Session
+from shared.process.exits import Exit
+from shared.process.settings import load
 
 Version = Annotated[int, Field(ge=1)]
 
 
 def main() -> None:
-    """Run one command and exit with a status of shared/exits.py."""
+    """Run one command and exit with a status of shared/process/exits.py."""
     arguments = _parser().parse_args()
     settings = load(Settings)
     with command_ends():
@@ -41,27 +44,27 @@ def _parser() -> argparse.ArgumentParser:
     common.add_argument("--json", action="store_true", help="print JSON")
     act = argparse.ArgumentParser(add_help=False)
     add_who(act)
-    act.add_argument("--dry-run", action="store_true", help="only say what would be done")
+    act.add_argument("--dry-run", action="store_true", help="only print what would be done")
     parser = argparse.ArgumentParser(prog="python -m services.order.admin", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     listing = commands.add_parser("list", parents=[common], help="list live sagas, oldest first")
     listing.add_argument("--state", choices=["RUNNING", "COMPENSATING", "stuck"])
     listing.add_argument("--older-than", type=argument(AgeSeconds), default=0, metavar="SECONDS")
-    show = commands.add_parser("show", parents=[common], help="show a saga with its timeline and what is left")
+    show = commands.add_parser("show", parents=[common], help="show a saga with its timeline and the commands left")
     show.add_argument("id", type=argument(Uuid), help="a saga's or an order's id")
-    retry = commands.add_parser("retry", parents=[common, act], help="have sagas tried again now")
+    retry = commands.add_parser("retry", parents=[common, act], help="retry sagas now")
     which = retry.add_mutually_exclusive_group(required=True)
     which.add_argument("id", type=argument(Uuid), nargs="?", help="a saga's or an order's id")
     which.add_argument("--all", action="store_true", help="all live sagas")
     for name, text in {
-        "force": "turn a RUNNING saga round: undo what it did; a payment's order is cancelled",
-        "resolve": "end a COMPENSATING saga by hand, when the books were put right outside",
+        "force": "make a RUNNING saga undo what it did; a payment's order is cancelled",
+        "resolve": "end a COMPENSATING saga by hand, after its books were corrected by other means",
     }.items():
         command = commands.add_parser(name, parents=[common, act], help=text)
         command.add_argument("id", type=argument(Uuid), help="a saga's or an order's id")
     commands.add_parser("acts", parents=[common], help="list what operators did, newest first")
     commands.add_parser("audit", parents=[common], help="run a pass of the audit now; exit with 4 unless clean")
-    commands.add_parser("repair", parents=[common, act], help="give back what the audit finds held for nobody")
+    commands.add_parser("repair", parents=[common, act], help="release what the audit finds held without an order")
     drain = commands.add_parser("drain-status", parents=[common], help="count live sagas by version")
     drain.add_argument("--version", type=argument(Version), help="exit with 3 while this version has live sagas")
     return parser
@@ -86,7 +89,8 @@ async def _run(arguments: argparse.Namespace, settings: Settings) -> Any:
 
 async def _repair(arguments: argparse.Namespace, settings: Settings, pool: Pool) -> list[dict[str, Any]]:
     who = Who(arguments.by, arguments.reason)
-    async with Participants(settings.participant_urls) as participants:
+    channel = partial(HttpChannel, tls=settings.participants_tls)
+    async with Participants(settings.participant_urls, channel, credentials=settings.credentials) as participants:
         commands = await repair_orphans(settings, pool, participants, who, dry_run=arguments.dry_run)
     did = "would" if arguments.dry_run else "did"
     return [{did: command.type, "order_id": command.order_id} for command in commands]

@@ -1,8 +1,8 @@
-"""The operators' acts on sagas. Each is guarded by the saga's status and recorded with who and why, in one commit.
+"""The operators' acts on sagas. One commit both changes the saga, guarded by its status, and records who acted and why.
 
-retry      release the saga, so that the next sweep runs it again at once
+retry      release the saga, so that the next sweep runs it again
 force      RUNNING → COMPENSATING: undo a saga that can't continue; a payment's order is cancelled
-resolve    COMPENSATING → COMPENSATED by hand, after the books were corrected outside
+resolve    COMPENSATING → COMPENSATED by hand, after the books were corrected by other means
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,13 +17,13 @@ from services.order.engine.transitions import TransitionRequest, Transitions
 from services.order.saga import VERSIONS_KNOWN, Command, Saga, Status, Transition, next_move, steps, undos
 from services.order.timeline import timeline
 from shared import operators
-from shared.database_clock import DatabaseClock
 from shared.ids import uuid7
-from shared.postgres import Connection, Pool, Session
+from shared.postgres.clocks import DatabaseClock
+from shared.postgres.connections import Connection, Pool, Session
 from shared.refusals import Refusal
 
 LIST_MAX = 1000
-RESOLUTION_SECONDS = 30.0  # far more than one commit takes, and not long for a saga to wait if it never comes
+RESOLUTION_SECONDS = 30.0  # far longer than a commit; if the commit never comes, the saga waits no longer than this
 
 
 class SagaNotFound(Refusal):
@@ -47,7 +47,7 @@ class ForcedByOperator(Refusal):
     status = 409
 
 
-Who = operators.Who  # every act takes one
+Who = operators.Who  # re-exported: every act takes one
 
 State = Literal["RUNNING", "COMPENSATING", "stuck"]
 
@@ -62,7 +62,7 @@ async def list_sagas(pool: Pool, *, state: State | None, older_than_seconds: flo
 
 
 async def show(pool: Pool, id_: UUID) -> dict[str, Any]:
-    """Return the newest saga of a saga's or order's id: its order, timeline and the commands that are left."""
+    """Return the newest saga for a saga's or order's id, with its order, timeline and the commands left."""
     async with pool.connection() as db:
         saga = await _find(db, id_)
         sagas = await store.list_sagas_of_order(db, saga.order.order_id)
@@ -79,7 +79,7 @@ async def show(pool: Pool, id_: UUID) -> dict[str, Any]:
 
 
 def remaining(saga: Saga) -> list[str]:
-    """Return the commands that a live saga may still send, in order; a repeat of what was done changes nothing."""
+    """Return, in order, the commands that a live saga may still send; repeated commands change nothing."""
     if not saga.status.live:
         return []
     if saga.status is Status.RUNNING:
@@ -88,7 +88,7 @@ def remaining(saga: Saga) -> list[str]:
 
 
 def require(act: str, saga: Mapping[str, Any]) -> None:
-    """Raise SagaNotInState unless a saga, as `show` tells of it, allows the act; the act's own guard asks again."""
+    """Raise SagaNotInState unless a saga, as `show` returned it, allows the act. The act itself checks again."""
     allowed = {
         "retry": (Status.RUNNING, Status.COMPENSATING),
         "force": (Status.RUNNING,),
@@ -98,12 +98,12 @@ def require(act: str, saga: Mapping[str, Any]) -> None:
         states = " or ".join(allowed)
         raise SagaNotInState(f"Only a {states} saga allows it to {act}; saga {saga['saga_id']} is {saga['status']}.")
     if act != "retry" and saga["version"] not in VERSIONS_KNOWN:
-        # What must be undone is the definition's to say, and this build doesn't have it.
+        # The saga's definition determines the undos, and this build does not have that definition.
         raise SagaNotInState(f"Saga {saga['saga_id']} is of version {saga['version']}: use the build that knows it.")
 
 
 async def retry(pool: Pool, ids: Sequence[UUID], who: Who) -> list[UUID]:
-    """Have live sagas tried again now; return those that were."""
+    """Release live sagas so that they are retried now; return them."""
     async with pool.transaction() as db:
         rows = await admin_store.release_sagas(db, ids)
         for row in rows:
@@ -112,7 +112,7 @@ async def retry(pool: Pool, ids: Sequence[UUID], who: Who) -> list[UUID]:
 
 
 async def force(pool: Pool, id_: UUID, who: Who) -> UUID:
-    """Have a RUNNING saga undone. Raises SagaNotFound or SagaNotInState."""
+    """Move a RUNNING saga to COMPENSATING. Raises SagaNotFound or SagaNotInState."""
     problem = ForcedByOperator(f"An operator had the order undone: {who.reason}").problem()
     async with pool.transaction() as db:
         saga = await _find(db, id_)
@@ -126,8 +126,8 @@ async def force(pool: Pool, id_: UUID, who: Who) -> UUID:
 async def resolve(pool: Pool, session: Session, id_: UUID, who: Who) -> UUID:
     """End a COMPENSATING saga as if its undos had been acknowledged. Raises SagaNotFound or SagaNotInState.
 
-    The operator answers for the books. The saga is taken under a lease, so that no sweep takes it away between the two
-    commits; should this process die there, the lease runs out and the saga goes on.
+    The operator is responsible for the books. The act takes the saga under a lease, so that no sweep takes it between
+    the two commits. If this process dies between them, the lease expires and the saga continues.
     """
     operator = uuid7()
     async with pool.transaction() as db:
@@ -145,7 +145,7 @@ async def resolve(pool: Pool, session: Session, id_: UUID, who: Who) -> UUID:
     async with pool.connection() as db:
         await store.give_lease_up(db, operator)
     if changed is None or isinstance(changed, BaseException):
-        raise SagaNotInState("Somebody else ended or took the saga meanwhile.")
+        raise SagaNotInState("Another process ended or took the saga in the meantime.")
     return saga.saga_id
 
 
@@ -156,14 +156,14 @@ async def list_acts(pool: Pool, limit: int) -> list[dict[str, Any]]:
 
 
 async def drain_status(pool: Pool) -> list[dict[str, Any]]:
-    """Return per version of the saga's definition how many sagas are live, and whether this build knows it."""
+    """Return, per version of the saga definition, the number of live sagas and whether this build knows the version."""
     async with pool.connection() as db:
         rows = await admin_store.count_live_by_version(db)
     return [{**dict(row), "known": row["version"] in VERSIONS_KNOWN} for row in rows]
 
 
 async def record_repair(pool: Pool, who: Who, command: Command) -> None:
-    """Record that an orphan is about to be given back."""
+    """Record that an orphan is about to be released."""
     async with pool.connection() as db:
         await _record(db, who, "repair", UUID(command.order_id), None, command.wire())
 

@@ -1,7 +1,8 @@
-"""The operators' API under /admin/v1, on a listener of its own that the gateway never sees."""
+"""The operators' API under /admin/v1, on a separate listener that the gateway does not forward to."""
 
 from collections.abc import Callable
 from datetime import datetime
+from functools import partial
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -11,15 +12,17 @@ from pydantic import Field
 from services.order.admin import acts
 from services.order.admin.acts import SagaNotFound, SagaNotInState, State
 from services.order.settings import Settings
+from shared.contracts.scopes import Scope
 from shared.contracts.types import Query, Wire
+from shared.http.callers import caller
 from shared.http.routes import Route
 from shared.http.server import reply
 from shared.http.wire import path_uuid, read_body, read_query
-from shared.operators import Act, Who
-from shared.postgres import Pool, Session
+from shared.operators import Act
+from shared.postgres.connections import Pool, Session
 
 ACTS_MAX = 200
-AgeSeconds = Annotated[float, Field(ge=0, le=10**9)]  # what the database can take from now
+AgeSeconds = Annotated[float, Field(ge=0, le=10**9)]  # the database can subtract this from now
 
 
 class SagasQuery(Query):
@@ -84,7 +87,7 @@ class Versions(Wire):
 
 
 class AdminApi:
-    """The handlers and what they need."""
+    """The handlers and their dependencies."""
 
     def __init__(self, settings: Settings, pool: Pool, session: Callable[[], Session]) -> None:
         self._timeout = settings.client_timeout_seconds
@@ -92,18 +95,60 @@ class AdminApi:
         self._session = session
 
     def routes(self) -> list[Route]:
-        """Return the table of calls."""
+        """Return the routes."""
         one = "/admin/v1/sagas/{id:uuid}"
         refusals = (SagaNotFound, SagaNotInState)
+        retry, force, resolve = (partial(self._act, name) for name in ("retry", "force", "resolve"))
         return [
-            Route("GET", "/admin/v1/sagas", self.list, "List live sagas", {200: LiveSagas}, query=SagasQuery),
-            Route("GET", one, self.show, "Show a saga, by its id or its order's", {200: SagaDetail}, (SagaNotFound,)),
-            Route("POST", "/admin/v1/sagas/retry", self.retry_all, "Retry all live sagas now", {200: Done}, (), Act),
-            Route("POST", f"{one}/retry", self.retry, "Retry a saga now", {200: Done}, refusals, Act),
-            Route("POST", f"{one}/force", self.force, "Turn a running saga round", {200: Done}, refusals, Act),
-            Route("POST", f"{one}/resolve", self.resolve, "End a saga by hand", {200: Done}, refusals, Act),
-            Route("GET", "/admin/v1/acts", self.list_acts, "List what operators did", {200: Acts}),
-            Route("GET", "/admin/v1/drain-status", self.drain_status, "Count sagas by version", {200: Versions}),
+            Route(
+                "GET",
+                "/admin/v1/sagas",
+                Scope.OPS_READ,
+                self.list,
+                "List live sagas",
+                {200: LiveSagas},
+                query=SagasQuery,
+            ),
+            Route(
+                "GET",
+                one,
+                Scope.OPS_READ,
+                self.show,
+                "Show a saga, by its id or its order's",
+                {200: SagaDetail},
+                (SagaNotFound,),
+            ),
+            Route(
+                "POST",
+                "/admin/v1/sagas/retry",
+                Scope.OPS,
+                self.retry_all,
+                "Retry all live sagas now",
+                {200: Done},
+                (),
+                Act,
+            ),
+            Route("POST", f"{one}/retry", Scope.OPS, retry, "Retry a saga now", {200: Done}, refusals, Act),
+            Route("POST", f"{one}/force", Scope.OPS, force, "Undo a running saga", {200: Done}, refusals, Act),
+            Route(
+                "POST",
+                f"{one}/resolve",
+                Scope.OPS,
+                resolve,
+                "End a saga by hand",
+                {200: Done},
+                refusals,
+                Act,
+            ),
+            Route("GET", "/admin/v1/acts", Scope.OPS_READ, self.list_acts, "List what operators did", {200: Acts}),
+            Route(
+                "GET",
+                "/admin/v1/drain-status",
+                Scope.OPS_READ,
+                self.drain_status,
+                "Count sagas by version",
+                {200: Versions},
+            ),
         ]
 
     async def list(self, request: web.Request) -> web.Response:
@@ -119,35 +164,12 @@ class AdminApi:
     async def retry_all(self, request: web.Request) -> web.Response:
         """POST /admin/v1/sagas/retry."""
         act = await read_body(request, Act, timeout_seconds=self._timeout)
+        who = act.who(caller(request))
         live = await acts.list_sagas(self._pool, state=None, older_than_seconds=0)
         ids = [saga["saga_id"] for saga in live]
         if not act.dry_run:
-            ids = await acts.retry(self._pool, ids, act.who())
+            ids = await acts.retry(self._pool, ids, who)
         return reply({"sagas": ids, "dry_run": act.dry_run})
-
-    async def retry(self, request: web.Request) -> web.Response:
-        """POST /admin/v1/sagas/{id}/retry."""
-
-        async def work(id_: UUID, who: Who) -> UUID:
-            (saga_id,) = await acts.retry(self._pool, [id_], who) or (None,)
-            if saga_id is None:
-                raise SagaNotInState("Only a live saga can be retried.")
-            return saga_id
-
-        return await self._act(request, "retry", work)
-
-    async def force(self, request: web.Request) -> web.Response:
-        """POST /admin/v1/sagas/{id}/force."""
-        return await self._act(request, "force", lambda id_, who: acts.force(self._pool, id_, who))
-
-    async def resolve(self, request: web.Request) -> web.Response:
-        """POST /admin/v1/sagas/{id}/resolve."""
-
-        async def work(id_: UUID, who: Who) -> UUID:
-            async with self._session() as session:
-                return await acts.resolve(self._pool, session, id_, who)
-
-        return await self._act(request, "resolve", work)
 
     async def list_acts(self, _request: web.Request) -> web.Response:
         """GET /admin/v1/acts."""
@@ -157,12 +179,20 @@ class AdminApi:
         """GET /admin/v1/drain-status."""
         return reply({"items": await acts.drain_status(self._pool)})
 
-    async def _act(self, request: web.Request, name: str, work: Any) -> web.Response:
+    async def _act(self, name: str, request: web.Request) -> web.Response:
+        """POST /admin/v1/sagas/{id}/retry, …/force and …/resolve."""
         id_ = path_uuid(request, "id", SagaNotFound)
         act = await read_body(request, Act, timeout_seconds=self._timeout)
+        who = act.who(caller(request))
         saga = await acts.show(self._pool, id_)
         saga_id = saga["saga_id"]
         acts.require(name, saga)
         if not act.dry_run:
-            await work(saga_id, act.who())
+            if name == "force":
+                await acts.force(self._pool, saga_id, who)
+            elif name == "resolve":
+                async with self._session() as session:
+                    await acts.resolve(self._pool, session, saga_id, who)
+            elif not await acts.retry(self._pool, [saga_id], who):
+                raise SagaNotInState("Only a live saga can be retried.")
         return reply({"sagas": [saga_id], "dry_run": act.dry_run})

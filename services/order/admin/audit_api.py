@@ -1,30 +1,53 @@
-"""The audit for operators: run it now, and give back what is held for nobody."""
+"""The audit for operators: run it now, and release what is held without an order."""
 
+import asyncio
+from datetime import datetime
 from typing import Any
+from uuid import UUID
 
 from aiohttp import web
 
 from services.order.admin import acts
 from services.order.audit.books import BookReader
 from services.order.audit.passes import Auditor, Report
-from services.order.audit.schedule import publish, repair, repairs
+from services.order.audit.rules import Kind
+from services.order.audit.schedule import publish, repairs
 from services.order.engine.participants import Participants
 from services.order.saga import Command
 from services.order.settings import Settings
+from shared.contracts.scopes import Scope
 from shared.contracts.types import Wire
+from shared.http.callers import caller
 from shared.http.routes import Route
 from shared.http.server import reply
 from shared.http.wire import read_body
 from shared.operators import Act, Who
-from shared.postgres import Pool
+from shared.postgres.connections import Pool
+
+
+class Finding(Wire):
+    """A disagreement about one order, or about a participant's own books."""
+
+    kind: Kind
+    participant: str
+    order_id: UUID | None
+    due: Any
+    found: Any
+    worth: int | str
 
 
 class AuditReport(Wire):
-    """What a pass of the audit found."""
+    """What a pass of the audit found. Integers beyond 64 bits are written as text."""
 
     clean: bool
+    started_at: datetime
+    seconds: float
+    orders: int
+    under_way: int
     violations: int
-    findings: list[dict[str, Any]]
+    findings: list[Finding]
+    totals: dict[str, dict[str, int | str]]
+    value_at_risk: dict[str, float | str]
 
 
 class Repaired(Wire):
@@ -36,25 +59,26 @@ class Repaired(Wire):
 
 async def audit_now(settings: Settings, pool: Pool) -> Report:
     """Run one pass. Raises Unavailable when a participant or the database does not answer."""
-    async with BookReader(settings.participant_urls) as books:
+    async with BookReader(settings.participant_urls, settings.credentials, settings.participants_tls) as books:
         return await Auditor(pool, books, grace_seconds=settings.audit_grace_seconds).run()
 
 
 async def repair_orphans(
     settings: Settings, pool: Pool, participants: Participants, who: Who, *, dry_run: bool
 ) -> list[Command]:
-    """Audit, and give back what is held for nobody; each undo is recorded. Raises Unavailable."""
+    """Audit, release what is held without an order, and record each undo. Raises Unavailable."""
     report = await audit_now(settings, pool)
     commands = repairs(report.findings)
     if commands and not dry_run:
         for command in commands:
             await acts.record_repair(pool, who, command)
-        await repair(participants, commands)
+        # They are idempotent: an undo that ran in the meantime changes nothing.
+        await asyncio.gather(*(participants.send(command) for command in commands))
     return commands
 
 
 class AuditApi:
-    """The handlers and what they need."""
+    """The handlers and their dependencies."""
 
     def __init__(self, settings: Settings, pool: Pool, participants: Participants) -> None:
         self._settings = settings
@@ -62,19 +86,23 @@ class AuditApi:
         self._participants = participants
 
     def routes(self) -> list[Route]:
-        """Return the table of calls."""
-        one, hour = "/admin/v1/audit", 3600.0  # far more than a pass over millions of orders takes
+        """Return the routes."""
+        one, hour = "/admin/v1/audit", 3600.0  # far longer than a pass over millions of orders
+        by_operators: dict[str, Any] = {"deadline_seconds": hour}
         return [
-            Route("POST", one, self.audit, "Run a pass of the audit now", {200: AuditReport}, deadline_seconds=hour),
+            Route(
+                "POST", one, Scope.OPS, self.audit, "Run a pass of the audit now", {200: AuditReport}, **by_operators
+            ),
             Route(
                 "POST",
                 f"{one}/repair",
+                Scope.OPS,
                 self.repair,
                 "Give orphans back",
                 {200: Repaired},
                 (),
                 Act,
-                deadline_seconds=hour,
+                **by_operators,
             ),
         ]
 
@@ -87,5 +115,7 @@ class AuditApi:
     async def repair(self, request: web.Request) -> web.Response:
         """POST /admin/v1/audit/repair."""
         act = await read_body(request, Act, timeout_seconds=self._settings.client_timeout_seconds)
-        commands = await repair_orphans(self._settings, self._pool, self._participants, act.who(), dry_run=act.dry_run)
+        commands = await repair_orphans(
+            self._settings, self._pool, self._participants, act.who(caller(request)), dry_run=act.dry_run
+        )
         return reply({"commands": [command.wire() for command in commands], "dry_run": act.dry_run})

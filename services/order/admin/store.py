@@ -5,7 +5,7 @@ from typing import Any
 from uuid import UUID
 
 from services.order.store import SQL
-from shared.postgres import Connection, Row
+from shared.postgres.connections import Connection, Row
 
 
 async def list_live_sagas(db: Connection, older_than_seconds: float, limit: int) -> list[Row]:
@@ -14,17 +14,17 @@ async def list_live_sagas(db: Connection, older_than_seconds: float, limit: int)
 
 
 async def find_sagas(db: Connection, id_: UUID) -> list[UUID]:
-    """Return the sagas of a saga's or an order's id, oldest first."""
+    """Return the sagas for a saga's or an order's id, oldest first."""
     return [row["saga_id"] for row in await db.fetch(SQL["find_sagas"], id_)]
 
 
 async def release_sagas(db: Connection, sagas: Sequence[UUID]) -> list[Row]:
-    """Take the live ones of these sagas from their owners; return the saga and order id of each."""
+    """Release the live ones among these sagas from their owners; return the saga and order id of each."""
     return await db.fetch(SQL["release_sagas"], list(sagas))
 
 
 async def force_compensation(db: Connection, saga_id: UUID, problem: dict[str, Any]) -> Row | None:
-    """Turn a RUNNING saga to COMPENSATING; return its saga and order id, or None if it was not RUNNING."""
+    """Move a RUNNING saga to COMPENSATING; return its saga and order id, or None if it was not RUNNING."""
     return await db.fetchrow(SQL["force_compensation"], saga_id, problem)
 
 
@@ -36,7 +36,7 @@ async def take_for_resolution(db: Connection, saga_id: UUID, owner: UUID) -> Row
 async def record_act(
     db: Connection, actor: str, act: str, order_id: UUID, saga_id: UUID | None, reason: str, detail: dict[str, Any]
 ) -> None:
-    """Record what an operator did, and why."""
+    """Record an operator's act and its reason."""
     await db.execute(SQL["record_act"], actor, act, order_id, saga_id, reason, detail)
 
 
@@ -46,5 +46,5 @@ async def list_acts(db: Connection, limit: int) -> list[Row]:
 
 
 async def count_live_by_version(db: Connection) -> list[Row]:
-    """Return for each version of the saga's definition how many sagas are live, and since when."""
+    """Return, per version of the saga definition, the number of live sagas and the start of the oldest."""
     return await db.fetch(SQL["count_live_by_version"])

@@ -1,1 +1,1 @@
-"""The audit: holds every order against the participants' books, while the system runs."""
+"""The audit: compares every order with the participants' books, while the system runs."""

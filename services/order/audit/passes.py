@@ -1,8 +1,7 @@
-"""One pass of the audit: orders and the participants' holds are merged by order id, and what differs is confirmed.
+"""One pass of the audit: merges orders and the participants' holds by order id, and confirms each difference.
 
-Orders with a live saga and ids younger than the grace period are left out. The books are not read at exactly the same
-time. So a difference counts only if it is still there when the order and its holds are read again after the grace
-period.
+A pass skips orders with a live saga, and ids younger than the grace period. It reads the books at slightly different
+times. So a difference counts only if a second read of the order and its holds, after the grace period, confirms it.
 """
 
 import asyncio
@@ -19,19 +18,19 @@ from services.order.audit import store as audit_store
 from services.order.audit.books import BookReader
 from services.order.audit.rules import Finding, Holds
 from services.order.saga import Participant
-from shared.integers import to_json
-from shared.postgres import Pool, Row
+from shared.encoding import to_json
+from shared.postgres.connections import Pool, Row
 
-PAGE = 500  # orders a page: small enough not to be felt by the checkouts beside it
-FINDINGS_MAX = 1000  # listed in a report; all are counted
+PAGE = 500  # orders per page: small enough not to slow down concurrent checkouts
+FINDINGS_MAX = 1000  # the most that a report lists; it counts all
 FIRST, LAST = UUID(int=0), UUID(int=2**128 - 1)
-# Called with the seconds that the pass has worked since its last rest.
+# Called with the seconds that the pass has worked since its last pause.
 Rest = Callable[[float], Awaitable[None]]
 
 
 @dataclass(slots=True)
 class Report:
-    """What a pass found. `value_at_risk`: what live sagas tie up, and the age of the oldest in seconds."""
+    """The results of a pass. `value_at_risk`: what live sagas tie up, and the age of the oldest saga in seconds."""
 
     started_at: datetime
     seconds: float = 0.0
@@ -43,7 +42,7 @@ class Report:
 
     @property
     def clean(self) -> bool:
-        """Say whether the books balance."""
+        """Return whether the books balance."""
         return not self.findings
 
     def view(self) -> dict[str, Any]:
@@ -72,7 +71,7 @@ class Auditor:
     async def run(self, rest: Rest | None = None) -> Report:
         """Run one pass over everything. Raises Unavailable when a participant or the database does not answer.
 
-        `rest` is awaited after each page and after each participant's own checks, to leave time to other work.
+        It awaits `rest` after each page and after each participant's own checks, to leave time for other work.
         """
         report = Report(datetime.now(UTC))
         started = time.monotonic()
@@ -81,7 +80,7 @@ class Auditor:
         if suspects:
             await asyncio.sleep(self._grace_seconds)
             for order_id in suspects:
-                report.findings += await self._look_again(order_id)
+                report.findings += await self._confirm_difference(order_id)
         for participant in Participant:
             began = time.monotonic()
             await self._own_checks(participant, report)
@@ -96,7 +95,7 @@ class Auditor:
             return await audit_store.read_value_at_risk(db)
 
     async def _compare_all(self, report: Report, rest: Rest) -> list[UUID]:
-        """Walk all ids upward; return those where something differs."""
+        """Read all ids in ascending order; return those with a difference."""
         suspects: list[UUID] = []
         after = FIRST
         while after != LAST:
@@ -126,15 +125,15 @@ class Auditor:
         return bool(_findings(order_id, row, found))
 
     async def _orders_after(self, after: UUID) -> tuple[dict[UUID, Row], UUID, datetime]:
-        """Return a page of orders, the last id that it tells of, and the database's time before it was read."""
+        """Return a page of orders, the last id that it covers, and the database's time before the page was read."""
         async with self._pool.connection() as db:
             now = await store.read_clock(db)
             rows = await audit_store.list_orders_to_audit(db, after, PAGE)
         until = rows[-1]["order_id"] if len(rows) == PAGE else LAST
         return {row["order_id"]: row for row in rows}, until, now
 
-    async def _look_again(self, order_id: UUID) -> list[Finding]:
-        """Return what still differs. The order is read before and after its holds, and must not have moved."""
+    async def _confirm_difference(self, order_id: UUID) -> list[Finding]:
+        """Return the remaining differences. The order must be the same before and after its holds are read."""
         before = await self._order(order_id)
         found = {participant: await self._books.holds_of(participant, order_id) for participant in Participant}
         after = await self._order(order_id)
@@ -144,7 +143,9 @@ class Auditor:
 
     async def _order(self, order_id: UUID) -> Row | None:
         async with self._pool.connection() as db:
-            return await audit_store.get_order_to_audit(db, order_id)
+            # No order has the id 0: a pass begins after it.
+            page = await audit_store.list_orders_to_audit(db, UUID(int=order_id.int - 1), 1)
+        return page[0] if page and page[0]["order_id"] == order_id else None
 
     async def _own_checks(self, participant: Participant, report: Report) -> None:
         books = await self._books.own_checks(participant)
@@ -157,16 +158,16 @@ class Auditor:
 
 
 async def _no_rest(_worked_seconds: float) -> None:
-    """An operator who asks waits for the answer."""
+    """Do not pause: an operator waits for the result."""
 
 
 def _findings(order_id: UUID, row: Row | None, found: Mapping[Participant, Holds]) -> list[Finding]:
-    """Return what differs for an order without a live saga, or for holds that name no order."""
+    """Return the differences of an order without a live saga, or of holds without an order."""
     if row is None:
         return list(rules.compare(order_id, None, found))
     order = store.order_of(row)
     if stranded := list(rules.compare_progress(order)):
-        return stranded  # what it should hold depends on how it will end
+        return stranded  # its due holds depend on how it will end
     events = rules.compare_events(order, row["events"], forgotten=row["forgotten"])
     return [*rules.compare(order_id, order, found), *events]
 
@@ -176,8 +177,8 @@ def _state(row: Row | None) -> tuple[Any, ...] | None:
 
 
 def _is_recent(order_id: UUID, now: datetime, grace_seconds: float) -> bool:
-    """Say whether a UUIDv7 was made within the grace period, by the database's clock: its order may not be committed
-    yet. An id from the future, or of another kind, is nobody's that we made, and is judged."""
+    """Return whether a UUIDv7 was made within the grace period, by the database's clock: its order may not be
+    committed yet. We never made an id from the future or of another version, so such an id is audited."""
     if order_id.version != 7:
         return False
     made_seconds = (order_id.int >> 80) / 1000

@@ -1,4 +1,4 @@
-"""What must agree, purely: each order's due holds, its events, and the findings where they differ."""
+"""The rules of the audit, without I/O: an order's due holds and events, and the findings where the books differ."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from uuid import UUID
 
 from services.order.domain import Order, OrderStatus
 from services.order.saga import DEBIT, EVENTS, HOLD, REDEEM, Participant
-from shared.integers import to_json
+from shared.encoding import to_json
 
 Holds = Mapping[str, int | str]
 HOLDING: tuple[OrderStatus, ...] = (OrderStatus.PAID, OrderStatus.PENDING_PAYMENT)
@@ -17,19 +17,19 @@ NOTHING: Mapping[Participant, Holds] = {participant: {} for participant in Parti
 
 
 class Kind(StrEnum):
-    """What kind of disagreement a finding is."""
+    """The kinds of disagreement."""
 
-    ORPHAN = "orphan"  # held for an order that is gone or has ended without it: an undo repairs it
+    ORPHAN = "orphan"  # held for a missing order, or for one that ended without it: an undo repairs it
     MISSING = "missing"  # due to a live order, but not held
     DIFFERENT = "different"  # held for a live order, but not what is due
-    STRANDED = "stranded"  # an order that waits for a saga which it does not have
-    EVENTS = "events"  # an order's events don't tell its history
+    STRANDED = "stranded"  # the order waits for a saga, but has none
+    EVENTS = "events"  # the order's events do not match its history
     BOOKS = "books"  # a participant's own books don't add up
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One disagreement. `worth`: money in minor units, units or coupons, by what the participant keeps."""
+    """One disagreement. `worth`: money in minor units, units of stock, or coupons, depending on the participant."""
 
     kind: Kind
     participant: str
@@ -39,7 +39,7 @@ class Finding:
     worth: int
 
     def view(self) -> dict[str, Any]:
-        """Return the finding as operators see it, in API and log."""
+        """Return the finding as the API and the log show it."""
         return {
             "kind": self.kind.value,
             "participant": self.participant,
@@ -51,7 +51,7 @@ class Finding:
 
 
 def due(order: Order) -> Mapping[Participant, Holds]:
-    """Return what each participant must hold for an order that is at rest."""
+    """Return what each participant must hold for an order without a live saga."""
     if order.status not in HOLDING:
         return NOTHING
     paid = order.status is OrderStatus.PAID
@@ -65,7 +65,7 @@ def due(order: Order) -> Mapping[Participant, Holds]:
 
 
 def compare(order_id: UUID, order: Order | None, found: Mapping[Participant, Holds]) -> Iterator[Finding]:
-    """Yield the findings for one order at rest, or for holds that name no order."""
+    """Yield the findings for one order without a live saga, or for holds without an order."""
     expected = NOTHING if order is None else due(order)
     for participant in Participant:
         want, have = expected[participant], found.get(participant, {})
@@ -81,10 +81,10 @@ def compare(order_id: UUID, order: Order | None, found: Mapping[Participant, Hol
 
 
 def compare_events(order: Order, stored: Sequence[str], *, forgotten: bool = False) -> Iterator[Finding]:
-    """Yield a finding if the stored events, each as its sequence and type, don't tell the order's history.
+    """Yield a finding if the stored events, each given as sequence and type, do not match the order's history.
 
-    Of an order of `forgotten` age, published events may be gone with their partition. Mostly those are its first ones;
-    but a partition stays while it holds anything unpublished, also when later ones go, so any of them may be missing.
+    `forgotten`: the order is so old that published events may have been dropped with their partition. Any of its events
+    may be missing, because a partition with an unpublished event stays while later partitions are dropped.
     """
     history = [f"{sequence} {type_}" for sequence, type_ in enumerate(events_due(order), 1)]
     expected = [event for event in history if event in stored] if forgotten else history
@@ -93,7 +93,7 @@ def compare_events(order: Order, stored: Sequence[str], *, forgotten: bool = Fal
 
 
 def events_due(order: Order) -> list[str]:
-    """Return the types of the events that an order at rest must have written, in sequence."""
+    """Return, in sequence, the types of the events that an order without a live saga must have written."""
     later = order.expires_at is not None
     placed = [EVENTS[OrderStatus.PENDING_PAYMENT]] if later else []
     paid = [EVENTS[OrderStatus.PAID]]
@@ -108,7 +108,7 @@ def events_due(order: Order) -> list[str]:
 
 
 def compare_progress(order: Order) -> Iterator[Finding]:
-    """Yield a finding for an order without a live saga that only a saga could bring on: it would stay so for ever."""
+    """Yield a finding if an order without a live saga needs one: it would stay in its status for ever."""
     if order.closing is not None or order.status in (OrderStatus.PLACING, OrderStatus.PAYING):
         found = f"{order.status} closing" if order.closing else order.status.value
         yield Finding(Kind.STRANDED, "order", order.order_id, "a live saga", found, 1)

@@ -1,1 +1,1 @@
-"""Runs sagas: admits and starts operations, sends commands, commits transitions, takes over from the dead."""
+"""Runs sagas: admits and starts operations, sends commands, commits transitions, and takes over from dead processes."""

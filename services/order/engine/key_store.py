@@ -4,11 +4,11 @@ from collections.abc import Mapping, Sequence
 
 from services.order.domain import SagaId
 from services.order.store import SQL, Answer, KeyPlace, TransitionWrite
-from shared.postgres import Connection, Row
+from shared.postgres.connections import Connection, Row
 
 
 async def claim_keys(db: Connection, claims: Mapping[KeyPlace, tuple[bytes, SagaId]]) -> set[KeyPlace]:
-    """Insert keys with their fingerprints for the sagas that they start; return those that were new.
+    """Insert keys with their fingerprints for the sagas that they start; return the new ones.
 
     Keys are inserted in sorted order on every replica, so that two batches cannot deadlock.
     """
@@ -23,12 +23,12 @@ async def claim_keys(db: Connection, claims: Mapping[KeyPlace, tuple[bytes, Saga
 
 
 async def read_keys(db: Connection, places: Sequence[KeyPlace]) -> dict[KeyPlace, Row]:
-    """Return the rows of those keys that exist."""
+    """Return the rows of the existing keys."""
     return {_place(row): row for row in await db.fetch(SQL["read_keys"], *map(list, zip(*places, strict=True)))}
 
 
 async def answer_keys_now(db: Connection, answers: Sequence[tuple[KeyPlace, Answer]]) -> None:
-    """Store the answers of claimed keys whose operation needed no saga."""
+    """Store the answers of claimed keys whose operations needed no saga."""
     await db.execute(
         SQL["answer_keys_now"],
         *map(list, zip(*(place for place, _ in answers), strict=True)),
@@ -39,7 +39,7 @@ async def answer_keys_now(db: Connection, answers: Sequence[tuple[KeyPlace, Answ
 
 
 async def attach_keys(db: Connection, attached: Sequence[tuple[KeyPlace, SagaId]]) -> None:
-    """Tie claimed keys to the live sagas whose end will answer them."""
+    """Attach claimed keys to the live sagas that will answer them."""
     await db.execute(
         SQL["attach_keys"],
         *map(list, zip(*(place for place, _ in attached), strict=True)),
@@ -48,8 +48,8 @@ async def attach_keys(db: Connection, attached: Sequence[tuple[KeyPlace, SagaId]
 
 
 async def answer_keys(db: Connection, writes: Sequence[TransitionWrite]) -> None:
-    """Answer the keys that joined sagas which have ended in this transaction."""
-    answers = [(write.saga_id, write.answer) for write in writes if write.answer]
+    """Answer the keys attached to sagas that have ended in this transaction."""
+    answers = [(write.saga_id, answer) for write in writes if (answer := write.stored_answer)]
     await db.execute(
         SQL["answer_keys"],
         [saga_id for saga_id, _ in answers],

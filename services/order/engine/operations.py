@@ -19,7 +19,7 @@ NOT_YET = datetime.min.replace(tzinfo=UTC)
 
 @fast_dataclass(frozen=True, slots=True)
 class KeyClaim:
-    """A client's idempotency key for one operation; `fingerprint` is a SHA-256 of what it was sent with."""
+    """A client's idempotency key for one operation; `fingerprint` is the SHA-256 of the request that it came with."""
 
     user_id: str
     operation: str
@@ -28,7 +28,7 @@ class KeyClaim:
 
     @property
     def place(self) -> KeyPlace:
-        """Return what the key is unique by."""
+        """Return the fields that identify the key."""
         return (self.user_id, self.operation, self.key)
 
 
@@ -41,7 +41,7 @@ def fingerprint(request: Any) -> bytes:
 class Start:
     """A request to begin an operation.
 
-    `order` is the new order of a placement; the others name theirs by `order_id`. `expiring` tells the
+    `order` is the new order of a placement; the other operations have an `order_id`. `expiring` distinguishes the
     scheduler's closing from a client's cancellation.
     """
 
@@ -69,16 +69,16 @@ class Attached:
     order: Order
 
 
-# An Answer is known at once: the order already is in the requested state, or its key was used before.
+# An Answer is already known: the order already has the requested status, or the key was used before.
 Started = Begun | Attached | Answer
 
 
 def new_order(
     now: datetime, user_id: str, lines: Sequence[tuple[str, int]], coupon_id: str | None, *, pay_now: bool
 ) -> Order:
-    """Return an order that is about to be placed; the database stamps when and in which currency.
+    """Return an order that is about to be placed; the database sets its time and currency.
 
-    `now` is the database's time: participants refuse orders whose id is older than what they remember.
+    `now` is the database's time: participants refuse an order whose id is older than their horizon.
     """
     return Order(
         order_id=OrderId(uuid7(now)),

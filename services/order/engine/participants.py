@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import Any, Protocol
 
 import aiohttp
@@ -11,23 +12,28 @@ import structlog
 from prometheus_client import Counter, Histogram
 
 from services.order.saga import Command, Participant
-from shared import trace
 from shared.batcher import Batcher
 from shared.contracts.commands import COMMANDS_MAX, COMMANDS_PATH
+from shared.identity.secrets import Credential
 from shared.pacing import BatchScheduler
 from shared.participant.protocol import Outcome
+from shared.process import trace
 from shared.refusals import Unavailable
+from shared.tls import ClientTls
+from shared.tracing import spans
+from shared.tracing.spans import Span
 
 log = structlog.get_logger()
 
 CALL_TIMEOUT_SECONDS = 5.0  # past it the outcome counts as unknown, and the commands are repeated
-QUEUE_MAX = 8192  # above the number of sagas that may run at once, three undos each
+REACHABLE_SECONDS = 30.0  # an older call says nothing of a participant: on an idle replica, it may be hours old
+QUEUE_MAX = 8192  # more than three undos for each saga that may run at the same time
 CALL_SECONDS = Histogram("participant_call_seconds", "Time of a call with a batch of commands", ["participant"])
 CALL_FAILURES = Counter("participant_call_failures_total", "Calls whose outcomes stayed unknown", ["participant"])
 
 
 class Channel(Protocol):
-    """A transport to one participant. If it raises, the outcomes are unknown."""
+    """A transport to one participant. If a call raises, the outcomes are unknown."""
 
     async def __aenter__(self) -> "Channel": ...
 
@@ -38,10 +44,11 @@ class Channel(Protocol):
 
 
 class HttpChannel:
-    """A transport over HTTP, with its own connections."""
+    """A transport over HTTP, with its own connections. `tls` gives the context for a call to an https URL."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, tls: ClientTls = lambda: True) -> None:
         self._url = url + COMMANDS_PATH
+        self._tls = tls
         self._http: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> "HttpChannel":
@@ -62,21 +69,25 @@ class HttpChannel:
     async def post(self, body: bytes, headers: Mapping[str, str]) -> tuple[int, bytes]:
         """Send a batch; return the answer's status and body."""
         assert self._http is not None
-        async with self._http.post(self._url, data=body, headers=headers) as response:
+        async with self._http.post(self._url, data=body, headers=headers, ssl=self._tls()) as response:
             return response.status, await response.read()
 
 
 class Participants:
-    """Sends commands. An outcome is applied or refused; anything else is unknown and raises Unavailable."""
+    """Sends commands. An outcome is applied or refused; an unknown outcome raises Unavailable."""
 
     def __init__(
         self,
         urls: Mapping[Participant, str],
         channel: Callable[[str], Channel] = HttpChannel,
         *,
+        credentials: Mapping[Participant, Credential] | None = None,
         scheduler: BatchScheduler | None = None,
     ) -> None:
-        self._clients = {name: _Client(name, channel(url), scheduler) for name, url in urls.items()}
+        known = credentials or {}
+        self._clients = {
+            name: _Client(name, channel(url), known.get(name, dict), scheduler) for name, url in urls.items()
+        }
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> "Participants":
@@ -88,32 +99,54 @@ class Participants:
         await self._stack.aclose()
 
     def send(self, command: Command) -> Awaitable[Outcome]:
-        """Send one command in the next batch; its outcome is awaited, and raises Unavailable when it is unknown."""
+        """Send one command in the next batch and return its outcome. Raises Unavailable if the outcome is unknown."""
         batcher = self._clients[command.participant].batcher
+        span = spans.current.get().child(command.type)
         try:
-            return batcher.submit((command, trace.current.get()))
+            sent = batcher.submit((command, trace.current.get()), span)
         except Unavailable as full:
-            refused: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-            refused.set_exception(full)
-            return refused
+            sent = asyncio.get_running_loop().create_future()
+            sent.set_exception(full)
+        if span.recorded:
+            sent.add_done_callback(partial(_end, span))
+        return sent
 
-    def reachable(self) -> dict[str, bool]:
-        """Say for each participant whether the last call got through."""
+    def reachable(self) -> dict[str, bool | None]:
+        """Return for each participant whether the last call succeeded; None if it is too long ago to say anything."""
         return {participant.value: client.reachable for participant, client in self._clients.items()}
+
+
+def _end(span: Span, sent: "asyncio.Future[Outcome]") -> None:
+    """End the span of a command by its outcome. An unknown one is an error, and the next try has a span of its own."""
+    if sent.cancelled():
+        span.fail("cancelled")
+    elif (error := sent.exception()) is not None:
+        span.fail(error)
+    else:
+        span.set({"outcome": "applied" if sent.result().applied else "refused"})
+    span.end()
 
 
 _Sent = tuple[Command, trace.Trace | None]
 
 
 class _Client:
-    def __init__(self, participant: Participant, channel: Channel, scheduler: BatchScheduler | None) -> None:
+    def __init__(
+        self, participant: Participant, channel: Channel, credential: Credential, scheduler: BatchScheduler | None
+    ) -> None:
         self._participant = participant
         self._channel = channel
+        self._credential = credential
         self._seconds = CALL_SECONDS.labels(participant.value)
         self._failures = CALL_FAILURES.labels(participant.value)
-        self.reachable = True
+        self._called: tuple[bool, float] | None = None  # whether the last call succeeded, and when it ended
         self.batcher: Batcher[_Sent, Outcome] = Batcher(
-            participant.value, self._call_all, batch_max=COMMANDS_MAX, queue_max=QUEUE_MAX, scheduler=scheduler
+            participant.value,
+            self._call_all,
+            batch_max=COMMANDS_MAX,
+            queue_max=QUEUE_MAX,
+            scheduler=scheduler,
+            span_kind="client",
         )
 
     async def __aenter__(self) -> "_Client":
@@ -122,13 +155,20 @@ class _Client:
         return self
 
     async def __aexit__(self, *exc: object) -> None:
-        # The channel first: no saga waits for an outcome any more, and a hanging participant must not delay the stop.
+        # First the channel: no saga waits for an outcome any more, and a hanging participant must not delay the stop.
         await self._channel.__aexit__(*exc)
         await self.batcher.__aexit__(*exc)
 
+    @property
+    def reachable(self) -> bool | None:
+        """Return whether the last call succeeded; None if there was none within REACHABLE_SECONDS."""
+        if self._called is None or asyncio.get_running_loop().time() - self._called[1] > REACHABLE_SECONDS:
+            return None
+        return self._called[0]
+
     async def _call_all(self, sent: Sequence[_Sent]) -> Sequence[Outcome | BaseException]:
-        """Call once; when the participant refuses the batch as a whole, once per command, so that a command it
-        can't read does not hold up its neighbours."""
+        """Send a batch in one call. If the participant refuses the whole batch, send each command alone: a command that
+        it cannot read must not block the others."""
         try:
             return await self._call(sent)
         except _Rejected as error:
@@ -145,16 +185,18 @@ class _Client:
 
     async def _call(self, sent: Sequence[_Sent]) -> Sequence[Outcome | BaseException]:
         body = orjson.dumps({"commands": [command.wire() for command, _ in sent]})
-        # A batch serves many requests; the first one's trace stands for it, every command names its own subject.
-        mark = sent[0][1] or trace.take_over({})
+        # A batch serves many requests: it carries the first one's trace, and every command names its own order. If one
+        # of them is recorded, it carries that one's.
+        mark = sent[0][1] or trace.from_headers({})
         try:
             with self._seconds.time():
-                status, raw = await self._channel.post(body, mark.headers())
+                headers = {**mark.headers(), **spans.headers(), **self._credential()}
+                status, raw = await self._channel.post(body, headers)
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
-            self.reachable = False
+            self._called = (False, asyncio.get_running_loop().time())
             self._failures.inc()
-            raise Unavailable(f"The {self._participant} service did not answer: {type(error).__name__}") from error
-        self.reachable = status < 500
+            raise Unavailable(f"The {self._participant} service did not answer.") from error
+        self._called = (status < 500, asyncio.get_running_loop().time())
         if status != 200:
             self._failures.inc()
             failure = _Rejected if 400 <= status < 500 else Unavailable
@@ -163,7 +205,7 @@ class _Client:
 
 
 class _Rejected(Unavailable):
-    """The participant does not understand the batch: a difference of versions, or a bug."""
+    """The participant does not understand the batch, because its version differs or there is a bug."""
 
 
 def _outcomes(raw: bytes, count: int) -> Sequence[Outcome | BaseException]:
@@ -181,4 +223,5 @@ def _outcome(item: Mapping[str, Any]) -> Outcome | Unavailable:
         return Outcome(True, item["result"])
     if item["outcome"] == "refused":
         return Outcome(False, item["problem"])
-    return Unavailable("The participant does not know what became of the command.")
+    problem = item.get("problem") or {}
+    return Unavailable(problem.get("detail", "The participant does not know what became of the command."))

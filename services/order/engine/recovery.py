@@ -1,7 +1,7 @@
-"""Recovers sagas without a runner: each process holds a lease by the database's clock, and sweeps for such sagas.
+"""Recovers sagas without a runner: each process sweeps for them, and holds a lease by the database's clock.
 
-Only liveness depends on the lease. A process that was paused past its lease may resume: its commits are guarded, so it
-does no harm.
+Only liveness depends on the lease. If a process resumes after its lease has expired, it does no harm: its commits are
+guarded.
 """
 
 import asyncio
@@ -14,9 +14,10 @@ from services.order import store
 from services.order.engine.admission import Admission, Lease
 from services.order.engine.runner import Runner
 from services.order.saga import VERSIONS_KNOWN
-from shared.background import LoopSupervisor
-from shared.host_clock import HostClock
-from shared.postgres import Pool
+from shared.postgres.clocks import HostClock
+from shared.postgres.connections import Pool
+from shared.postgres.errors import explain
+from shared.process.tasks import LoopSupervisor
 from shared.refusals import Unavailable
 
 log = structlog.get_logger()
@@ -24,17 +25,17 @@ log = structlog.get_logger()
 TAKEN_OVER = Counter("sagas_taken_over_total", "Sagas taken over from processes without a lease")
 STUCK = Gauge("sagas_stuck", "Live sagas whose undo keeps failing")
 UNKNOWN_VERSION = Gauge("sagas_unknown_version", "Live sagas of a version that this build does not know")
-# The most sagas that one sweep takes: enough to clear an outage quickly, few enough to leave some to other replicas.
+# The most sagas that one sweep takes: enough for a quick recovery, and few enough to leave some to other replicas.
 TAKE_OVER_MAX = 200
-# How soon a renewal that failed is tried again: without a lease this process begins nothing.
+# The pause after a failed renewal. It is short, because this process begins nothing without a lease.
 RENEW_AGAIN_SECONDS = 0.5
 
 
 class Recovery:
-    """Keeps this process' lease, and sweeps for sagas without an owner or without a runner.
+    """Renews this process' lease, and sweeps for sagas without an owner or without a runner.
 
-    `lease_pool` serves the lease only: a burst of reads that takes all connections of `pool` must not cost the lease.
-    Else other processes take the sagas, and waiting clients read even more.
+    `lease_pool` serves only the lease: a burst of reads that uses all connections of `pool` must not let the lease
+    expire. Otherwise other processes would take the sagas, and the waiting clients would read even more.
     """
 
     def __init__(
@@ -60,9 +61,9 @@ class Recovery:
         self._renewals = LoopSupervisor("lease", "lease.renewal_failed")
 
     async def renew(self) -> None:
-        """Renew the lease if the database answers, and compare the clocks by its answer.
+        """Renew the lease if the database answers, and compare this host's clock with the database's.
 
-        Done once before serving: a saga that started without a lease would be taken by others at once.
+        Call it once before serving: without a lease, other processes would take a new saga immediately.
         """
         asked_at = asyncio.get_running_loop().time()
         with self._renewals:
@@ -72,7 +73,7 @@ class Recovery:
             self._lease.renewed(asked_at)
 
     async def keep_lease(self) -> None:
-        """Renew the lease three times in its length, for ever, and sooner after a failure: it has no time to lose."""
+        """Renew the lease three times per lease, for ever, and sooner after a failure."""
         usual = self._lease.seconds / 3
         while True:
             await asyncio.sleep(min(usual, RENEW_AGAIN_SECONDS) if self._renewals.failures else usual)
@@ -83,22 +84,22 @@ class Recovery:
         self._lease.check()
 
     async def sweep(self) -> None:
-        """Run sagas without a runner, for ever."""
+        """Find and run sagas without a runner, for ever."""
         supervisor = LoopSupervisor("sweep", "sweep.failed")
         while True:
             with supervisor:
-                self._lease.check()  # without a lease, other processes would take the same sagas at once
+                self._lease.check()  # without a lease, other processes would take the same sagas immediately
                 await self._sweep_once()
             await asyncio.sleep(supervisor.pause(self._sweep_seconds))
 
     async def give_up(self) -> None:
-        """End the lease, so that other replicas continue the remaining sagas at once."""
+        """Release the lease, so that other replicas continue the remaining sagas immediately."""
         self._lease.given_up()
         try:
             async with self._lease_pool.connection() as db:
                 await store.give_lease_up(db, self._process_id)
         except Unavailable as error:
-            log.warning("lease.release_failed", error=str(error))
+            log.warning("lease.release_failed", error=explain(error))
 
     async def _sweep_once(self) -> None:
         limit = min(TAKE_OVER_MAX, self._admission.available)

@@ -1,7 +1,7 @@
-"""Tracks the sagas that this process runs or is about to start, and lets callers wait for their ends."""
+"""Tracks the sagas that this process runs or is about to start, and lets callers wait until they end."""
 
 import asyncio
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from enum import Enum
 from functools import partial
 from typing import Any
@@ -17,9 +17,9 @@ WITH_COUPON = Gauge("sagas_running_with_coupon", "Of those, the ones whose order
 
 
 class Lane(Enum):
-    """The sagas that halt together: while the coupon service is away, only those of orders with a coupon wait for it.
+    """A group of sagas that stop together: while the coupon service is down, only orders with a coupon wait for it.
 
-    Every order needs the product service, so the other lane needs no name of its participants.
+    Every order needs the product service, so the other lane needs no participant's name.
     """
 
     PLAIN = "plain"
@@ -37,14 +37,14 @@ class SagaRegistry:
     def __init__(self) -> None:
         self._tasks: dict[SagaId, asyncio.Task[Answer | None]] = {}
         self._claimed: set[SagaId] = set()
-        self._lanes: dict[Lane, set[SagaId]] = {lane: set() for lane in Lane}  # of both
+        self._lanes: dict[Lane, set[SagaId]] = {lane: set() for lane in Lane}  # the sagas by lane
         self._released: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         RUNNING.set_function(lambda: self.count)
         WITH_COUPON.set_function(lambda: self.count_in(Lane.COUPON))
 
     @property
     def count(self) -> int:
-        """Return how many sagas are running here, or about to be started."""
+        """Return how many sagas run here, or are about to start."""
         return len(self._tasks) + len(self._claimed)
 
     def count_in(self, lane: Lane) -> int:
@@ -52,19 +52,19 @@ class SagaRegistry:
         return len(self._lanes[lane])
 
     def has(self, saga_id: SagaId) -> bool:
-        """Say whether a saga is running, or about to run, here."""
+        """Return whether a saga runs here, or is about to start."""
         return saga_id in self._tasks or saga_id in self._claimed
 
     def claim(self, saga_id: SagaId, lane: Lane = Lane.PLAIN) -> None:
-        """Reserve a saga that is about to start here, so that the sweep does not run it a second time.
+        """Register a saga that is about to start here, so that the sweep does not run it a second time.
 
-        `lane`: COUPON if its order is known to have a coupon.
+        `lane`: COUPON if the saga's order is known to have a coupon.
         """
         self._claimed.add(saga_id)
         self._lanes[lane].add(saga_id)
 
     def unclaim(self, saga_id: SagaId) -> None:
-        """Undo `claim`. A saga that runs already stays registered."""
+        """Undo `claim`. A saga that already runs stays registered."""
         self._claimed.discard(saga_id)
         if saga_id not in self._tasks:
             self._leave_lanes(saga_id)
@@ -81,16 +81,24 @@ class SagaRegistry:
         self._tasks.pop(saga_id, None)
         self._leave_lanes(saga_id)
 
+    def when_ended(self, saga_id: SagaId, then: Callable[[], None]) -> None:
+        """Call `then` when a saga no longer runs here: now if it does not."""
+        task = self._tasks.get(saga_id)
+        if task is None:
+            then()
+        else:
+            task.add_done_callback(lambda _: then())
+
     def _leave_lanes(self, saga_id: SagaId) -> None:
         for sagas in self._lanes.values():
             sagas.discard(saga_id)
 
     async def wait(self, saga_id: SagaId, seconds: float) -> Answer | None:
-        """Return the answer of a saga that runs here; None after `seconds`, or if another process took it over."""
+        """Return the answer of a saga that runs here; None after `seconds`, or if another process has taken it over."""
         task = self._tasks.get(saga_id)
         if task is None:
             return None
-        # By hand: asyncio.wait costs four times as much, and every request waits here.
+        # Not asyncio.wait: it costs four times as much, and every request waits here.
         loop = asyncio.get_running_loop()
         waiter: asyncio.Future[None] = loop.create_future()
         wake = partial(_wake, waiter)
@@ -106,7 +114,7 @@ class SagaRegistry:
         return task.result() if task.done() and not task.cancelled() else None
 
     async def until_ended(self, saga_ids: Sequence[SagaId], count: int, seconds: float) -> None:
-        """Wait until `count` of these sagas no longer run here, at most for `seconds`."""
+        """Wait until `count` of these sagas no longer run here, for `seconds` at most."""
         deadline = asyncio.get_running_loop().time() + seconds
         running = {self._tasks[saga_id] for saga_id in saga_ids if saga_id in self._tasks}
         enough = len(saga_ids) - count
@@ -114,7 +122,7 @@ class SagaRegistry:
             _, running = await asyncio.wait(running, timeout=left, return_when=asyncio.FIRST_COMPLETED)
 
     def release_waiters(self) -> None:
-        """End every `wait` now and in future: the process is about to stop."""
+        """End every current and future `wait`, because the process is about to stop."""
         if not self._released.done():
             self._released.set_result(None)
 

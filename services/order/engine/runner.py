@@ -1,7 +1,7 @@
 """Runs sagas: sends the commands and commits the transitions that saga.py decides on.
 
-A runner never decides on a timeout: it repeats a command until its outcome is known. Another process may take the saga
-over at any time. Then the runner's next commit matches no row, and the runner reads the saga again.
+A runner never concludes anything from a timeout: it repeats a command until its outcome is known. Another process may
+take the saga over at any time. Then the runner's next commit matches no row, and the runner reads the saga again.
 """
 
 import asyncio
@@ -15,19 +15,21 @@ import structlog
 from prometheus_client import Counter, Histogram
 
 from services.order import store
-from services.order.domain import OrderStatus, SagaId
+from services.order.domain import SagaId
 from services.order.engine.journal import Journal
 from services.order.engine.participants import Participants
 from services.order.engine.registry import SagaRegistry
 from services.order.engine.transitions import TransitionRequest, TransitionResult
-from services.order.saga import Command, Kind, Saga, Send, Status, Transition, committed, learn, next_move
+from services.order.saga import Command, Saga, Send, Status, Transition, committed, learn, next_move
 from services.order.store import Answer
-from shared import trace
-from shared.background import LoopSupervisor
 from shared.batcher import Batcher
 from shared.participant.protocol import Outcome
-from shared.postgres import Pool
+from shared.postgres.connections import Pool
+from shared.postgres.errors import explain
+from shared.process import trace
+from shared.process.tasks import LoopSupervisor
 from shared.refusals import Unavailable
+from shared.tracing import spans
 
 log = structlog.get_logger()
 
@@ -38,7 +40,9 @@ TRIES_BEFORE_REREAD = 3
 TRIES_BEFORE_STUCK = 12  # about half a minute of failing undos; longer if each call hangs
 SAGAS = Counter("sagas_ended_total", "Sagas by how they ended", ["kind", "end"])
 SAGA_SECONDS = Histogram("saga_seconds", "Time from a saga's start in this process to its end", ["kind"])
-LOST = Counter("saga_transitions_lost_total", "Transitions that lost their guard to somebody else")
+# Cached: the lookup of a metric by its labels takes longer than counting.
+_sagas, _saga_seconds = cache(SAGAS.labels), cache(SAGA_SECONDS.labels)
+LOST = Counter("saga_transitions_lost_total", "Transitions whose guards matched no row")
 
 
 class Runner:
@@ -60,7 +64,7 @@ class Runner:
         self._transitions = transitions
         self._sleep = sleep
         self._registry = registry
-        self._troubles: dict[SagaId, LoopSupervisor] = {}  # of sagas whose last run failed by a bug
+        self._supervisors: dict[SagaId, LoopSupervisor] = {}  # one for each saga whose last run failed because of a bug
 
     def run(self, saga: Saga) -> None:
         """Start a task that runs a saga of this process."""
@@ -77,7 +81,7 @@ class Runner:
             self._registry.unclaim(saga_id)
 
     async def take_up(self, saga_id: SagaId) -> None:
-        """Read a claimed saga, and run it if it is live and this process owns it."""
+        """Read a claimed saga; run it if it is live and this process owns it."""
         found = await self._read(saga_id)
         if found is not None and found[1] == self._process_id and found[0].status.live:
             self.run(found[0])
@@ -85,26 +89,32 @@ class Runner:
     async def _run_guarded(self, saga: Saga) -> Answer | None:
         trace.subject.set({"order_id": saga.order.order_id, "saga_id": saga.saga_id})
         if trace.current.get() is None and saga.traceparent is not None:
-            trace.current.set(trace.take_over({"traceparent": saga.traceparent}))
+            trace.current.set(trace.from_headers({"traceparent": saga.traceparent}))
+        # Below the request that began it, which may have been another process'.
+        span = spans.enter(spans.continued(f"saga {saga.kind}", saga.traceparent))
+        span.set({"order.id": saga.order.order_id, "saga.id": saga.saga_id})
         try:
             began = time.monotonic()
             answer = await self._run(saga)
             _saga_seconds(saga.kind).observe(time.monotonic() - began)
-            self._troubles.pop(saga.saga_id, None)
+            self._supervisors.pop(saga.saga_id, None)
             return answer
         except asyncio.CancelledError:
             raise
         except LostError as error:
             log.info("saga.lost", detail=str(error))
-            self._troubles.pop(saga.saga_id, None)
+            span.event("lost")
+            self._supervisors.pop(saga.saga_id, None)
             return None
         except Exception as error:  # noqa: BLE001 - after any error the saga must still end
             # The sweep runs it again, after a pause that grows with each failure.
-            trouble = self._troubles.setdefault(saga.saga_id, LoopSupervisor("saga", "saga.run_failed"))
-            trouble.failed(error)
-            await self._sleep(trouble.pause(BACKOFF_FIRST_SECONDS))
+            supervisor = self._supervisors.setdefault(saga.saga_id, LoopSupervisor("saga", "saga.run_failed"))
+            supervisor.failed(error)
+            span.fail(error)
+            await self._sleep(supervisor.pause(BACKOFF_FIRST_SECONDS))
             return None
         finally:
+            span.end()
             self._registry.ended(saga.saga_id)
 
     async def _run(self, saga: Saga) -> Answer | None:
@@ -120,6 +130,7 @@ class Runner:
                     tries = 0
                     continue
                 tries += 1
+                spans.current.get().event("retry")
                 await self._back_off(tries)
                 if tries >= TRIES_BEFORE_REREAD:
                     saga, tries = await self._reread(saga, tries)
@@ -128,12 +139,13 @@ class Runner:
                 if result is not None:
                     if result.answer is not None:
                         _sagas(saga.kind, result.order.status).inc()
+                        spans.current.get().set({"order.status": result.order.status})
                         return result.answer
                     saga = committed(saga, move, result.order)
                     continue
                 LOST.inc()
                 saga, tries = await self._reread(saga, tries, lost=True)
-                if saga.status is move.saga_to:  # the commit had succeeded, and the journal is stored with it
+                if saga.status is move.saga_to:  # the commit has succeeded, and stored the journal
                     journal.committed()
             if not saga.status.live:
                 raise LostError(f"saga {saga.saga_id} has ended, by an unconfirmed commit or in another process")
@@ -146,7 +158,7 @@ class Runner:
             journal.asked(command)
         sent = [self._participants.send(command) for command in commands]
         results: Sequence[Outcome | BaseException]
-        if len(sent) == 1:  # every step; gather is for undos
+        if len(sent) == 1:  # every step sends one command; only undos need gather
             results = [await _result(sent[0])]
         else:
             results = await asyncio.gather(*sent, return_exceptions=True)
@@ -173,17 +185,17 @@ class Runner:
         try:
             result = await self._transitions.submit(TransitionRequest(saga, transition, journal.entries))
         except Unavailable as error:
-            log.warning("transition.outcome_unknown", to=transition.saga_to.value, error=str(error))
+            log.warning("transition.outcome_unknown", to=transition.saga_to.value, error=explain(error))
             await self._back_off(TRIES_BEFORE_REREAD)
             return None
         journal.committed()
         return result
 
     async def _reread(self, saga: Saga, tries: int, *, lost: bool = False) -> tuple[Saga, int]:
-        """Return the saga as stored now, and the tries. While its status is the same, keep what this run has learnt."""
+        """Return the saga as stored now, and the tries. While its status is the same, keep the outcomes of this run."""
         if saga.status is Status.COMPENSATING and tries >= TRIES_BEFORE_STUCK:
             await self._mark_stuck(saga)
-        found, tries = await self._read_in_the_end(saga.saga_id, tries)
+        found, tries = await self._read_until_available(saga.saga_id, tries)
         if found is None:
             raise LostError(f"saga {saga.saga_id} ended so long ago that it was pruned")
         stored, owner = found
@@ -201,9 +213,9 @@ class Runner:
             async with self._pool.connection() as db:
                 await store.mark_stuck(db, saga.saga_id, self._process_id)
         except Unavailable as error:
-            log.warning("saga.stuck_mark_failed", error=str(error))
+            log.warning("saga.stuck_mark_failed", error=explain(error))
 
-    async def _read_in_the_end(self, saga_id: SagaId, tries: int) -> tuple[tuple[Saga, UUID] | None, int]:
+    async def _read_until_available(self, saga_id: SagaId, tries: int) -> tuple[tuple[Saga, UUID] | None, int]:
         while True:
             try:
                 return await self._read(saga_id), tries
@@ -225,17 +237,6 @@ async def _result(sent: Awaitable[Outcome]) -> Outcome | Exception:
         return await sent
     except Exception as error:  # noqa: BLE001 - the caller handles it
         return error
-
-
-# Looking a metric up by its labels takes longer than counting.
-@cache
-def _saga_seconds(kind: Kind) -> Histogram:
-    return SAGA_SECONDS.labels(kind.value)
-
-
-@cache
-def _sagas(kind: Kind, end: OrderStatus) -> Counter:
-    return SAGAS.labels(kind.value, end.value)
 
 
 class LostError(Exception):

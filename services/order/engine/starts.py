@@ -11,12 +11,12 @@ from uuid import UUID
 from services.order import domain, store
 from services.order.domain import Attach, Begin, Live, Order, OrderNotFound, OrderStatus, SagaId
 from services.order.engine import idempotency
-from services.order.engine.idempotency import claim_keys, settle_keys
+from services.order.engine.idempotency import answer_or_attach_keys, claim_keys
 from services.order.engine.operations import Attached, Begun, Start, Started
 from services.order.saga import VERSION, Kind, Saga, Status
-from shared.database_clock import DatabaseClock
 from shared.fast_dataclass import replace
-from shared.postgres import Connection, Session
+from shared.postgres.clocks import DatabaseClock
+from shared.postgres.connections import Connection, Session
 from shared.refusals import Refusal
 
 
@@ -47,7 +47,7 @@ class Starts:
             open_starts = [start for start in starts if start.saga_id not in results]
             results.update(await self._place(db, [start for start in open_starts if start.order is not None]))
             results.update(await self._move(db, [start for start in open_starts if start.order is None]))
-            await settle_keys(db, [(start, results[start.saga_id]) for start in open_starts])
+            await answer_or_attach_keys(db, [(start, results[start.saga_id]) for start in open_starts])
         return [results[start.saga_id] for start in starts]
 
     async def _place(self, db: Connection, starts: Sequence[Start]) -> dict[SagaId, Started | Refusal]:

@@ -5,14 +5,14 @@ CREATE TABLE orders.orders (
     user_id text NOT NULL CHECK (length(user_id) BETWEEN 1 AND 128),
     status text NOT NULL CHECK (status IN ('PLACING', 'PAID', 'PENDING_PAYMENT', 'REJECTED', 'PAYING',
                                            'EXPIRED', 'CANCELLED', 'REFUNDED')),
-    -- [{product_id, quantity}] as asked for; priced with name, unit_price and line_amount once they are held.
+    -- [{product_id, quantity}] as requested; name and unit_price are added once the stock is held.
     lines jsonb NOT NULL,
     coupon_id text CHECK (length(coupon_id) BETWEEN 1 AND 128),
     subtotal_amount bigint CHECK (subtotal_amount >= 0),
     discount_amount bigint CHECK (discount_amount BETWEEN 0 AND subtotal_amount),
     total_amount bigint CHECK (total_amount = subtotal_amount - discount_amount),
     currency text NOT NULL,
-    -- What the order will be once the saga that closes it has undone everything.
+    -- The order's status once the saga that closes it has undone everything.
     closing text CHECK (closing IN ('EXPIRED', 'CANCELLED', 'REFUNDED')),
     reason text,
     payment_attempt integer NOT NULL DEFAULT 0,
@@ -36,11 +36,11 @@ CREATE TABLE orders.sagas (
     kind text NOT NULL CHECK (kind IN ('place_now', 'place_later', 'pay', 'close')),
     version integer NOT NULL,
     status text NOT NULL CHECK (status IN ('RUNNING', 'COMPENSATING', 'DONE', 'COMPENSATED')),
-    -- The order's status when compensation ends; null while nothing is to be undone.
+    -- The order's status when compensation ends; null while there is nothing to undo.
     target text CHECK (target IN ('REJECTED', 'EXPIRED', 'CANCELLED', 'REFUNDED')),
     attempt integer NOT NULL DEFAULT 0,
     owner uuid NOT NULL,
-    -- Beside the status, never instead of it: a stuck saga keeps its direction.
+    -- A flag beside the status, so that a stuck saga keeps its direction.
     stuck boolean NOT NULL DEFAULT false,
     problem jsonb,
     log jsonb NOT NULL DEFAULT '[]',
@@ -66,7 +66,7 @@ CREATE TABLE orders.idempotency_keys (
     operation text NOT NULL,
     key text NOT NULL,
     fingerprint bytea NOT NULL,
-    -- The saga whose end is the answer; null when the answer was known at once.
+    -- The saga whose end answers the key; null if the answer was known at once.
     saga_id uuid,
     status smallint,
     body bytea,

@@ -1,4 +1,4 @@
--- The outbox: events written in the transaction that changes their order, carried to Kafka by the relay.
+-- The outbox: events are written in the transaction that changes their order; the relay publishes them to Kafka.
 -- depends: 0001.orders
 
 CREATE TABLE orders.outbox (
@@ -22,7 +22,7 @@ CREATE TABLE orders.outbox (
     CHECK ((status = 'SENT') = (sent_at IS NOT NULL)),
     CHECK ((status = 'PARKED') = (parked_at IS NOT NULL AND parked_reason IS NOT NULL))
 ) WITH (
-    -- Each event is updated once: collect what that leaves long before it is a fifth of a large table.
+    -- Each event is updated once: remove the dead rows long before they are a fifth of a large table.
     autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 20000
 );
 

@@ -1,4 +1,4 @@
--- What operators did to sagas and books, by whom and why; and who audits.
+-- Records of the operators' acts on sagas and books, with name and reason; and the leader of the audit.
 -- depends: 0001.orders
 
 CREATE TABLE orders.operator_acts (
@@ -14,7 +14,7 @@ CREATE TABLE orders.operator_acts (
 
 CREATE INDEX operator_acts_of_order ON orders.operator_acts (order_id);
 
--- What one process at a time does for all: the audit.
+-- Work that one process at a time, the leader, does for all: the audit.
 CREATE TABLE orders.duties (
     duty text PRIMARY KEY,
     holder uuid NOT NULL,

@@ -1,13 +1,14 @@
--- What operators may do with an event that Kafka refuses: give it up, or cut it down to what Kafka takes.
+-- What operators may do with an event that Kafka refuses: skip it, or remove its lines so that Kafka accepts it.
 -- depends: 0002.outbox
 
--- NOT VALID: every row fits the narrower check that this one replaces, and to look at them all would lock out checkouts.
+-- NOT VALID: every row fits the narrower check that this one replaces, and a scan of all rows would block checkouts.
 ALTER TABLE orders.outbox
+    -- squawk-ignore ban-drop-constraint
     DROP CONSTRAINT outbox_status_check,
     ADD CONSTRAINT outbox_status_check CHECK (status IN ('PENDING', 'SENT', 'PARKED', 'SKIPPED')) NOT VALID;
 
--- An event without its lines, the only part of it that can be large; null if it isn't an order that has any. What is
--- left still fits the schema of its type, so consumers need no other way to read it.
+-- Return an event without its lines, its only part that can be large; null if the event has no lines. The result still
+-- fits the schema of its type, so consumers read it like any other event.
 CREATE FUNCTION orders.redacted(p_payload bytea) RETURNS bytea
 LANGUAGE plpgsql IMMUTABLE
 SET search_path = pg_catalog, pg_temp
@@ -27,7 +28,8 @@ EXCEPTION
 END
 $$;
 
--- Runs with its owner's rights, so that the relay can do this to a parked event and can change nothing else that is told.
+-- Runs with its owner's rights, so that the relay can redact parked events, and cannot change payloads in any other
+-- way.
 CREATE FUNCTION orders.redact_event(p_outbox_id bigint) RETURNS boolean
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp

@@ -1,14 +1,15 @@
--- The outbox in partitions, so that published events are removed by dropping a table and never by deleting rows.
+-- The outbox in partitions, so that published events are removed by dropping a table, never by deleting rows.
 -- depends: 0005b.outbox_bound_validated
 --
--- A partition takes the ids of one multiple of 2^40 up to the next: its number is outbox_id >> 40. Which one is filled
--- is decided by the sequence alone. To rotate, the next partition is attached first and the sequence advanced
--- afterwards. So an event always finds its partition, also if nobody ever rotates, and a transaction that has an older
--- id writes to the older partition, which is still there.
+-- A partition has the ids from one multiple of 2^40 up to the next: its number is outbox_id >> 40. Only the sequence
+-- decides which partition is filled. A rotation first attaches the next partition, and then advances the sequence. So
+-- an event always finds its partition, even if no rotation ever happens. A transaction with an older id writes to the
+-- older partition, which still exists.
 
--- Until then everything below only changes catalogs; the events stay where they are. Rather fail and be run again than
--- queue in front of checkouts.
-SET LOCAL lock_timeout = '2s';
+-- The new table has the old one's name, columns and rows, so no client notices that the old one is renamed.
+-- squawk-ignore-file renaming-table, renaming-object, ban-alter-identity, ban-drop-constraint
+
+-- Everything below only changes catalogs; no event is moved.
 LOCK TABLE orders.outbox IN ACCESS EXCLUSIVE MODE;
 
 ALTER TABLE orders.outbox RENAME TO outbox_0;
@@ -21,16 +22,16 @@ CREATE TABLE orders.outbox (
     LIKE orders.outbox_0 INCLUDING DEFAULTS INCLUDING GENERATED INCLUDING CONSTRAINTS INCLUDING STORAGE
 ) PARTITION BY RANGE (outbox_id);
 ALTER TABLE orders.outbox DROP CONSTRAINT outbox_partition;
--- Marking an event SENT makes a second version of it, at the same place in these trees: half the room is left for that,
--- or each page would be split. (Partitions to come take it over; the first one has it for what is still to be written.)
+-- Marking an event SENT makes a second version of it, at the same place in these trees. So half of each page is left
+-- free; otherwise each page would be split. (Later partitions inherit it; in the first one it applies to new pages.)
 ALTER TABLE orders.outbox ADD PRIMARY KEY (outbox_id) WITH (fillfactor = 50);
 ALTER INDEX orders.outbox_0_pkey SET (fillfactor = 50);
 ALTER INDEX orders.outbox_0_order_id_sequence_key SET (fillfactor = 50);
 ALTER TABLE orders.outbox ALTER COLUMN outbox_id ADD GENERATED ALWAYS AS IDENTITY (SEQUENCE NAME orders.outbox_ids);
 CREATE INDEX outbox_pending ON orders.outbox (shard, outbox_id) WHERE status = 'PENDING';
 CREATE INDEX outbox_parked ON orders.outbox (shard, order_id) WHERE status = 'PARKED';
--- UNIQUE (order_id, sequence) can only be promised within a partition, so each has its own (orders.attach_partition).
--- Across them it is the guard of the order's row: event_sequence is counted in the update that the event goes with.
+-- UNIQUE (order_id, sequence) works only within a partition, so each partition has its own (orders.attach_partition).
+-- Across partitions the order's row ensures it: the update that writes the event also increments event_sequence.
 
 DO $$
 BEGIN
@@ -44,12 +45,12 @@ ALTER TABLE orders.outbox_0 DROP CONSTRAINT outbox_partition;
 CREATE TABLE orders.outbox_partitions (
     partition    bigint PRIMARY KEY CHECK (partition >= 0),
     attached_at  timestamptz NOT NULL DEFAULT clock_timestamp(),
-    opened_at    timestamptz, -- since when the sequence gives its ids
-    closed_at    timestamptz, -- since when it gives later ones
-    -- Virtual ids of the transactions that were writing to the outbox: when the partition was attached, which may not
-    -- know of it; when it was closed, which may still write to it. Null until they have been asked for.
+    opened_at    timestamptz, -- since when the sequence returns its ids
+    closed_at    timestamptz, -- since when the sequence returns later ids
+    -- Virtual ids of the transactions that were writing to the outbox. Those read after the partition was attached may
+    -- not see it; those read when it was closed may still write to it. Null until they are read.
     writers      text[],
-    published_at timestamptz, -- when every event in it was found to be published, for good
+    published_at timestamptz, -- when all its events were found published; final
     dropped_at   timestamptz,
     CHECK (closed_at IS NULL OR opened_at IS NOT NULL),
     CHECK (published_at IS NULL OR closed_at IS NOT NULL),
@@ -78,8 +79,8 @@ BEGIN
 END
 $$;
 
--- Who is writing to the outbox. A transaction takes this lock before it takes an id from the sequence and keeps it to
--- its end. (Not a snapshot of transaction ids: one that has taken an id may have none itself.)
+-- Return the transactions that write to the outbox. A transaction takes this lock before it takes an id from the
+-- sequence, and keeps the lock to its end. (Not a snapshot of transaction ids: a writer may not have one yet.)
 CREATE FUNCTION orders.outbox_writers() RETURNS text[]
 LANGUAGE sql STABLE
 SET search_path = pg_catalog, pg_temp
@@ -91,7 +92,7 @@ AS $$
         AND pid IS DISTINCT FROM pg_backend_pid();
 $$;
 
--- Write down which partition is filled and which have been, as the sequence says.
+-- Record which partition is being filled and which ones are closed, according to the sequence.
 CREATE FUNCTION orders.note_rotation() RETURNS void
 LANGUAGE sql
 SET search_path = pg_catalog, pg_temp
@@ -102,16 +103,17 @@ AS $$
     WHERE partition < (SELECT last_value >> 40 FROM orders.outbox_ids) AND closed_at IS NULL;
 $$;
 
--- Do the next thing that is due to fill another partition after p_interval_seconds, and say what it was; null if
--- nothing is. One thing a call and a transaction: what it rests on has to be committed.
+-- Do the next step, if one is due, towards filling another partition after p_interval_seconds. Return the step's name,
+-- or null if none is due. Each call, in its own transaction, does one step: a step needs the one before to be
+-- committed.
 --
--- attached  the next partition is there
--- readied   it is known who may not know of it yet
--- rotated   they have ended, and the sequence gives ids of the next partition
+-- attached  the next partition exists
+-- readied   the transactions that may not see it yet are recorded
+-- rotated   those have ended, and the sequence returns ids of the next partition
 CREATE FUNCTION orders.rotate_outbox(p_interval_seconds double precision) RETURNS text
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
-SET lock_timeout = '100ms' -- waiting for a lock on the outbox, it would hold others up
+SET lock_timeout = '100ms' -- while it waits for a lock on the outbox, other sessions wait behind it
 AS $$
 DECLARE
     v_ids record;
@@ -119,7 +121,7 @@ DECLARE
     v_next orders.outbox_partitions;
 BEGIN
     LOCK TABLE orders.outbox_partitions IN SHARE ROW EXCLUSIVE MODE;
-    PERFORM orders.note_rotation(); -- if the one before was cut short
+    PERFORM orders.note_rotation(); -- in case the previous call was interrupted
     SELECT last_value >> 40 AS partition, is_called INTO v_ids FROM orders.outbox_ids;
     SELECT * INTO v_current FROM orders.outbox_partitions WHERE partition = v_ids.partition;
     SELECT * INTO v_next FROM orders.outbox_partitions WHERE partition = v_ids.partition + 1;
@@ -129,13 +131,13 @@ BEGIN
     END IF;
     IF v_next.writers IS NULL THEN
         IF v_next.attached_at >= now() THEN
-            RETURN NULL; -- attached in this very transaction
+            RETURN NULL; -- attached in this same transaction
         END IF;
         UPDATE orders.outbox_partitions SET writers = orders.outbox_writers() WHERE partition = v_next.partition;
         RETURN 'readied';
     END IF;
     IF v_current.opened_at + make_interval(secs => p_interval_seconds) > clock_timestamp()
-        OR NOT v_ids.is_called -- empty: it stays the one to be filled
+        OR NOT v_ids.is_called -- empty, so it can still be filled
         OR v_next.writers && orders.outbox_writers() THEN
         RETURN NULL;
     END IF;
@@ -145,8 +147,8 @@ BEGIN
 END
 $$;
 
--- Note which closed partitions are published for good: no transaction can still write to them, no event in them waits
--- or is parked, and SENT and SKIPPED are final. Returns the first id that may still have to be published.
+-- Mark closed partitions as published when no transaction can still write to them and none of their events is pending
+-- or parked: SENT and SKIPPED are final. Return the lowest id that may still have to be published.
 CREATE FUNCTION orders.note_published() RETURNS bigint
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
@@ -166,7 +168,7 @@ BEGIN
         WHERE closed_at IS NOT NULL AND published_at IS NULL AND NOT writers && orders.outbox_writers()
         ORDER BY partition
     LOOP
-        -- Asked of the partition itself, where only the index of what waits can answer.
+        -- Queries the partition itself, so that only the index of unpublished events can be used.
         EXECUTE format(
             'SELECT EXISTS (SELECT FROM orders.%1$I WHERE status = ''PENDING'')'
             ' OR EXISTS (SELECT FROM orders.%1$I WHERE status = ''PARKED'')', 'outbox_' || v_partition
@@ -179,9 +181,9 @@ BEGIN
 END
 $$;
 
--- Drop the oldest partition that has been published for longer than p_retention_seconds, and return its number; null if
--- there is none. Raises lock_not_available if the outbox is in use: whoever comes after a waiting DROP waits behind it,
--- so it gives up at once and is tried again later.
+-- Drop the oldest partition that was published more than p_retention_seconds ago, and return its number; null if there
+-- is none. Raises lock_not_available if the outbox is in use: other sessions would wait behind a waiting DROP, so it
+-- gives up at once and the caller tries again later.
 CREATE FUNCTION orders.drop_published(p_retention_seconds double precision) RETURNS bigint
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
@@ -196,12 +198,13 @@ BEGIN
     IF NOT FOUND THEN
         RETURN NULL;
     END IF;
-    -- First the partition, which checkouts don't use: a vacuum of it would otherwise be waited for with the outbox locked.
+    -- First the partition, which checkouts don't use: otherwise a vacuum of it would be waited for under the outbox's
+    -- lock.
     EXECUTE format('LOCK TABLE orders.%I IN ACCESS EXCLUSIVE MODE', 'outbox_' || v_partition);
     LOCK TABLE ONLY orders.outbox IN ACCESS EXCLUSIVE MODE;
     EXECUTE format('DROP TABLE orders.%I', 'outbox_' || v_partition);
     UPDATE orders.outbox_partitions SET dropped_at = clock_timestamp() WHERE partition = v_partition;
-    -- The last one dropped stays on record: the audit asks up to when events may be gone.
+    -- Keep the record of the last dropped partition: the audit reads up to when events may have been removed.
     DELETE FROM orders.outbox_partitions AS earlier
     WHERE dropped_at IS NOT NULL
         AND partition < (SELECT max(partition) FROM orders.outbox_partitions WHERE dropped_at IS NOT NULL);
@@ -209,8 +212,8 @@ BEGIN
 END
 $$;
 
--- How long the oldest event has waited that the relay has not published; 0 if there is none. The oldest is the one with
--- the lowest id. Its settings leave nothing but to follow the index of what waits, whatever the statistics say.
+-- Return the age in seconds of the oldest event that the relay has not published; 0 if there is none. The oldest event
+-- has the lowest id. The settings force a scan of the index of pending events, independently of the statistics.
 CREATE FUNCTION orders.oldest_unpublished_seconds() RETURNS double precision
 LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp

@@ -1,4 +1,4 @@
--- Finding what is past its time by the ids' own age, so that pruning needs no index of its own.
+-- Find rows past their retention by the age in their ids, so that pruning needs no separate index.
 -- depends: 0001.orders
 
 -- Ids are UUIDv7 (RFC 9562): the first 48 bits are the milliseconds at which they were made.

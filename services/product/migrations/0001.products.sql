@@ -4,7 +4,7 @@ CREATE TABLE products.products (
     product_id text PRIMARY KEY CHECK (length(product_id) BETWEEN 1 AND 128),
     name text NOT NULL CHECK (length(name) BETWEEN 1 AND 200),
     price bigint NOT NULL CHECK (price >= 0),
-    -- Units free to sell. With the units held they make up what was put in; the audit adds them up.
+    -- Units free to sell. Together with the held units they equal put_in; the audit checks it.
     stock bigint NOT NULL CHECK (stock >= 0),
     put_in bigint NOT NULL CHECK (put_in >= stock),
     created_at timestamptz NOT NULL DEFAULT now()

@@ -1,9 +1,9 @@
-"""The operators' acts on parked events. Each is one call of the database, fenced against the relays' cycles, and
-recorded with who and why in the same commit; the rules are beside its SQL in migrations/0002.parked.sql.
+"""The operators' acts on parked events. Each is one call of the database, fenced against the relays' cycles. The same
+commit records who acted and why; the rules are beside the SQL, in migrations/0002.parked.sql.
 
-retry      give an order's parked events back, to be published in sequence
-skip       give the first of them up, and the others back: consumers see a gap in the sequence
-redact     leave an event's lines out, so that Kafka takes what is left; a retry brings it out
+retry      make an order's parked events PENDING again, to be published in sequence
+skip       never publish the first of them, and retry the others: consumers see a gap in the sequence
+redact     remove an event's lines, so that Kafka accepts the rest; a retry publishes it
 """
 
 from typing import Any, Literal
@@ -14,7 +14,7 @@ import structlog
 from services.relay import store
 from services.relay.domain.refusals import EventNotParked
 from shared.operators import Who
-from shared.postgres import Pool
+from shared.postgres.connections import Pool
 
 log = structlog.get_logger()
 
@@ -26,15 +26,15 @@ Name = Literal["retry", "skip", "redact"]
 
 
 async def list_parked(pool: Pool) -> list[dict[str, Any]]:
-    """Return parked events, order by order in sequence; `first` are those that the broker refused."""
+    """Return parked events by order, in sequence; the broker refused those marked `first`."""
     async with pool.connection() as db:
         return [dict(row) for row in await store.list_parked(db, LIST_MAX)]
 
 
 async def act(pool: Pool, name: Name, id_: UUID, who: Who, *, dry_run: bool = False) -> list[dict[str, Any]]:
-    """Act on a parked event, by its id or, for the first one of an order, the order's; return the events concerned.
+    """Act on a parked event, given its id, or its order's id for the first one; return the events concerned.
 
-    Raises EventNotParked, EventNotFirst (a skip) or NothingToRedact; a dry run raises what the act would.
+    Raises EventNotParked, EventNotFirst (skip only) or NothingToRedact. A dry run raises the same.
     """
     async with pool.connection() as db:
         rows = await store.act_on_parked(db, name, id_, who, dry_run=dry_run)
@@ -44,23 +44,18 @@ async def act(pool: Pool, name: Name, id_: UUID, who: Who, *, dry_run: bool = Fa
 
 
 async def retry_all(pool: Pool, who: Who, *, dry_run: bool = False) -> list[dict[str, Any]]:
-    """Retry every order that has parked events, one after the other and each once: it may be parked again at once."""
+    """Retry every order that has parked events, one after the other, and each only once: it may be parked again."""
     found: list[dict[str, Any]] = []
-    for order_id in await _parked_orders(pool):
-        try:
-            found += await act(pool, "retry", order_id, who, dry_run=dry_run)
-        except EventNotParked:  # somebody was faster
-            continue
-    return found
-
-
-async def _parked_orders(pool: Pool) -> list[UUID]:
-    """Return all orders that have parked events."""
     orders: list[UUID] = []
     async with pool.connection() as db:
         while page := await store.list_parked_orders(db, orders[-1] if orders else NO_ID, PAGE_ORDERS):
             orders += page
-    return orders
+    for order_id in orders:
+        try:
+            found += await act(pool, "retry", order_id, who, dry_run=dry_run)
+        except EventNotParked:  # another operator acted first
+            continue
+    return found
 
 
 async def list_acts(pool: Pool, limit: int) -> list[dict[str, Any]]:

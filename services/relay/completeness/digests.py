@@ -9,34 +9,35 @@ from uuid import UUID
 
 import orjson
 from aiohttp import web
-from pydantic import AfterValidator, Field, StringConstraints, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from services.relay import store
 from services.relay.completeness import store as queries
 from services.relay.domain.refusals import BucketGone
 from services.relay.kafka.records import rfc3339
-from shared.contracts.types import Query, Wire
+from shared.contracts.scopes import Scope
+from shared.contracts.types import Cursor, Query, Wire
+from shared.encoding import INT64_MAX
 from shared.http.problems import ValidationFailed
 from shared.http.routes import Route
 from shared.http.server import reply
 from shared.http.wire import decode_cursor, encode_cursor, read_query
-from shared.integers import INT64_MAX
 from shared.notation import Timestamp, Uuid
-from shared.postgres import Pool, Row
+from shared.postgres.connections import Pool, Row
 
 BUCKET = timedelta(minutes=1)
 BUCKETS_MAX = 60
-# A bucket of a busy shop takes a large part of a second; an answer takes well below clients' time limits.
+# The digest of a busy shop's minute takes a large part of a second; an answer must stay below clients' time limits.
 DIGESTS_SECONDS = 1.0
 EVENTS_DEFAULT, EVENTS_MAX = 100, 1000
 EVENTS_BYTES = 2 * 1024 * 1024
 NO_ID = UUID(int=0)
 
 
-def _bucket(moment: datetime) -> datetime:
-    if moment.second or moment.microsecond:
+def _bucket(timestamp: datetime) -> datetime:
+    if timestamp.second or timestamp.microsecond:
         raise ValueError("must be a full minute")
-    return moment
+    return timestamp
 
 
 Bucket = Annotated[Timestamp, AfterValidator(_bucket)]
@@ -85,7 +86,7 @@ class EventsQuery(Query):
     shard: Shard | None = None
     bucket: Bucket | None = None
     limit: Annotated[int, Field(ge=1), AfterValidator(lambda limit: min(limit, EVENTS_MAX))] = EVENTS_DEFAULT
-    cursor: Annotated[str, StringConstraints(min_length=1, max_length=1024)] | None = None
+    cursor: Cursor | None = None
 
     @model_validator(mode="after")
     def _either(self) -> "EventsQuery":
@@ -125,7 +126,7 @@ class PublishedEvents(Wire):
 
 
 def routes(pool: Pool) -> list[Route]:
-    """Return the calls."""
+    """Return the routes."""
 
     async def list_digests(request: web.Request) -> web.Response:
         query = read_query(request, DigestsQuery)
@@ -140,6 +141,7 @@ def routes(pool: Pool) -> list[Route]:
         Route(
             "GET",
             "/v1/digests",
+            Scope.EVENTS_READ,
             list_digests,
             "Count and hash of what was published, by minute and shard",
             {200: Digests},
@@ -149,6 +151,7 @@ def routes(pool: Pool) -> list[Route]:
         Route(
             "GET",
             "/v1/events",
+            Scope.EVENTS_READ,
             list_events,
             "The events of an order, or which ones a minute of a shard has",
             {200: PublishedEvents},
@@ -171,9 +174,9 @@ async def digests(pool: Pool, query: DigestsQuery) -> dict[str, Any]:
         bucket, started, count = query.start, monotonic(), 0
         while bucket < end and count < BUCKETS_MAX and monotonic() - started < DIGESTS_SECONDS:
             closed = up_to is not None and bucket + BUCKET <= up_to
-            for digest in await queries.digest(connection, bucket, bucket + BUCKET, query.shard):
-                own = {"shard": digest.shard, "count": digest.count, "hash": digest.hash}
-                items += [{"bucket": bucket, **own, "closed": closed and not digest.any_waiting}]
+            for row in await queries.digest(connection, bucket, bucket + BUCKET, query.shard):
+                own = {name: row[name] for name in ("shard", "count", "hash")}
+                items += [{"bucket": bucket, **own, "closed": closed and not row["any_waiting"]}]
             bucket, count = bucket + BUCKET, count + 1
         await _check_kept(connection, query.start)  # removed events would be missing from the counts
     return {"items": items, "up_to": up_to, "next_from": bucket if bucket < end else None}
@@ -183,8 +186,8 @@ async def _check_kept(connection: Any, start: datetime) -> None:
     removed = await store.removed_up_to(connection)
     if removed is not None and start <= removed:
         oldest = removed.replace(second=0, microsecond=0) + BUCKET
-        told = rfc3339(oldest)
-        raise BucketGone(f"The oldest bucket that there still is begins at {told}.", oldest=told)
+        begins = rfc3339(oldest)
+        raise BucketGone(f"The oldest remaining bucket begins at {begins}.", oldest=begins)
 
 
 async def _of_order(pool: Pool, query: EventsQuery, order_id: UUID) -> dict[str, Any]:

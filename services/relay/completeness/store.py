@@ -7,7 +7,7 @@ from typing import Any
 from uuid import UUID
 
 from services.relay.store import SQL
-from shared.postgres import Connection, Row
+from shared.postgres.connections import Connection, Row
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,16 +27,6 @@ class WatermarkStatus:
     up_to: datetime | None
     lag_seconds: float | None
     now: datetime
-
-
-@dataclass(frozen=True, slots=True)
-class Digest:
-    """The digest of one bucket and shard, and whether any of its events still waits."""
-
-    shard: int
-    count: int
-    hash: str
-    any_waiting: bool
 
 
 async def advance_watermark(
@@ -66,9 +56,9 @@ async def watermark(connection: Connection) -> WatermarkStatus:
     return WatermarkStatus(**row)
 
 
-async def digest(connection: Connection, start: datetime, end: datetime, shard: int | None) -> list[Digest]:
-    """Return the digests of one bucket, of all shards or one."""
-    return [Digest(**row) for row in await connection.fetch(SQL["digest"], start, end, shard)]
+async def digest(connection: Connection, start: datetime, end: datetime, shard: int | None) -> list[Row]:
+    """Return the digests of one bucket, of all shards or one, each with whether any of its events still waits."""
+    return list(await connection.fetch(SQL["digest"], start, end, shard))
 
 
 async def events_of_order(

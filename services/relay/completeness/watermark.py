@@ -1,4 +1,4 @@
-"""Determines, on one replica, up to which time all events are published, and announces it on a topic of its own.
+"""Determines, on one replica, up to which time all events are published, and announces it on a separate topic.
 
 The order of the steps makes the announcement true. First the database confirms that every event up to that time is
 SENT, then Kafka returns the end of each partition, then both are announced.
@@ -16,17 +16,17 @@ from services.relay.completeness import store as history_store
 from services.relay.completeness.store import WatermarkAdvance
 from services.relay.domain.batching import AdaptiveTimeout
 from services.relay.kafka.admin import Broker
-from services.relay.kafka.client import BrokerFailed, bounded, started, stopped
+from services.relay.kafka.client import BrokerFailed, bounded, stopped
 from services.relay.kafka.records import Header, rfc3339
 from services.relay.settings import RelaySettings
-from shared import connecting
-from shared.background import LoopSupervisor
-from shared.concurrency import wait_for
 from shared.contracts.watermark import SOURCE, WATERMARK, OrderWatermark
 from shared.encoding import encode
 from shared.ids import uuid7
 from shared.kafka import KafkaConsumer, KafkaProducer
-from shared.postgres import Pool
+from shared.leadership import Leadership
+from shared.postgres import connecting
+from shared.postgres.connections import Connection, Pool
+from shared.process.tasks import LoopSupervisor, wait_for
 from shared.refusals import Unavailable
 
 MISSING_MAX = 100  # more parked orders are a case for operators, not for consumers
@@ -66,9 +66,12 @@ class Watermark:
         self._ended = asyncio.Event()
         self._timeout = AdaptiveTimeout(connecting.COMMAND_TIMEOUT_SECONDS)
         self._call_seconds = 0.0  # the duration of the last call of the database, even if it failed
+        self._leadership = Leadership(
+            self._advance, lambda connection: history_store.release_watermark(connection, settings.replica)
+        )
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Advance and announce until `stop` is set; then release the leadership at once."""
+        """Advance and announce until `stop` is set; then release the leadership immediately."""
         self._began = asyncio.get_running_loop().time()
         supervisor = LoopSupervisor("watermark", "watermark.failed", expected=(Unavailable, BrokerFailed))
         try:
@@ -89,14 +92,13 @@ class Watermark:
 
     async def _once(self) -> None:
         started = asyncio.get_running_loop().time()
-        # Long enough for the next call, which renews the lease at its end.
-        lease_seconds = self._lease_seconds + (IDLE_RATIO + 1) * self._call_seconds
+        # Longer than the slowest step, so that a slow broker does not change the leader; and long enough for the next
+        # call, which renews the lease at its end.
+        step_seconds = self._settings.watermark_interval_seconds + self._settings.kafka_timeout_seconds
+        lease_seconds = 2 * step_seconds + (IDLE_RATIO + 1) * self._call_seconds
         async with self._pool.connection() as connection:
             try:
-                with self._timeout.limit() as seconds:
-                    advance = await history_store.advance_watermark(
-                        connection, self._settings.replica, lease_seconds, MISSING_MAX, timeout_seconds=seconds
-                    )
+                advance = await self._leadership.renew(connection, lease_seconds)
             finally:
                 self._call_seconds = asyncio.get_running_loop().time() - started
             status = await history_store.watermark(connection)
@@ -108,17 +110,18 @@ class Watermark:
             await self._close()
         elif advance.up_to is not None:
             try:
-                await self._announce(advance, advance.up_to, started + lease_seconds)
+                await self._announce(advance, advance.up_to)
             except Exception:
                 await self._close()  # their state is unknown
                 raise
 
-    @property
-    def _lease_seconds(self) -> float:
-        # Longer than the slowest step, so that a slow broker does not change the leader.
-        return 2 * (self._settings.watermark_interval_seconds + self._settings.kafka_timeout_seconds)
+    async def _advance(self, connection: Connection, lease_seconds: float) -> WatermarkAdvance | None:
+        with self._timeout.limit() as seconds:
+            return await history_store.advance_watermark(
+                connection, self._settings.replica, lease_seconds, MISSING_MAX, timeout_seconds=seconds
+            )
 
-    async def _announce(self, advance: WatermarkAdvance, up_to: datetime, deadline: float) -> None:
+    async def _announce(self, advance: WatermarkAdvance, up_to: datetime) -> None:
         """Announce the watermark, unless the last announcement said the same."""
         view = self._broker.view
         if view.refused is not None:
@@ -134,7 +137,7 @@ class Watermark:
             moves = max(0, announced.moves - (up_to > announced.up_to))
             if (up_to == announced.up_to or announced.moves == 0) and now - announced.at < IDLE_SECONDS:
                 return
-        if now > deadline:
+        if not self._leadership.is_certain:
             return  # this process was paused: another replica may have announced more
         event = OrderWatermark.model_validate({"up_to": up_to, "topic": self._settings.topic, **body}, strict=False)
         async with bounded(self._settings.kafka_timeout_seconds):
@@ -162,19 +165,15 @@ class Watermark:
 
     async def _open(self) -> tuple[KafkaProducer, KafkaConsumer]:
         if self._kafka is None:
-            # The options too: their files may be missing for a moment.
+            # The options too: their files may be missing for a short time.
             async with bounded(self._settings.kafka_timeout_seconds):
-                common: dict[str, Any] = {
-                    **self._settings.kafka_options(),
-                    "client_id": f"{self._settings.replica}-watermark",
-                    "request_timeout_ms": int(self._settings.kafka_timeout_seconds * 1000),
-                }
+                common = self._settings.client_options() | {"client_id": f"{self._settings.replica}-watermark"}
                 self._kafka = (
                     KafkaProducer(enable_idempotence=True, **common),
                     KafkaConsumer(group_id=None, isolation_level="read_uncommitted", **common),
                 )
                 for client in self._kafka:
-                    await started(client)
+                    await client.start()
         return self._kafka
 
     async def _close(self) -> None:
@@ -183,11 +182,7 @@ class Watermark:
 
     async def _give_up(self) -> None:
         await self._close()
-        try:
-            async with self._pool.connection() as connection:
-                await history_store.release_watermark(connection, self._settings.replica)
-        except Unavailable:
-            pass  # the lease expires
+        await self._leadership.release(self._pool)
 
 
 def headers(topic: str, up_to: datetime) -> list[Header]:

@@ -15,7 +15,8 @@ PAUSE_TOGETHER_SECONDS = 0.025
 BACKLOG_EVENTS = 100  # of one shard in one batch; more in that time would be 8,000 events/s
 MEMORY_SECONDS = 1.0  # the rate is a mean over this time: longer than a burst, shorter than a sale
 
-# Enough to pass over everything that a partition of the outbox ever held. A call that is cut off only begins again.
+# Long enough for a call to pass over every row that a partition of the outbox ever held. A call that is cut off starts
+# again from the beginning.
 WALK_SECONDS = 300.0
 TIMEOUT_GROWTH = 3
 
@@ -26,7 +27,7 @@ class GroupingPolicy:
     The default is together: few transactions make a quiet shop's events fast. Without transactions a shard is always
     alone. Otherwise it is alone in four cases:
 
-    - It has a backlog. A large batch is worth its own transaction, and several at once use more of the broker.
+    - It has a backlog. A large batch is worth its own transaction, and several concurrent ones use more of the broker.
     - It failed or was slow alone: for ALONE_SECONDS, so that the problem stays with this shard.
     - A group with it failed: for one batch, because another shard may be the cause. If no group has succeeded since the
       last failed one: for ALONE_SECONDS.
@@ -73,8 +74,8 @@ class GroupingPolicy:
 class BatchPacer:
     """Delay batches at high event rates, because each batch costs one Kafka transaction: most of a core at 300/s.
 
-    Below RATE_MIN each batch is published at once, for latency. Above it the pause grows with the rate. A backlog is
-    not delayed: its batches are full already.
+    Below RATE_MIN each batch is published immediately, for latency. Above it the pause grows with the rate. A backlog
+    is not delayed: its batches are full already.
     """
 
     def __init__(self, least_seconds: float = 0.0, *, most_seconds: float = PAUSE_MAX_SECONDS) -> None:
@@ -85,7 +86,7 @@ class BatchPacer:
         self._last: float | None = None
 
     def next_pause(self, events: int, now: float, *, shards: int = 1) -> float:
-        """Return the seconds from a batch that was claimed at `now`, by a monotonic clock, to the next batch.
+        """Return the seconds from a batch claimed at `now`, by a monotonic clock, to the next batch.
 
         `events`: how many the batch has. `shards`: how many shards share it.
         """

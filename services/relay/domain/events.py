@@ -7,14 +7,14 @@ from typing import NamedTuple
 
 # The size of a record batch: below the broker's default of 1 MiB, and the largest event of the outbox still fits.
 CHUNK_BYTES = 900_000
-# A batch of 4 MiB takes as many round trips as it has record batches for a partition: with these it ends in time.
+# A batch takes one round trip per record batch of a partition. With this size a batch of 4 MiB ends in time.
 CHUNK_BYTES_MIN = 16_384
-# Each event in a record batch of its own takes a round trip: this many still end well within the time limit.
+# An event in its own record batch takes a round trip: this many still end well within the time limit.
 ONE_BY_ONE_EVENTS = 500
 
 
 class OutboxEvent(NamedTuple):
-    """A row of the outbox as it is claimed; a tuple, because a named one costs a third of a dataclass."""
+    """A claimed row of the outbox. A named tuple, because making it takes a third of a dataclass' time."""
 
     outbox_id: int
     event_id: str
@@ -28,7 +28,7 @@ class OutboxEvent(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """The events of one shard that are published at once, and the batch's number in that shard."""
+    """The events of one shard that are published together, and the batch's number in that shard."""
 
     shard: int
     number: int
@@ -76,11 +76,11 @@ class PoisonIsolation:
         return False
 
     def event_parked(self) -> None:
-        """Note that an event was refused for its own sake, so the size of the record batch was not the cause."""
+        """Record that an event itself was refused, so the size of the record batch was not the cause."""
         self._for_size = False
 
     def batch_published(self) -> None:
-        """Note that a batch was published; if its events were only too large together, use smaller record batches."""
+        """Record that a batch was published. If its events were only too large together, use smaller record batches."""
         if self.one_by_one and self._for_size:
             self.chunk_bytes = smaller(self.chunk_bytes)
         self.one_by_one = self._for_size = False

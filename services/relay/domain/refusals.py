@@ -30,14 +30,12 @@ class ReplayTopicNotAllowed(Refusal):
     """Replays may not go to that topic."""
 
     slug = "replay-topic-not-allowed"
-    status = 400
 
 
 class ReplayOfNothing(Refusal):
     """No event can fit."""
 
     slug = "replay-of-nothing"
-    status = 400
 
 
 class EventsRemoved(Refusal):
@@ -47,9 +45,9 @@ class EventsRemoved(Refusal):
     status = 410
 
     @classmethod
-    def up_to(cls, moment: datetime) -> "EventsRemoved":
-        """Return the refusal that names the moment."""
-        return cls(f"Events up to {moment.isoformat()} have been removed.")
+    def up_to(cls, timestamp: datetime) -> "EventsRemoved":
+        """Return the refusal with the time up to which events have been removed."""
+        return cls(f"Events up to {timestamp.isoformat()} have been removed.")
 
 
 class ReplayNotFound(Refusal):

@@ -19,7 +19,7 @@ class TakeOverRefused(Exception):  # noqa: N818 - not an error of ours: an opera
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """A shard's row at the moment when the shard was taken over.
+    """A shard's row as it was when the shard was taken over.
 
     `claimed`: how many events of batch `number` are not marked SENT yet; they are published with `transactional_id`.
     `declared`: whether number 0 has been committed to Kafka.
@@ -62,7 +62,7 @@ class Assignment:
 def assign(replica: str, live: Sequence[str], holders: Sequence[ShardHolder], mine: Sequence[int]) -> Assignment:
     """Divide the shards evenly among the live replicas; the first replicas by name get one more.
 
-    `mine` are the shards that this replica works on, with or without a lease at this moment. A replica that isn't among
+    `mine` are the shards that this replica works on, with or without a lease at present. A replica that isn't among
     the live ones releases its shards to them. If there is no live replica it keeps trying.
     """
     names = sorted(live) or [replica]

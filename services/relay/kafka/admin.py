@@ -18,7 +18,7 @@ from aiokafka.errors import (
     for_code,
 )
 
-from services.relay.kafka.client import BrokerFailed, bounded, started
+from services.relay.kafka.client import BrokerFailed, bounded
 from services.relay.kafka.errors import describe
 from services.relay.kafka.topics import COMPACT, DELETE, IN_SYNC_MIN, POLICY, Topic, TopicView
 from services.relay.settings import RelaySettings
@@ -30,10 +30,14 @@ log = structlog.get_logger()
 CHECK_SECONDS = 0.75
 CLOSE_SECONDS = 0.5
 NEW_TOPIC_SECONDS = 0.02
+BROKERS_DEFAULT = -1  # as a replication factor: the broker's default.replication.factor
 
 
 class Broker:
-    """The cluster and the relay's topics on it; `view` is what the process knows of the topics."""
+    """The cluster and the relay's topics on it; `view` is what the process knows of the topics.
+
+    `topics_seen`: false if the topics have to be looked for at the next take-over.
+    """
 
     def __init__(self, settings: RelaySettings, shards: int) -> None:
         self._settings = settings
@@ -56,7 +60,7 @@ class Broker:
             await admin.describe_topics([])
 
     async def ensure_topics(self) -> None:
-        """Create the missing topics, unless they have been seen since `forget_topics`. Raises BrokerFailed."""
+        """Create the missing topics, unless they have been seen. Raises BrokerFailed."""
         if not self.topics_seen:
             await self.look_at_topics(None, self._settings.kafka_timeout_seconds)
 
@@ -65,7 +69,7 @@ class Broker:
     ) -> tuple[Mapping[str, Topic], Collection[str]]:
         """Create the topics that are missing, and return all of them as they are, and which were created.
 
-        `partitions`: how many the topic of events gets if it is not there; None for the number from the settings.
+        `partitions`: how many the topic of events gets if it is missing; None for the number from the settings.
         They are created before any producer asks for them: a broker that creates topics itself would not make the
         positions compacted. Raises BrokerFailed.
         """
@@ -73,7 +77,7 @@ class Broker:
             wanted = self._own_topics(partitions)
             async with self._client(seconds) as admin:
                 created = await self._create_missing(admin, wanted)
-                # A broker learns of a new topic from the controller, a moment later.
+                # A broker learns of a new topic from the controller, a little later.
                 while len(found := await seen(admin, [topic.name for topic in wanted])) < len(wanted):  # noqa: ASYNC110
                     await asyncio.sleep(NEW_TOPIC_SECONDS)
                 topics = await described(admin, found)
@@ -84,17 +88,13 @@ class Broker:
         """Create a further topic for events unless it is there. Raises BrokerFailed."""
         settings = self._settings
         async with self._turn, self._client(settings.kafka_timeout_seconds) as admin:
-            await self._create_missing(admin, [self._for_events(topic, settings.topic_partitions)])
+            await self._create_missing(admin, [self._new(topic, settings.topic_partitions, DELETE)])
 
     async def partitions(self) -> list[int]:
         """Return the partitions that the topic has now. Raises BrokerFailed."""
         async with self._turn, self._client(self._settings.kafka_timeout_seconds) as admin:
             (description,) = await admin.describe_topics([self._settings.topic])
             return sorted(partition["partition"] for partition in description["partitions"])
-
-    def forget_topics(self) -> None:
-        """Look for the topics again at the next take-over."""
-        self.topics_seen = False
 
     async def close(self) -> None:
         """Close the connection."""
@@ -109,12 +109,8 @@ class Broker:
         try:
             async with bounded(seconds):
                 if self._admin is None:
-                    self._admin = KafkaAdmin(
-                        **self._settings.kafka_options(),
-                        client_id=self._settings.replica,
-                        request_timeout_ms=int(self._settings.kafka_timeout_seconds * 1000),
-                    )
-                    await started(self._admin)
+                    self._admin = KafkaAdmin(**self._settings.client_options())
+                    await self._admin.start()
                 yield self._admin
         except BaseException:
             await self.close()
@@ -122,17 +118,19 @@ class Broker:
 
     def _own_topics(self, partitions: int | None) -> list[NewTopic]:
         settings = self._settings
-        compacted = {POLICY: COMPACT}
         return [
-            self._for_events(settings.topic, partitions or settings.topic_partitions),
-            NewTopic(settings.position_topic, self._shards, settings.topic_replication, topic_configs=compacted),
+            self._new(settings.topic, partitions or settings.topic_partitions, DELETE),
+            self._new(settings.position_topic, self._shards, COMPACT),
             # One key: a late reader finds the newest record.
-            NewTopic(settings.watermark_topic, 1, settings.topic_replication, topic_configs=compacted),
+            self._new(settings.watermark_topic, 1, COMPACT),
         ]
 
-    def _for_events(self, topic: str, partitions: int) -> NewTopic:
-        # Explicit, whatever the broker's default is: compaction would remove all but an order's last event.
-        return NewTopic(topic, partitions, self._settings.topic_replication, topic_configs={POLICY: DELETE})
+    def _new(self, topic: str, partitions: int, policy: str) -> NewTopic:
+        # The policy is not left to the broker's default: compaction would remove all but an order's last event.
+        replication = self._settings.topic_replication or BROKERS_DEFAULT
+        # The library takes the broker's default only with an assignment of replicas, which may be empty.
+        assigned: dict[int, list[int]] | None = {} if replication == BROKERS_DEFAULT else None
+        return NewTopic(topic, partitions, replication, assigned, {POLICY: policy})
 
     async def _create_missing(self, admin: KafkaAdmin, wanted: Sequence[NewTopic]) -> Collection[str]:
         """Create the missing topics and return the names of those that this call created."""
@@ -158,7 +156,7 @@ def _created(name: str, error: Any) -> bool:
 
 
 async def seen(admin: KafkaAdmin, names: Sequence[str]) -> list[dict[str, Any]]:
-    """Return the client's descriptions of those topics that there are. Raises BrokerFailed."""
+    """Return the client's descriptions of the existing topics. Raises BrokerFailed."""
     found = []
     for topic in await admin.describe_topics(list(names)):
         error = for_code(topic["error_code"])
@@ -184,7 +182,7 @@ async def described(admin: KafkaAdmin, found: Sequence[dict[str, Any]]) -> Mappi
 
 
 async def _configs(admin: KafkaAdmin, names: Sequence[str]) -> dict[str, Mapping[str, str] | None]:
-    """Return the settings that are looked at, None where they may not be read."""
+    """Return the checked settings of topics; None for a topic whose settings may not be read."""
     asked = [ConfigResource(ConfigResourceType.TOPIC, name, {POLICY: None, IN_SYNC_MIN: None}) for name in names]
     try:
         (response,) = await admin.describe_configs(asked)

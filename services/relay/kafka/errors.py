@@ -19,37 +19,37 @@ class Group:
     of_the_client: tuple[str, ...] = ()
 
 
-# The broker judged the record's own bytes, and would judge them alike tomorrow and for every relay.
+# The broker refused the record's own bytes, and will always refuse them, from every relay.
 EVENT = (
     Group(
         "the record is larger than the topic's max.message.bytes or segment.bytes allows",
         {10: "MESSAGE_TOO_LARGE", 18: "RECORD_LIST_TOO_LARGE"},
     ),
     Group("the broker's validation of records refuses it", {87: "INVALID_RECORD"}),
-    # Kafka itself answers so only for topics and settings; for a record it is a plugin or a proxy that read it.
+    # Kafka itself answers this only for topics and settings. For a record, a plugin or a proxy answers.
     Group("a policy for records refuses it", {44: "POLICY_VIOLATION"}),
 )
 
 SURROUNDINGS = (
     Group(
         "the database's clock, which stamps the records, and the broker's differ by more than the topic's "
-        "message.timestamp.after.max.ms or message.timestamp.before.max.ms: see to the clocks",
+        "message.timestamp.after.max.ms or message.timestamp.before.max.ms: check the clocks",
         {32: "INVALID_TIMESTAMP"},
     ),
-    # The client computed the checksum of these very bytes: what fails is memory or network. Kafka's own clients retry.
-    Group("the record was damaged on its way: see to this host's memory and network", {2: "CORRUPT_MESSAGE"}),
-    Group("fewer replicas are in sync than min.insync.replicas asks for: see to the brokers",
+    # The client computed the checksum of these same bytes, so memory or the network fails. Kafka's own clients retry.
+    Group("the record was damaged in transit: check this host's memory and network", {2: "CORRUPT_MESSAGE"}),
+    Group("fewer replicas are in sync than min.insync.replicas requires: check the brokers",
         {19: "NOT_ENOUGH_REPLICAS", 20: "NOT_ENOUGH_REPLICAS_AFTER_APPEND"},
     ),
     Group(
-        "the relay's principal has no right to this: see to the broker's ACLs",
+        "the relay's principal has no right to this: check the broker's ACLs",
         {
             29: "TOPIC_AUTHORIZATION_FAILED", 30: "GROUP_AUTHORIZATION_FAILED", 31: "CLUSTER_AUTHORIZATION_FAILED",
             53: "TRANSACTIONAL_ID_AUTHORIZATION_FAILED", 65: "DELEGATION_TOKEN_AUTHORIZATION_FAILED",
         },
     ),
     Group(
-        "the broker does not let the relay in: see to the KAFKA_ settings",
+        "the broker refuses the relay's connection: check the KAFKA_ settings",
         {
             33: "UNSUPPORTED_SASL_MECHANISM", 34: "ILLEGAL_SASL_STATE", 54: "SECURITY_DISABLED",
             58: "SASL_AUTHENTICATION_FAILED", 61: "DELEGATION_TOKEN_AUTH_DISABLED", 62: "DELEGATION_TOKEN_NOT_FOUND",
@@ -59,9 +59,9 @@ SURROUNDINGS = (
         },
         ("AuthenticationMethodNotSupported", "AuthenticationFailedError"),
     ),
-    Group("a quota of the broker's is used up", {89: "THROTTLING_QUOTA_EXCEEDED"}, ("QuotaViolationError",)),
+    Group("a quota of the broker is used up", {89: "THROTTLING_QUOTA_EXCEEDED"}, ("QuotaViolationError",)),
     Group(
-        "the topic or partition is not there: the topics are looked at again",
+        "the topic or partition does not exist: the relay checks the topics again",
         {3: "UNKNOWN_TOPIC_OR_PARTITION", 17: "INVALID_TOPIC_EXCEPTION", 100: "UNKNOWN_TOPIC_ID",
          103: "INCONSISTENT_TOPIC_ID"},
     ),
@@ -76,7 +76,7 @@ SURROUNDINGS = (
         ("StaleMetadata", "MetadataEmptyBrokerList"),
     ),
     Group(
-        "the broker is not there, too slow, or starting or stopping",
+        "the broker is unreachable, too slow, or starting or stopping",
         {
             7: "REQUEST_TIMED_OUT", 8: "BROKER_NOT_AVAILABLE", 14: "COORDINATOR_LOAD_IN_PROGRESS",
             15: "COORDINATOR_NOT_AVAILABLE", 16: "NOT_COORDINATOR", 41: "NOT_CONTROLLER",
@@ -87,9 +87,9 @@ SURROUNDINGS = (
             "KafkaConnectionError", "CorrelationIdError", "KafkaProtocolError", "TooManyInFlightRequests",
         ),
     ),
-    Group("a disk of the broker's fails", {56: "KAFKA_STORAGE_ERROR", 57: "LOG_DIR_NOT_FOUND"}),
+    Group("a disk of the broker fails", {56: "KAFKA_STORAGE_ERROR", 57: "LOG_DIR_NOT_FOUND"}),
     Group(
-        "the producer was fenced, timed out, or is not known any more: another is opened",
+        "the producer was fenced, timed out, or is unknown to the broker: the relay opens a new one",
         {
             45: "OUT_OF_ORDER_SEQUENCE_NUMBER", 46: "DUPLICATE_SEQUENCE_NUMBER", 47: "INVALID_PRODUCER_EPOCH",
             48: "INVALID_TXN_STATE", 49: "INVALID_PRODUCER_ID_MAPPING", 51: "CONCURRENT_TRANSACTIONS",
@@ -103,7 +103,7 @@ SURROUNDINGS = (
         {50: "INVALID_TRANSACTION_TIMEOUT"},
     ),
     Group(
-        "broker, topic and client don't speak the same version, or not the one that records with headers need",
+        "broker, topic and client have no common version, or not the one that records with headers need",
         {
             21: "INVALID_REQUIRED_ACKS", 35: "UNSUPPORTED_VERSION", 42: "INVALID_REQUEST",
             43: "UNSUPPORTED_FOR_MESSAGE_FORMAT", 76: "UNSUPPORTED_COMPRESSION_TYPE",
@@ -112,7 +112,7 @@ SURROUNDINGS = (
         ("UnrecognizedBrokerVersion", "IncompatibleBrokerVersion", "UnsupportedCodecError"),
     ),
     Group(
-        "the topics can't be created like this: see to RELAY_TOPIC_PARTITIONS and RELAY_TOPIC_REPLICATION",
+        "the topics can't be created like this: check RELAY_TOPIC_PARTITIONS and RELAY_TOPIC_REPLICATION",
         {
             36: "TOPIC_ALREADY_EXISTS", 37: "INVALID_PARTITIONS", 38: "INVALID_REPLICATION_FACTOR",
             39: "INVALID_REPLICA_ASSIGNMENT", 40: "INVALID_CONFIG", 60: "REASSIGNMENT_IN_PROGRESS",
@@ -125,7 +125,7 @@ SURROUNDINGS = (
         {-1: "UNKNOWN_SERVER_ERROR"},
     ),
     Group(
-        "no answer to one who publishes: consumers, brokers and controllers get it",
+        "not an answer to producers: only consumers, brokers and controllers get it",
         {
             1: "OFFSET_OUT_OF_RANGE", 4: "INVALID_FETCH_SIZE", 11: "STALE_CONTROLLER_EPOCH",
             12: "OFFSET_METADATA_TOO_LARGE", 22: "ILLEGAL_GENERATION", 23: "INCONSISTENT_GROUP_PROTOCOL",
@@ -156,7 +156,7 @@ SURROUNDINGS = (
 
 
 def _register() -> None:
-    """Name the errors that the client does not know, or it calls each of them UnknownError."""
+    """Name the errors that the client does not know; otherwise it calls each of them UnknownError."""
     for group in (*EVENT, *SURROUNDINGS):
         for number, name in group.by_number.items():
             if number not in kafka_errors:
@@ -177,13 +177,13 @@ _REASONS = {number: group.reason for group in (*EVENT, *SURROUNDINGS) for number
 
 
 def reason(error: BaseException) -> str | None:
-    """Return what an error of Kafka's means for the relay; None for one that is in no table."""
+    """Return the meaning of a Kafka error for the relay; None if it is in no table."""
     number = getattr(error, "errno", None) if isinstance(error, BrokerResponseError) else None
     return _REASONS.get(type(error).__name__ if number is None else number)
 
 
 def describe(error: BaseException) -> str:
-    """Return an error's name, its text and what it means; the client's errors put the name into their text."""
+    """Return an error's name, text and meaning. The texts of the client's errors already contain their names."""
     name, text = type(error).__name__, str(error)
     said = text if name in text else f"{name}: {text}" if text else name
     meaning = reason(error)

@@ -4,7 +4,7 @@ from typing import Any
 
 from aiokafka import TopicPartition
 
-from services.relay.kafka.client import BrokerFailed, bounded, started, stopped
+from services.relay.kafka.client import BrokerFailed, bounded, stopped
 from services.relay.settings import RelaySettings
 from shared.kafka import KafkaConsumer
 
@@ -17,21 +17,19 @@ FETCH_MILLISECONDS = 200
 async def last_committed(settings: RelaySettings, shard: int) -> int | None:
     """Return the number of the last batch committed, or None if there is none at all. Raises BrokerFailed.
 
-    Call it after the shard's producer was opened. That settles the previous producer's transaction, so that nothing
+    Call it after the shard's producer was opened. That ends the previous producer's transaction, so that nothing
     between the last stable offset and the end can still be committed.
     """
     consumer = KafkaConsumer(
-        **settings.kafka_options(),
-        client_id=settings.replica,
+        **settings.client_options(),
         group_id=None,
         enable_auto_commit=False,
         isolation_level="read_committed",
-        request_timeout_ms=int(settings.kafka_timeout_seconds * 1000),
         fetch_max_wait_ms=FETCH_MILLISECONDS,
     )
     try:
         async with bounded(settings.kafka_timeout_seconds):
-            await started(consumer)
+            await consumer.start()
             return await _search(consumer, TopicPartition(settings.position_topic, shard))
     finally:
         await stopped(consumer)
@@ -45,7 +43,7 @@ async def _search(consumer: KafkaConsumer, partition: TopicPartition) -> int | N
     while end > first:
         start = max(first, end - step)
         value = await _last_value(consumer, partition, start, end)
-        _check_settled(consumer, partition, stable_end)
+        _check_stable(consumer, partition, stable_end)
         if value is not None:
             return int(value)
         end, step = start, step * STEP_GROWTH
@@ -63,7 +61,7 @@ async def _last_value(consumer: KafkaConsumer, partition: TopicPartition, start:
     return last
 
 
-def _check_settled(consumer: KafkaConsumer, partition: TopicPartition, stable_end: int) -> None:
+def _check_stable(consumer: KafkaConsumer, partition: TopicPartition, stable_end: int) -> None:
     high_water = consumer.highwater(partition)
     if high_water is not None and high_water > stable_end:
         raise BrokerFailed(f"{partition.topic}-{partition.partition} has an unsettled transaction")

@@ -2,23 +2,23 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 from services.relay import metrics
 from services.relay.domain.events import CHUNK_BYTES, Batch, EventsRefused, OutboxEvent
-from services.relay.kafka import client
-from services.relay.kafka.client import BrokerFailed, bounded, started
+from services.relay.kafka.client import BrokerFailed, bounded, stopped
 from services.relay.kafka.errors import REFUSALS, TOO_LARGE, describe
 from services.relay.kafka.records import Header, headers, partitions
+from services.relay.kafka.spans import SendSpans
 from services.relay.kafka.topics import TopicView
 from services.relay.settings import RelaySettings
-from shared.concurrency import run_to_completion
 from shared.kafka import KafkaProducer
+from shared.process.tasks import run_to_completion
 
-# Between a take-over's tries to open the producer, while the broker settles the transaction of the one before.
+# Between a take-over's tries to open the producer, while the broker ends the previous producer's transaction.
 RETRY_BACKOFF_MILLISECONDS = 20
 
 
@@ -31,7 +31,7 @@ class Chunk:
 
 
 class EventProducer:
-    """A producer, until its first failure; then the caller drops it and opens the next one.
+    """A producer, until its first failure; then the caller drops it and opens the next one. `async with` does both.
 
     With a transactional id it publishes in Kafka transactions, and opening it fences the previous producer with that
     id, in this process or another. Without one it publishes at least once.
@@ -55,30 +55,46 @@ class EventProducer:
         milliseconds = int(settings.kafka_timeout_seconds * 1000)
         transaction = {"transactional_id": transactional_id, "transaction_timeout_ms": milliseconds}
         self._producer = KafkaProducer(
-            **settings.kafka_options(),
-            client_id=settings.replica,
+            **settings.client_options(),
             enable_idempotence=True,
-            request_timeout_ms=milliseconds,
             retry_backoff_ms=RETRY_BACKOFF_MILLISECONDS,
             max_batch_size=chunk_bytes,
             **(transaction if self._transactional else {}),
         )
 
+    async def __aenter__(self) -> "EventProducer":
+        try:
+            await self.open()
+        except BaseException:
+            await self.drop()
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.drop()
+
     async def open(self) -> None:
-        """Connect; with a transactional id also settle its open transaction and fence it. Raises BrokerFailed."""
+        """Connect; with a transactional id also end its open transaction and fence it. Raises BrokerFailed."""
         async with bounded(self._settings.kafka_timeout_seconds):
-            await started(self._producer)
+            await self._producer.start()
             self._partitions = len(await self._producer.partitions_for(self._settings.topic))
 
     async def publish(self, *batches: Batch, one_by_one: bool = False) -> None:
         """Publish the batches of several shards; in transactional mode, in one Kafka transaction with their numbers.
 
-        `one_by_one` gives each event a record batch of its own, so that a refusal names it.
+        `one_by_one` gives each event its own record batch, so that a refusal names it.
         Raises EventsRefused or BrokerFailed. After either this producer must be dropped, and it is unknown whether the
         batches were published: with transactions all of them, or none.
         """
+        events = [event for batch in batches for event in batch.events]
+        with SendSpans(self._settings.topic, events) as sending:
+            await self._publish(batches, events, sending.headers, one_by_one=one_by_one)
+
+    async def _publish(
+        self, batches: Sequence[Batch], events: Sequence[OutboxEvent], traced: Mapping[int, Header], *, one_by_one: bool
+    ) -> None:
         await self._keep_up()
-        by_partition = self._chunks([event for batch in batches for event in batch.events], one_by_one=one_by_one)
+        by_partition = self._chunks(events, traced, one_by_one=one_by_one)
         started = time.perf_counter()
         async with self._answered():
             if self._transactional:
@@ -97,12 +113,12 @@ class EventProducer:
     @asynccontextmanager
     async def _answered(self) -> AsyncIterator[None]:
         """Bound the body's time; on a timeout, add the broker's last answer to the error."""
-        client.forget_answer(self._producer)
+        self._producer.forget_answer()
         try:
             async with bounded(self._settings.kafka_timeout_seconds):
                 yield
         except BrokerFailed as failed:
-            answer = client.last_answer(self._producer)
+            answer = self._producer.last_answer
             if answer is None:
                 raise
             raise BrokerFailed(f"{failed}; the broker answers {describe(answer)}") from failed
@@ -117,23 +133,30 @@ class EventProducer:
         if self._view.partitions > self._partitions:
             raise BrokerFailed(f"{self._settings.topic} has {self._partitions} partitions, not {self._view.partitions}")
 
-    def _chunks(self, events: Sequence[OutboxEvent], *, one_by_one: bool) -> list[list[Chunk]]:
-        """Return the record batches by partition. Only the order within a partition counts."""
+    def _chunks(
+        self, events: Sequence[OutboxEvent], traced: Mapping[int, Header], *, one_by_one: bool
+    ) -> list[list[Chunk]]:
+        """Return the record batches by partition. Only the order within a partition counts.
+
+        `traced`: a further header of the events whose spans are recorded, by outbox id.
+        """
         # One number for all producers of the process: with two, an order's events would change partitions repeatedly.
         count = self._view.partitions or self._partitions
         by_partition: list[list[Chunk]] = [[] for _ in range(count)]
-        # Kafka keeps records by their timestamp: with the event's own, a late one could be removed at once.
+        # Kafka keeps records by their timestamp: with the event's own, a late one could be removed immediately.
         now = self._view.milliseconds()
         keys = [event.order_id.encode() for event in events]
         for event, key, index in zip(events, keys, partitions(keys, count), strict=True):
             chunks, value, attributes = by_partition[index], event.payload, [*headers(event), *self._further_headers]
+            if event.outbox_id in traced:
+                attributes.append(traced[event.outbox_id])
             if (
                 one_by_one
                 or not chunks
                 or chunks[-1].builder.append(timestamp=now, key=key, value=value, headers=attributes) is None
             ):
                 chunks.append(Chunk(self._producer.create_batch()))
-                # A first record is taken whatever its size.
+                # The first record always fits, even if it is larger.
                 chunks[-1].builder.append(timestamp=now, key=key, value=value, headers=attributes)
             chunks[-1].events.append(event)
         return by_partition
@@ -141,7 +164,7 @@ class EventProducer:
     async def _send(self, index: int, chunks: Sequence[Chunk]) -> EventsRefused | None:
         for chunk in chunks:
             try:
-                # One after the other: a broker may take the one after a refused one.
+                # One after the other: otherwise a broker might accept a batch that follows a refused one.
                 await (await self._producer.send_batch(chunk.builder, self._settings.topic, partition=index))
             except REFUSALS as error:
                 return EventsRefused(describe(error), [chunk.events], too_large=isinstance(error, TOO_LARGE))
@@ -158,24 +181,11 @@ class EventProducer:
 
     async def drop(self) -> None:
         """Close the producer within seconds and send nothing more, in any state and even if the caller is cancelled."""
-        await run_to_completion(client.discard(self._producer, transactional=self._transactional))
+        await run_to_completion(self._drop())
 
-
-@asynccontextmanager
-async def opened(
-    settings: RelaySettings,
-    transactional_id: str | None,
-    *,
-    chunk_bytes: int = CHUNK_BYTES,
-    view: TopicView | None = None,
-) -> AsyncIterator[EventProducer]:
-    """Open a producer for the body, and drop it in any case. Raises BrokerFailed."""
-    producer = EventProducer(settings, transactional_id, chunk_bytes=chunk_bytes, view=view)
-    try:
-        await producer.open()
-        yield producer
-    finally:
-        await producer.drop()
+    async def _drop(self) -> None:
+        await self._producer.abandon()
+        await stopped(self._producer)
 
 
 def _check(results: Sequence[EventsRefused | BaseException | None]) -> None:

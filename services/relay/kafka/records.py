@@ -36,7 +36,7 @@ def headers(event: OutboxEvent) -> list[Header]:
     return attributes
 
 
-# Kept for a while, as they repeat: few types, small sequences, and one moment for all events of a transaction.
+# Cached, because they repeat: few types, small sequences, and one timestamp for all events of a transaction.
 @lru_cache(64)
 def _type(type_: str) -> Header:
     return ("ce_type", type_.encode())
@@ -48,20 +48,20 @@ def _sequence(sequence: int) -> Header:
 
 
 @lru_cache(64)
-def _time(moment: datetime) -> Header:
-    return ("ce_time", rfc3339(moment).encode())
+def _time(timestamp: datetime) -> Header:
+    return ("ce_time", rfc3339(timestamp).encode())
 
 
-def rfc3339(moment: datetime) -> str:
-    """Return a moment of UTC as CloudEvents writes it."""
-    return moment.isoformat().replace("+00:00", "Z")
+def rfc3339(timestamp: datetime) -> str:
+    """Return a UTC timestamp in CloudEvents' format."""
+    return timestamp.isoformat().replace("+00:00", "Z")
 
 
 def partitions(keys: Sequence[bytes], count: int) -> list[int]:
-    """Return the partition of each key that every Kafka client's default gives it (murmur2, positive, modulo `count`).
+    """Return each key's partition, as every Kafka client computes it by default (murmur2, positive, modulo `count`).
 
-    All keys at once: each is a lane of 64 bits in one long integer, whose upper half takes what a multiplication
-    overflows. One key after the other takes ten times as long, which at 25,000 events/s is a tenth of a core.
+    All keys are computed together: each is a lane of 64 bits in one long integer, and the lane's upper half holds the
+    overflow of a multiplication. One key at a time takes ten times as long: a tenth of a core at 25,000 events/s.
     """
     words = array("I", b"".join(keys))
     if sys.byteorder == "big":

@@ -6,11 +6,13 @@ from dataclasses import dataclass, field
 
 from services.relay.kafka.client import BrokerFailed
 from services.relay.settings import RelaySettings
-from shared.database_clock import DatabaseClock
+from shared.postgres.clocks import DatabaseClock
 
 DELETE, COMPACT = "delete", "compact"
 POLICY, IN_SYNC_MIN = "cleanup.policy", "min.insync.replicas"
 BOOTSTRAP = "python -m services.relay bootstrap"
+# With fewer replicas, the loss of one broker either loses confirmed events or stops the publication.
+REPLICATION_MIN = 3
 
 
 class TopicsRefused(Exception):  # noqa: N818 - not an error of ours: an operator has to fix a topic
@@ -49,10 +51,10 @@ class TopicView:
         if self.refused is not None:
             raise TopicsRefused(self.refused)
         if self.made_again != made_again:
-            raise BrokerFailed("a topic was missing, so whether Kafka is the one it was has to be found out")
+            raise BrokerFailed("a topic was missing, so Kafka may have been emptied: the shard is taken over again")
 
     def milliseconds(self) -> int:
-        """Return the time for records, in Kafka's unit: the database's, as this host's clock may be wrong."""
+        """Return the database's time in Kafka's unit, for records: this host's clock may be wrong."""
         return int((self.clock.now().timestamp() if self.clock.known else time.time()) * 1000)
 
 
@@ -112,13 +114,10 @@ class Requirements:
 
     def _doubts(self, topic: Topic) -> list[str]:
         if topic.config is None:
-            return [f"the settings of {topic.name} can't be read, so nobody checks them: grant DESCRIBE_CONFIGS on it"]
-        found, wanted = [], self._settings.topic_replication
-        if topic.replication < wanted:
-            found.append(
-                f"{topic.name} has partitions with a replication factor of {topic.replication}, below "
-                f"RELAY_TOPIC_REPLICATION ({wanted}): kafka-reassign-partitions.sh{self._server} --execute …"
-            )
+            return [f"the settings of {topic.name} can't be read or checked: grant DESCRIBE_CONFIGS on it"]
+        if not topic.config:
+            return []  # the embedded broker, which has neither settings nor replicas
+        found = self._too_few_replicas(topic)
         in_sync = int(topic.config.get(IN_SYNC_MIN, 1))
         if topic.replication > 1 and in_sync == 1:
             found.append(
@@ -131,6 +130,21 @@ class Requirements:
                 f"never have as many in sync: {self._configs(topic, f'{IN_SYNC_MIN}={max(1, topic.replication - 1)}')}"
             )
         return found
+
+    def _too_few_replicas(self, topic: Topic) -> list[str]:
+        wanted = self._settings.topic_replication
+        if topic.replication >= (wanted or REPLICATION_MIN):
+            return []
+        least = f"RELAY_TOPIC_REPLICATION ({wanted})"
+        if wanted is None:
+            least = (
+                f"{REPLICATION_MIN}: one lost broker can lose events that it confirmed, or stop the publication (to "
+                f"accept this, set RELAY_TOPIC_REPLICATION={topic.replication})"
+            )
+        return [
+            f"{topic.name} has partitions with a replication factor of {topic.replication}, below {least}: "
+            f"kafka-reassign-partitions.sh{self._server} --execute …"
+        ]
 
     @property
     def _server(self) -> str:
@@ -151,5 +165,5 @@ class Requirements:
 
 
 def count(number: int, what: str = "partition") -> str:
-    """Return a number of partitions, or of something else, in words."""
+    """Return a number with its noun, "partition" by default."""
     return f"{number} {what}" + ("" if number == 1 else "s")

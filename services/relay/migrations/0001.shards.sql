@@ -1,24 +1,24 @@
--- Who may publish which shard, and how far each has come.
+-- Which replica may publish each shard, and the shard's progress.
 
 CREATE TABLE relay.shards (
     shard            smallint PRIMARY KEY,
     epoch            bigint NOT NULL DEFAULT 0,
     holder           text,
     lease_expires_at timestamptz NOT NULL DEFAULT '-infinity',
-    -- The last batch claimed, and what is in it until it is marked. A batch for a Kafka transaction has a number
-    -- of its own, which the transaction commits too; one that is sent without a transaction has none.
+    -- The last claimed batch, with its events until they are marked SENT. A batch for a Kafka transaction has a new
+    -- number, which the transaction also commits; a batch that is sent without a transaction has none.
     batch_number     bigint NOT NULL DEFAULT 0 CHECK (batch_number >= 0),
     outbox_ids       bigint[] NOT NULL DEFAULT '{}',
     in_transaction   boolean NOT NULL DEFAULT false,
-    -- Whether number 0 has been committed to Kafka: from then on "no number" means that Kafka has lost it.
+    -- Whether number 0 has been committed to Kafka. After that, "no number" means that Kafka has lost it.
     declared         boolean NOT NULL DEFAULT false
 ) WITH (
-    -- A handful of rows, each updated a hundred times a second.
+    -- Few rows, each updated a hundred times a second.
     fillfactor = 20, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 500,
     toast.autovacuum_vacuum_scale_factor = 0, toast.autovacuum_vacuum_threshold = 5000
 );
 
--- orders.outbox knows these four.
+-- orders.outbox computes these four shards.
 INSERT INTO relay.shards (shard) SELECT generate_series(0, 3);
 
 CREATE TABLE relay.replicas (
@@ -26,15 +26,15 @@ CREATE TABLE relay.replicas (
     expires_at timestamptz NOT NULL
 );
 
--- One cycle of a shard in one call: mark the batch that went out, claim the next one, renew the lease.
+-- Do one cycle of a shard in one call: mark the published batch, claim the next one, renew the lease.
 --
--- A function, because a relay may be paused anywhere: within a transaction of several calls it would keep the
--- shard's row locked, and nobody could take over. Later statements of a function also see what earlier ones did.
--- Its settings keep every statement on its index, whatever the statistics were when its plan was made, and hold
--- behind a connection pooler.
+-- It is a function because a relay may be paused at any point: in a transaction of several calls, a paused relay would
+-- keep the shard's row locked, and no other replica could take over. Later statements of a function also see the
+-- changes of earlier ones. The settings bind every statement to its index, independently of the statistics at planning
+-- time. They also work behind a connection pooler.
 --
 -- Raises RLY01 when the shard is held under another epoch or has another batch number than the caller believes.
--- Returns the claimed events in order of outbox_id; what they hold goes with the batch until the next call.
+-- Returns the claimed events in order of outbox_id; the shard's row keeps their ids until the next call.
 CREATE FUNCTION relay.cycle(
     p_shard smallint, p_epoch bigint, p_batch_number bigint, p_lease_seconds double precision,
     p_events_max integer, p_bytes_max bigint, p_in_transaction boolean
@@ -68,7 +68,7 @@ BEGIN
         WHERE outbox_id = ANY (v_outbox_ids) AND status = 'PENDING';
     END IF;
 
-    -- An event may join a parked order at any moment, so the claim below checks it again in its own snapshot.
+    -- An event may join a parked order at any time, so the claim below checks it again in its own snapshot.
     v_any_parked := EXISTS (SELECT FROM orders.outbox WHERE shard = p_shard AND status = 'PARKED');
     IF v_any_parked THEN
         UPDATE orders.outbox AS follower
@@ -95,13 +95,13 @@ BEGIN
     ), sized AS (
         SELECT *, sum(octet_length(payload)) OVER (ORDER BY outbox_id ROWS UNBOUNDED PRECEDING) AS bytes FROM oldest
     ), batch AS MATERIALIZED (
-        SELECT * FROM sized WHERE bytes <= p_bytes_max OR bytes = octet_length(payload) -- never less than one
+        SELECT * FROM sized WHERE bytes <= p_bytes_max OR bytes = octet_length(payload) -- at least one
     ), claim AS (
         UPDATE relay.shards SET
             lease_expires_at = clock_timestamp() + make_interval(secs => p_lease_seconds),
             outbox_ids = coalesce((SELECT array_agg(outbox_id) FROM batch), '{}'),
             in_transaction = p_in_transaction,
-            declared = declared OR p_in_transaction, -- a take-over that was cut short may have left that undone
+            declared = declared OR p_in_transaction, -- an interrupted take-over may not have set it
             batch_number = batch_number + CASE WHEN p_in_transaction AND EXISTS (SELECT FROM batch) THEN 1 ELSE 0 END
         WHERE shard = p_shard
     )

@@ -1,4 +1,4 @@
--- What operators do with parked events, and a record of it.
+-- The operators' acts on parked events, and their records.
 -- depends: 0001.shards
 
 CREATE TABLE relay.operator_acts (
@@ -7,7 +7,7 @@ CREATE TABLE relay.operator_acts (
     actor    text NOT NULL CHECK (length(actor) BETWEEN 1 AND 128),
     act      text NOT NULL CHECK (act IN ('retry', 'skip', 'redact')),
     order_id uuid NOT NULL,
-    event_id uuid NOT NULL, -- of a retry: the first of the events that were given back
+    event_id uuid NOT NULL, -- of a retry: the first of the retried events
     reason   text NOT NULL CHECK (length(reason) BETWEEN 1 AND 1000),
     detail   jsonb NOT NULL
 );
@@ -17,15 +17,15 @@ CREATE INDEX operator_acts_of_order ON relay.operator_acts (order_id);
 -- One act on one parked event, or on the first parked one of an order.
 --
 -- retry   all parked events of the order become PENDING
--- skip    the first parked event of the order is given up, the others become PENDING
+-- skip    the first parked event of the order becomes SKIPPED, the others become PENDING
 -- redact  the event loses its lines and stays parked
 --
--- It holds the row of the shard, as each cycle and each parking does: they see all of an act or nothing, and an order's
--- events never become PENDING apart from those before them. Parked events are in no batch, so no act touches one that
--- is under way. A function for the same reasons as relay.cycle.
+-- The function locks the shard's row, as each cycle and each parking does. So they see all of an act or nothing, and an
+-- order's events become PENDING together with those before them. Parked events are in no batch, so no act changes a
+-- batch under way. It is a function for the same reasons as relay.cycle.
 --
 -- Raises RLY02 if there is no such parked event, RLY03 if it may not be skipped before another one, RLY04 if there is
--- nothing to redact. Returns the events that the act is about; with p_dry_run that is all it does.
+-- nothing to redact. Returns the events concerned; with p_dry_run it does nothing else.
 CREATE FUNCTION relay.act_on_parked(p_act text, p_id uuid, p_actor text, p_reason text, p_dry_run boolean)
 RETURNS TABLE (event_id uuid, order_id uuid, sequence bigint, type text)
 LANGUAGE plpgsql
@@ -36,7 +36,7 @@ DECLARE
     v_first bigint;
     v_last bigint;
 BEGIN
-    -- Looked for twice: which shard's row to lock, and then how things stand.
+    -- Read twice: first to find the shard's row to lock, and then, under the lock, to read the current state.
     PERFORM FROM relay.shards
     WHERE shard = (
         SELECT shard FROM orders.outbox WHERE status = 'PARKED' AND (event_id = p_id OR order_id = p_id) LIMIT 1

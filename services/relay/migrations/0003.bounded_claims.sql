@@ -1,43 +1,43 @@
--- Claims that cost the same however much was published before them, and whose duty it is to remove that.
+-- Claims whose cost does not depend on the number of published events; and the leader that removes published events.
 -- depends: 0002.parked
 
 ALTER TABLE relay.shards
-    -- Nothing below waits or will: the outbox's partitions below are published for good.
+    -- No event below is or becomes pending: the outbox's partitions below are completely published.
     ADD COLUMN scan_floor bigint NOT NULL DEFAULT 0,
-    -- Where a claim begins to look: the last id that was claimed or marked half a second ago or longer.
+    -- Where a claim begins: the last id that was claimed or marked at least half a second ago.
     ADD COLUMN scan_from bigint NOT NULL DEFAULT 0,
-    ADD COLUMN scan_next bigint NOT NULL DEFAULT 0, -- what scan_from will be
+    ADD COLUMN scan_next bigint NOT NULL DEFAULT 0, -- the next value of scan_from
     ADD COLUMN scan_moved_at timestamptz NOT NULL DEFAULT '-infinity',
-    -- When to look below scan_from again, and how long it took last time.
+    -- When to search below scan_from again, and how long the last such search took.
     ADD COLUMN sweep_at timestamptz NOT NULL DEFAULT '-infinity',
     ADD COLUMN sweep_took interval NOT NULL DEFAULT '0';
 
--- What one replica at a time does for all.
+-- Work that one replica at a time, the leader, does for all.
 CREATE TABLE relay.duties (
     duty        text PRIMARY KEY,
     holder      text NOT NULL,
     lease_until timestamptz NOT NULL
 );
 
--- One cycle of a shard in one call: mark the batch that went out, claim the next one, renew the lease.
+-- Do one cycle of a shard in one call: mark the published batch, claim the next one, renew the lease.
 --
--- A function, because a relay may be paused anywhere: within a transaction of several calls it would keep the
--- shard's row locked, and nobody could take over. Later statements of a function also see what earlier ones did.
--- Its settings keep every statement on its index, whatever the statistics were when its plan was made, and hold
--- behind a connection pooler: without sorts and bitmaps nothing is left but to follow an index in order and stop at the
--- limit; where pages cost nothing, the index that has no other rows is the cheapest.
+-- It is a function because a relay may be paused at any point: in a transaction of several calls, a paused relay would
+-- keep the shard's row locked, and no other replica could take over. Later statements of a function also see the
+-- changes of earlier ones. The settings bind every statement to its index, independently of the statistics at planning
+-- time. They also work behind a connection pooler. Without sorts and bitmaps, the only plan left follows an index in
+-- order and stops at the limit. If pages cost nothing, the index without other rows is the cheapest.
 --
--- A claim doesn't begin at the oldest event. Published ones leave dead entries in the index of those that wait; while
--- any transaction that is older stays open they can't be removed, and each claim would walk over them all. It begins at
--- scan_from, half a second or more behind what was claimed last. What was committed later than that with an id below is
--- found by a sweep from scan_floor: it takes as long as there are dead entries, so it follows only after forty-nine times
--- as long, and costs a fiftieth of the time at most. Nothing rests on where a claim begins but the time it takes:
+-- A claim doesn't begin at the oldest event. Published events leave dead entries in the index of pending events. While
+-- an older transaction stays open, they can't be removed, and each claim would read past all of them. So a claim begins
+-- at scan_from, half a second or more behind the last claim. A sweep from scan_floor finds events that were committed
+-- later with a lower id. A sweep's time grows with the dead entries. So the next sweep waits forty-nine times as long
+-- as the last one took, and sweeps cost at most a fiftieth of the time. The start of a claim affects only its duration:
 --
--- - An event below scan_from waits for a sweep and is never lost: a sweep looks at all that may wait.
--- - Its order stays in sequence, as an event is only claimed if no earlier one of its order waits below.
+-- - An event below scan_from waits for a sweep and is never lost: a sweep reads all events that may be pending.
+-- - Its order stays in sequence: an event is only claimed if no earlier event of its order is pending below scan_from.
 --
 -- Raises RLY01 when the shard is held under another epoch or has another batch number than the caller believes.
--- Returns the claimed events in order of outbox_id; what they hold goes with the batch until the next call.
+-- Returns the claimed events in order of outbox_id; the shard's row keeps their ids until the next call.
 CREATE OR REPLACE FUNCTION relay.cycle(
     p_shard smallint, p_epoch bigint, p_batch_number bigint, p_lease_seconds double precision,
     p_events_max integer, p_bytes_max bigint, p_in_transaction boolean
@@ -56,7 +56,7 @@ SET enable_mergejoin = off
 SET random_page_cost = 0
 SET seq_page_cost = 0
 SET jit = off
-SET work_mem = '64MB' -- a batch is kept twice on its way out, and should not touch the disk
+SET work_mem = '64MB' -- the function keeps a batch twice, and should not write it to disk
 AS $$
 #variable_conflict use_column
 DECLARE
@@ -88,10 +88,10 @@ BEGIN
         SELECT min(id), max(id) INTO v_first, v_last FROM unnest(v_outbox_ids) AS id;
         UPDATE orders.outbox SET status = 'SENT', sent_at = v_now
         WHERE outbox_id = ANY (v_outbox_ids) AND status = 'PENDING'
-            AND outbox_id BETWEEN v_first AND v_last; -- this is what leaves the other partitions alone
+            AND outbox_id BETWEEN v_first AND v_last; -- so that other partitions are not searched
     END IF;
 
-    -- An event may join a parked order at any moment, so the claim below checks it again in its own snapshot.
+    -- An event may join a parked order at any time, so the claim below checks it again in its own snapshot.
     v_any_parked := (
         SELECT true FROM orders.outbox WHERE shard = p_shard AND status = 'PARKED' AND outbox_id >= v_floor
         ORDER BY order_id LIMIT 1
@@ -124,8 +124,8 @@ BEGIN
             SELECT outbox_id, event_id, order_id, sequence, type, payload, traceparent, occurred_at
             FROM orders.outbox AS pending
             WHERE pending.shard = p_shard AND pending.status = 'PENDING' AND pending.outbox_id >= v_from
-                -- Each asked for one row in an order that only the right index has: as EXISTS it might be looked for
-                -- among all rows.
+                -- Each subquery reads one row in an order that only the right index has. An EXISTS might scan all
+                -- rows.
                 AND (pending.sequence = 1 OR v_from = v_floor OR (
                     SELECT true FROM orders.outbox AS earlier
                     WHERE earlier.order_id = pending.order_id AND earlier.sequence < pending.sequence
@@ -143,7 +143,7 @@ BEGIN
             LIMIT p_events_max
         ) AS oldest
     ), batch AS MATERIALIZED (
-        SELECT * FROM sized WHERE bytes <= p_bytes_max OR bytes = octet_length(payload) -- never less than one
+        SELECT * FROM sized WHERE bytes <= p_bytes_max OR bytes = octet_length(payload) -- at least one
     ), claimed AS MATERIALIZED (
         SELECT coalesce(array_agg(outbox_id), '{}') AS outbox_ids, max(outbox_id) AS last FROM batch
     ), claim AS (
@@ -151,7 +151,7 @@ BEGIN
             lease_expires_at = clock_timestamp() + make_interval(secs => p_lease_seconds),
             outbox_ids = claimed.outbox_ids,
             in_transaction = p_in_transaction,
-            declared = declared OR p_in_transaction, -- a take-over that was cut short may have left that undone
+            declared = declared OR p_in_transaction, -- an interrupted take-over may not have set it
             batch_number = batch_number + CASE WHEN p_in_transaction AND claimed.last IS NOT NULL THEN 1 ELSE 0 END,
             sweep_at = v_sweep_at,
             sweep_took = coalesce(v_sweep_took, sweep_took),
@@ -160,17 +160,18 @@ BEGIN
                         ELSE scan_next END,
             scan_moved_at = CASE WHEN v_now >= v_moved_at + interval '0.5 seconds' THEN v_now ELSE scan_moved_at END
         FROM claimed
-        -- Locked above, so it is still there. To look for it again would be to pass its earlier versions once more, of
-        -- which each cycle leaves one.
+        -- The row is locked above, so it still exists. Another search would read past its earlier versions again, and
+        -- each cycle leaves one.
         WHERE shards.ctid = v_place
     )
-    -- In the order in which it was kept. Sorting it once more would cost as much as the claim.
+    -- In stored order. Another sort would cost as much as the claim.
     SELECT outbox_id, event_id::text, order_id::text, sequence, type, payload, traceparent, occurred_at FROM batch;
 END
 $$;
 
--- Of the given shards those that a cycle may find something for: one look for all costs less than a cycle of each.
--- Where a sweep takes long, being due for one is enough: only a cycle keeps count of how much time sweeps take.
+-- Return those of the given shards for which a cycle may find events: one query for all costs less than a cycle of
+-- each. If a shard's sweeps take long, it is returned whenever a sweep is due: only a cycle measures the time of
+-- sweeps.
 CREATE FUNCTION relay.shards_with_pending(p_shards smallint[]) RETURNS SETOF smallint
 LANGUAGE plpgsql STABLE
 SET plan_cache_mode = force_generic_plan
@@ -208,8 +209,8 @@ BEGIN
 END
 $$;
 
--- What waits and what is parked, by shard. Counting stops at p_count_max: that there are more is all that anybody wants
--- to know of a backlog that size. The oldest is the one with the lowest id: ids are given a moment before the clock is
+-- Return the numbers of pending and parked events, by shard. Counting stops at p_count_max, because the exact size of a
+-- larger backlog does not matter. The oldest event has the lowest id: an id is assigned shortly before the clock is
 -- read.
 CREATE FUNCTION relay.backlog(p_count_max integer)
 RETURNS TABLE (shard smallint, pending bigint, parked bigint, oldest_seconds double precision)

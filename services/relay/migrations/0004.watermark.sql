@@ -1,4 +1,4 @@
--- Up to which moment everything that was committed is published, and whose duty it is to find out.
+-- The watermark: up to which time every committed event is published; and the leader that determines it.
 -- depends: 0003.bounded_claims
 
 CREATE TABLE relay.watermark (
@@ -6,11 +6,11 @@ CREATE TABLE relay.watermark (
     epoch            bigint NOT NULL DEFAULT 0,
     holder           text,
     lease_expires_at timestamptz NOT NULL DEFAULT '-infinity',
-    -- Everything up to here is published, but for what is parked; null until that was found once.
+    -- Every event up to here is published, except parked ones; null until this was determined once.
     up_to            timestamptz,
     missing          jsonb NOT NULL DEFAULT '[]',
     missing_count    bigint NOT NULL DEFAULT 0,
-    -- The next moment to close, and the id of the transaction that marked it.
+    -- The next timestamp to close, and the id of the transaction that marked it.
     mark_at          timestamptz,
     mark_xid         xid8
 ) WITH (
@@ -20,23 +20,23 @@ CREATE TABLE relay.watermark (
 
 INSERT INTO relay.watermark DEFAULT VALUES;
 
--- Take the duty or keep it, close the marked moment if it can be closed, and mark the next one.
+-- Take or keep the leadership, close the marked timestamp if possible, and mark the next one.
 --
--- A moment T is marked together with the id X of the marking transaction, which is given after T was read. An event's
--- moment is read after its transaction has an id (orders.outbox.occurred_at), so whoever wrote an event of a moment up
--- to T has an id below X. Once no transaction with an id up to X runs any more, every event up to T that will ever be is
--- there to be seen; once none of them is PENDING, all are published.
+-- A timestamp T is marked together with the id X of the marking transaction, which is assigned after T was read. An
+-- event's timestamp is read after its transaction has an id (orders.outbox.occurred_at). So a transaction that wrote an
+-- event up to T has an id below X. Once no transaction with an id up to X runs any more, every event up to T is
+-- visible, and no other will ever be added. Once none of them is PENDING, all are published.
 --
--- Not the snapshot's xmax in X's place: that is one above the highest *ended* transaction, and transactions that run
--- may have ids above it.
+-- X is not the snapshot's xmax: that is one above the highest *ended* transaction, and running transactions may have
+-- higher ids.
 --
--- Whether transactions have ended, what is pending and what is parked are seen in one snapshot: an event that an
--- operator gives back between two of them would be neither pending in one nor parked in the other.
+-- One snapshot reads ended transactions, pending events and parked events. With several, an event that an operator
+-- retries in between would be neither pending in one nor parked in the other.
 --
--- Whoever takes the duty marks anew: the old mark's id means nothing in a database that was restored from a dump. The
--- watermark never goes back; when the clock does, it stands until the clock has caught up with it.
+-- A new leader marks again, because the old mark's id has no meaning in a database that was restored from a dump. The
+-- watermark never goes back. If the clock is set back, the watermark stays until the clock has caught up with it.
 --
--- Returns nothing if another replica has the duty.
+-- Returns nothing if another replica is the leader.
 CREATE FUNCTION relay.advance_watermark(p_holder text, p_lease_seconds double precision, p_missing_max integer)
 RETURNS TABLE (epoch bigint, up_to timestamptz, missing jsonb, missing_count bigint)
 LANGUAGE plpgsql
@@ -52,7 +52,7 @@ DECLARE
     v_missing_count bigint;
 BEGIN
     IF pg_current_xact_id_if_assigned() IS NOT NULL THEN
-        RAISE EXCEPTION 'a moment has to be read before its transaction has an id';
+        RAISE EXCEPTION 'the timestamp must be read before its transaction has an id';
     END IF;
     SELECT * INTO v_was FROM relay.watermark;
     IF v_was.holder = p_holder AND v_was.mark_at IS NOT NULL THEN

@@ -1,6 +1,6 @@
--- With which transactional id a shard's batches go out, since shards of a replica may go out together.
+-- The transactional id of a shard's batches: several shards of a replica may be published with one id.
 -- depends: 0003.bounded_claims
 
--- Noted before the first claim that goes out with it, and kept: whoever takes the shard over has to fence the one that
--- the batch under way went out with. Null as long as nothing was claimed since this column is there.
+-- Recorded before the first claim that is published with it, and kept: the next take-over must fence the id that the
+-- batch under way was published with. Null until the first claim after this column was added.
 ALTER TABLE relay.shards ADD COLUMN transactional_id text;

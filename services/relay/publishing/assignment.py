@@ -13,9 +13,8 @@ from services.relay.kafka.admin import Broker
 from services.relay.kafka.client import BrokerFailed
 from services.relay.publishing.shard_publisher import ShardPublisher
 from services.relay.settings import RelaySettings
-from shared.background import LoopSupervisor
-from shared.concurrency import wait_for
-from shared.postgres import Pool
+from shared.postgres.connections import Pool
+from shared.process.tasks import LoopSupervisor, wait_for
 from shared.refusals import Unavailable
 
 log = structlog.get_logger()
@@ -94,7 +93,7 @@ class ShardAssigner:
         self._publishers.pop(shard)
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("shard.task_failed", shard=shard, exc_info=error)
-            return  # it is started again at the next round, not at once, or a bug would repeat without a pause
+            return  # it is started again in the next round: without the pause, a bug would repeat without a pause
         self._look.set()
 
     async def _stop(self) -> None:

@@ -1,4 +1,4 @@
-"""`bootstrap`: an operator declares that this Kafka is the right one; shards that contradict it begin at number 0."""
+"""`bootstrap`: an operator declares that this is the right Kafka; a shard that contradicts it restarts at number 0."""
 
 from contextlib import nullcontext
 
@@ -9,34 +9,33 @@ from services.relay.domain.shards import Lease, LeaseLost, Reconciliation, recon
 from services.relay.kafka import positions
 from services.relay.kafka.admin import Broker
 from services.relay.kafka.client import BrokerFailed
-from services.relay.kafka.producer import opened
+from services.relay.kafka.producer import EventProducer
 from services.relay.kafka.topics import TopicsRefused, TopicView
 from services.relay.publishing import takeover
 from services.relay.publishing.topic_watch import TopicWatch
 from services.relay.settings import RelaySettings
-from shared.connecting import connect
-from shared.exits import Exit
-from shared.postgres import Connection, translated
+from shared.postgres.connections import Connection, connected
+from shared.process.exits import Exit
 from shared.refusals import Unavailable
 
 log = structlog.get_logger()
 
-# A relay that is just taking a shard over may fence the bootstrap once. Each try does everything and is repeatable.
+# A relay that is taking a shard over may fence the bootstrap once. Every try does all steps, and can be repeated.
 TRIES = 3
 
 
 async def bootstrap(settings: RelaySettings) -> int:
     """Create the topics and reconcile every shard's row with Kafka; return the exit status.
 
-    A shard whose row fits what Kafka says is settled as in any take-over. Any other begins at number 0: what the
-    database has marked SENT stays so, a batch that was under way is published, perhaps for the second time.
-    Leases are taken by force: a relay that runs meanwhile loses its shards and takes them again afterwards.
-    A topic that is not what the relay needs is refused first, with the command that mends it.
+    A shard whose row matches Kafka is reconciled as in any take-over. Any other shard restarts at number 0: events
+    that are marked SENT stay SENT, and a batch under way is published, perhaps for the second time.
+    Leases are taken by force: a running relay loses its shards, and takes them again afterwards.
+    Before all this, a wrong topic is refused, with the command that fixes it.
     """
     for tries_left in reversed(range(TRIES)):
         try:
-            with translated():
-                await _try(settings)
+            async with connected(settings, "relay bootstrap") as connection:
+                await _all_shards(connection, settings)
             break
         except TopicsRefused as error:
             log.error("bootstrap.refused", detail=str(error))  # noqa: TRY400 - expected, needs no trace
@@ -47,14 +46,6 @@ async def bootstrap(settings: RelaySettings) -> int:
                 return Exit.FAILED
             log.info("bootstrap.retried", detail=str(error))
     return Exit.DONE
-
-
-async def _try(settings: RelaySettings) -> None:
-    connection = await connect(settings, "relay bootstrap")
-    try:
-        await _all_shards(connection, settings)
-    finally:
-        await connection.close(timeout=1)
 
 
 async def _all_shards(connection: Connection, settings: RelaySettings) -> None:
@@ -73,7 +64,7 @@ async def _all_shards(connection: Connection, settings: RelaySettings) -> None:
 
 
 async def _one_shard(connection: Connection, settings: RelaySettings, lease: Lease, view: TopicView) -> None:
-    async with opened(settings, settings.shard_name(lease.shard), view=view) as producer:
+    async with EventProducer(settings, settings.shard_name(lease.shard), view=view) as producer:
         others = takeover.to_fence(settings, lease)
         if others is not None:
             await takeover.fence(settings, others)
@@ -82,5 +73,5 @@ async def _one_shard(connection: Connection, settings: RelaySettings, lease: Lea
             await takeover.begin(connection, lease, producer)
             log.warning("shard.reset", shard=lease.shard, database=lease.number, kafka=committed)
         else:
-            number = await takeover.settle(connection, settings, lease, producer)
+            number = await takeover.reconcile_shard(connection, settings, lease, producer)
             log.info("shard.reconciled", shard=lease.shard, number=number)

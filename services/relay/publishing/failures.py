@@ -10,12 +10,12 @@ from services.relay.domain.shards import TakeOverRefused
 from services.relay.kafka.client import BrokerFailed
 from services.relay.kafka.topics import TopicsRefused
 from services.relay.publishing.group_commit import GroupRefused
-from shared.background import LoopSupervisor
+from shared.process.tasks import LoopSupervisor
 from shared.refusals import Unavailable
 
 log = structlog.get_logger()
 
-STATE_CHARACTERS = 1000  # of a state; a refusal's holds the commands that mend the topics
+STATE_CHARACTERS = 1000  # the longest state; a refusal's has the commands that fix the topics
 BACKOFF_FIRST_SECONDS = 0.1
 BACKOFF_MAX_SECONDS = 5.0  # the most that a shard adds to an outage of the broker
 FAILING_AFTER = 3  # failures in a row; a take-over and a restart of the broker may each cost one
@@ -44,7 +44,7 @@ class ShardFailures:
 
     @property
     def failing(self) -> bool:
-        """Return whether the shard is not published, and not only for a moment."""
+        """Return whether the shard has not been published for a while."""
         return self.refused or self.in_a_row >= FAILING_AFTER
 
     def failed(self, error: Exception, *, progress: bool) -> str:
@@ -65,12 +65,12 @@ class ShardFailures:
         return f"waiting after {cause}: {error}"[:STATE_CHARACTERS]
 
     def succeeded(self) -> None:
-        """Note that the shard published or found nothing to publish."""
+        """Record that the shard published, or found nothing to publish."""
         self.in_a_row = 0
         self._supervisor.succeeded()
 
     def accepted(self) -> None:
-        """Note that the shard does not wait for an operator."""
+        """Record that the shard does not wait for an operator."""
         self.refused = False
         metrics.REFUSED.labels(self._shard).set(0)
 

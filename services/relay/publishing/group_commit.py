@@ -1,7 +1,7 @@
 """Group commit: publishes the shards of a replica together, with one claim and one Kafka transaction for all of them.
 
-A transaction costs the broker the same whatever its size, and readers can't pass the first open transaction of a
-partition. So events are fastest with few transactions, one after the other.
+A transaction of any size costs the broker the same, and readers can't pass the first open transaction of a partition.
+So events are fastest with few transactions, one after the other.
 
 Shards that ask while a round runs share the next round. Each shard first records the group's transactional id, so that
 the next take-over of the shard knows which producer to fence (takeover.fence).
@@ -20,10 +20,11 @@ from services.relay.kafka.client import BrokerFailed
 from services.relay.kafka.producer import EventProducer
 from services.relay.kafka.topics import TopicView
 from services.relay.settings import RelaySettings
-from shared import postgres
-from shared.background import is_survivable
-from shared.connecting import connect
-from shared.postgres import Connection, translated
+from shared.postgres import connections
+from shared.postgres.connecting import connect
+from shared.postgres.connections import Connection
+from shared.postgres.errors import translated
+from shared.process.tasks import is_survivable
 
 CLOSE_SECONDS = 1.0
 
@@ -62,8 +63,8 @@ class GroupCommit:
         self._settings = settings
         self._view = view
         self._held = held
-        # What a shard records before its first round. Random, even if the replica has a fixed name: a process that
-        # was started again must not take its predecessor's transaction for its own.
+        # A shard records this id before its first round. It is random even if the replica has a fixed name: a restarted
+        # process must not treat its predecessor's transaction as its own.
         self.transactional_id = f"{settings.topic}.relay-{settings.replica}-{secrets.token_hex(4)}"
         self._pacer = BatchPacer(settings.batch_pause_milliseconds / 1000, most_seconds=PAUSE_TOGETHER_SECONDS)
         self._waiting: list[CommitRequest] = []
@@ -72,7 +73,7 @@ class GroupCommit:
         self._producer: EventProducer | None = None
         self._connection: Connection | None = None
         self._chunk_bytes = CHUNK_BYTES
-        self.claim_seconds = 0.0  # of the last round, for all that were in it
+        self.claim_seconds = 0.0  # of the last round, for all its shards
 
     async def round(self, lease: Lease, number: int) -> int | None:
         """Mark batch `number` of a shard, then claim and publish its next one with other shards; return its size.
@@ -86,10 +87,10 @@ class GroupCommit:
             self._rounds = asyncio.create_task(self._run(), name="group commit")
         return await request.outcome
 
-    async def settle(self) -> None:
-        """Wait until nothing of a shard that failed here can be committed any more. Raises BrokerFailed.
+    async def fence_failed(self) -> None:
+        """Wait until no batch of a shard that failed here can be committed any more. Raises BrokerFailed.
 
-        Opening the next producer settles what the failed one left. An open producer holds nothing of that shard,
+        Opening the next producer ends the failed one's transaction. An open producer has no batch of that shard,
         because a shard waits for the outcome of each of its rounds.
         """
         await self._opened()
@@ -105,12 +106,11 @@ class GroupCommit:
             await self._drop(self._producer)
 
     async def _run(self) -> None:
-        """Make rounds as long as there are requests."""
+        """Run rounds as long as there are requests."""
         try:
             while self._waiting:
-                await asyncio.sleep(
-                    0
-                )  # shards that were answered in this step of the event loop ask again in the next one
+                # Shards that got their outcome in this step of the event loop ask again in the next one.
+                await asyncio.sleep(0)
                 requests, self._waiting = self._waiting, []
                 pause_ends = await self._round(requests)
                 await asyncio.sleep(pause_ends - asyncio.get_running_loop().time())
@@ -118,7 +118,7 @@ class GroupCommit:
             self._rounds = None
 
     async def _round(self, requests: Sequence[CommitRequest]) -> float:
-        """Make one round, answer its requests, and return when the next one may begin."""
+        """Run one round, resolve its requests, and return when the next one may begin."""
         clock = asyncio.get_running_loop().time
         began = clock()
         try:
@@ -145,7 +145,7 @@ class GroupCommit:
         except BaseException as error:
             failure = error if isinstance(error, Exception) else BrokerFailed("the round was cut off")
             for request in requests:
-                request.fail(failure)  # each shard decides what to do
+                request.fail(failure)  # each shard decides how to continue
             if not is_survivable(error):
                 raise
             return began
@@ -166,7 +166,7 @@ class GroupCommit:
                     lock_seconds=SLOW_SECONDS,
                 )
         except (LeaseLost, ShardLocked):
-            return {}  # it concerns one shard, which finds out when it publishes alone
+            return {}  # it concerns one shard, which will get the error when it publishes alone
         except BaseException:
             await self._disconnect()
             raise
@@ -186,7 +186,7 @@ class GroupCommit:
             metrics.batch_is_out(batch.shard, len(batch.events))
 
     async def _opened(self) -> EventProducer:
-        """Return the open producer. Callers that come while it is being opened share that attempt and its failure."""
+        """Return the open producer. Concurrent callers share one attempt to open it, and its failure."""
         if self._producer is not None:
             return self._producer
         if self._opening is None:
@@ -217,4 +217,4 @@ class GroupCommit:
     async def _disconnect(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
-            await postgres.close(connection, CLOSE_SECONDS)
+            await connections.close(connection, CLOSE_SECONDS)

@@ -6,11 +6,9 @@ from collections.abc import Callable, Sequence
 from services.relay import metrics, store
 from services.relay.publishing.shard_publisher import ShardPublisher
 from services.relay.settings import RelaySettings
-from shared import postgres
-from shared.background import LoopSupervisor
-from shared.concurrency import wait_for
-from shared.connecting import ReadOnlyServer, connect
-from shared.postgres import Connection, translated
+from shared.postgres.connecting import ReadOnlyServer
+from shared.postgres.connections import Connection, connected
+from shared.process.tasks import LoopSupervisor, wait_for
 
 CHANNEL = "orders_outbox"
 
@@ -36,19 +34,16 @@ class Notifier:
             await asyncio.sleep(self._settings.poll_interval_seconds)
 
     async def _listen(self) -> None:
-        with translated():
-            connection = await connect(self._settings, "relay wakeup", url=self._settings.listen_database_url)
-            try:
-                connection.add_termination_listener(self._on_notification)
-                await connection.add_listener(CHANNEL, self._on_notification)
-                metrics.LISTENING.set(1)
-                self._notified.set()  # events may have been committed before this connection listened
-                while not connection.turned_read_only:
-                    await self._wake_pending(connection)
-                    self._supervisor.succeeded()
-                raise ReadOnlyServer
-            finally:
-                await postgres.close(connection, 1)
+        url = self._settings.current_listen_database_url()
+        async with connected(self._settings, "relay wakeup", url=url) as connection:
+            connection.add_termination_listener(self._on_notification)
+            await connection.add_listener(CHANNEL, self._on_notification)
+            metrics.LISTENING.set(1)
+            self._notified.set()  # events may have been committed before this connection listened
+            while not connection.turned_read_only:
+                await self._wake_pending(connection)
+                self._supervisor.succeeded()
+            raise ReadOnlyServer
 
     def _on_notification(self, *_: object) -> None:
         self._notified.set()

@@ -1,8 +1,6 @@
 """Publishes one shard: takes it over, then claims, publishes and marks batch after batch until it is stopped."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 import structlog
 
@@ -12,16 +10,15 @@ from services.relay.domain.events import Batch, EventsRefused, OutboxEvent, Pois
 from services.relay.domain.shards import Lease, LeaseLost, TakeOverRefused
 from services.relay.kafka.admin import Broker
 from services.relay.kafka.client import BrokerFailed
-from services.relay.kafka.producer import EventProducer, opened
+from services.relay.kafka.producer import EventProducer
 from services.relay.publishing import takeover
 from services.relay.publishing.failures import ShardFailures
 from services.relay.publishing.group_commit import GroupCommit, GroupRefused
 from services.relay.publishing.topic_watch import TopicWatch
 from services.relay.settings import RelaySettings
-from shared import connecting, postgres
-from shared.concurrency import wait_for
-from shared.connecting import connect
-from shared.postgres import Connection, translated
+from shared.postgres import connecting
+from shared.postgres.connections import Connection, connected
+from shared.process.tasks import wait_for
 from shared.refusals import Unavailable
 
 log = structlog.get_logger()
@@ -70,7 +67,7 @@ class ShardPublisher:
         try:
             while not self._stopping.is_set():
                 try:
-                    await self._hold()
+                    await self._take_and_publish()
                     return
                 except (LeaseLost, asyncio.CancelledError):
                     raise
@@ -84,61 +81,52 @@ class ShardPublisher:
             self.failures.accepted()
 
     def _failed(self, error: Exception) -> None:
-        """Take in an error. Whatever it was, the next take-over finds out the true state."""
+        """Record an error. After any error, the next take-over finds the true state."""
         progress = isinstance(error, GroupRefused)
         if isinstance(error, EventsRefused):
             self._grouping_policy.isolate(asyncio.get_running_loop().time())
             progress = self._isolation.batch_refused(error)
         elif isinstance(error, (TakeOverRefused, BrokerFailed)):
-            self._broker.forget_topics()  # they may have changed
+            self._broker.topics_seen = False  # the topics may have changed
         self.state = self.failures.failed(error, progress=progress)
 
-    @asynccontextmanager
-    async def _connected(self) -> AsyncIterator[Connection]:
-        with translated():
-            connection = await connect(self._settings, f"relay shard {self.shard}")
-            try:
-                yield connection
-            finally:
-                await postgres.close(connection, 1)
-
-    async def _hold(self) -> None:
+    async def _take_and_publish(self) -> None:
         """Take the shard over and publish it until stopped. Return early if another replica holds it."""
-        async with self._connected() as connection:
+        async with connected(self._settings, f"relay shard {self.shard}") as connection:
             lease = await store.take_lease(connection, self.shard, self._settings.replica, self._settings.lease_seconds)
             if lease is None:
                 self.state = "held by another replica"
                 return
             metrics.LEASE_CHANGES.labels(self.shard, "taken").inc()
             try:
-                await self._work(connection, lease)
+                await self._reconcile_and_publish(connection, lease)
             except Exception:
-                # Perhaps only this replica can't reach the broker: another one may take the shard at once.
+                # Perhaps only this replica can't reach the broker: another one may take the shard immediately.
                 await store.release_lease(connection, lease)
                 raise
 
-    async def _work(self, connection: Connection, lease: Lease) -> None:
+    async def _reconcile_and_publish(self, connection: Connection, lease: Lease) -> None:
         """Reconcile the shard with Kafka and publish it until stopped."""
         self.state = "taking over"
         await self._watch.ensure()
         async with self._producer(transactional=self._settings.transactions or lease.claimed > 0) as producer:
-            number = await self._settle(connection, lease, producer)
+            number = await self._reconcile(connection, lease, producer)
             if self._settings.transactions or lease.claimed == 0:
                 await self._publish(connection, lease, number, producer)
                 return
-        # The previous relay used transactions and left one to settle; this one publishes without.
+        # The previous relay used transactions and may have left one open; this one publishes without.
         async with self._producer(transactional=False) as producer:
             await self._publish(connection, lease, number, producer)
 
-    def _producer(self, *, transactional: bool) -> AbstractAsyncContextManager[EventProducer]:
+    def _producer(self, *, transactional: bool) -> EventProducer:
         name = self._settings.shard_name(self.shard) if transactional else None
-        return opened(self._settings, name, chunk_bytes=self._isolation.chunk_bytes, view=self._broker.view)
+        return EventProducer(self._settings, name, chunk_bytes=self._isolation.chunk_bytes, view=self._broker.view)
 
-    async def _settle(self, connection: Connection, lease: Lease, producer: EventProducer) -> int:
+    async def _reconcile(self, connection: Connection, lease: Lease, producer: EventProducer) -> int:
         number = lease.number
         if self._settings.transactions or lease.claimed:
             await self._fence(lease)
-            number = await takeover.settle(connection, self._settings, lease, producer)
+            number = await takeover.reconcile_shard(connection, self._settings, lease, producer)
         self._noted = lease.transactional_id
         self.failures.accepted()
         log.info(
@@ -153,7 +141,7 @@ class ShardPublisher:
         """Fence the producer that the batch under way was sent with, unless it is the shard's own."""
         others = takeover.to_fence(self._settings, lease)
         if others == self._group.transactional_id:
-            await self._group.settle()
+            await self._group.fence_failed()
         elif others is not None:
             await takeover.fence(self._settings, others)
 
@@ -168,7 +156,7 @@ class ShardPublisher:
             if connection.is_closed():  # a group uses another connection, so nothing else would notice
                 raise Unavailable("The database has closed the shard's connection.")
             if not await self._next_batch(connection, lease, number, producer):
-                await self._rest()
+                await self._wait_for_work()
             elif self._settings.transactions:
                 number += 1
         await takeover.mark(connection, self._settings, lease, number)
@@ -183,7 +171,7 @@ class ShardPublisher:
 
     async def _together(self, connection: Connection, lease: Lease, number: int) -> int | None:
         """Publish the next batch together with other shards; return its size, None if it has to be published alone."""
-        await self._note(connection, lease, number, self._group.transactional_id)
+        await self._record_transactional_id(connection, lease, number, self._group.transactional_id)
         try:
             events = await self._group.round(lease, number)
         except Exception:
@@ -191,7 +179,7 @@ class ShardPublisher:
             raise
         if events is not None:
             self._grouping_policy.group_succeeded()
-            self._out(events)
+            self._record_published(events)
         if self._group.claim_seconds > SLOW_SECONDS:
             self._grouping_policy.group_slow()
         return events
@@ -200,19 +188,21 @@ class ShardPublisher:
         """Publish the next batch alone, with or without a transaction; return its size."""
         clock = asyncio.get_running_loop().time
         if self._settings.transactions:
-            await self._note(connection, lease, number, self._settings.shard_name(self.shard))
+            await self._record_transactional_id(connection, lease, number, self._settings.shard_name(self.shard))
         began = clock()
         events = await self._cycle(connection, lease, number)
         pause = self._pacer.next_pause(len(events), began)
         if events:
             deadline = clock() + self._settings.lease_seconds
             await self._send(producer, Batch(self.shard, number + 1, events), deadline)
-        self._out(len(events))
+        self._record_published(len(events))
         if events and (left := began + pause - clock()) > 0:
             await wait_for(self._stopping, left)
         return len(events)
 
-    async def _note(self, connection: Connection, lease: Lease, number: int, transactional_id: str) -> None:
+    async def _record_transactional_id(
+        self, connection: Connection, lease: Lease, number: int, transactional_id: str
+    ) -> None:
         """Record the transactional id of the next batches, so that the next take-over knows what to fence."""
         if self._noted != transactional_id:
             # Without a batch under way a take-over fences nothing, even if the other producer never opens.
@@ -246,13 +236,13 @@ class ShardPublisher:
         metrics.batch_is_out(self.shard, len(batch.events))
         self._isolation.batch_published()
 
-    def _out(self, events: int) -> None:
+    def _record_published(self, events: int) -> None:
         """Note that a batch of `events` events was published."""
         self._grouping_policy.published(events)
         if events:
             self.failures.succeeded()
 
-    async def _rest(self) -> None:
+    async def _wait_for_work(self) -> None:
         """Wait until woken, or until the lease has to be renewed."""
         self.state, self.idle = "idle", True
         self.failures.succeeded()

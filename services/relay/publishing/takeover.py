@@ -6,9 +6,9 @@ from services.relay import metrics, store
 from services.relay.domain.events import Batch
 from services.relay.domain.shards import Lease, Reconciliation, TakeOverRefused, reconcile
 from services.relay.kafka import positions
-from services.relay.kafka.producer import EventProducer, opened
+from services.relay.kafka.producer import EventProducer
 from services.relay.settings import RelaySettings
-from shared.postgres import Connection
+from shared.postgres.connections import Connection
 
 log = structlog.get_logger()
 
@@ -20,15 +20,17 @@ def to_fence(settings: RelaySettings, lease: Lease) -> str | None:
 
 
 async def fence(settings: RelaySettings, transactional_id: str) -> None:
-    """Settle the open transaction of that id, so that its producer can't commit any more. Raises BrokerFailed.
+    """End the open transaction of that id, so that its producer can't commit any more. Raises BrokerFailed.
 
     If that producer belongs to a live replica, the replica takes the shards of its group over again.
     """
-    async with opened(settings, transactional_id):
+    async with EventProducer(settings, transactional_id):
         pass
 
 
-async def settle(connection: Connection, settings: RelaySettings, lease: Lease, producer: EventProducer) -> int:
+async def reconcile_shard(
+    connection: Connection, settings: RelaySettings, lease: Lease, producer: EventProducer
+) -> int:
     """Reconcile the shard's row with Kafka, and return the number of the last batch.
 
     To be called with the lease taken, then the shard's own producer open and `to_fence` fenced, in this order: the

@@ -15,9 +15,8 @@ from services.relay.kafka.admin import CHECK_SECONDS, Broker
 from services.relay.kafka.client import BrokerFailed
 from services.relay.kafka.topics import Requirements, count
 from services.relay.settings import RelaySettings
-from shared.background import LoopSupervisor
-from shared.concurrency import wait_for
-from shared.postgres import Connection
+from shared.postgres.connections import Connection
+from shared.process.tasks import LoopSupervisor, wait_for
 from shared.refusals import Unavailable
 
 log = structlog.get_logger()

@@ -1,6 +1,6 @@
-"""Replays, for operators: start one, see its progress, stop it, resume it. The relays do the rest.
+"""Replays, for operators: start one, read its progress, stop it, resume it. The relays run it.
 
-A replay publishes events again, into a topic of its own. It never writes to the relay's own topics, because their
+A replay publishes events again, into a separate topic. It never writes to the relay's own topics, because their
 consumers are promised each event once.
 """
 
@@ -25,14 +25,16 @@ from services.relay.replay import store
 from services.relay.replay.store import Selection
 from services.relay.settings import RelaySettings
 from shared.contracts.events import EVENTS
+from shared.contracts.scopes import Scope
 from shared.contracts.types import Wire
+from shared.http.callers import caller
 from shared.http.routes import Route
 from shared.http.server import reply
 from shared.http.wire import path_uuid, read_body
 from shared.ids import uuid7
 from shared.notation import Timestamp, Uuid
 from shared.operators import By, Who
-from shared.postgres import Pool
+from shared.postgres.connections import Pool
 
 log = structlog.get_logger()
 
@@ -47,7 +49,7 @@ def _published(text: str) -> str:
     return text
 
 
-EventType = Annotated[str, AfterValidator(_published)]
+EventType = Annotated[str, AfterValidator(_published), Field(json_schema_extra={"enum": list(EVENTS)})]
 
 
 class NewReplay(By):
@@ -89,31 +91,48 @@ class Replays(Wire):
 
 
 class ReplayApi:
-    """The handlers and what they need."""
+    """The handlers and their dependencies."""
 
     def __init__(self, settings: RelaySettings, pool: Pool) -> None:
         self._settings = settings
         self._pool = pool
 
     def routes(self) -> list[Route]:
-        """Return the table of calls."""
+        """Return the routes."""
         every = "/admin/v1/replays"
         one = f"{every}/{{id:uuid}}"
         starting = (ReplayTopicNotAllowed, ReplayOfNothing, EventsRemoved)
         cancelling, resuming = (ReplayNotFound, ReplayNotRunning), (ReplayNotFound, ReplayNotStopped, EventsRemoved)
         return [
-            Route("POST", every, self.start, "Publish events again", {201: Replay}, starting, NewReplay),
-            Route("GET", every, self.list, "List replays", {200: Replays}),
-            Route("GET", one, self.get, "A replay and how far it is", {200: Replay}, (ReplayNotFound,)),
-            Route("POST", f"{one}/cancel", self.cancel, "Stop a replay", {200: Replay}, cancelling, By),
-            Route("POST", f"{one}/resume", self.resume, "Let a replay go on", {200: Replay}, resuming, By),
+            Route("POST", every, Scope.OPS, self.start, "Publish events again", {201: Replay}, starting, NewReplay),
+            Route("GET", every, Scope.OPS_READ, self.list, "List replays", {200: Replays}),
+            Route(
+                "GET",
+                one,
+                Scope.OPS_READ,
+                self.get,
+                "A replay and how far it is",
+                {200: Replay},
+                (ReplayNotFound,),
+            ),
+            Route("POST", f"{one}/cancel", Scope.OPS, self.cancel, "Stop a replay", {200: Replay}, cancelling, By),
+            Route(
+                "POST",
+                f"{one}/resume",
+                Scope.OPS,
+                self.resume,
+                "Let a replay go on",
+                {200: Replay},
+                resuming,
+                By,
+            ),
         ]
 
     async def start(self, request: web.Request) -> web.Response:
         """POST /admin/v1/replays."""
         wanted = await read_body(request, NewReplay, timeout_seconds=self._settings.client_timeout_seconds)
         selection = Selection(wanted.order_id, wanted.type, wanted.start, wanted.end)
-        return reply(await start(self._settings, self._pool, wanted.topic, selection, wanted.who()), 201)
+        return reply(await start(self._settings, self._pool, wanted.topic, selection, wanted.who(caller(request))), 201)
 
     async def list(self, _request: web.Request) -> web.Response:
         """GET /admin/v1/replays."""
@@ -134,11 +153,11 @@ class ReplayApi:
     async def _act(self, request: web.Request) -> Any:
         id_ = path_uuid(request, "id", ReplayNotFound)
         by = await read_body(request, By, timeout_seconds=self._settings.client_timeout_seconds)
-        return id_, by.who()
+        return id_, by.who(caller(request))
 
 
 async def start(settings: RelaySettings, pool: Pool, topic: str, selection: Selection, who: Who) -> dict[str, Any]:
-    """Have events published again into `topic`, and return the replay.
+    """Record a replay of events into `topic`, which the relays will run, and return it.
 
     Raises ReplayTopicNotAllowed, ReplayOfNothing or EventsRemoved.
     """
@@ -168,7 +187,7 @@ def _check_selection(selection: Selection) -> None:
 
 
 async def get(pool: Pool, replay_id: UUID) -> dict[str, Any]:
-    """Return a replay, and how far it is. Raises ReplayNotFound."""
+    """Return a replay and its progress. Raises ReplayNotFound."""
     async with pool.connection() as db:
         row = await store.get_replay(db, replay_id)
     if row is None:
@@ -192,7 +211,7 @@ async def cancel(pool: Pool, replay_id: UUID, who: Who) -> dict[str, Any]:
 
 
 async def resume(pool: Pool, replay_id: UUID, who: Who) -> dict[str, Any]:
-    """Let a stopped or failed replay go on from where it was.
+    """Resume a stopped or failed replay from its position.
 
     Raises ReplayNotFound, ReplayNotStopped or EventsRemoved.
     """

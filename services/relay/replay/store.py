@@ -7,7 +7,7 @@ from uuid import UUID
 from services.relay.domain.events import OutboxEvent
 from services.relay.store import SQL
 from shared.operators import Who
-from shared.postgres import Connection, Row
+from shared.postgres.connections import Connection, Row
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,23 +76,10 @@ async def next_replay(connection: Connection) -> Replay | None:
 
 
 async def replay_window(connection: Connection, replay: Replay, *, events_max: int, bytes_max: int) -> Window:
-    """Return the next window of all events, up to the limits."""
-    return _window(await connection.fetch(SQL["replay_window"], *_bounds(replay, events_max, bytes_max)))
-
-
-async def replay_window_of_order(connection: Connection, replay: Replay, *, events_max: int, bytes_max: int) -> Window:
-    """Return the next window of one order's events."""
-    bounds = _bounds(replay, events_max, bytes_max)
-    return _window(await connection.fetch(SQL["replay_window_of_order"], *bounds, replay.selection.order_id))
-
-
-def _bounds(replay: Replay, events_max: int, bytes_max: int) -> tuple[object, ...]:
+    """Return the next window of the replay's events, up to the limits."""
     selection = replay.selection
-    times = (selection.from_at, selection.to_at)
-    return (replay.position, replay.up_to, selection.type, *times, events_max, bytes_max)
-
-
-def _window(rows: list[Row]) -> Window:
+    bounds = (replay.position, replay.up_to, selection.type, selection.from_at, selection.to_at, events_max, bytes_max)
+    rows = await connection.fetch(SQL["replay_window"], *bounds, selection.order_id)
     wanted = [OutboxEvent(*row[:-1]) for row in rows if row["wanted"]]
     return Window(wanted, rows[-1]["outbox_id"] if rows else None)
 
@@ -105,8 +92,8 @@ async def replay_waits(connection: Connection, replay: Replay) -> bool:
 
 async def lost_to_replay(connection: Connection, replay_id: UUID) -> datetime | None:
     """Return up to which time events were removed before the replay reached them; None if there are none."""
-    moment: datetime | None = await connection.fetchval(SQL["lost_to_replay"], replay_id)
-    return moment
+    timestamp: datetime | None = await connection.fetchval(SQL["lost_to_replay"], replay_id)
+    return timestamp
 
 
 async def advance_replay(connection: Connection, replay: Replay, position: int, events: int, *, done: bool) -> bool:

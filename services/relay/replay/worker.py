@@ -5,7 +5,7 @@ replica that takes over begins with the step that was under way. The worker neve
 """
 
 import asyncio
-from contextlib import suppress
+from functools import partial
 
 import structlog
 
@@ -19,14 +19,14 @@ from services.relay.kafka.topics import TopicView
 from services.relay.replay import store as replay_store
 from services.relay.replay.store import Replay, Window
 from services.relay.settings import RelaySettings
-from shared.background import LoopSupervisor
-from shared.concurrency import wait_for
-from shared.postgres import Pool
+from shared.leadership import Leadership
+from shared.postgres.connections import Pool
+from shared.process.tasks import LoopSupervisor, wait_for
 from shared.refusals import Unavailable
 
 log = structlog.get_logger()
 
-DUTY = "replay"
+LEADERSHIP = "replay"
 STEP_EVENTS = 500
 STEP_BYTES = 4 * 1024 * 1024
 IDLE_SECONDS = 1.0  # the longest wait before a new replay begins
@@ -44,7 +44,7 @@ class ReplayWorker:
         self._broker = broker
         self._producer: tuple[Replay, EventProducer] | None = None
         self._one_by_one = False
-        self._holds = False
+        self._leadership = Leadership(partial(store.hold_leadership, leadership=LEADERSHIP, holder=settings.replica))
 
     async def run(self, stop: asyncio.Event) -> None:
         """Replay until `stop` is set."""
@@ -68,19 +68,14 @@ class ReplayWorker:
 
     async def _step(self) -> float:
         """Do one step of the oldest replay, and return the seconds to wait before the next one."""
-        settings, clock = self._settings, asyncio.get_running_loop()
-        started, lease_seconds = clock.time(), 2 * settings.kafka_timeout_seconds + settings.lease_seconds
+        settings = self._settings
+        lease_seconds = 2 * settings.kafka_timeout_seconds + settings.lease_seconds
         async with self._pool.connection() as connection:
             replay = await replay_store.next_replay(connection)
-            self._holds = replay is not None and await store.hold_duty(
-                connection, DUTY, settings.replica, lease_seconds
-            )
-            if replay is None or not self._holds:
+            if replay is None or not await self._leadership.renew(connection, lease_seconds):
                 await self._drop()
                 return IDLE_SECONDS
-            of_order = replay.selection.order_id is not None
-            read = replay_store.replay_window_of_order if of_order else replay_store.replay_window
-            window = await read(connection, replay, events_max=STEP_EVENTS, bytes_max=STEP_BYTES)
+            window = await replay_store.replay_window(connection, replay, events_max=STEP_EVENTS, bytes_max=STEP_BYTES)
             waits = window.position is None and await replay_store.replay_waits(connection, replay)
             # Queried last: events that are removed later were in the window.
             lost = await replay_store.lost_to_replay(connection, replay.replay_id)
@@ -89,15 +84,15 @@ class ReplayWorker:
             return 0
         if waits:
             return IDLE_SECONDS  # for live publishing, which has not reached these events
-        if window.wanted and not await self._publish(replay, window, started + lease_seconds):
+        if window.wanted and not await self._publish(replay, window):
             return 0
         await self._note(replay, window)
         return max(SCAN_PAUSE_SECONDS, len(window.wanted) / settings.replay_events_per_second)
 
-    async def _publish(self, replay: Replay, window: Window, deadline: float) -> bool:
+    async def _publish(self, replay: Replay, window: Window) -> bool:
         """Publish a step; return False if it was not published."""
         producer = await self._open(replay)
-        if asyncio.get_running_loop().time() > deadline:
+        if not self._leadership.is_certain:
             return False  # this process was paused: another replica may be further
         try:
             await producer.publish(Batch(0, 0, window.wanted), one_by_one=self._one_by_one)
@@ -139,13 +134,9 @@ class ReplayWorker:
 
     async def _give_up(self) -> None:
         await self._drop()
-        if self._holds:
-            with suppress(Unavailable):  # then the lease expires
-                async with self._pool.connection() as connection:
-                    await store.hold_duty(connection, DUTY, self._settings.replica, 0)
+        await self._leadership.release(self._pool)
 
     async def _drop(self) -> None:
         if self._producer is not None:
             producer, self._producer = self._producer[1], None
-            with suppress(BrokerFailed):
-                await producer.drop()
+            await producer.drop()

@@ -1,4 +1,4 @@
-"""`make bench`: the checkout against row-at-a-time SQL and a durable-workflow library, in one run on one machine.
+"""`make bench`: compares the checkout with row-at-a-time SQL and a durable-workflow library, in one run on one machine.
 
 Rounds alternate between the product, pgbench and the peer on the same servers. The books are audited after each; a
 round with a violation does not count and fails the run. Exit status: 0; 1 if a round failed or a figure that is
@@ -18,16 +18,16 @@ from tests.bench.checkout.catalogue import Catalogue, make_catalogue
 from tests.bench.checkout.figures import Verdict, verdicts
 from tests.bench.checkout.load import Load, LoadError
 from tests.bench.checkout.peer import peer_shop, require_peer
-from tests.bench.checkout.pgbench import Desk, desk, row_differences, table_rows
+from tests.bench.checkout.pgbench import PgbenchDatabase, pgbench_database, row_differences, table_rows
 from tests.bench.checkout.plan import FULL, QUICK, Plan, loads, name_of
 from tests.bench.checkout.profile import OUTPUT, idle, profile_on, profiler_settings, require_profiler
 from tests.bench.checkout.results import Results
-from tests.bench.checkout.round import Till, buy, measure
-from tests.bench.checkout.servers import MissingError, Servers, find_pgbench, find_tool, machine, servers
+from tests.bench.checkout.round import UsedCatalogue, buy, measure
 from tests.bench.checkout.shop import BooksError, Shop, running_shop
+from tests.bench.servers import POSTGRES_SETTINGS, MissingError, Servers, find_pgbench, find_tool, machine, servers
 from tests.infrastructure.waiting import DeadlineError
 
-# The shapes of pgbench, hot or not: those that ratios are against, and the others.
+# The shapes of pgbench, hot or not: those used in ratios, and the others.
 NEEDED_SHAPES = (("saga", False), ("single", False), ("saga", True))
 MORE_SHAPES = (("local", False), ("single", True))
 
@@ -45,11 +45,11 @@ class Bench:
     best_clients: dict[tuple[str, bool], int] = field(default_factory=dict)
     best_peer: tuple[str, int] | None = None
     began: float = field(default_factory=time.monotonic)
-    # Rows that a checkout adds to each table, as the product was seen to write them.
+    # The rows that a checkout of the product adds to each table, as measured.
     rows: Mapping[str, float] = field(default_factory=dict)
 
     def run(self) -> None:
-        """Warm the broker, profile, and then go through the rounds."""
+        """Warm the broker, profile, and then run the rounds."""
         self._guarded("warming up", self._warm_up)
         self._guarded("the profile", self._profile)
         for number in range(self.plan.rounds):
@@ -59,7 +59,7 @@ class Bench:
             self._guarded(f"round {number + 1}, two replicas", partial(self._replicas, number))
 
     def _guarded(self, what: str, work: Callable[[], None]) -> None:
-        """Do it; of a failure keep what it was, and nothing that it measured."""
+        """Run a measurement; on a failure keep its error, and none of its values."""
         kept = Results({name: list(values) for name, values in self.results.values.items()}, list(self.results.raw))
         self._say(what)
         try:
@@ -71,7 +71,7 @@ class Bench:
 
     def _warm_up(self) -> None:
         with running_shop(self.servers, self.catalogue) as shop:
-            buy(shop, Load("cold", 64, self.plan.warm_seconds), Till(self.wrk, seed=1))
+            buy(shop, Load("cold", 64, self.plan.warm_seconds), UsedCatalogue(self.wrk, seed=1))
 
     def _profile(self) -> None:
         load = Load("cold", 64, self.plan.profile_seconds)
@@ -81,11 +81,11 @@ class Bench:
 
     def _product(self, number: int) -> None:
         with running_shop(self.servers, self.catalogue) as shop:
-            till = Till(self.wrk, seed=1000 * (number + 1))
-            buy(shop, Load("cold", 64, self.plan.fresh_seconds), till)
+            used_catalogue = UsedCatalogue(self.wrk, seed=1000 * (number + 1))
+            buy(shop, Load("cold", 64, self.plan.fresh_seconds), used_catalogue)
             for load in loads(self.plan):
                 before = table_rows(shop.database)
-                measured = measure(self.servers, shop, load, till)
+                measured = measure(self.servers, shop, load, used_catalogue)
                 self.results.product(measured, number)
                 if name_of(load) == "cold 64":
                     self.rows = self._rows_since(before, shop)
@@ -99,15 +99,15 @@ class Bench:
     def _replicas(self, number: int) -> None:
         for turn, orders in enumerate(self.plan.replica_turns):
             with running_shop(self.servers, self.catalogue, orders=orders) as shop:
-                till = Till(self.wrk, seed=1000 * (number + 1) + 500 + 10 * turn)
-                buy(shop, Load("cold", 64, self.plan.fresh_seconds), till)
-                measured = measure(self.servers, shop, Load("cold", 64, self.plan.seconds), till)
+                used_catalogue = UsedCatalogue(self.wrk, seed=1000 * (number + 1) + 500 + 10 * turn)
+                buy(shop, Load("cold", 64, self.plan.fresh_seconds), used_catalogue)
+                measured = measure(self.servers, shop, Load("cold", 64, self.plan.seconds), used_catalogue)
                 self.results.replicas(measured, orders, number)
                 shop.audit()
 
     def _pgbench(self, number: int) -> None:
         more = MORE_SHAPES if self.plan.more else ()
-        with desk(self.servers, self.catalogue, self.pgbench) as at:
+        with pgbench_database(self.servers, self.catalogue, self.pgbench) as at:
             at.run("saga", self.plan.pgbench_clients[0], self.plan.fresh_seconds)
             for shape, hot in (*NEEDED_SHAPES, *more):
                 clients = self.best_clients.get((shape, hot)) or self._best_clients(at, shape, hot=hot)
@@ -117,8 +117,8 @@ class Bench:
                     self._compare_rows(at, shape, before, orders)
             self.results.pgbench(at.run("saga", 1, self.plan.seconds), number)
 
-    def _best_clients(self, at: Desk, shape: str, *, hot: bool) -> int:
-        """Try the numbers of clients, once each, and keep to the fastest; one client's latency is measured apart."""
+    def _best_clients(self, at: PgbenchDatabase, shape: str, *, hot: bool) -> int:
+        """Try each number of clients once, and use the fastest; one client's latency is measured separately."""
         tried = {
             clients: at.run(shape, clients, self.plan.sweep_seconds, hot=hot).rate
             for clients in self.plan.pgbench_clients
@@ -128,7 +128,7 @@ class Bench:
         self.results.raw.append({"what": "pgbench's best", "shape": shape, "hot": hot, "rates": tried})
         return best
 
-    def _compare_rows(self, at: Desk, shape: str, before: Mapping[str, int], orders: int) -> None:
+    def _compare_rows(self, at: PgbenchDatabase, shape: str, before: Mapping[str, int], orders: int) -> None:
         added = {table: (count - before[table]) / (at.orders - orders) for table, count in at.rows().items()}
         if self.rows and (different := row_differences(self.rows, added)):
             raise BooksError(f"pgbench {shape} does not write what the product writes: {'; '.join(different)}")
@@ -151,7 +151,7 @@ class Bench:
 
 
 def conclude(bench: Bench, name: str) -> list[Verdict]:
-    """Print and write what was measured."""
+    """Print and write the results."""
     spreads = bench.results.spreads()
     found = verdicts(bench.results.medians())
     print(report.table(spreads))
@@ -184,7 +184,7 @@ def conclude(bench: Bench, name: str) -> list[Verdict]:
 
 
 def main() -> int:
-    """Run as the command line says."""
+    """Run with the command line's arguments."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench.checkout", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="fewer and shorter rounds: under three minutes")
     options = parser.parse_args()
@@ -193,7 +193,7 @@ def main() -> int:
         wrk, pgbench = find_tool("wrk", "wrk"), find_pgbench()
         require_peer()
         require_profiler()
-        with servers(profiler_settings()) as started:
+        with servers([*POSTGRES_SETTINGS, *profiler_settings()]) as started:
             idle(started)
             catalogue = make_catalogue(started.postgres_url)
             bench = Bench(QUICK if options.quick else FULL, started, catalogue, wrk, pgbench)

@@ -1,4 +1,4 @@
-"""What is for sale in a measurement, and who buys: a database with it is made once, and copied for each round.
+"""The products, coupons and users of a measurement: a database with them is created once, and copied for each round.
 
 The rows are what the product's own migrations define, so that nothing measured can drift from the product. Every
 product costs the same and every coupon gives the same discount: what pgbench writes can then be worked out by pgbench.
@@ -54,10 +54,10 @@ class Catalogue:
 
     @contextmanager
     def copy(self) -> Iterator[Database]:
-        """A copy of it, dropped afterwards."""
+        """Copy the database; drop the copy afterwards."""
         name = f"bench_{secrets.token_hex(4)}"
         _command(self.server_url, "CREATE DATABASE {} TEMPLATE {}", name, TEMPLATE)
-        settle(self.server_url)
+        wait_for_checkpoint(self.server_url)
         try:
             yield Database(urlsplit(self.server_url)._replace(path=f"/{name}").geturl())
         finally:
@@ -65,7 +65,7 @@ class Catalogue:
 
 
 def make_catalogue(server_url: str) -> Catalogue:
-    """Make it, by the product's migrations with the roles that a deployment has."""
+    """Create the database with the product's migrations and a deployment's roles."""
     _command(server_url, "CREATE DATABASE {} TEMPLATE template0", TEMPLATE)
     database = Database(urlsplit(server_url)._replace(path=f"/{TEMPLATE}").geturl())
     create_roles(database.url)
@@ -77,8 +77,8 @@ def make_catalogue(server_url: str) -> Catalogue:
     return Catalogue(server_url)
 
 
-def settle(server_url: str) -> None:
-    """Write everything to disk, so that what is measured next does not pay for what was before."""
+def wait_for_checkpoint(server_url: str) -> None:
+    """Write everything to disk, so that earlier work does not slow the next measurement down."""
     _command(server_url, "CHECKPOINT")
 
 

@@ -1,5 +1,6 @@
-"""The pure part of a measurement: medians and ranges, the ratios that are promised, and whether they are kept."""
+"""The pure part of a measurement: medians and ranges, the promised ratios, and their verdicts."""
 
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -8,7 +9,7 @@ from typing import Final
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """What several rounds gave: their median, and between which values they lay."""
+    """The values of several rounds: their median and range."""
 
     median: float
     low: float
@@ -17,13 +18,28 @@ class Spread:
 
     @staticmethod
     def of(values: Sequence[float]) -> "Spread":
-        """The spread of at least one value."""
+        """Return the spread of at least one value."""
         return Spread(statistics.median(values), min(values), max(values), len(values))
+
+
+def median_interval(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float]:
+    """Return two of the values between which the median of all possible values lies, with at least this confidence.
+
+    Source: the sign test, which assumes nothing of how the values are distributed. With fewer than six values it is
+    their range, and the confidence is lower.
+    """
+    ordered, count = sorted(values), len(values)
+
+    def outside(rank: int) -> float:
+        return float(2 * sum(math.comb(count, below) for below in range(rank)) / 2**count)
+
+    rank = max((rank for rank in range(1, count // 2 + 1) if outside(rank) <= 1 - confidence), default=1)
+    return ordered[rank - 1], ordered[-rank]
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A figure that is promised. `more_is_better`: else it is an upper limit. `percent`: shown as one."""
+    """A promised figure. `more_is_better`: a lower limit, else an upper limit. `percent`: shown as a percentage."""
 
     name: str
     text: str
@@ -33,11 +49,11 @@ class Target:
     percent: bool = False
 
     def kept(self, value: float, limit: float) -> bool:
-        """Whether a value is within a limit."""
+        """Return whether a value is within a limit."""
         return value >= limit if self.more_is_better else value <= limit
 
     def shown(self, value: float) -> str:
-        """A value as people read it."""
+        """Return a value as text."""
         return f"{value:.1%}" if self.percent else f"{value:.2f}"
 
 
@@ -56,18 +72,18 @@ TARGETS: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """A target and what was measured; None if it could not be."""
+    """A target and its measured value; None if it could not be measured."""
 
     target: Target
     value: float | None
 
     @property
     def missed(self) -> bool:
-        """Whether it is not what it has to be at least."""
+        """Return whether the value misses the limit."""
         return self.value is None or not self.target.kept(self.value, self.target.at_least)
 
     def line(self) -> str:
-        """The verdict in a line."""
+        """Return the verdict in a line."""
         target = self.target
         bound = "at least" if target.more_is_better else "at most"
         if self.value is None:
@@ -82,13 +98,13 @@ class Verdict:
 
 
 def verdicts(medians: Mapping[str, float]) -> list[Verdict]:
-    """The verdicts on what was measured, by the names in `ratios`."""
+    """Return the verdicts on the measured values, by the names in `ratios`."""
     values = ratios(medians)
     return [Verdict(target, values.get(target.name)) for target in TARGETS]
 
 
 def ratios(medians: Mapping[str, float]) -> dict[str, float]:
-    """The promised ratios, each if both of its figures are there.
+    """Return the promised ratios, each if both of its figures exist.
 
     `medians` by name: rates as "cold 64", "pgbench saga"; latencies as "cold 64 p50"; "safety" is a share already, and
     "cpu 1 order" and "cpu 2 orders" are seconds a checkout.

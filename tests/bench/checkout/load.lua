@@ -1,8 +1,9 @@
--- What wrk's connections ask for: `wrk ... -- SCENARIO SEED FIRST_COUPON PRODUCTS USERS NUMBER OF [keyed]`.
--- NUMBER is this wrk's among OF at work on the same coupons.
+-- What wrk's connections ask for: `wrk ... -- SCENARIO SEED FIRST_COUPON PRODUCTS USERS NUMBER OF keyed|plain [TOKENS]`.
+-- NUMBER is this wrk's among OF at work on the same coupons. TOKENS is a file with a line for each user: their token.
 -- A request is a string put together here and nothing more, so that the load costs little beside what it measures.
 
 local scenario, first_coupon, coupon_step, products, users, keyed
+local tokens = nil
 -- Global, so that `done` can ask each thread for them.
 coupons, placed, paid, refused, other = 0, 0, 0, 0, 0
 local count, run = 0, ""
@@ -20,19 +21,30 @@ function init(args)
    scenario, first_coupon, coupon_step = args[1], tonumber(args[3]) + tonumber(args[6]), tonumber(args[7])
    products, users, keyed = tonumber(args[4]), tonumber(args[5]), args[8] == "keyed"
    run = args[2]
+   if args[9] then
+      tokens = {}
+      local number = 0
+      for line in io.lines(args[9]) do
+         tokens["u-" .. number] = "Authorization: Bearer " .. line .. "\r\n"
+         number = number + 1
+      end
+   end
    math.randomseed(tonumber(args[2]))
    if scenario == "later" or scenario == "refusals" then
       response = answered
    end
 end
 
-local function post(path, body)
-   local key = ""
+local function post(path, body, user)
+   local more = ""
    if keyed then
       count = count + 1
-      key = string.format("Idempotency-Key: bench-%s-%d\r\n", run, count)
+      more = string.format("Idempotency-Key: bench-%s-%d\r\n", run, count)
    end
-   return string.format(HEAD, path, key, #body, body)
+   if tokens and user then
+      more = more .. tokens[user]
+   end
+   return string.format(HEAD, path, more, #body, body)
 end
 
 local function lines()
@@ -51,7 +63,7 @@ end
 local function order(user, ordered, coupon)
    local later = scenario == "later" and ',"payment":"later"' or ""
    local with = coupon and string.format(',"coupon_id":"%s"', coupon) or ""
-   return post("/v1/orders", string.format('{"user_id":"%s","lines":[%s]%s%s}', user, ordered, with, later))
+   return post("/v1/orders", string.format('{"user_id":"%s","lines":[%s]%s%s}', user, ordered, with, later), user)
 end
 
 -- One checkout in five is refused: half of those for want of money, when stock and coupon have to be given back.

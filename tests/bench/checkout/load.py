@@ -1,4 +1,4 @@
-"""The load over HTTP: wrk with a script, and what it counted."""
+"""The load over HTTP: wrk with a script, and its results."""
 
 import json
 import os
@@ -12,18 +12,18 @@ from typing import Any
 from tests.bench.checkout.catalogue import PRODUCTS, USERS
 
 SCRIPT = Path(__file__).parent / "load.lua"
-# One thread serves 256 connections at a tenth of a core; a second one would only take turns from the services.
+# One thread serves 256 connections with a tenth of a core; a second thread would only take CPU from the services.
 THREADS = 1
 TIMEOUT_SECONDS = 10  # the order service's own request deadline
 
 
 class LoadError(Exception):
-    """Clients were answered what they should not have been: the round does not count."""
+    """Clients got wrong answers, so the round does not count."""
 
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What clients do for some seconds. `scenario`: cold, hot, later or refusals, as load.lua has them."""
+    """What clients do for some seconds. `scenario`: cold, hot, later or refusals, as in load.lua."""
 
     scenario: str
     clients: int
@@ -33,7 +33,7 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """What wrk counted; latencies in microseconds, by percentile. `checkouts`: those that ended as they should."""
+    """wrk's results; latencies in microseconds, by percentile. `checkouts`: those that ended correctly."""
 
     requests: int
     seconds: float
@@ -45,18 +45,28 @@ class Answers:
 
     @property
     def rate(self) -> float:
-        """Checkouts a second."""
+        """Return the checkouts per second."""
         return self.checkouts / self.seconds
 
 
-def run_wrk(wrk: str, urls: Sequence[str], load: Load, seed: int, first_coupon: int) -> Answers:
-    """Let the clients buy, spread evenly over the addresses. Raises LoadError for an answer that no client expects."""
+def run_wrk(
+    wrk: str, urls: Sequence[str], load: Load, seed: int, first_coupon: int, tokens: Path | None = None
+) -> Answers:
+    """Let the clients buy, divided evenly among the addresses. Raises LoadError for an unexpected answer.
+
+    `tokens`: a file with a line for each user, which is the user's token.
+    """
     share = load.clients // len(urls)
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     running = []
     for number, url in enumerate(urls):
         scenario = [load.scenario, f"{seed}{number}", str(first_coupon), str(PRODUCTS), str(USERS)]
-        scenario += [str(number), str(len(urls)), *(["keyed"] if load.keyed else [])]
+        scenario += [
+            str(number),
+            str(len(urls)),
+            "keyed" if load.keyed else "plain",
+            *([str(tokens)] if tokens else []),
+        ]
         command = [wrk, f"-t{THREADS}", f"-c{share}", f"-d{load.seconds}s", f"--timeout={TIMEOUT_SECONDS}s"]
         command += ["-s", str(SCRIPT), url, "--", *scenario]
         running.append(subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=dict(os.environ)))
@@ -69,7 +79,7 @@ def run_wrk(wrk: str, urls: Sequence[str], load: Load, seed: int, first_coupon: 
 
 
 def together(counted: Sequence[dict[str, Any]], load: Load, cpu_seconds: float) -> Answers:
-    """One result of what each wrk counted; of latencies, the worst of several. Raises LoadError."""
+    """Combine the results of several wrks, with the worst latencies. Raises LoadError."""
     sums = {name: sum(one[name] for one in counted) for name in counted[0]}
     expected_errors = sums["refused"]
     checkouts = sums["requests"] - expected_errors

@@ -1,4 +1,4 @@
-"""Runs the peer: its processes, each on a core of its own, on a copy of the catalogue, and audits what it sold."""
+"""Runs the peer: its processes, each on its own core, with a copy of the catalogue; and audits its sales."""
 
 import json
 import subprocess
@@ -8,20 +8,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.bench.checkout.catalogue import Catalogue
-from tests.bench.checkout.servers import REPOSITORY, MissingError, Servers
 from tests.bench.checkout.shop import audited
+from tests.bench.servers import REPOSITORY, MissingError, Servers
 from tests.infrastructure.databases import Database
 
 PROGRAM = Path(__file__).parent / "peer_program" / "checkout.py"
 PYTHON = REPOSITORY / ".venv-dbos" / "bin" / "python"
-PROCESSES = 2  # one a core; pinned, as two that wander cost each other half
+PROCESSES = 2  # one per core, pinned: two that share cores cost each other half
 THREADS = (4, 8, 16)  # in each process
-COUPONS_APART = 20_000  # more than one measurement can use
+COUPONS_APART = 20_000  # more than one measurement can use up
 
 
 @dataclass(frozen=True, slots=True)
 class PeerSold:
-    """What the peer sold."""
+    """The peer's sales."""
 
     style: str
     threads: int
@@ -32,13 +32,13 @@ class PeerSold:
 
 @dataclass(slots=True)
 class PeerShop:
-    """The peer on its database."""
+    """The peer with its database."""
 
     database: Database
     coupons: int = 0
 
     def run(self, style: str, threads: int, seconds: int) -> PeerSold:
-        """Let it sell for some seconds."""
+        """Let the peer sell for some seconds."""
         shared = [(threads, seconds, number, PROCESSES, self.coupons) for number in range(PROCESSES)]
         processes = [
             subprocess.Popen(
@@ -67,14 +67,14 @@ class PeerShop:
 
 
 def require_peer() -> None:
-    """Raise MissingError if its environment is not there."""
+    """Raise MissingError if the peer's environment does not exist."""
     if not PYTHON.exists():
         raise MissingError(f"{PYTHON} is missing: `make bench` installs it")
 
 
 @contextmanager
 def peer_shop(servers: Servers, catalogue: Catalogue) -> Iterator[PeerShop]:
-    """The peer on a new copy of the catalogue; its books are audited at the end, by the product's own audit."""
+    """Run the peer on a new copy of the catalogue; at the end audit its books with the product's own audit."""
     with catalogue.copy() as database:
         subprocess.run([PYTHON, PROGRAM, "migrate", database.url], check=True, stdout=subprocess.DEVNULL)
         yield PeerShop(database)

@@ -1,4 +1,4 @@
-"""Runs the scripts with pgbench, and holds what they wrote against what the product writes."""
+"""Runs the scripts with pgbench, and compares their rows with the product's."""
 
 import re
 import statistics
@@ -13,14 +13,15 @@ import psycopg
 from tests.bench.checkout.catalogue import COUPONS, Catalogue
 from tests.bench.checkout.meters import Meters, Reading
 from tests.bench.checkout.scripts import SETUP, script
-from tests.bench.checkout.servers import Servers
 from tests.bench.checkout.shop import BooksError, audited
+from tests.bench.servers import Servers
 from tests.infrastructure.databases import Database
 
 THREADS_MAX = 2
-# By how much the rows of a checkout may differ: lines and coupons are drawn anew, in short runs a few hundred times.
+# The allowed difference of a checkout's rows: lines and coupons are drawn at random, only a few hundred times in
+# short runs.
 TOLERANCE = 0.2
-# What a process keeps about itself is no part of a checkout.
+# A process' rows about itself do not belong to a checkout.
 RARE = 0.02
 _TRANSACTIONS = re.compile(r"number of transactions actually processed: (\d+)")
 _FAILED = re.compile(r"number of failed transactions: (\d+)")
@@ -29,7 +30,7 @@ _RATE = re.compile(r"tps = ([\d.]+)")
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What pgbench did: checkouts, their rate, their median latency where there was one client, and their cost."""
+    """pgbench's results: checkouts, their rate, their median latency with one client, and their cost."""
 
     shape: str
     hot: bool
@@ -41,7 +42,7 @@ class Written:
 
 
 @dataclass(slots=True)
-class Desk:
+class PgbenchDatabase:
     """A copy of the catalogue for pgbench."""
 
     servers: Servers
@@ -51,7 +52,7 @@ class Desk:
     orders: int = 0
 
     def run(self, shape: str, clients: int, seconds: int, *, hot: bool = False) -> Written:
-        """Run a script. Raises BooksError unless every checkout that pgbench counted is there, and paid."""
+        """Run a script. Raises BooksError unless every checkout that pgbench counted exists and is paid."""
         path = self.servers.folder / f"{shape}-{'hot' if hot else 'cold'}.sql"
         path.write_text(script(shape, hot=hot))
         meters = Meters(self.servers.postgres_url, self.servers.postmaster, {})
@@ -66,7 +67,7 @@ class Desk:
         return Written(shape, hot, clients, checkouts, float(_found(_RATE, printed)), median, used)
 
     def rows(self) -> Mapping[str, int]:
-        """Rows by table, of the tables that a checkout adds to."""
+        """Return the number of rows of each table that a checkout adds to."""
         return table_rows(self.database)
 
     def _pgbench(self, path: Path, clients: int, seconds: int) -> str:
@@ -84,7 +85,7 @@ class Desk:
         return self.servers.folder / "pgbench"
 
     def _median(self) -> float:
-        """The median latency in us: of one client, which logs each of its transactions."""
+        """Return the median latency in us of one client, which logs each of its transactions."""
         latencies: list[int] = []
         for log in self._log_prefix().parent.glob(f"{self._log_prefix().name}.*"):
             latencies += [int(line.split()[2]) for line in log.read_text().splitlines()]
@@ -101,7 +102,7 @@ class Desk:
             row = connection.execute(query).fetchone()
         assert row is not None
         paid, self.coupons = row
-        # A client that is in the middle when the time is up finishes its checkout, so all are counted.
+        # At the end of the time, a client finishes its current checkout, so all are counted.
         if paid - self.orders != checkouts:
             raise BooksError(f"pgbench counted {checkouts} checkouts, and there are {paid - self.orders}")
         if self.coupons >= COUPONS:
@@ -110,17 +111,17 @@ class Desk:
 
 
 @contextmanager
-def desk(servers: Servers, catalogue: Catalogue, pgbench: str) -> Iterator[Desk]:
-    """A copy of the catalogue for pgbench; its books are audited at the end, by the product's own audit."""
+def pgbench_database(servers: Servers, catalogue: Catalogue, pgbench: str) -> Iterator[PgbenchDatabase]:
+    """Copy the catalogue for pgbench; at the end audit its books with the product's own audit."""
     with catalogue.copy() as database:
         with psycopg.connect(database.url) as connection:
             connection.execute(SETUP.encode())
-        yield Desk(servers, pgbench, database)
+        yield PgbenchDatabase(servers, pgbench, database)
         audited(servers, database)
 
 
 def table_rows(database: Database) -> Mapping[str, int]:
-    """Rows of each table of the services that sell, without what migrations keep."""
+    """Return the number of rows of each table of the selling services, without the migrations' own tables."""
     query = """
         SELECT relnamespace::regnamespace || '.' || relname FROM pg_class
         WHERE relnamespace::regnamespace::text IN ('orders', 'products', 'coupons', 'balances')
@@ -133,7 +134,7 @@ def table_rows(database: Database) -> Mapping[str, int]:
 
 
 def row_differences(ours: Mapping[str, float], theirs: Mapping[str, float]) -> list[str]:
-    """Where the rows of a checkout differ, a line each: pgbench would no longer write what the product writes."""
+    """Return a line for each table in which pgbench's rows of a checkout differ from the product's."""
     found = []
     for table in sorted({*ours, *theirs}):
         product, pgbench = ours.get(table, 0.0), theirs.get(table, 0.0)

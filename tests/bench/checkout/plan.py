@@ -1,4 +1,4 @@
-"""How much is measured: all of it, or as much as fits three minutes."""
+"""The extent of a measurement: everything, or as much as fits into three minutes."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -8,22 +8,22 @@ from tests.bench.checkout.load import Load
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """`seconds` each measurement, `sweep_seconds` each attempt at a setting's best."""
+    """`seconds`: per measurement. `sweep_seconds`: per try of a setting."""
 
-    # Clients that buy before anything counts: a broker that has just started interprets its code for a while.
+    # Clients that buy before the measurement: at first, a new broker interprets its code.
     warm_seconds: int
-    # The same for services, and for a database whose pages are not in memory yet, that have just started.
+    # The same for new services, and for a database whose pages are not in memory yet.
     fresh_seconds: int
     rounds: int
     seconds: int
     sweep_seconds: int
     profile_seconds: int
-    # With how many clients, or threads in which style, pgbench and the peer are tried for their best.
+    # The numbers of clients, or threads and style, with which pgbench and the peer are tried for their best.
     pgbench_clients: tuple[int, ...]
     peer_settings: tuple[tuple[str, int], ...]
-    # With how many replicas of the order service, one after the other: what is compared lies within a minute.
+    # The numbers of order replicas, one after the other, so that compared values are measured within a minute.
     replica_turns: tuple[int, ...]
-    # Whether to measure what no ratio needs as well.
+    # Whether to also measure values that no ratio needs.
     more: bool
 
 
@@ -51,14 +51,14 @@ QUICK: Final = Plan(
     replica_turns=(1, 2),
     more=False,
 )
-# What the ratios need, and what else is worth knowing.
+# The loads for the ratios, and further ones.
 NEEDED: Final = (("cold", 64), ("cold", 1), ("cold", 256), ("hot", 64))
 MORE: Final = (("cold", 16), ("later", 64), ("refusals", 64))
 KEYED: Final = ("cold", 64)
 
 
 def loads(plan: Plan) -> list[Load]:
-    """What clients do in a round, in order."""
+    """Return the loads of a round, in order."""
     found = [Load(scenario, clients, plan.seconds) for scenario, clients in NEEDED]
     if plan.more:
         found += [Load(scenario, clients, plan.seconds) for scenario, clients in MORE]
@@ -67,5 +67,5 @@ def loads(plan: Plan) -> list[Load]:
 
 
 def name_of(load: Load) -> str:
-    """A load's name in tables and figures."""
+    """Return a load's name in tables and figures."""
     return f"{load.scenario} {load.clients}" + (" keyed" if load.keyed else "")

@@ -1,6 +1,6 @@
-"""Where the time of statements goes within them, by table, from the plans that auto_explain samples.
+"""Divides the time of statements by table, from the plans that auto_explain samples.
 
-A statement that writes an order and its saga at once is for both: how much for which is in the times of its nodes.
+A statement that writes both an order and its saga is for both: how much for which is in the times of its nodes.
 """
 
 import json
@@ -19,23 +19,23 @@ SETTINGS = (
     "auto_explain.log_nested_statements=on",
     "auto_explain.log_parameter_max_length=0",
 )
-SAMPLE_RATE = 0.1  # of the statements of a service: hundreds a second, and the cost of timing them stays small
+SAMPLE_RATE = 0.1  # of a service's statements: hundreds per second, at a small cost for timing
 
 _PLAN = re.compile(r"LOG:  duration: [\d.]+ ms  plan:\n((?:\t.*\n)+)")
 
 
 def sampled(log: str) -> Iterator[Mapping[str, Any]]:
-    """The plans in a server's log."""
+    """Return the plans in a server's log."""
     for match in _PLAN.finditer(log):
         text = match[1].replace("\n\t", "\n")
         try:
             yield json.loads(text)
-        except json.JSONDecodeError:  # the server was in the middle of a line
+        except json.JSONDecodeError:  # the server was still writing the line
             continue
 
 
 def shares(plans: Iterator[Mapping[str, Any]]) -> Mapping[str, Mapping[str, float]]:
-    """For each query text, which share of its time is for what."""
+    """Return for each query text the shares of its time by purpose."""
     sums: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
     for plan in plans:
         by_purpose = sums[plan["Query Text"]]
@@ -47,7 +47,7 @@ def shares(plans: Iterator[Mapping[str, Any]]) -> Mapping[str, Mapping[str, floa
 
 
 def own_times(node: Mapping[str, Any], above: str) -> Iterator[tuple[str, float]]:
-    """Each node's own time in ms with the table that it is about: its own, else that of the node above."""
+    """Yield each node's own time in ms with its table, or else the table of the node above."""
     relation = str(node.get("Relation Name", above))
     children = node.get("Plans", ())
     own = _time(node) - sum(_time(child) for child in children if child.get("Parent Relationship") != "InitPlan")

@@ -1,4 +1,4 @@
-"""`make bench-profile`: where the time of a checkout goes, hop by hop, and what its safety takes of it.
+"""`make bench-profile`: divides the time of a checkout, hop by hop, and shows the cost of its safety.
 
 Two loads after one another on the same services: in the first only what is counted anyway is read (CPU, statements,
 transactions, WAL); in the second py-spy samples the processes and auto_explain the plans, which costs what it measures.
@@ -19,20 +19,20 @@ from tests.bench.checkout.catalogue import Catalogue, make_catalogue
 from tests.bench.checkout.load import Load
 from tests.bench.checkout.meters import process_seconds
 from tests.bench.checkout.profile_report import Findings, print_findings
-from tests.bench.checkout.round import Till, buy, measure
-from tests.bench.checkout.servers import REPOSITORY, MissingError, Servers, find_tool, servers
+from tests.bench.checkout.round import UsedCatalogue, buy, measure
 from tests.bench.checkout.shop import Shop, running_shop
+from tests.bench.servers import POSTGRES_SETTINGS, REPOSITORY, MissingError, Servers, find_tool, servers
 from tests.infrastructure.postgres import packaged_binaries, system_binaries
 
 SAMPLES_A_SECOND = 200
 PY_SPY = REPOSITORY / ".venv-profile" / "bin" / "py-spy"
-WARM_SECONDS = 8  # a new Java machine compiles what it runs, on the cores that are measured
+WARM_SECONDS = 8  # a new Java process compiles its code on the measured cores
 LIBRARIES = ("pg_stat_statements", "auto_explain")
 OUTPUT = REPOSITORY / ".local"
 
 
-# What is counted while the first load runs, and sampled while the second does; neither costs anything otherwise. Not on
-# the server's command line, which would win over a change.
+# The settings for counting during the first load, and for sampling during the second; both cost nothing when off. Not
+# on the server's command line, which would override a change.
 IDLE = {"pg_stat_statements.track": "none", "auto_explain.log_min_duration": "-1", "auto_explain.sample_rate": "0"}
 COUNTING = {"pg_stat_statements.track": "all"}
 SAMPLING = {"auto_explain.log_min_duration": "0", "auto_explain.sample_rate": str(plans.SAMPLE_RATE)}
@@ -43,15 +43,15 @@ def profile_on(started: Servers, catalogue: Catalogue, load: Load, *, orders: in
     with psycopg.connect(started.postgres_url, autocommit=True) as connection:
         connection.execute("CREATE EXTENSION IF NOT EXISTS pg_stat_statements")
     with running_shop(started, catalogue, orders=orders) as shop:
-        till = Till(find_tool("wrk", "wrk"), seed=1)
-        buy(shop, Load(load.scenario, load.clients, WARM_SECONDS, load.keyed), till)
+        used_catalogue = UsedCatalogue(find_tool("wrk", "wrk"), seed=1)
+        buy(shop, Load(load.scenario, load.clients, WARM_SECONDS, load.keyed), used_catalogue)
         with _changed(started.postgres_url, COUNTING):
             statements.reset(started.postgres_url)
             before = backend_seconds(started.postgres_url)
-            measured = measure(started, shop, load, till)
+            measured = measure(started, shop, load, used_catalogue)
             after = backend_seconds(started.postgres_url)
             counted = statements.read(started.postgres_url)
-        sampled, queries = _sample(started, shop, load, till, native=native)
+        sampled, queries = _sample(started, shop, load, used_catalogue, native=native)
         shop.audit()
     if not counted or not queries:
         raise RuntimeError(f"Postgres counted {len(counted)} statements, and sampled the plans of {len(queries)}")
@@ -60,12 +60,12 @@ def profile_on(started: Servers, catalogue: Catalogue, load: Load, *, orders: in
 
 
 def profiler_settings() -> list[str]:
-    """Postgres' settings for servers on which there will be a profile."""
+    """Return Postgres' settings for servers that will be profiled."""
     return [f"shared_preload_libraries={','.join(LIBRARIES)}", *statements.SETTINGS, *plans.SETTINGS]
 
 
 def require_profiler() -> None:
-    """Raise MissingError unless this machine has what a profile takes."""
+    """Raise MissingError unless this machine has the tools for a profile."""
     if not PY_SPY.exists():
         raise MissingError(f"{PY_SPY} is missing: `make bench-profile` installs it")
     binaries = system_binaries() or packaged_binaries()
@@ -80,7 +80,7 @@ def require_profiler() -> None:
 
 
 def backend_seconds(url: str) -> Mapping[str, float]:
-    """CPU of the server's processes that live now, by what they are for."""
+    """Return the CPU of the server's live processes, by purpose."""
     query = """
         SELECT pid, coalesce(nullif(application_name, ''), backend_type) FROM pg_stat_activity
         WHERE pid <> pg_backend_pid()
@@ -94,9 +94,9 @@ def backend_seconds(url: str) -> Mapping[str, float]:
 
 
 def _sample(
-    started: Servers, shop: Shop, load: Load, till: Till, *, native: bool
+    started: Servers, shop: Shop, load: Load, used_catalogue: UsedCatalogue, *, native: bool
 ) -> tuple[Mapping[str, stacks.Stacks], Mapping[str, Mapping[str, float]]]:
-    """Run the load once more while stacks and plans are sampled."""
+    """Run the load again while stacks and plans are sampled."""
     with psycopg.connect(started.postgres_url) as connection:
         row = connection.execute("SHOW data_directory").fetchone()
     assert row is not None
@@ -105,7 +105,7 @@ def _sample(
     with _changed(started.postgres_url, SAMPLING):
         paths = {name: OUTPUT / f"bench-profile-{name}.speedscope.json" for name in shop.processes}
         spies = [_spy(shop.processes[name].pid, path, load.seconds, native=native) for name, path in paths.items()]
-        buy(shop, load, till)
+        buy(shop, load, used_catalogue)
         for spy in spies:
             if spy.wait(60) != 0:
                 raise RuntimeError(f"py-spy ended with {spy.returncode}; it needs the right to trace other processes")
@@ -117,14 +117,14 @@ def _sample(
 
 @contextmanager
 def _changed(url: str, settings: Mapping[str, str]) -> Iterator[None]:
-    """Let the server have these settings while the body runs."""
+    """Apply these settings to the server while the body runs."""
     _set(url, settings)
     yield
     _set(url, {name: IDLE[name] for name in settings})
 
 
 def idle(started: Servers) -> None:
-    """Let servers that were started with `profiler_settings` count and sample nothing."""
+    """Switch counting and sampling off on servers that were started with `profiler_settings`."""
     _set(started.postgres_url, IDLE)
 
 
@@ -137,13 +137,13 @@ def _set(url: str, settings: Mapping[str, str]) -> None:
 
 def _spy(pid: int, path: Path, seconds: int, *, native: bool) -> "subprocess.Popen[bytes]":
     command = [str(PY_SPY), "record", "--pid", str(pid), "--duration", str(seconds), "--rate", str(SAMPLES_A_SECOND)]
-    # Not stopping the process for each sample distorts less than stopping it; a torn sample is dropped.
+    # The process is not stopped for samples, because a stop distorts more; an inconsistent sample is dropped.
     command += ["--format", "speedscope", "--output", str(path), *(["--native"] if native else ["--nonblocking"])]
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Profile as the command line says. Exit status: 0, or 2 if this machine lacks what it takes."""
+    """Profile with the command line's arguments. Exit status: 0, or 2 if this machine lacks the tools."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench.checkout.profile", description=__doc__)
     parser.add_argument("--scenario", choices=["cold", "hot", "later", "refusals"], default="cold")
     parser.add_argument("--clients", type=int, default=64)
@@ -157,7 +157,7 @@ def main(arguments: Sequence[str]) -> int:
         load = Load(options.scenario, options.clients, options.seconds, options.keyed)
         find_tool("wrk", "wrk")
         require_profiler()
-        with servers(profiler_settings()) as started:
+        with servers([*POSTGRES_SETTINGS, *profiler_settings()]) as started:
             idle(started)
             catalogue = make_catalogue(started.postgres_url)
             findings = profile_on(started, catalogue, load, orders=options.orders, native=options.native)

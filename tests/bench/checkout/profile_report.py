@@ -1,4 +1,4 @@
-"""What a profile found, as tables."""
+"""A profile's results as tables."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ TOP_FUNCTIONS = 12
 
 @dataclass(frozen=True, slots=True)
 class Findings:
-    """All that was found. `backends`: CPU seconds of Postgres' processes; `queries`: by text, shares by purpose."""
+    """All results. `backends`: CPU seconds of Postgres' processes; `queries`: by text, shares by purpose."""
 
     measured: Measured
     backends: Mapping[str, float]
@@ -24,15 +24,15 @@ class Findings:
     queries: Mapping[str, Mapping[str, float]]
 
     def per_checkout(self, amount: float) -> float:
-        """An amount by checkout."""
+        """Return an amount per checkout."""
         return self.measured.per_checkout(amount)
 
     def sql_purposes(self) -> Mapping[str, float]:
-        """What Postgres' time for statements goes to, as shares of it."""
+        """Return the shares of Postgres' statement time, by purpose."""
         return normalised(sql_purposes(self.statements, self.queries))
 
     def python_purposes(self) -> Mapping[str, float]:
-        """What the services' own CPU goes to, as shares of it; each weighs what it used in the first load."""
+        """Return the shares of the services' own CPU, by purpose, weighted by their CPU in the first load."""
         sums: dict[str, float] = {}
         for service, stacks in self.stacks.items():
             for purpose, weight in stacks.purposes(service).items():
@@ -40,7 +40,7 @@ class Findings:
         return normalised(sums)
 
     def purposes(self) -> Mapping[str, float]:
-        """What a checkout's CPU goes to, in seconds: services and Postgres. The broker and wrk are beside it."""
+        """Return a checkout's CPU by purpose, in seconds: services and Postgres, without the broker and wrk."""
         used = self.measured.used.cpu
         sql, python = self.sql_purposes(), self.python_purposes()
         python_seconds = sum(used[service] for service in self.stacks)
@@ -51,12 +51,12 @@ class Findings:
         }
 
     def safety_share(self) -> float:
-        """Which share of that the fences, stored outcomes, ledger and saga record take."""
+        """Return the share of fences, stored outcomes, ledger and saga record."""
         purposes = self.purposes()
         return sum(purposes.get(name, 0.0) for name in SAFETY) / sum(purposes.values())
 
     def view(self) -> Mapping[str, Any]:
-        """All of it as JSON."""
+        """Return everything as JSON."""
         return {
             "checkouts_per_second": self.measured.answers.rate,
             "latency_us": self.measured.answers.latency,

@@ -1,4 +1,4 @@
-"""What a checkout's work is for: the names of queries, relations and functions that keep it safe.
+"""The purposes of a checkout's work: the names of the queries, relations and functions that keep it safe.
 
 Fences (gates), stored outcomes, the ledger and the saga's record are what a checkout over several services needs
 beyond what a checkout is: their share of the CPU is the price of the safety.
@@ -11,7 +11,7 @@ from typing import Final
 from tests.bench.checkout.statements import Statement, form
 
 OTHER: Final = "the checkout itself"
-# By the tables that a plan's nodes and triggers touch. The first that matches.
+# By the tables that a plan's nodes and triggers use; the first match counts.
 RELATIONS: Final = (
     ("fences", re.compile(r"^gates$")),
     ("stored outcomes", re.compile(r"^outcomes$")),
@@ -19,7 +19,7 @@ RELATIONS: Final = (
     ("saga record", re.compile(r"^sagas$")),
     ("outbox", re.compile(r"^(outbox\w*|shards)$")),
 )
-# By the functions that a sampled stack is in, innermost first.
+# By the functions of a sampled stack, innermost first.
 FUNCTIONS: Final = (
     ("fences", re.compile(r"^(\w*_)?gates?$")),
     ("stored outcomes", re.compile(r"^(\w*_)?outcomes?$|shared/participant/protocol\.py:")),
@@ -29,17 +29,17 @@ FUNCTIONS: Final = (
 )
 _CALL = re.compile(r"\b(?:orders|products|coupons|balances|relay)\.\w+ ?\(")
 OURS: Final = ("services/", "shared/")
-LOOP: Final = "shared/process.py"
+LOOP: Final = "shared/process/main.py"
 SAFETY: Final = ("fences", "stored outcomes", "ledger", "saga record")
 
 
 def of_relation(name: str) -> str:
-    """What a table is for."""
+    """Return a table's purpose."""
     return next((purpose for purpose, pattern in RELATIONS if pattern.search(name)), OTHER)
 
 
 def of_stack(frames: Sequence[tuple[str, str]]) -> str | None:
-    """What a stack is at work for; None if it is in the event loop only, which works for all alike.
+    """Return a stack's purpose; None if it is only in the event loop, which serves all purposes.
 
     `frames`: file and function, innermost first.
     """
@@ -52,18 +52,18 @@ def of_stack(frames: Sequence[tuple[str, str]]) -> str | None:
 
 
 def of_service(service: str) -> str | None:
-    """What all of a service's work is for, None if that differs."""
+    """Return the purpose of all of a service's work; None if it has several."""
     return "outbox" if service == "relay" else None
 
 
 def normalised(sums: Mapping[str, float]) -> Mapping[str, float]:
-    """The same as shares of the whole."""
+    """Return the same as shares of the total."""
     total = sum(sums.values())
     return {name: value / total for name, value in sums.items()} if total else {}
 
 
 def sql_purposes(statements: Sequence[Statement], sampled: Mapping[str, Mapping[str, float]]) -> Mapping[str, float]:
-    """Milliseconds of Postgres' statements by what they are for. `sampled`: of query texts, shares by purpose.
+    """Return the milliseconds of Postgres' statements by purpose. `sampled`: by query text, shares by purpose.
 
     A function's statements count instead of the call, as far as they make up its time. What checks a foreign key is
     in the time of the statement that set it off already.

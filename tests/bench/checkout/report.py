@@ -1,11 +1,11 @@
-"""The results as tables for people, and as a chart."""
+"""The results as tables and as a chart."""
 
 from collections.abc import Mapping, Sequence
 from html import escape
 
 from tests.bench.checkout.figures import Spread
 
-# Which rates are shown, in this order, and how they are called.
+# The rates that are shown, in this order, with their titles.
 ROWS: Mapping[str, str] = {
     "cold 1": "cold, 1 client",
     "cold 16": "cold, 16 clients",
@@ -29,7 +29,7 @@ COLOURS = {"pgbench": "#8a9ba8", "peer": "#c8a45c", "": "#2f6f4f"}
 
 
 def table(spreads: Mapping[str, Spread]) -> str:
-    """Rates, latencies and costs, a line for each of ROWS that was measured."""
+    """Return rates, latencies and costs, a line for each of ROWS that was measured."""
     head = f"{'':<52}{'checkouts/s':>12}{'range':>16}{'p50 ms':>9}{'p99 ms':>9}{'CPU us':>9}{'commits':>9}{'WAL B':>8}"
     lines = [head]
     for name, label in ROWS.items():
@@ -49,14 +49,14 @@ def table(spreads: Mapping[str, Spread]) -> str:
 
 
 def cell(spreads: Mapping[str, Spread], name: str, divisor: float, width: int, digits: int) -> str:
-    """A median, or as much space."""
+    """Return a median, or spaces of the same width."""
     if name not in spreads:
         return " " * width
     return f"{spreads[name].median / divisor:>{width},.{digits}f}"
 
 
 def cpu_table(spreads: Mapping[str, Spread], loads: Sequence[str]) -> str:
-    """CPU by checkout and process, in us and as shares of all that the product uses."""
+    """Return the CPU per checkout and process, in us and as shares of the product's total."""
     processes = sorted({name.partition(" cpu ")[2] for name in spreads if " cpu " in name})
     lines = [f"{'CPU us a checkout (share)':<28}" + "".join(f"{load:>18}" for load in loads)]
     for process in processes:
@@ -73,7 +73,7 @@ def cpu_table(spreads: Mapping[str, Spread], loads: Sequence[str]) -> str:
 
 
 def chart(spreads: Mapping[str, Spread], title: str) -> str:
-    """Rates as bars, with the range of the rounds, as an SVG document."""
+    """Return the rates as bars, with the range of the rounds, as an SVG document."""
     rows = [(name, label, spreads[name]) for name, label in ROWS.items() if name in spreads]
     highest = max((spread.high for _, _, spread in rows), default=1.0)
     height = (len(rows) + 2) * BAR_HEIGHT

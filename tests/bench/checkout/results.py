@@ -1,4 +1,4 @@
-"""What all rounds gave, collected by name; and as tables, JSON and figures."""
+"""The values of all rounds, by name; and as tables, JSON and figures."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -13,14 +13,14 @@ from tests.bench.checkout.round import Measured
 
 @dataclass(slots=True)
 class Results:
-    """Every value of every round. `values`: by the names that figures.py knows, and others."""
+    """Every value of every round. `values`: by the names of figures.py, and others."""
 
     values: dict[str, list[float]] = field(default_factory=dict)
     raw: list[Mapping[str, Any]] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
 
     def product(self, measured: Measured, number: int) -> None:
-        """Take a measurement of the product."""
+        """Add a measurement of the product."""
         row = self._row(measured, 1, number)
         name = row["name"]
         self.add(name, row["rate"])
@@ -33,7 +33,7 @@ class Results:
         self.add(f"{name} wal", row["wal_bytes"])
 
     def replicas(self, measured: Measured, orders: int, number: int) -> None:
-        """Take a measurement that compares one replica of the order service with several."""
+        """Add a measurement that compares one replica of the order service with several."""
         row = self._row(measured, orders, number)
         self.add(f"cpu {orders} order" + ("s" if orders > 1 else ""), product_cpu(row))
         if orders > 1:
@@ -56,7 +56,7 @@ class Results:
         return row
 
     def pgbench(self, written: Written, number: int) -> None:
-        """Take a measurement of pgbench."""
+        """Add a measurement of pgbench."""
         name = f"pgbench {written.shape}" + (" hot" if written.hot else "")
         row: dict[str, Any] = {
             "round": number,
@@ -81,25 +81,25 @@ class Results:
         self.add(f"{name} wal", row["wal_bytes"])
 
     def peer(self, sold: PeerSold, number: int) -> None:
-        """Take a measurement of the peer."""
+        """Add a measurement of the peer."""
         self.raw.append({"round": number, "what": "peer", **asdict(sold)})
         self.add("peer", sold.rate)
         self.add("peer p50", sold.p50_us)
 
     def add(self, name: str, value: float) -> None:
-        """Take a value."""
+        """Add a value."""
         self.values.setdefault(name, []).append(value)
 
     def spreads(self) -> dict[str, Spread]:
-        """Medians and ranges by name."""
+        """Return medians and ranges by name."""
         return {name: Spread.of(values) for name, values in self.values.items()}
 
     def medians(self) -> dict[str, float]:
-        """Medians by name."""
+        """Return medians by name."""
         return {name: spread.median for name, spread in self.spreads().items()}
 
 
 def product_cpu(row: Mapping[str, Any]) -> float:
-    """The CPU of all that is the product's: not the load's, but the broker's, which it publishes to."""
+    """Return the CPU of the product, including the broker, without the load."""
     cpu: Mapping[str, float] = row["cpu_us"]
     return sum(us for who, us in cpu.items() if who != "wrk")

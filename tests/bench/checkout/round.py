@@ -1,4 +1,4 @@
-"""One measurement of the product: clients buy for some seconds while the meters run, and what was sold is counted."""
+"""One measurement of the product: clients buy for some seconds while the meters run; then the sales are counted."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -6,15 +6,15 @@ from dataclasses import dataclass, field
 from tests.bench.checkout.catalogue import COUPONS
 from tests.bench.checkout.load import Answers, Load, run_wrk
 from tests.bench.checkout.meters import Meters, Reading
-from tests.bench.checkout.servers import Servers
 from tests.bench.checkout.shop import BooksError, Shop
+from tests.bench.servers import Servers
 
-WARM_SECONDS = 1  # statements prepared, connections open, code paths imported
+WARM_SECONDS = 1  # to prepare statements, open connections and import code
 
 
 @dataclass(slots=True)
-class Till:
-    """What has been used of a copy of the catalogue: coupons, and orders that were counted before."""
+class UsedCatalogue:
+    """The used part of a copy of the catalogue: coupons, and orders that were counted before."""
 
     wrk: str
     seed: int
@@ -22,7 +22,7 @@ class Till:
     orders: Mapping[str, int] = field(default_factory=dict)
 
     def take(self, answers: Answers, clients: int) -> None:
-        """Set the coupons aside that were used, and those of requests that were cut off."""
+        """Skip the used coupons, and those of requests that were cut off."""
         self.coupons += answers.coupons + 2 * clients
         self.seed += 1
         if self.coupons > COUPONS:
@@ -31,56 +31,60 @@ class Till:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """A measurement with what it cost."""
+    """A measurement with its cost."""
 
     load: Load
     answers: Answers
     used: Reading
 
     def per_checkout(self, amount: float) -> float:
-        """An amount by checkout, refused ones too: they are work as well."""
+        """Return an amount per checkout, including refused ones, because they are also work."""
         return amount / (self.answers.checkouts + self.answers.refused)
 
 
 def order_urls(shop: Shop) -> list[str]:
-    """Where the replicas of the order service are."""
+    """Return the addresses of the order service's replicas."""
     return [url for name, url in shop.urls.items() if name.startswith("order")]
 
 
-def buy(shop: Shop, load: Load, till: Till) -> Answers:
-    """Run the load once and count what was sold."""
-    answers = run_wrk(till.wrk, order_urls(shop), load, till.seed, till.coupons)
-    till.take(answers, load.clients)
-    count(shop, load, answers, till)
+def buy(shop: Shop, load: Load, used_catalogue: UsedCatalogue) -> Answers:
+    """Run the load once and count the sales."""
+    answers = _run_wrk(shop, load, used_catalogue)
+    used_catalogue.take(answers, load.clients)
+    count(shop, load, answers, used_catalogue)
     return answers
 
 
-def measure(servers: Servers, shop: Shop, load: Load, till: Till) -> Measured:
+def measure(servers: Servers, shop: Shop, load: Load, used_catalogue: UsedCatalogue) -> Measured:
     """Warm up, then measure. Raises LoadError or BooksError if the measurement does not count."""
-    buy(shop, Load(load.scenario, load.clients, WARM_SECONDS, load.keyed), till)
+    buy(shop, Load(load.scenario, load.clients, WARM_SECONDS, load.keyed), used_catalogue)
     processes = {name: process.pid for name, process in shop.processes.items()}
     if servers.broker is not None:
         processes["broker"] = servers.broker
     meters = Meters(servers.postgres_url, servers.postmaster, processes)
     before = meters.read()
-    answers = run_wrk(till.wrk, order_urls(shop), load, till.seed, till.coupons)
+    answers = _run_wrk(shop, load, used_catalogue)
     used = meters.read().since(before)
-    till.take(answers, load.clients)
-    count(shop, load, answers, till)
+    used_catalogue.take(answers, load.clients)
+    count(shop, load, answers, used_catalogue)
     return Measured(load, answers, Reading({**used.cpu, "wrk": answers.cpu_seconds}, used.transactions, used.wal_bytes))
 
 
-def count(shop: Shop, load: Load, answers: Answers, till: Till) -> None:
-    """Hold what clients were told against the orders that there are. Raises BooksError."""
+def _run_wrk(shop: Shop, load: Load, used: UsedCatalogue) -> Answers:
+    return run_wrk(used.wrk, order_urls(shop), load, used.seed, used.coupons, shop.tokens)
+
+
+def count(shop: Shop, load: Load, answers: Answers, used_catalogue: UsedCatalogue) -> None:
+    """Compare the clients' answers with the orders. Raises BooksError."""
     now = shop.orders_by_status()
-    new = {status: number - till.orders.get(status, 0) for status, number in now.items()}
-    till.orders = now
-    # Requests that wrk cut off at its end may have become orders of which no client was told; and so may those that it
-    # cut off the time before, when they were counted before they had become any.
+    new = {status: number - used_catalogue.orders.get(status, 0) for status, number in now.items()}
+    used_catalogue.orders = now
+    # Requests that wrk cut off at its end may have become orders without an answer to a client. So may requests that it
+    # cut off in the previous load, after that load's orders were counted.
     due = {"PAID": answers.checkouts, "REJECTED": answers.refused}
-    for status, told in due.items():
-        if not told <= new.get(status, 0) <= told + 2 * load.clients:
-            raise BooksError(f"{load}: clients were told of {told} {status} orders, and there are {new}")
+    for status, answered in due.items():
+        if not answered <= new.get(status, 0) <= answered + 2 * load.clients:
+            raise BooksError(f"{load}: clients got answers for {answered} {status} orders, and there are {new}")
     strange = set(new) - {*due, *(["PENDING_PAYMENT"] if load.scenario == "later" else [])}
     if any(new[status] for status in strange):
         raise BooksError(f"{load}: orders ended as they should not have: {new}")

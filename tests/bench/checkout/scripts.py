@@ -1,4 +1,4 @@
-"""The checkout as pgbench scripts: the rows that the product writes, row at a time, by one who writes nothing else.
+"""The checkout as pgbench scripts: they write the product's rows, one row at a time, and nothing else.
 
 Whatever helps pgbench is done for it: it decides nothing, so nothing is read that no statement returns anyway; it takes
 no request, answers nobody, repeats nothing and notifies no relay; and every amount is known before.
@@ -14,7 +14,7 @@ from tests.bench.checkout.catalogue import DISCOUNT, PRICE, PRODUCTS, USERS
 
 SHAPES: Final = ("saga", "single", "local")
 STEP = 1000  # as in load.lua
-# Ids as the product makes them, ascending in time: random ones would scatter over the indexes and cost pgbench more.
+# Ids ascend in time, like the product's: random ids would be scattered over the indexes and cost pgbench more.
 SETUP: Final = """
 CREATE SCHEMA bench;
 CREATE FUNCTION bench.uuid7() RETURNS uuid LANGUAGE sql VOLATILE AS $$
@@ -22,7 +22,7 @@ CREATE FUNCTION bench.uuid7() RETURNS uuid LANGUAGE sql VOLATILE AS $$
             || substr(replace(gen_random_uuid()::text, '-', ''), 14))::uuid
 $$;
 """
-# Clients take coupons by turns, each of them once.
+# Clients use coupons alternately, each coupon once.
 _DRAW: Final = f"""
 \\set product1 random(1, {PRODUCTS - 2 * STEP})
 \\set product2 :product1 + random(1, {STEP})
@@ -46,7 +46,7 @@ _AT: Final = "2026-11-21T11:37:45.268574Z"
 
 
 def script(shape: str, *, hot: bool) -> str:
-    """The script of a checkout in this shape."""
+    """Return the script of a checkout in this shape."""
     draw = _DRAW_HOT if hot else _DRAW
     amounts = f"\\set subtotal :lines * {PRICE}\n\\set amount :subtotal - :discount\n"
     body = _single(hot=hot) if shape == "single" else _separate(hot=hot, local=shape == "local")
@@ -54,12 +54,12 @@ def script(shape: str, *, hot: bool) -> str:
 
 
 def product(number: int, *, hot: bool) -> str:
-    """The expression of a line's product."""
+    """Return the expression of a line's product."""
     return "'hot'" if hot else f"('p-' || :product{number}::text)"
 
 
 def lines(*, hot: bool, priced: bool) -> str:
-    """The expression of an order's lines as JSON text."""
+    """Return the expression of an order's lines as JSON text."""
     one = '{{"product_id":"{}","quantity":1{}}}'
     price = ',"name":"{}","unit_price":' + str(PRICE) if priced else ""
     if hot:
@@ -73,7 +73,7 @@ def lines(*, hot: bool, priced: bool) -> str:
 
 
 def payload() -> str:
-    """The expression of an event's bytes: as long as the product's are for as many lines."""
+    """Return the expression of an event's bytes; they are as long as the product's with the same number of lines."""
     line = len('{"product_id":"p-1579","name":"Product 1579","quantity":1,"unit_price":1000,"line_amount":1000},')
     rest = 310
     cases = " ".join(f"WHEN {count} THEN '{'x' * (rest + count * line)}'" for count in (1, 2, 3))
@@ -81,7 +81,7 @@ def payload() -> str:
 
 
 def saga_log(*, coupon: str) -> str:
-    """The expression of what the saga did."""
+    """Return the expression of the saga's log."""
 
     def entries(*steps: str) -> str:
         return "[" + ",".join(f'{{"at":"{_AT}","step":"{step}","outcome":"applied"}}' for step in steps) + "]"
@@ -196,7 +196,7 @@ def _separate(*, hot: bool, local: bool) -> str:
 
 
 def _single(*, hot: bool) -> str:
-    """A statement a transaction."""
+    """Return the script with one statement per transaction."""
     names = "ARRAY['hot']" if hot else "(ARRAY[" + ", ".join(product(n, hot=hot) for n in (1, 2, 3)) + "])[1:{}]"
     held = ""
     for count in (1,) if hot else (1, 2, 3):

@@ -1,4 +1,4 @@
-"""What a Python process was doing, from the stacks that py-spy sampled into a speedscope file."""
+"""The work of a Python process, from the stacks that py-spy sampled into a speedscope file."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tests.bench.checkout.purposes import normalised, of_service, of_stack
 
-# Whose code a stack is in, by the innermost frame that one of these matches; own code counts by function.
+# The owner of a stack's code, by the innermost frame that matches one of these; our code counts by function.
 PARTS = {
     "aiohttp/": "HTTP (aiohttp)",
     "asyncpg/": "Postgres client (asyncpg)",
@@ -30,25 +30,25 @@ Frame = tuple[str, str]  # file, function
 
 @dataclass(frozen=True, slots=True)
 class Stacks:
-    """Sampled stacks, innermost frame first, with how often each was seen."""
+    """Sampled stacks, innermost frame first, each with its number of samples."""
 
     samples: Mapping[tuple[Frame, ...], float]
 
     @property
     def total(self) -> float:
-        """All samples."""
+        """Return the number of all samples."""
         return sum(self.samples.values())
 
     def by_part(self) -> Mapping[str, float]:
-        """Samples by whose code they were in."""
+        """Return the samples by the owner of the code."""
         return self._by(part)
 
     def by_function(self) -> Mapping[str, float]:
-        """Samples by the innermost function of our own."""
+        """Return the samples by our innermost function."""
         return self._by(own_function)
 
     def purposes(self, service: str) -> Mapping[str, float]:
-        """What its work was for, as shares. The event loop's share is divided as the rest is."""
+        """Return the shares of the work by purpose. The event loop's share is divided in proportion."""
         whole = of_service(service)
         return {whole: 1.0} if whole else normalised(self._by(of_stack))
 
@@ -61,7 +61,7 @@ class Stacks:
 
 
 def part(frames: Sequence[Frame]) -> str:
-    """Whose code it is in."""
+    """Return the owner of the code."""
     for file, _ in frames:
         for mark, name in PARTS.items():
             if mark in file:
@@ -70,7 +70,7 @@ def part(frames: Sequence[Frame]) -> str:
 
 
 def own_function(frames: Sequence[Frame]) -> str:
-    """The innermost function of our own."""
+    """Return our innermost function."""
     for file, function in frames:
         if file.startswith(("services/", "shared/")):
             return f"{file}:{function}"
@@ -78,7 +78,7 @@ def own_function(frames: Sequence[Frame]) -> str:
 
 
 def short(file: str) -> str:
-    """A file's path from its package on."""
+    """Return a file's path, beginning with its package."""
     for mark in ("site-packages/", "/lib/python3"):
         if mark in file:
             return file.rpartition(mark)[2]
@@ -89,7 +89,7 @@ def short(file: str) -> str:
 
 
 def load_speedscope(path: Path) -> Stacks:
-    """Read what py-spy wrote."""
+    """Read py-spy's file."""
     document = json.loads(path.read_text())
     frames = [(short(frame.get("file") or ""), frame["name"]) for frame in document["shared"]["frames"]]
     samples: dict[tuple[Frame, ...], float] = {}

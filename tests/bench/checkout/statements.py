@@ -1,4 +1,4 @@
-"""What Postgres did for a checkout, statement by statement, from pg_stat_statements."""
+"""Postgres' work for a checkout, statement by statement, from pg_stat_statements."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,7 @@ READ = """
     SELECT r.rolname, s.query, s.toplevel, sum(s.calls)::bigint, sum(s.rows)::bigint,
            sum(s.total_exec_time + s.total_plan_time)::float8, sum(s.wal_bytes)::bigint
     FROM pg_stat_statements AS s JOIN pg_roles AS r ON r.oid = s.userid
-    WHERE r.rolname LIKE '%\\_service'
+    WHERE r.rolname LIKE '%\\_service\\_a'
     GROUP BY 1, 2, 3
 """
 _CONSTANT = re.compile(r"'(?:[^']|'')*'|\$\d+|\b\d+(?:\.\d+)?\b|\b(?:true|false|null)\b", re.IGNORECASE)
@@ -22,7 +22,7 @@ _CONSTANT = re.compile(r"'(?:[^']|'')*'|\$\d+|\b\d+(?:\.\d+)?\b|\b(?:true|false|
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """One statement of a service. `milliseconds`: of all calls, planned and executed, in the server."""
+    """One statement of a service. `milliseconds`: the server's time for planning and executing all calls."""
 
     service: str
     query: str
@@ -34,42 +34,42 @@ class Statement:
 
     @property
     def commits(self) -> bool:
-        """Whether it ends a transaction."""
+        """Return whether it ends a transaction."""
         return self.query.upper().startswith(("COMMIT", "END"))
 
 
 def reset(url: str) -> None:
-    """Forget what was counted."""
+    """Reset the counts."""
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute("SELECT pg_stat_statements_reset()")
 
 
 def read(url: str) -> list[Statement]:
-    """What was counted since, the most expensive first."""
+    """Return the statements counted since then, the most expensive first."""
     with psycopg.connect(url, autocommit=True) as connection:
         rows = connection.execute(READ.encode()).fetchall()
-    found = [Statement(role.removesuffix("_service"), *rest) for role, *rest in rows]
+    found = [Statement(role.removesuffix("_service_a"), *rest) for role, *rest in rows]
     return sorted(found, key=lambda statement: -statement.milliseconds)
 
 
 def names() -> Mapping[str, str]:
-    """The name of every query of the product, by its form."""
+    """Return the name of every query of the product, by its normalised text."""
     return {form(text): name for service in SCHEMAS for name, text in queries_of(service).items()}
 
 
 def form(query: str) -> str:
-    """A query's text on one line, without comments and constants, which Postgres' statistics replace by parameters."""
+    """Return a query's text on one line, without comments, and without constants, which the statistics replace."""
     text = " ".join(re.sub(r"--[^\n]*", "", query).split()).rstrip(";")
     return _CONSTANT.sub("?", text)
 
 
 def label(query: str, known: Mapping[str, str]) -> str:
-    """The name of a query in queries.sql, else how it begins."""
+    """Return a query's name in queries.sql, or else its first words."""
     return known.get(form(query), " ".join(query.split())[:60])
 
 
 def round_trips(statements: Sequence[Statement]) -> Mapping[str, int]:
-    """How often each service's Postgres was asked something; a call of a function is one, whatever is in it."""
+    """Return the number of each service's calls of Postgres; a function counts as one call."""
     sums: dict[str, int] = {}
     for statement in statements:
         if statement.toplevel:
@@ -78,5 +78,5 @@ def round_trips(statements: Sequence[Statement]) -> Mapping[str, int]:
 
 
 def server_log(data_directory: Path) -> Path:
-    """Where the server of a measurement prints."""
+    """Return the log file of a measurement's server."""
     return data_directory.parent / "log"

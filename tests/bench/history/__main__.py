@@ -1,19 +1,19 @@
-"""`make bench-history`: whether a checkout costs after a million orders what it costs without any."""
+"""`make bench-history`: whether a checkout costs the same with a million past orders and without any."""
 
 import argparse
 import sys
 import time
 
-from tests.bench.checkout.catalogue import make_catalogue, settle
+from tests.bench.checkout.catalogue import make_catalogue, wait_for_checkpoint
 from tests.bench.checkout.load import LoadError
-from tests.bench.checkout.servers import MissingError, find_tool, servers
 from tests.bench.checkout.shop import BooksError, audited
 from tests.bench.history.curve import compare
 from tests.bench.history.seed import seed
+from tests.bench.servers import MissingError, find_tool, servers
 
 
 def main() -> int:
-    """Seed, measure in turn, audit both, and say whether the limit is kept."""
+    """Seed, measure alternately, audit both, and return whether the limit is kept."""
     parser = argparse.ArgumentParser(prog="bench-history", description=__doc__)
     parser.add_argument("--orders", type=int, default=1_000_000, help="finished orders in the past (1000000)")
     parser.add_argument("--rounds", type=int, default=5, help="measurements of each database (5)")
@@ -26,7 +26,7 @@ def main() -> int:
             with catalogue.copy() as empty, catalogue.copy() as past:
                 began = time.monotonic()
                 seed(past.url, arguments.orders)
-                settle(running.postgres_url)
+                wait_for_checkpoint(running.postgres_url)
                 print(f"{arguments.orders} orders of the past, made in {time.monotonic() - began:.0f} s", flush=True)
                 curve = compare(running, wrk, empty, past, rounds=arguments.rounds, seconds=arguments.seconds)
                 print("\n".join(curve.lines()), flush=True)

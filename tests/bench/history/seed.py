@@ -1,4 +1,4 @@
-"""A past for a catalogue: finished orders with everything that they left in every schema, its books balanced.
+"""History for a catalogue: finished orders with all their rows in every schema, and balanced books.
 
 Rows are made where they belong by one statement a table, in the order of time, as years of selling would have left
 them. What they look like is held against rows of the product by the audit, and by a test against the plans.
@@ -8,7 +8,7 @@ import psycopg
 
 from tests.bench.checkout.catalogue import DISCOUNT, PRICE, PRODUCTS, USERS
 
-DAYS = 80  # within the default retention: nothing of it is due to be pruned
+DAYS = 80  # within the default retention, so nothing is pruned
 COUPON_OF_TEN = 3  # of ten orders, as clients of the cold scenario do
 
 # md5 stands for chance, the same each time. A bigint, for n is multiplied.
@@ -17,7 +17,7 @@ CREATE FUNCTION pg_temp.id_of(moment timestamptz, mark text) RETURNS uuid LANGUA
 RETURN (lpad(to_hex((extract(epoch FROM moment) * 1000)::bigint), 12, '0')
         || '7' || substr(md5(mark), 1, 3) || '8' || substr(md5(mark), 4, 15))::uuid
 """
-# What every order is, so that all schemas are told the same.
+# The data of every order, the same for all schemas.
 PAST = f"""
 CREATE TEMPORARY TABLE past AS
 SELECT n, moment, pg_temp.id_of(moment, 'order ' || n) AS order_id, pg_temp.id_of(moment, 'saga ' || n) AS saga_id,
@@ -104,9 +104,9 @@ WHERE a.user_id = e.user_id;
 
 
 def seed(url: str, orders: int) -> None:
-    """Put so many finished orders into a catalogue that has none, as a superuser."""
+    """Insert this many finished orders into a catalogue without orders, as a superuser."""
     with psycopg.connect(url, autocommit=True) as connection:
-        # What is written is consistent by itself, and looking each reference up would take longer than writing it.
+        # The rows are consistent, and a check of each reference would take longer than writing them.
         for setting in ("session_replication_role = replica", "synchronous_commit = off", "work_mem = '256MB'"):
             connection.execute(f"SET {setting}".encode())
         for statement in (ID, PAST.replace("$orders", str(orders)), LINES, JSON, "ANALYZE", *TABLES.split(";\n")):

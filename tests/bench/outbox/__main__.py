@@ -2,14 +2,12 @@
 
 import argparse
 import asyncio
-import os
 import statistics
 import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import asyncpg
 
@@ -17,7 +15,8 @@ from services.relay import store
 from services.relay.domain.shards import Lease
 from services.relay.outbox_cleaner import clean
 from services.relay.settings import RelaySettings
-from shared.connecting import connect
+from shared.postgres.connecting import connect
+from tests.bench.checkout.meters import process_seconds
 from tests.bench.relay.events import INSERT, rows
 from tests.infrastructure.databases import fresh_database
 from tests.infrastructure.postgres import packaged_binaries, start_binaries, system_binaries
@@ -25,16 +24,15 @@ from tests.infrastructure.reaper import Reaper
 from tests.infrastructure.services import migrate_service
 
 EVENTS = 1_000_000
-ROUND = 2_000  # written, then published: some 500 a shard
+ROUND = 2_000  # events written, then published: about 500 per shard
 SHARDS = range(4)
 LEASE_SECONDS = 600.0
 PARTS = 10
-# How much more of the server's time an event's claim and mark may take in the last tenth than in the first. Trees get a
-# level deeper, sweeps take a fiftieth for each shard; the rest is what two runs of the same differ by. Claims that walk
-# over all that was published take several times as much by then (`--only naive`).
+# The limit for the server's time of an event's claim and mark in the last tenth, relative to the first. Trees get a
+# level deeper, and sweeps take a fiftieth per shard; the rest is the variation between runs. Claims that read past all
+# published events take several times as much by then (`--only naive`).
 GROWTH_MAX = 1.6
-TICKS = os.sysconf("SC_CLK_TCK")
-# A partition's worth of bytes is left when everything else is dropped; empty ones have a few pages.
+# When everything else is dropped, one partition's bytes are left; empty partitions have a few pages.
 LEFT_BYTES_MAX = 1_000_000
 DROP_SECONDS = 60
 
@@ -65,7 +63,7 @@ MODES = {
 
 @dataclass(slots=True)
 class Part:
-    """What a tenth of the events cost: seconds of each cycle, and how the outbox was stored at its end."""
+    """The cost of a tenth of the events: seconds of each cycle, and the storage of the outbox at its end."""
 
     cycles: list[float] = field(default_factory=list)
     events: int = 0
@@ -74,12 +72,12 @@ class Part:
 
     @property
     def median(self) -> float:
-        """Milliseconds of a cycle."""
+        """Return the milliseconds per cycle."""
         return statistics.median(self.cycles) * 1000
 
     @property
     def per_event(self) -> float:
-        """Microseconds that the server works for an event, sweeps included."""
+        """Return the server's microseconds per event, including sweeps."""
         return self.server_seconds / self.events * 1e6
 
 
@@ -95,14 +93,14 @@ class Bench:
     numbers: list[int] = field(default_factory=lambda: [0 for _ in SHARDS])
 
     async def take(self) -> None:
-        """Take every shard."""
+        """Take the lease of every shard."""
         for shard in SHARDS:
             lease = await store.take_lease(self.relay, shard, "bench", LEASE_SECONDS)
             assert lease is not None
             self.leases.append(lease)
 
     async def publish(self, part: Part) -> None:
-        """Publish all that waits, as a relay does whose broker takes no time."""
+        """Publish all pending events, like a relay with an infinitely fast broker."""
         waiting = set(SHARDS)
         while waiting:
             for shard in list(waiting):
@@ -126,22 +124,22 @@ class Bench:
                     waiting.discard(shard)
 
     async def run(self, count: int) -> list[Part]:
-        """Write and publish `count` events, and return what each tenth of them cost."""
+        """Write and publish `count` events; return the cost of each tenth."""
         await self.take()
         pid = await self.relay.fetchval("SELECT pg_backend_pid()")
         parts = []
         for number in range(PARTS):
-            part, before = Part(), worked(pid)
+            part, before = Part(), process_seconds(pid)
             for first in range(number * count // PARTS, (number + 1) * count // PARTS, ROUND):
                 await self.order.execute(INSERT, *rows(first, ROUND))
                 await self.publish(part)
-            part.server_seconds = worked(pid) - before
+            part.server_seconds = process_seconds(pid) - before
             part.stored = await self.root.fetchrow(SIZES)
             parts.append(part)
         return parts
 
     async def remove(self) -> asyncpg.Record:
-        """Rotate and drop what is published, and return how the outbox is stored then."""
+        """Rotate, drop the published partitions, and return the outbox' storage afterwards."""
         deadline = time.monotonic() + DROP_SECONDS
         while True:
             await clean(self.relay, 0, 0)
@@ -149,18 +147,12 @@ class Bench:
             assert stored is not None
             if stored["table_bytes"] <= LEFT_BYTES_MAX or time.monotonic() > deadline:
                 return stored
-            await asyncio.sleep(1)  # as the cleaner does: a vacuum under way puts a drop off
-
-
-def worked(pid: int) -> float:
-    """The seconds that a process of this machine has worked. The clock would count what its neighbours do as well."""
-    words = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(words[11]) + int(words[12])) / TICKS
+            await asyncio.sleep(1)  # like the cleaner: a running vacuum delays a drop
 
 
 @asynccontextmanager
 async def bench(server: str, mode: Mode) -> AsyncIterator[Bench]:
-    """A fresh outbox, with whatever the mode asks for open beside it."""
+    """Open a new outbox, with the mode's other transaction."""
     async with AsyncExitStack() as stack:
         database = stack.enter_context(fresh_database(server))
         urls = [database.url, *(migrate_service(name, database) for name in ("order", "relay"))]
@@ -178,7 +170,7 @@ async def bench(server: str, mode: Mode) -> AsyncIterator[Bench]:
 
 
 def table(parts: list[Part]) -> str:
-    """The parts that tell most: first, middle and last."""
+    """Return the most informative parts: first, middle and last."""
     lines = [
         "| events so far | a cycle, median | the server's work for an event | dead tuples | table | indexes |",
         "|---|---|---|---|---|---|",
@@ -201,7 +193,7 @@ def table(parts: list[Part]) -> str:
 
 
 async def measure(server: str, mode: Mode, count: int) -> list[str]:
-    """Measure a mode, print it, and return what is wrong with it."""
+    """Measure and print a mode; return its missed limits."""
     async with bench(server, mode) as here:
         parts = await here.run(count)
         left = await here.remove()
@@ -221,10 +213,10 @@ async def measure(server: str, mode: Mode, count: int) -> list[str]:
 
 
 async def main(names: list[str], count: int) -> int:
-    """Measure each mode on a server of its own making, and return how many are not as they should be."""
+    """Measure each mode on a new server; return how many missed a limit."""
     reaper = Reaper()
     try:
-        # Always one of its own: it reads what the server's processes have worked.
+        # Always a new server, because the CPU of the server's processes is read.
         server = start_binaries(system_binaries() or packaged_binaries(), reaper, ["max_connections=100"])
         problems = [problem for name in names for problem in await measure(server, MODES[name], count)]
     finally:

@@ -1,7 +1,7 @@
-"""`make bench-overload`: what the product does when more customers come than it can serve.
+"""`make bench-overload`: the product's behaviour with more customers than it can serve.
 
 Its peak is what customers get who wait for their answers. Then customers come at multiples of it, whether or not the
-last ones were served. It has to go on serving nearly as many, refuse the others at once, and not grow.
+last ones were served. It has to go on serving nearly as many, refuse the others immediately, and not grow.
 
 The machine's speed changes by the minute, so peak and overload alternate: each overload is a multiple of the peak that
 was measured right before it, and what it serves is held against the peaks right before and right after it.
@@ -19,39 +19,39 @@ from typing import Any
 
 import psutil
 
-from tests.bench.checkout.catalogue import make_catalogue, settle
+from tests.bench.checkout.catalogue import make_catalogue, wait_for_checkpoint
 from tests.bench.checkout.figures import Spread
 from tests.bench.checkout.load import LoadError
 from tests.bench.checkout.meters import process_seconds
-from tests.bench.checkout.servers import REPOSITORY, MissingError, Servers, servers
 from tests.bench.checkout.shop import BooksError, Shop, running_shop
+from tests.bench.servers import REPOSITORY, MissingError, Servers, servers
 
-PEAK_CLIENTS = 480  # nearly all that a process has room for; 256 are served a sixth less, 64 a third
-WARM_UP_SECONDS = 10  # a broker that has just started interprets its code
+PEAK_CLIENTS = 480  # almost the capacity of a process; with 256 the rate is a sixth lower, with 64 a third
+WARM_UP_SECONDS = 10  # a new broker interprets its code at first
 MULTIPLES = (2.0, 4.0)
-# At this multiple it has to be this share of the peak. Beyond it refusals take what they take, and nothing is promised.
+# At this multiple, the served rate must be this share of the peak. Beyond it, nothing is promised.
 PROMISED_MULTIPLE, GOODPUT_MIN = 2.0, 0.8
-# Heaps settle at what the first overload needed; what the later ones add beyond this would go on.
+# Heaps grow to the need of the first overload. More growth than this in later ones would continue.
 GROWTH_MAX_BYTES = 32 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """What customers were answered, what CPU it took by process, and each process' memory afterwards."""
+    """The customers' answers, the CPU by process, and each process' memory afterwards."""
 
-    told: Mapping[str, Any]
+    report: Mapping[str, Any]
     cpu: Mapping[str, float]
     memory: Mapping[str, int]
 
     @property
     def goodput(self) -> float:
-        """Checkouts a second."""
-        return float(self.told["goodput"])
+        """Return the served checkouts per second."""
+        return float(self.report["goodput"])
 
 
 @dataclass(frozen=True, slots=True)
 class Flood:
-    """Customers at a multiple of the peak, and what the peak was right before and right after."""
+    """A load at a multiple of the peak, and the peaks directly before and after it."""
 
     multiple: float
     served: Served
@@ -60,50 +60,50 @@ class Flood:
 
     @property
     def share(self) -> float:
-        """How much of the peak is served."""
+        """Return the served share of the peak."""
         return self.served.goodput / statistics.mean((self.before, self.after))
 
     def line(self) -> str:
-        """A line of the table."""
-        told = self.served.told
-        statuses = told["statuses"]
+        """Return a line of the table."""
+        report = self.served.report
+        statuses = report["statuses"]
         return (
             f"{self.multiple:>4.1f} x {self.before:.0f}/s: {self.served.goodput:.0f}/s served, {self.share:.2f} of "
-            f"{self.before:.0f} and {self.after:.0f}; p50 {told['p50_ms']:.0f} ms, p99 {told['p99_ms']:.0f} ms; "
-            f"{statuses.get('503', 0)} refused, p99 {told['refused_p99_ms']:.0f} ms; "
+            f"{self.before:.0f} and {self.after:.0f}; p50 {report['p50_ms']:.0f} ms, p99 {report['p99_ms']:.0f} ms; "
+            f"{statuses.get('503', 0)} refused, p99 {report['refused_p99_ms']:.0f} ms; "
             f"others: { {status: n for status, n in statuses.items() if status not in ('201', '503')} }, "
-            f"no connection {told['without_connection']}, broken {told['broken']}; CPU seconds: "
+            f"no connection {report['without_connection']}, broken {report['broken']}; CPU seconds: "
             f"{', '.join(f'{name} {seconds:.1f}' for name, seconds in self.served.cpu.items())}; "
             f"MiB: {', '.join(f'{name} {size >> 20}' for name, size in self.served.memory.items())}"
         )
 
 
 def let_buy(shop: Shop, kind: str, amount: float, seconds: int, seed: int) -> Served:
-    """Let customers who *wait*, or *come* at a rate, buy: in a process of their own."""
+    """Let customers buy who *wait* for answers, or who *come* at a rate, in a separate process."""
     command = [sys.executable, "-m", "tests.bench.overload.client", shop.urls["order"], str(seconds), str(seed)]
     before = {name: process_seconds(process.pid) for name, process in shop.processes.items()}
     ran = subprocess.run([*command, kind, f"{amount:.1f}"], cwd=REPOSITORY, check=True, capture_output=True, text=True)
-    told = json.loads(ran.stdout)
+    report = json.loads(ran.stdout)
     cpu = {name: process_seconds(process.pid) - before[name] for name, process in shop.processes.items()}
-    shop.orders_by_status()  # waits until nothing is under way
+    shop.orders_by_status()  # waits until no saga is live
     memory = {name: psutil.Process(process.pid).memory_info().rss for name, process in shop.processes.items()}
-    return Served(told, {"load": told["cpu_seconds"], **cpu}, memory)
+    return Served(report, {"load": report["cpu_seconds"], **cpu}, memory)
 
 
 def find_peak(shop: Shop, seconds: int, seed: int) -> float:
-    """What is served of customers who wait for their answers. Raises LoadError if one of them was not served."""
+    """Measure customers who wait for their answers. Raises LoadError if one of them was not served."""
     served = let_buy(shop, "wait", PEAK_CLIENTS, seconds, seed)
-    if set(served.told["statuses"]) != {"201"} or served.told["broken"]:
-        raise LoadError(f"customers who wait were answered what they should not have been: {served.told}")
+    if set(served.report["statuses"]) != {"201"} or served.report["broken"]:
+        raise LoadError(f"customers who wait were answered what they should not have been: {served.report}")
     cpu = ", ".join(f"{name} {used:.1f}" for name, used in served.cpu.items())
-    print(f"peak {served.goodput:.0f}/s; p50 {served.told['p50_ms']:.0f} ms; CPU seconds: {cpu}", flush=True)
+    print(f"peak {served.goodput:.0f}/s; p50 {served.report['p50_ms']:.0f} ms; CPU seconds: {cpu}", flush=True)
     return served.goodput
 
 
 def measure(running: Servers, shop: Shop, rounds: int, seconds: int) -> list[Flood]:
-    """Peak and overload by turns."""
+    """Measure peak and overload alternately."""
     find_peak(shop, WARM_UP_SECONDS, 0)
-    settle(running.postgres_url)
+    wait_for_checkpoint(running.postgres_url)
     before = find_peak(shop, seconds, 1)
     floods: list[Flood] = []
     for number, multiple in enumerate(MULTIPLES * rounds):
@@ -116,7 +116,7 @@ def measure(running: Servers, shop: Shop, rounds: int, seconds: int) -> list[Flo
 
 
 def judge(floods: list[Flood]) -> list[str]:
-    """Print the medians; return what is not as it should be."""
+    """Print the medians; return the missed limits."""
     found = []
     for multiple in MULTIPLES:
         share = Spread.of([flood.share for flood in floods if flood.multiple == multiple])
@@ -133,7 +133,7 @@ def judge(floods: list[Flood]) -> list[str]:
 
 
 def main() -> int:
-    """Measure, audit, judge."""
+    """Measure, audit and compare with the limits."""
     parser = argparse.ArgumentParser(prog="bench-overload", description=__doc__)
     parser.add_argument("--seconds", type=int, default=5, help="how long each load lasts (5)")
     parser.add_argument("--rounds", type=int, default=4, help="how often each overload is measured (4)")
@@ -148,7 +148,7 @@ def main() -> int:
         print(error, file=sys.stderr)
         return 2
     wrong = judge(floods)
-    print("\n".join(wrong) if wrong else "it serves what it can, and refuses the rest at once")
+    print("\n".join(wrong) if wrong else "it serves what it can, and refuses the rest immediately")
     return 1 if wrong else 0
 
 

@@ -25,19 +25,19 @@ import uvloop
 
 from tests.bench.checkout.catalogue import PRODUCTS, USERS
 
-# As many as a service takes, and some: whoever finds none free counts as turned away by the network.
+# Slightly more than a service accepts: a request without a free connection counts as refused by the network.
 CONNECTIONS_MAX = 3500
 TICK_SECONDS = 0.005
-END_SECONDS = 12.0  # how long the last ones are waited for: longer than the service's own deadline
-# Before anything counts: connections are opened, and as many orders as there is room for are under way.
+END_SECONDS = 12.0  # the wait for the last answers: longer than the service's own deadline
+# Before the measurement: connections are opened, and orders fill the capacity.
 WARM_SECONDS = 1.0
-ORDERS = 20_000  # made before anybody comes, and then sent again from the first: making one costs as much as sending it
+ORDERS = 20_000  # made before the start, and reused from the first: making one costs as much as sending it
 HEAD = "POST /v1/orders HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{}"
 
 
 @dataclass(slots=True)
 class Tally:
-    """What came of them: answers by status, those served while it counted, and seconds until each was answered."""
+    """The results: answers by status, those served during the measurement, and the seconds until each answer."""
 
     arrivals: int = 0
     without_connection: int = 0
@@ -49,31 +49,31 @@ class Tally:
 
 
 class Customer(asyncio.Protocol):
-    """A connection, with one request under way at a time."""
+    """A connection with one request at a time."""
 
-    def __init__(self, crowd: "Crowd") -> None:
-        self._crowd = crowd
+    def __init__(self, generator: "LoadGenerator") -> None:
+        self._generator = generator
         self._began = 0.0
         self._buffer = b""
         self._waiting: bytes | None = None
         self._transport: asyncio.WriteTransport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Send what has waited for the connection."""
-        self._transport = cast("asyncio.WriteTransport", transport)  # uvloop's is none by its class
+        """Send the request that waited for the connection."""
+        self._transport = cast("asyncio.WriteTransport", transport)  # uvloop's is not a subclass
         if self._waiting is not None:
             self._transport.write(self._waiting)
 
     def ask(self, request: bytes) -> None:
-        """Send a request, now or when there is a connection."""
-        self._began = self._crowd.loop.time()
+        """Send a request now, or once the connection is open."""
+        self._began = self._generator.loop.time()
         self._buffer = b""
         self._waiting = request
         if self._transport is not None:
             self._transport.write(request)
 
     def data_received(self, data: bytes) -> None:
-        """Take an answer in: its status is all that matters, once it is complete."""
+        """Read an answer; only its status matters, once it is complete."""
         self._buffer += data
         head, separator, body = self._buffer.partition(b"\r\n\r\n")
         if not separator:
@@ -81,15 +81,15 @@ class Customer(asyncio.Protocol):
         length = int(head.partition(b"Content-Length: ")[2].partition(b"\r\n")[0])
         if len(body) >= length:
             self._waiting = None
-            self._crowd.answered(self, int(head[9:12]), self._crowd.loop.time() - self._began)
+            self._generator.answered(self, int(head[9:12]), self._generator.loop.time() - self._began)
 
     def connection_lost(self, _error: Exception | None) -> None:
-        """Forget the connection; a request that was under way is lost."""
-        self._crowd.lost(self, under_way=self._waiting is not None)
+        """Drop the connection; a request in flight is lost."""
+        self._generator.lost(self, under_way=self._waiting is not None)
 
 
-class Crowd:
-    """The customers of one kind, and their connections."""
+class LoadGenerator:
+    """Customers of one kind, and their connections."""
 
     def __init__(self, url: str, seconds: float, seed: int) -> None:
         self.loop = asyncio.get_running_loop()
@@ -106,8 +106,8 @@ class Crowd:
         self._ends = self._counts_from + seconds
         self._connecting: set[asyncio.Task[None]] = set()
 
-    async def wait(self, clients: int) -> Tally:
-        """Let so many ask again and again, and wait for the last."""
+    async def closed_load(self, clients: int) -> Tally:
+        """Let this many customers send one request after the other; wait for the last answers."""
         self._ask_again = True
         for _ in range(clients):
             self._arrive()
@@ -115,8 +115,8 @@ class Crowd:
         self._ask_again = False
         return await self._all_answered()
 
-    async def come(self, rate: float) -> Tally:
-        """Let so many come a second, and wait for the last."""
+    async def open_load(self, rate: float) -> Tally:
+        """Send this many requests per second; wait for the last answers."""
         while (now := self.loop.time()) < self._ends:
             due = int((now - self._began) * rate) - self.tally.arrivals
             for _ in range(due):
@@ -175,27 +175,27 @@ class Crowd:
             self.lost(customer, under_way=True)
 
 
-def orders(dice: random.Random) -> Iterator[bytes]:
-    """Requests, each for other users and products."""
+def orders(rng: random.Random) -> Iterator[bytes]:
+    """Return requests, each with different users and products."""
     while True:
-        first = dice.randrange(1, PRODUCTS - 3)
-        lines = [{"product_id": f"p-{first + line}", "quantity": 1} for line in range(dice.randint(1, 3))]
-        body = json.dumps({"user_id": f"u-{dice.randrange(USERS)}", "lines": lines})
+        first = rng.randrange(1, PRODUCTS - 3)
+        lines = [{"product_id": f"p-{first + line}", "quantity": 1} for line in range(rng.randint(1, 3))]
+        body = json.dumps({"user_id": f"u-{rng.randrange(USERS)}", "lines": lines})
         yield HEAD.format(len(body), body).encode()
 
 
 def percentile(values: list[float], share: float) -> float:
-    """A percentile in ms; 0 of nothing."""
+    """Return a percentile in ms; 0 without values."""
     return sorted(values)[int(len(values) * share)] * 1000 if values else 0.0
 
 
 async def main(url: str, seconds: float, seed: int, kind: str, amount: float) -> None:
     """Print the tally as one line of JSON."""
-    crowd = Crowd(url, seconds, seed)
+    generator = LoadGenerator(url, seconds, seed)
     before = resource.getrusage(resource.RUSAGE_SELF)
-    tally = await (crowd.wait(int(amount)) if kind == "wait" else crowd.come(amount))
+    tally = await (generator.closed_load(int(amount)) if kind == "wait" else generator.open_load(amount))
     after = resource.getrusage(resource.RUSAGE_SELF)
-    told = {
+    report = {
         "arrivals": tally.arrivals,
         "without_connection": tally.without_connection,
         "broken": tally.broken,
@@ -206,7 +206,7 @@ async def main(url: str, seconds: float, seed: int, kind: str, amount: float) ->
         "refused_p99_ms": percentile(tally.refusals, 0.99),
         "cpu_seconds": after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime,
     }
-    print(json.dumps(told))
+    print(json.dumps(report))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""`make bench-relay`: how fast the relay is, beside a plain loop, with Postgres, Kafka and consumer on one machine."""
+"""`make bench-relay`: the relay's speed, compared with a plain loop; Postgres, Kafka and consumer on one machine."""
 
 import argparse
 import asyncio
@@ -15,27 +15,28 @@ import asyncpg
 
 from tests.bench.relay.events import INSERT, rows
 from tests.bench.relay.figures import FIGURES, missed, percentile, table
-from tests.bench.relay.plant import REPOSITORY, Scene, Servers, scene, servers, until_told
+from tests.bench.relay.measurement import POSTGRES_SETTINGS, Measurement, measurement, until_told
+from tests.bench.servers import REPOSITORY, Servers, servers
 
 REPORT = REPOSITORY / ".local" / "bench-relay.json"
-BACKLOG = 120_000  # four seconds and more of draining
+BACKLOG = 120_000  # takes at least four seconds to drain
 PLAIN_BACKLOG = 2_000
 ROUNDS = 3
 SECONDS = 10  # at each rate; the first WARM_SECONDS don't count
 WARM_SECONDS = 2
-# Before anything counts: a broker that has just started interprets its code, answers in three times as long, and takes
-# half a core to compile it. At the rate of the most transactions; at a higher one the relay lets events gather.
+# Before the measurement: a new broker interprets its code, takes three times as long to answer, and uses half a core to
+# compile. This rate has the most transactions; at a higher one the relay delays batches.
 WARM_UP_RATE, WARM_UP_SECONDS = 500, 150
 PATIENCE_SECONDS = 90
-# A transaction of the order service carries what came while the one before was under way.
+# A transaction of the order service has the events that arrived during the previous one.
 PER_TRANSACTION = {500: 4, 2000: 8}
 
 Rounds = dict[str, list[float]]  # a figure's value in every round
 
 
-async def fill(scene: Scene, count: int) -> None:
+async def fill(measured: Measurement, count: int) -> None:
     """Write a backlog."""
-    connection = await asyncpg.connect(scene.database.as_role("order_service"))
+    connection = await asyncpg.connect(measured.database.as_role("order_service"))
     try:
         for first in range(0, count, 2000):
             await connection.execute(INSERT, *rows(first, min(2000, count - first)))
@@ -45,8 +46,8 @@ async def fill(scene: Scene, count: int) -> None:
 
 
 async def drain(servers: Servers, count: int, *, plain: bool, **settings: str) -> float:
-    """Return how many events a second reach a consumer while there is a backlog."""
-    with scene(servers) as here:
+    """Return how many events per second reach a consumer while there is a backlog."""
+    with measurement(servers) as here:
         await fill(here, count)
         consumer, path = here.consumer(count, PATIENCE_SECONDS)
         if plain:
@@ -60,7 +61,7 @@ async def drain(servers: Servers, count: int, *, plain: bool, **settings: str) -
 async def latency(servers: Servers, rate: int, seconds: float, *, plain: bool = False, **settings: str) -> list[float]:
     """Return the milliseconds from each event's commit to its consumer."""
     count = int(rate * seconds)
-    with scene(servers) as here:
+    with measurement(servers) as here:
         if plain:
             arguments = (here.database.as_role("relay_service"), servers.kafka, here.topic)
             await asyncio.to_thread(until_told, here.start("tests.bench.relay.plain", *arguments))
@@ -80,7 +81,7 @@ async def latency(servers: Servers, rate: int, seconds: float, *, plain: bool = 
 
 
 def summed_up(name: str, milliseconds: list[float]) -> dict[str, float]:
-    """The figures of a measurement of latency."""
+    """Return the figures of a latency measurement."""
     return {f"{name}_p50": statistics.median(milliseconds), f"{name}_p99": percentile(milliseconds, 0.99)}
 
 
@@ -107,19 +108,19 @@ async def measure(servers: Servers, only: str) -> tuple[Rounds, Rounds]:
 
 
 def keep(rounds: Rounds, figures: Mapping[str, float], whose: str = "") -> None:
-    """Keep the figures of a round, and say how far it is."""
+    """Store the figures of a round, and print the progress."""
     for name, value in figures.items():
         rounds[name].append(value)
         print(f"{time.strftime('%H:%M:%S')} {whose}{name}: {value:,.1f}", flush=True)
 
 
 def medians(rounds: Rounds) -> dict[str, float]:
-    """The median of every figure."""
+    """Return the median of every figure."""
     return {name: statistics.median(values) for name, values in rounds.items()}
 
 
 def report(ours: Rounds, loops: Rounds, path: Path) -> None:
-    """Leave the figures for other programs."""
+    """Write the figures for other programs."""
     path.parent.mkdir(exist_ok=True)
     machine = {"cores": os.cpu_count(), "machine": platform.machine(), "python": platform.python_version()}
     content = {
@@ -137,10 +138,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.bench.relay", description=__doc__)
     parser.add_argument("--only", default="", choices=["drain", "500", "2000", "plain-sends", "loop"])
     arguments = parser.parse_args()
-    with servers() as plant:
-        ours, loops = asyncio.run(measure(plant, arguments.only))
+    with servers(POSTGRES_SETTINGS) as started:
+        ours, loops = asyncio.run(measure(started, arguments.only))
     print(table(ours, loops))
-    if arguments.only:  # a look at one figure is no report
+    if arguments.only:  # one figure is not a report
         return 0
     report(ours, loops, REPORT)
     lines = missed(medians(ours))

@@ -1,4 +1,4 @@
-"""Consumes a topic as a platform would, `read_committed`, and writes down when each event arrived.
+"""Consumes a topic like a platform, `read_committed`, and records when each event arrived.
 
 confluent-kafka, because it reads in C: on the machine's two cores a consumer in Python would measure itself.
 `python -m tests.bench.relay.consumer BOOTSTRAP TOPIC COUNT SECONDS PATH`
@@ -12,14 +12,14 @@ from pathlib import Path
 from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
 
 from tests.bench.relay.events import index
-from tests.bench.relay.plant import PARTITIONS
+from tests.bench.relay.measurement import PARTITIONS
 
 POLL_SECONDS = 0.1
 MESSAGES_MAX = 500
 
 
 def main(bootstrap: str, topic: str, count: int, seconds: float, path: Path) -> int:
-    """Read until every event was there; exit status 1 if they were not in time, or one came twice."""
+    """Read until every event has arrived; exit status 1 if they are late, or if one comes twice."""
     consumer = Consumer(
         {
             "bootstrap.servers": bootstrap,
@@ -38,7 +38,7 @@ def main(bootstrap: str, topic: str, count: int, seconds: float, path: Path) -> 
     while left and time.monotonic() < deadline:
         first = consumer.poll(POLL_SECONDS)
         now = time.monotonic()
-        # Whatever came together with the first one is there at once, and costs less in one go.
+        # Records that came together with the first one are available immediately, and cost less in one call.
         for message in [] if first is None else [first, *consumer.consume(MESSAGES_MAX, 0)]:
             if message.error():
                 continue

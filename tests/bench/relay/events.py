@@ -1,4 +1,4 @@
-"""The events of a measurement: 1 KB each, with an index by which writer and consumer mean the same one."""
+"""The events of a measurement: 1 KB each, with an index that identifies an event for writer and consumer."""
 
 from collections.abc import Sequence
 from uuid import UUID
@@ -6,7 +6,7 @@ from uuid import UUID
 from shared.ids import uuid7
 
 BYTES = 1024
-# As the order service writes them: one statement and one notification a transaction.
+# Like the order service: one statement and one notification per transaction.
 INSERT = """
     INSERT INTO orders.outbox (event_id, order_id, sequence, type, payload)
     SELECT event_id, order_id, 1, 'order.paid.v1', payload
@@ -18,7 +18,7 @@ Rows = tuple[Sequence[UUID], Sequence[UUID], Sequence[bytes]]
 
 
 def rows(first: int, count: int) -> Rows:
-    """The arguments of INSERT for the events from index `first` on, each of an order of its own."""
+    """Return the arguments of INSERT for the events from index `first` on, each of a different order."""
     return (
         [uuid7() for _ in range(count)],
         [uuid7() for _ in range(count)],
@@ -27,10 +27,10 @@ def rows(first: int, count: int) -> Rows:
 
 
 def payload(number: int) -> bytes:
-    """The event of this index."""
+    """Return the event with this index."""
     return (b'{"n":%09d,"filler":"' % number).ljust(BYTES - 2, b"x") + b'"}'
 
 
 def index(value: bytes) -> int:
-    """Which event this is."""
+    """Return the index of the event with this value."""
     return int(value[5:14])

@@ -23,7 +23,8 @@ from services.relay.settings import RelaySettings
 from shared.ids import uuid7
 from tests.bench.relay.events import payload
 from tests.bench.relay.figures import percentile
-from tests.bench.relay.plant import PARTITIONS, servers
+from tests.bench.relay.measurement import PARTITIONS, POSTGRES_SETTINGS
+from tests.bench.servers import servers
 from tests.infrastructure.broker import declare_topic
 
 SHARDS = 4
@@ -49,8 +50,8 @@ class Clock:
             self._cpu = self._cpu or time.process_time()
             self.seconds.append(time.monotonic() - started)
 
-    def told(self, name: str, size: int) -> str:
-        """A line of the table."""
+    def table_row(self, name: str, size: int) -> str:
+        """Return a line of the table."""
         count, cpu = len(self.seconds), time.process_time() - self._cpu
         p50, p99 = (percentile(self.seconds, share) * 1000 for share in (0.5, 0.99))
         cost = cpu / count
@@ -61,7 +62,7 @@ class Clock:
 
 
 def batch(size: int) -> list[OutboxEvent]:
-    """A batch as it is claimed."""
+    """Return a batch of `size` events, as a shard claims it."""
     now = datetime.now(UTC)
     return [
         OutboxEvent(number, str(uuid7()), str(uuid7()), 1, "order.paid.v1", payload(number), None, now)
@@ -70,7 +71,7 @@ def batch(size: int) -> list[OutboxEvent]:
 
 
 def with_aiokafka(kafka: str, topic: str, events: list[OutboxEvent], clock: Clock) -> None:
-    """The relay's own producer."""
+    """Publish with the relay's own producer until the clock ends."""
     settings = RelaySettings(database_url="postgresql://none", kafka_bootstrap_servers=kafka, topic=topic)
 
     async def shard(number: int) -> None:
@@ -91,7 +92,7 @@ def with_aiokafka(kafka: str, topic: str, events: list[OutboxEvent], clock: Cloc
 
 
 def with_confluent(kafka: str, topic: str, events: list[OutboxEvent], clock: Clock) -> None:
-    """The same with librdkafka, which blocks: a thread a shard."""
+    """Publish with librdkafka until the clock ends. It blocks, so each shard has a thread."""
 
     def shard(number: int) -> None:
         options: dict[str, Any] = {
@@ -142,22 +143,22 @@ def main() -> None:
     """Measure each library in a process of its own and print a table."""
     print("| library | events a batch | batches/s | events/s | batch p50 / p99 ms | CPU ms a batch | CPU µs an event |")
     print("|---|---|---|---|---|---|---|", flush=True)
-    with servers() as plant:
+    with servers(POSTGRES_SETTINGS) as started:
         for turn in range(ROUNDS):
             for size in SIZES:
                 for name in LIBRARIES:
                     topic = f"producers-{turn}-{size}-{name}"
                     for each in (topic, f"{topic}.positions"):
-                        declare_topic(plant.kafka, each, PARTITIONS)
-                    command = [sys.executable, "-m", "tests.bench.relay.producers", name, plant.kafka, topic, str(size)]
-                    subprocess.run(command, check=True)
+                        declare_topic(started.kafka, each, PARTITIONS)
+                    arguments = [name, started.kafka, topic, str(size)]
+                    subprocess.run([sys.executable, "-m", "tests.bench.relay.producers", *arguments], check=True)
 
 
 def one(name: str, kafka: str, topic: str, size: int) -> None:
     """Measure one library."""
     clock = Clock()
     LIBRARIES[name](kafka, topic, batch(size), clock)
-    print(clock.told(name, size), flush=True)
+    print(clock.table_row(name, size), flush=True)
 
 
 if __name__ == "__main__":

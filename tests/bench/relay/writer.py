@@ -34,5 +34,5 @@ async def main(url: str, rate: float, per_transaction: int, count: int) -> bytes
 
 
 if __name__ == "__main__":
-    moments = asyncio.run(main(sys.argv[1], float(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])))
-    Path(sys.argv[5]).write_bytes(moments)
+    timestamps = asyncio.run(main(sys.argv[1], float(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])))
+    Path(sys.argv[5]).write_bytes(timestamps)

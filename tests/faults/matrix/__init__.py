@@ -1,1 +1,1 @@
-"""The crash matrix: every step of every saga, struck at every point by every fault, on real Postgres."""
+"""The crash matrix: every fault at every point of every step of every saga, on real Postgres."""

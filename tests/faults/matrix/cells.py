@@ -1,4 +1,4 @@
-"""The cells of the crash matrix, made from the saga's own table: a new step or kind of saga has its cells at once."""
+"""The cells of the crash matrix, generated from the saga's own table: so a new step or kind of saga has cells too."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -8,7 +8,7 @@ from services.order.saga import STEPS, UNDONE, Kind, Step
 
 
 class Point(StrEnum):
-    """Where in the life of a command the fault strikes."""
+    """The point of a command's life at which the fault happens."""
 
     BEFORE_SEND = "before send"
     REPLY_LOST = "applied but the reply lost"
@@ -18,7 +18,7 @@ class Point(StrEnum):
 
 
 class Fault(StrEnum):
-    """What strikes; where nothing is sent it strikes the commit instead."""
+    """The faults; where no command is sent, the fault affects the commit instead."""
 
     KILLED = "process killed"
     TIMEOUT = "timeout"
@@ -26,12 +26,12 @@ class Fault(StrEnum):
     RESET = "connection reset"
 
 
-class Way(StrEnum):
-    """How a saga comes to send a command, and what becomes of it."""
+class Course(StrEnum):
+    """The course of a saga: how it comes to send a command, and how it ends."""
 
     FORWARD = "forward"  # it does its steps
-    REFUSED = "refused"  # its last step is refused, and the one who saw that undoes the others
-    FORCED = "forced"  # an operator turns it round when all steps are done: everything is undone
+    REFUSED = "refused"  # its last step is refused, and the process that saw the refusal undoes the others
+    FORCED = "forced"  # an operator forces it when all steps are done: everything is undone
     PENDING = "cancel of pending"
     PAID = "cancel of paid"
     EXPIRED = "expiry"
@@ -39,20 +39,20 @@ class Way(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """A kind of saga on one of its ways, the commands it sends there, and the order's status in the end."""
+    """A kind of saga on one of its courses, with the commands that it sends, and the order's final status."""
 
     kind: Kind
-    way: Way
+    course: Course
     commands: tuple[str, ...]
     end: OrderStatus
 
     def __str__(self) -> str:
-        return f"{self.kind} {self.way}"
+        return f"{self.kind} {self.course}"
 
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One command of a scenario, struck at a point by a fault."""
+    """One command of a scenario, with a fault at a point."""
 
     scenario: Scenario
     command: str
@@ -70,9 +70,9 @@ FORWARD_END = {
     Kind.PAY: OrderStatus.PAID,
 }
 CLOSED_END = {
-    Way.PENDING: OrderStatus.CANCELLED,
-    Way.PAID: OrderStatus.REFUNDED,
-    Way.EXPIRED: OrderStatus.EXPIRED,
+    Course.PENDING: OrderStatus.CANCELLED,
+    Course.PAID: OrderStatus.REFUNDED,
+    Course.EXPIRED: OrderStatus.EXPIRED,
 }
 
 
@@ -81,14 +81,14 @@ def _undos(steps: tuple[Step, ...]) -> tuple[str, ...]:
 
 
 def scenarios() -> list[Scenario]:
-    """Return every way of every kind of saga."""
+    """Return every course of every kind of saga."""
     made: list[Scenario] = []
     for kind, end in FORWARD_END.items():
-        made.append(Scenario(kind, Way.FORWARD, tuple(step.do for step in STEPS[kind]), end))
+        made.append(Scenario(kind, Course.FORWARD, tuple(step.do for step in STEPS[kind]), end))
         forced = OrderStatus.REJECTED if kind in PLACES else OrderStatus.CANCELLED
-        made.append(Scenario(kind, Way.FORCED, _undos(UNDONE[kind]), forced))
-    refused = [Scenario(kind, Way.REFUSED, _undos(STEPS[kind][:-1]), OrderStatus.REJECTED) for kind in PLACES]
-    closed = [Scenario(Kind.CLOSE, way, _undos(UNDONE[Kind.CLOSE]), end) for way, end in CLOSED_END.items()]
+        made.append(Scenario(kind, Course.FORCED, _undos(UNDONE[kind]), forced))
+    refused = [Scenario(kind, Course.REFUSED, _undos(STEPS[kind][:-1]), OrderStatus.REJECTED) for kind in PLACES]
+    closed = [Scenario(Kind.CLOSE, course, _undos(UNDONE[Kind.CLOSE]), end) for course, end in CLOSED_END.items()]
     return made + refused + closed
 
 

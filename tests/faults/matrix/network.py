@@ -1,4 +1,4 @@
-"""The way from order processes to the participants: strikes one command of an order, at one point, once."""
+"""The network between order processes and participants; it injects one fault at one point of an order's command."""
 
 import asyncio
 from collections.abc import Mapping
@@ -9,56 +9,56 @@ import orjson
 
 from services.order.saga import Participant
 from tests.faults.matrix.cells import Cell, Fault, Point
-from tests.infrastructure.desks import Answer, Desk
+from tests.infrastructure.in_process_participants import Answer, InProcessParticipant
 
 
 @dataclass(slots=True)
 class Trap:
-    """What strikes an order's command. `struck` ends when it has; `late` are the bodies that are still on their way."""
+    """A fault for an order's command. `struck` is set when it has happened; `late` has the bodies still in transit."""
 
     cell: Cell
     struck: "asyncio.Future[None]" = field(default_factory=lambda: asyncio.get_running_loop().create_future())
     late: list[tuple[Participant, bytes]] = field(default_factory=list)
-    # From here on the next commit of the saga is what the fault strikes.
+    # From here on, the fault affects the next commit of the saga.
     commit: bool = False
 
 
 class Network:
-    """Carries bodies to the desks."""
+    """Delivers bodies to the participants."""
 
-    def __init__(self, desks: Mapping[Participant, Desk]) -> None:
-        self.desks = desks
+    def __init__(self, participants: Mapping[Participant, InProcessParticipant]) -> None:
+        self.participants = participants
         self.traps: dict[UUID, Trap] = {}
 
     async def carry(self, place: Participant, body: bytes) -> Answer:
-        """Carry a body, unless it walks into a trap. Raises what a fault raises."""
+        """Deliver a body, unless a trap catches it. Raises the fault's error."""
         for command in orjson.loads(body)["commands"]:
             trap = self.traps.get(UUID(command["order_id"]))
             if trap is not None and not trap.struck.done() and command["type"] == trap.cell.command:
                 return await self._strike(trap, place, body)
-        return await self.desks[place].answer(body)
+        return await self.participants[place].answer(body)
 
     async def _strike(self, trap: Trap, place: Participant, body: bytes) -> Answer:
         point = trap.cell.point
         if point is Point.NOT_RECORDED:
             trap.commit = True
-            return await self.desks[place].answer(body)
+            return await self.participants[place].answer(body)
         if point is Point.LATE:
             trap.late.append((place, body))
         elif point is Point.DUPLICATE:
-            await asyncio.gather(self.desks[place].answer(body), self.desks[place].answer(body))
+            await asyncio.gather(self.participants[place].answer(body), self.participants[place].answer(body))
         elif point is Point.REPLY_LOST:
-            await self.desks[place].answer(body)
+            await self.participants[place].answer(body)
         trap.struck.set_result(None)
         return await fail(trap.cell.fault)
 
     async def deliver_late(self, trap: Trap) -> list[Answer]:
-        """Have what is still on its way arrive."""
-        return [await self.desks[place].answer(body) for place, body in trap.late]
+        """Deliver the bodies that are still in transit."""
+        return [await self.participants[place].answer(body) for place, body in trap.late]
 
 
 async def fail(fault: Fault) -> Answer:
-    """Fail as the fault does. A process that is killed here never gets any further."""
+    """Fail as the fault does. A process that is killed here never continues."""
     if fault is Fault.ERROR:
         return 503, b""
     if fault is Fault.TIMEOUT:
@@ -70,7 +70,7 @@ async def fail(fault: Fault) -> Answer:
 
 
 class NetworkChannel:
-    """A process' way to one participant, for services.order.engine.participants."""
+    """A process' channel to one participant, for services.order.engine.participants."""
 
     def __init__(self, network: Network, place: str) -> None:
         self._network = network

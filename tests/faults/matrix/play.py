@@ -1,5 +1,5 @@
-"""Plays one cell of the crash matrix: brings an order to where the command is sent, lets the fault strike, and waits
-for the one end that somebody has to bring about."""
+"""Plays one cell of the crash matrix: brings an order to the point where the command is sent, injects the fault, and
+waits for the one correct end."""
 
 import asyncio
 from datetime import UTC, datetime
@@ -10,7 +10,7 @@ from services.order.domain import OrderId, OrderStatus
 from services.order.engine.operations import Start, new_order
 from services.order.engine.registry import Lane
 from services.order.saga import STEPS, Kind
-from tests.faults.matrix.cells import PLACES, Cell, Fault, Point, Scenario, Way
+from tests.faults.matrix.cells import PLACES, Cell, Course, Fault, Point, Scenario
 from tests.faults.matrix.network import Trap
 from tests.faults.matrix.processes import CrashingProcess
 from tests.faults.matrix.rig import END_SECONDS, Customer, Rig
@@ -20,9 +20,9 @@ EXPIRING_SECONDS = 0.001
 
 
 async def play(rig: Rig, cell: Cell) -> None:
-    """Play a cell. Raises AssertionError unless it ends in its one outcome."""
+    """Play a cell. Raises AssertionError unless it ends in its one correct outcome."""
     scenario = cell.scenario
-    expiring = scenario.way is Way.EXPIRED
+    expiring = scenario.course is Course.EXPIRED
     process = await rig.process(payment_timeout_seconds=EXPIRING_SECONDS if expiring else 900.0)
     trap = Trap(cell)
     order_id = await _struck(rig, process, scenario, trap)
@@ -35,10 +35,10 @@ async def play(rig: Rig, cell: Cell) -> None:
 
 
 async def _struck(rig: Rig, process: CrashingProcess, scenario: Scenario, trap: Trap) -> OrderId:
-    """Begin the operation, and return its order once the fault has struck."""
+    """Begin the operation, and return its order once the fault has happened."""
     start = await _start(rig, process, scenario)
-    if scenario.way is Way.FORCED:
-        # Somebody has done all steps and is killed before it can say so; its lease goes on.
+    if scenario.course is Course.FORCED:
+        # A process has done all steps and is killed before its commit; its lease stays valid for a while.
         last = Cell(scenario, STEPS[scenario.kind][-1].do, Point.NOT_RECORDED, Fault.KILLED)
         await _begin(rig, await rig.process(), start, Trap(last))
         rig.network.traps[start.order_id] = trap
@@ -50,23 +50,23 @@ async def _struck(rig: Rig, process: CrashingProcess, scenario: Scenario, trap: 
 
 
 async def _start(rig: Rig, process: CrashingProcess, scenario: Scenario) -> Start:
-    """Return the operation that is to be struck, on an order that is as it needs to be."""
+    """Return the operation that gets the fault, on an order with the required status."""
     customer = await _customer(rig, scenario)
     kind = scenario.kind
-    pay_now = kind is Kind.PLACE_NOW or scenario.way is Way.PAID
+    pay_now = kind is Kind.PLACE_NOW or scenario.course is Course.PAID
     order = new_order(
         datetime.now(UTC), customer.user_id, [(customer.product_id, 1)], customer.coupon_id, pay_now=pay_now
     )
     place = Start(Kind.PLACE_NOW if pay_now else Kind.PLACE_LATER, order.order_id, order)
     if kind in PLACES:
         return place
-    await process.parts.checkout._begin(place, process.parts.checkout._deadline(), Lane.COUPON)
+    await process.parts.checkout._begin(place, process.parts.checkout.deadline(), Lane.COUPON)
     await rig.ended(order.order_id, "the placement")
-    return Start(kind, order.order_id, expiring=scenario.way is Way.EXPIRED)
+    return Start(kind, order.order_id, expiring=scenario.course is Course.EXPIRED)
 
 
 async def _customer(rig: Rig, scenario: Scenario) -> Customer:
-    if scenario.way is not Way.REFUSED:
+    if scenario.course is not Course.REFUSED:
         return await rig.customer()
     if scenario.kind is Kind.PLACE_NOW:
         return await rig.customer(balance=1)
@@ -75,21 +75,21 @@ async def _customer(rig: Rig, scenario: Scenario) -> Customer:
 
 async def _begin(rig: Rig, process: CrashingProcess, start: Start, trap: Trap) -> None:
     rig.network.traps[start.order_id] = trap
-    await process.parts.checkout._begin(start, process.parts.checkout._deadline(), Lane.COUPON)
+    await process.parts.checkout._begin(start, process.parts.checkout.deadline(), Lane.COUPON)
     await asyncio.wait_for(trap.struck, END_SECONDS)
 
 
 async def _late(rig: Rig, trap: Trap, order_id: OrderId) -> None:
-    """Have the command arrive when it was undone; where the saga went well, the order is cancelled first."""
+    """Deliver the command after its undo; if the saga succeeded, cancel the order first."""
     cell = trap.cell
     end = cell.scenario.end
-    if cell.scenario.way is Way.FORWARD:
+    if cell.scenario.course is Course.FORWARD:
         await (await rig.process()).parts.checkout.cancel(order_id, None)
         end = CLOSED[end]
     (status, body), *others = await rig.network.deliver_late(trap)
     assert (status, others) == (200, [])
     (outcome,) = orjson.loads(body)["outcomes"]
-    if cell.scenario.way is Way.FORWARD:
+    if cell.scenario.course is Course.FORWARD:
         assert outcome["problem"]["type"] == "/problems/fenced"
     else:
         assert outcome["outcome"] == "applied"

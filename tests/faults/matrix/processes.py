@@ -1,4 +1,4 @@
-"""Order processes for the crash matrix: the real ones, over real sessions, with a network and commits that can fail."""
+"""Order processes for the crash matrix: the real assembly and sessions, with a network and commits that can fail."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -10,22 +10,22 @@ from services.order.engine.transitions import TransitionRequest, TransitionResul
 from services.order.process import Connections, OrderProcess
 from services.order.settings import Settings
 from shared.batcher import Batcher, Work
-from shared.postgres import Connection, Pool, Session
+from shared.postgres.connections import Connection, Pool, Session
 from shared.refusals import Unavailable
 from tests.faults.matrix.cells import Fault
 from tests.faults.matrix.network import Network, NetworkChannel, Trap, fail
-from tests.infrastructure.desks import DESK_URLS, place_at
+from tests.infrastructure.in_process_participants import PARTICIPANT_URLS, participant_at
 
 SAGAS_MAX = 1000
 LEASE_SECONDS = 600.0
-# What is left of the lease of a process that is killed.
+# The rest of a killed process' lease.
 LEASE_LEFT_SECONDS = 0.1
-# Retries come as often as without a fault they never would, so that a cell takes milliseconds.
+# Retries are much more frequent than in production, so that a cell takes milliseconds.
 BACKOFF_FACTOR = 0.02
 
 
 class CrashingProcess:
-    """One order process whose commits can fail. A killed one stays in place: its tasks wait for what never comes."""
+    """One order process whose commits can fail. A killed one stays: its tasks wait for ever."""
 
     def __init__(
         self,
@@ -43,12 +43,12 @@ class CrashingProcess:
             sweep_interval_seconds=LEASE_LEFT_SECONDS,
             request_deadline_seconds=30,
             payment_timeout_seconds=payment_timeout_seconds,
-            **DESK_URLS,
+            **PARTICIPANT_URLS,
         )
-        self.parts = OrderProcess.assemble(
+        self.parts = OrderProcess(
             settings,
             Connections(pool, pool, *sessions),
-            channel=lambda url: NetworkChannel(network, place_at(url)),
+            channel=lambda url: NetworkChannel(network, participant_at(url)),
             batcher_type=self._batcher,
             sleep=lambda seconds: asyncio.sleep(seconds * BACKOFF_FACTOR),
         )
@@ -61,7 +61,7 @@ class CrashingProcess:
         return self
 
     async def kill(self) -> None:
-        """Let what is left of the lease run out. What it was doing it never ends."""
+        """Let the rest of the lease expire. The process never continues its work."""
         async with self.parts.pool.connection() as db:
             await store.renew_lease(db, self.parts.process_id, LEASE_LEFT_SECONDS)
 
@@ -85,7 +85,7 @@ class CrashingProcess:
     async def _strike(
         self, trap: Trap, commit: Work[TransitionRequest, TransitionResult | None], changes: Sequence[TransitionRequest]
     ) -> Sequence[TransitionResult | BaseException | None]:
-        """A timeout comes after the commit, an error before it, and a reset in the middle."""
+        """Fail the commit: a timeout comes after it, an error before it, and a reset during it."""
         if trap.cell.fault is Fault.TIMEOUT:
             await commit(changes)
         elif trap.cell.fault is Fault.RESET:

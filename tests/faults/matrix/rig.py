@@ -1,4 +1,4 @@
-"""What the cells of the crash matrix share: databases, participants, and a replica that takes over what is left."""
+"""What the cells of the crash matrix share: databases, participants, and a replica that takes over unowned sagas."""
 
 import asyncio
 import itertools
@@ -17,22 +17,22 @@ from services.order.domain import Order, OrderId, SagaId
 from services.order.saga import Participant
 from services.order.settings import Settings
 from services.product import store as product_store
-from shared.postgres import Pool, Session
+from shared.postgres.connections import Pool, Session
 from tests.faults.matrix.network import Network
 from tests.faults.matrix.processes import LEASE_LEFT_SECONDS, CrashingProcess
 from tests.infrastructure.databases import Database
-from tests.infrastructure.desks import Desk
+from tests.infrastructure.in_process_participants import InProcessParticipant
 from tests.infrastructure.services import migrate_service
 from tests.infrastructure.waiting import eventually
 
 PRICE, STOCK, DISCOUNT, BALANCE = 1000, 5, 100, 5000
-SESSION_PAIRS = 3  # Postgres does best with few connections, and every cell has processes of its own
+SESSION_PAIRS = 3  # Postgres is fastest with few connections, and every cell has its own processes
 END_SECONDS = 30
 
 
 @dataclass(frozen=True, slots=True)
 class Customer:
-    """Who buys in one cell, what, and with which coupon: nobody else does."""
+    """The user, product and coupon of one cell; no other cell uses them."""
 
     user_id: str
     product_id: str
@@ -40,16 +40,22 @@ class Customer:
 
 
 class Rig:
-    """The shared part: participants, sessions, and the replica that takes over what others leave behind."""
+    """The shared part: participants, sessions, and the replica that takes over the sagas of killed processes."""
 
-    def __init__(self, database: Database, pool: Pool, sessions: list[Session], desks: dict[Participant, Desk]) -> None:
+    def __init__(
+        self,
+        database: Database,
+        pool: Pool,
+        sessions: list[Session],
+        participants: dict[Participant, InProcessParticipant],
+    ) -> None:
         self.database = database
         self.pool = pool
-        self.network = Network(desks)
+        self.network = Network(participants)
         self._processes: list[CrashingProcess] = []
         self._pairs = itertools.cycle(zip(sessions[::2], sessions[1::2], strict=True))
         self._numbers = itertools.count()
-        # A cell's process is handed its saga; the replica that takes over must not find it ownerless in between.
+        # A cell's process gets its saga; the replica that takes over must not find it without an owner before that.
         self._handing_over = asyncio.Lock()
 
     async def process(self, *, payment_timeout_seconds: float = 900.0) -> CrashingProcess:
@@ -57,7 +63,7 @@ class Rig:
         made = CrashingProcess(
             self.pool, next(self._pairs), self.network, payment_timeout_seconds=payment_timeout_seconds
         )
-        # Those that are killed are kept as well: nothing of them may be tidied up while the others go on.
+        # Killed processes are kept too: they must not be cleaned up while the others run.
         self._processes.append(made)
         return await made.start()
 
@@ -69,7 +75,7 @@ class Rig:
             await asyncio.sleep(LEASE_LEFT_SECONDS)
 
     async def force(self, order_id: OrderId, process: CrashingProcess) -> None:
-        """Have an operator turn an order's saga round, and a process take it over."""
+        """Force an order's saga as an operator, and let a process take it over."""
         async with self._handing_over:
             saga_id = await acts.force(self.pool, order_id, acts.Who("operator", "the matrix"))
             async with self.pool.connection() as db:
@@ -117,12 +123,15 @@ async def built(database: Database) -> AsyncIterator[Rig]:
         enter = stack.enter_async_context
         pool = await enter(Pool(settings, "matrix"))
         sessions = [await enter(Session(settings, "matrix")) for _ in range(2 * SESSION_PAIRS)]
-        desks = {place: await enter(Desk(place, await enter(Session(settings, place.value)))) for place in Participant}
-        rig = Rig(database, pool, sessions, desks)
+        participants = {
+            place: await enter(InProcessParticipant(place, await enter(Session(settings, place.value))))
+            for place in Participant
+        }
+        rig = Rig(database, pool, sessions, participants)
         sweep = asyncio.create_task(rig.take_over(await rig.process()))
         shared = asyncio.all_tasks() - {sweep}
         yield rig
-        # What was killed is still there, waiting for what never comes.
+        # The tasks of killed processes still wait.
         left = asyncio.all_tasks() - shared - {asyncio.current_task()}
         for task in left:
             task.cancel()

@@ -1,4 +1,4 @@
-"""What clients are promised of accounts and their ledger."""
+"""The promises to clients about accounts and their ledger."""
 
 import asyncio
 from typing import Any
@@ -53,7 +53,7 @@ async def test_entries_are_listed_newest_first_page_by_page(balance: Client) -> 
     assert [entry["balance_after"] for entry in entries] == [15, 10, 6, 3, 1]
 
 
-async def test_charges_at_once_are_all_counted(balance: Client) -> None:
+async def test_concurrent_charges_are_all_counted(balance: Client) -> None:
     path = account()
     answers = await asyncio.gather(*(charge(balance, path, amount) for amount in range(1, 21)))
     assert {answer.status for answer in answers} == {201}
@@ -88,7 +88,7 @@ async def test_a_key_with_another_body_is_refused(balance: Client) -> None:
     assert (await balance.get(path))["balance"] == 5
 
 
-async def test_a_key_is_the_user_s_own(balance: Client) -> None:
+async def test_same_key_of_another_user_is_another_key(balance: Client) -> None:
     first, second = await charge(balance, account(), 5, "key"), await charge(balance, account(), 6, "key")
     assert (first.status, second.status) == (201, 201)
 
@@ -100,7 +100,7 @@ async def test_a_malformed_key_is_refused(balance: Client, key: str) -> None:
     assert answer.body["errors"][0]["pointer"] == "/headers/Idempotency-Key"
 
 
-async def test_whatever_id_a_user_has_the_account_is_found_by_it(balance: Client) -> None:
+async def test_account_is_found_by_any_valid_user_id(balance: Client) -> None:
     for user in AWKWARD:
         made = await balance.call("POST", at(ACCOUNTS, user, "/charges"), {"amount": 5})
         assert (made.status, made.body["user_id"]) == (201, user)
@@ -110,7 +110,7 @@ async def test_whatever_id_a_user_has_the_account_is_found_by_it(balance: Client
 
 
 @pytest.mark.parametrize("user", UNADDRESSABLE)
-async def test_no_account_is_opened_that_a_proxy_could_not_find_but_an_old_one_is_charged(
+async def test_account_with_an_id_that_a_proxy_changes_is_only_charged_if_it_exists(
     balance: Client, database: Database, user: str
 ) -> None:
     charges = at(ACCOUNTS, user, "/charges")
@@ -158,7 +158,7 @@ async def test_the_ledger_can_not_be_rewritten_even_by_a_superuser(
     "attack",
     [
         *hostile.bodies("/v1/accounts/mallory/charges", {"amount": 1}, "amount"),
-        *hostile.lists("/internal/v1/holds"),
+        *hostile.limits("/internal/v1/holds"),
         *hostile.paths("/v1/accounts/", "account-not-found"),
     ],
     ids=str,

@@ -1,4 +1,4 @@
-"""What the order service is promised of money: a ledger that adds up, no overdraft, repeats, fences, replicas."""
+"""The promises to the order service about money: a balanced ledger, no overdraft, repeats, fences, replicas."""
 
 import asyncio
 import random
@@ -40,7 +40,7 @@ async def left(client: Client, user: str) -> int:
 
 
 async def ledger(client: Client, user: str) -> list[Any]:
-    """An account's entries, oldest first, checked to be gapless and to add up to its balance."""
+    """Return an account's entries, oldest first; check that they have no gaps and sum to its balance."""
     entries = (await client.all_items(f"/v1/accounts/{user}/entries", limit=100))[::-1]
     assert [entry["number"] for entry in entries] == list(range(1, len(entries) + 1))
     balance = 0
@@ -52,7 +52,7 @@ async def ledger(client: Client, user: str) -> list[Any]:
 
 
 async def paid(client: Client, *orders: str) -> dict[str, int]:
-    """What each order has paid and not got back."""
+    """Return what each order has paid, net of refunds."""
     holds = await client.holds(*orders)
     return {order: int(sum(map(int, holds.get(order, {}).values()))) for order in orders}
 
@@ -71,7 +71,7 @@ async def test_charge_debit_and_refund_are_entries_that_add_up(balance: Client) 
     ]
 
 
-async def test_a_refused_debit_leaves_no_trace_and_fails_no_neighbour(balance: Client) -> None:
+async def test_refused_debit_leaves_no_trace_and_fails_no_other_command_of_the_batch(balance: Client) -> None:
     user, order = await opened(balance, 1000), order_id()
     refused, applied = await balance.command(debit(order, user, 1001), debit(order_id(), user, 1000))
     assert refused["problem"].items() >= {"type": "/problems/insufficient-balance", "required": 1001}.items()
@@ -124,7 +124,7 @@ async def test_a_late_debit_after_its_undo_is_fenced_whatever_its_attempt(balanc
     assert await left(balance, user) == 1000
 
 
-async def test_payments_at_once_never_overdraw(balance: Client) -> None:
+async def test_concurrent_payments_never_overdraw(balance: Client) -> None:
     user = await opened(balance, 50)
     outcomes = await asyncio.gather(*(balance.command(debit(order_id(), user, 10)) for _ in range(20)))
     assert Counter(outcome["outcome"] for (outcome,) in outcomes) == {"applied": 5, "refused": 15}
@@ -135,21 +135,21 @@ async def test_replicas_that_work_on_crossing_accounts_neither_deadlock_nor_lose
     balance: Client, database_url: str
 ) -> None:
     users = [await opened(balance, 25) for _ in range(6)]
-    dice = random.Random(7)
+    rng = random.Random(7)
     orders = [order_id() for _ in range(40)]
-    debits = [debit(order, dice.choice(users), dice.randint(1, 9)) for order in orders]
+    debits = [debit(order, rng.choice(users), rng.randint(1, 9)) for order in orders]
     splits = REGISTRY.get_sample_value("batches_split_total")
-    async with replicas("balance", database_url) as desks:
-        # Every replica gets every command three times, each in an order of its own, while the accounts are charged.
+    async with replicas("balance", database_url) as running:
+        # Every replica gets every command three times, in a different order, while the accounts are charged.
         charges = [balance.post(f"/v1/accounts/{user}/charges", {"amount": 1}) for user in users * 3]
         answers, _ = await asyncio.gather(
-            asyncio.gather(*(in_some_order(desk.command, debits * 3, n) for n, desk in enumerate(desks))),
+            asyncio.gather(*(in_some_order(replica.command, debits * 3, n) for n, replica in enumerate(running))),
             asyncio.gather(*charges),
         )
         assert all(answer == answers[0] for answer in answers)
         assert {outcome["outcome"] for outcome in answers[0]} == {"applied", "refused"}
-        work = [*map(refund, orders[::2]), *(debit(order_id(), dice.choice(users), 1) for _ in range(50))]
-        await asyncio.gather(*(in_some_order(desk.command, work, n) for n, desk in enumerate(desks)))
+        work = [*map(refund, orders[::2]), *(debit(order_id(), rng.choice(users), 1) for _ in range(50))]
+        await asyncio.gather(*(in_some_order(replica.command, work, n) for n, replica in enumerate(running)))
     assert REGISTRY.get_sample_value("batches_split_total") == splits, "a deadlock would have split a batch"
     for user in users:
         await ledger(balance, user)
@@ -165,10 +165,8 @@ async def test_of_debits_that_together_pass_64_bits_one_is_paid(balance: Client)
     assert outcomes[2]["problem"].items() >= {"required": 2**63 - 1, "available": 0}.items()
 
 
-async def test_a_refund_past_64_bits_fails_alone_and_its_neighbours_are_applied(
-    balance: Client, database: Database
-) -> None:
-    """No order can have paid so much, but somebody may have written to the ledger."""
+async def test_refund_past_64_bits_fails_no_other_command_of_the_batch(balance: Client, database: Database) -> None:
+    """No order can pay this much, but an operator may have written to the ledger."""
     rich, poor, broken, sound = await opened(balance, 2**63 - 1), await opened(balance, 5), order_id(), order_id()
     await balance.command(debit(sound, poor, 5))
     db = await asyncpg.connect(database.url)

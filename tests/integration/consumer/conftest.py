@@ -1,4 +1,4 @@
-"""A relay with its outbox and topic, and a platform with a database of its own that consumes it."""
+"""A relay with its outbox and topic, and a consumer platform with its own database."""
 
 import random
 from collections.abc import AsyncIterator, Callable
@@ -7,31 +7,31 @@ from pathlib import Path
 import pytest
 
 from tests.infrastructure.databases import Database
+from tests.infrastructure.pipeline import Pipeline
 from tests.infrastructure.reaper import Reaper
 from tests.integration.consumer.platform import Platform, platform, relaying
-from tests.integration.relay.conftest import lavish, migrated, world
-from tests.integration.relay.world import World
+from tests.integration.relay.conftest import lavish, migrated, pipeline
 
-__all__ = ["lavish", "migrated", "world"]
+__all__ = ["lavish", "migrated", "pipeline"]
 
 SEED = 20260105
 
 
 @pytest.fixture(scope="module")
 def platform_database(create_database: Callable[..., Database]) -> Database:
-    return create_database(roles=False)
+    return create_database()
 
 
 @pytest.fixture
 async def consuming(
-    world: World,
+    pipeline: Pipeline,
     platform_database: Database,
     tmp_path: Path,
     reaper: Reaper,
 ) -> AsyncIterator[Platform]:
     async with (
-        relaying(world) as relay_url,
-        platform(platform_database, world, relay_url, tmp_path, reaper) as there,
+        relaying(pipeline) as relay_url,
+        platform(platform_database, pipeline, relay_url, tmp_path, reaper) as there,
     ):
         yield there
 

@@ -20,17 +20,17 @@ import aiohttp
 import asyncpg
 
 from deploy.consumer.settings import ConsumerSettings
+from deploy.consumer.store import migrate
 from services.relay.process import serve
 from shared.ids import uuid7
-from shared.migrations import migrate
+from shared.process.stopping import Stop
 from tests.infrastructure.databases import Database
+from tests.infrastructure.pipeline import PATIENCE_SECONDS, Pipeline
 from tests.infrastructure.reaper import Reaper
 from tests.infrastructure.services import Client
 from tests.infrastructure.waiting import eventually, free_port, listens
-from tests.integration.relay.world import PATIENCE_SECONDS, World
 
 REPOSITORY = Path(__file__).parents[3]
-MIGRATIONS = REPOSITORY / "deploy" / "consumer" / "migrations"
 LEGAL = [
     ("placed", "paid"),
     ("paid",),
@@ -41,7 +41,7 @@ LEGAL = [
     ("placed",),
 ]
 STATUSES = {"placed": "PENDING_PAYMENT"}
-# Long enough ago that its minutes are over: the watermark closes them at once.
+# So long ago that the events' minutes have ended: the watermark closes them immediately.
 LONG_AGO = timedelta(minutes=10)
 INSERT = """
     INSERT INTO orders.outbox (event_id, order_id, sequence, type, payload, occurred_at)
@@ -51,7 +51,7 @@ INSERT = """
 
 @dataclass(frozen=True, slots=True)
 class OrderEvent:
-    """An event as the order service writes it."""
+    """Return an event as the order service writes it."""
 
     order_id: UUID
     sequence: int
@@ -76,33 +76,33 @@ class OrderEvent:
 
 
 def an_order(source: random.Random, names: Sequence[str] | None = None) -> list[OrderEvent]:
-    """The events of a new order that went one of the legal ways."""
+    """Return the events of a new order with one of the legal histories."""
     order_id, user, amount = uuid7(), f"user-{source.randrange(9)}", source.randrange(10_000)
     names = names or source.choice(LEGAL)
     return [OrderEvent(order_id, sequence, name, user, amount) for sequence, name in enumerate(names, 1)]
 
 
-async def publish(world: World, events: Sequence[OrderEvent], ago: timedelta = LONG_AGO) -> None:
-    """Commit events in one transaction and tell the relay."""
-    async with world.connection.transaction():
+async def publish(pipeline: Pipeline, events: Sequence[OrderEvent], ago: timedelta = LONG_AGO) -> None:
+    """Commit events in one transaction and notify the relay."""
+    async with pipeline.connection.transaction():
         for event in events:
-            await event.insert(world.connection, ago)
-        await world.connection.execute("SELECT pg_notify('orders_outbox', '')")
+            await event.insert(pipeline.connection, ago)
+        await pipeline.connection.execute("SELECT pg_notify('orders_outbox', '')")
 
 
-async def mark_sent(world: World, event: OrderEvent) -> None:
-    """Make an event one that was published, though its record is not on the topic: as if it had been removed there."""
-    await event.insert(world.connection)
-    await world.connection.execute(
+async def mark_sent(pipeline: Pipeline, event: OrderEvent) -> None:
+    """Mark an event as published without a record on the topic, as if the record had been removed."""
+    await event.insert(pipeline.connection)
+    await pipeline.connection.execute(
         "UPDATE orders.outbox SET status = 'SENT', sent_at = clock_timestamp() WHERE event_id = $1", event.event_id
     )
 
 
 @asynccontextmanager
-async def relaying(world: World) -> AsyncIterator[str]:
-    """A relay with its HTTP side, whose watermark moves fast; its address."""
-    port, stop = free_port(), asyncio.Event()
-    settings = world.settings(port=port, watermark_interval_seconds=0.1)
+async def relaying(pipeline: Pipeline) -> AsyncIterator[str]:
+    """Run a relay with HTTP and a fast watermark; yield its address."""
+    port, stop = free_port(), Stop()
+    settings = pipeline.settings(port=port, watermark_interval_seconds=0.1)
     running = asyncio.create_task(serve(settings, stop))
 
     async def accepts() -> bool:
@@ -135,12 +135,12 @@ class Process:
         reaper.process(self._process)
 
     def lines(self, event: str) -> list[dict[str, Any]]:
-        """What it logged of one kind."""
+        """Return its log lines of one event."""
         found = [json.loads(line) for line in self._log.read_text().splitlines() if line.startswith("{")]
         return [one for one in found if one["event"] == event]
 
     def kill(self) -> None:
-        """Kill it without notice."""
+        """Kill the process without notice."""
         self._process.kill()
         self._process.wait()
 
@@ -148,13 +148,13 @@ class Process:
         self._process.send_signal(number)
 
     async def stop(self) -> None:
-        """Stop it in order."""
+        """Stop the process in an orderly way."""
         self._process.terminate()
         status = await asyncio.to_thread(self._process.wait, 15)
         assert status == 0, self._log.read_text()
 
     async def ready(self) -> None:
-        """Wait until it reads."""
+        """Wait until the consumer is ready."""
 
         async def says_so() -> bool:
             assert self._process.poll() is None, self._log.read_text()
@@ -171,7 +171,7 @@ class Process:
             return await Client(session, url).call(method, path)
 
     async def metric(self, name: str) -> float:
-        """The sum of a metric over its labels."""
+        """Return the sum of a metric over its labels."""
         url = f"http://127.0.0.1:{self.port}/metrics"
         async with aiohttp.ClientSession() as session, session.get(url) as response:
             lines = (await response.text()).splitlines()
@@ -187,27 +187,27 @@ class Process:
 
 @dataclass
 class Platform:
-    """The platform's database, and what its consumers are told."""
+    """The platform's database, and the settings of its consumers."""
 
     database: Database
     connection: asyncpg.Connection
-    world: World
+    pipeline: Pipeline
     relay_url: str
     folder: Path
     reaper: Reaper
     processes: list[Process] = field(default_factory=list)
 
     def environment(self, **changes: str) -> dict[str, str]:
-        told = {
-            "CONSUMER_DATABASE_URL": self.database.url,
+        variables = {
+            "CONSUMER_DATABASE_URL": self.database.as_role("platform_consumer"),
             "CONSUMER_RELAY_URL": self.relay_url,
-            "CONSUMER_TOPIC": self.world.topic,
-            "CONSUMER_GROUP": self.world.topic,
+            "CONSUMER_TOPIC": self.pipeline.topic,
+            "CONSUMER_GROUP": self.pipeline.topic,
             "CONSUMER_SESSION_SECONDS": "6",
             "CONSUMER_CHECK_INTERVAL_SECONDS": "0.2",
-            "KAFKA_BOOTSTRAP_SERVERS": self.world.kafka,
+            "KAFKA_BOOTSTRAP_SERVERS": self.pipeline.kafka,
         }
-        return os.environ | told | changes
+        return os.environ | variables | changes
 
     def start(self, **changes: str) -> Process:
         """Start a consumer."""
@@ -222,12 +222,12 @@ class Platform:
         )
 
     async def orders(self) -> dict[UUID, tuple[str, str, int]]:
-        """Status, user and amount of each order, as this platform sees it."""
+        """Return each order's status, user and amount in the platform's database."""
         rows = await self.connection.fetch("SELECT order_id, status, user_id, total_amount FROM platform.orders")
         return {row["order_id"]: (row["status"], row["user_id"], row["total_amount"]) for row in rows}
 
     async def until_equal(self, events: Sequence[OrderEvent], seconds: float = 60) -> None:
-        """Wait until every order is as its last event tells, then see that sales and inbox tell of each event once."""
+        """Wait until every order equals its last event; then check that sales and inbox count each event once."""
         last = {event.order_id: (event.status, event.user_id, event.total_amount) for event in events}
         last = {event.order_id: last[event.order_id] for event in events}
 
@@ -235,7 +235,7 @@ class Platform:
             return await self.orders() == last
 
         try:
-            await eventually(equal, seconds, "the orders as they were told")
+            await eventually(equal, seconds, "orders equal to their last events")
         except AssertionError:
             found = await self.orders()
             wrong = {
@@ -247,16 +247,16 @@ class Platform:
         paid = [amount for status, _, amount in last.values() if status in ("PAID", "REFUNDED")]
         back = [amount for status, _, amount in last.values() if status == "REFUNDED"]
         sales = await self.connection.fetchrow("SELECT * FROM platform.sales")
-        told = (
+        counted = (
             (sales["paid_orders"], sales["paid_amount"], sales["refunded_orders"], sales["refunded_amount"])
             if sales
             else (0, 0, 0, 0)
         )
-        assert told == (len(paid), sum(paid), len(back), sum(back))
+        assert counted == (len(paid), sum(paid), len(back), sum(back))
 
     async def until_proven(self, at_least: datetime | None = None, seconds: float = 60) -> dict[str, Any]:
-        """Wait until a consumer says that every minute before that moment is proven; what it says then."""
-        moment = at_least or datetime.now(UTC).replace(second=0, microsecond=0)
+        """Wait until a consumer reports that every minute before that time is proven; return its report."""
+        timestamp = at_least or datetime.now(UTC).replace(second=0, microsecond=0)
 
         async def proven() -> dict[str, Any] | None:
             try:
@@ -264,25 +264,33 @@ class Platform:
             except aiohttp.ClientConnectionError:  # it doesn't listen yet
                 return None
             up_to = body["proven_up_to"]
-            return body if up_to and datetime.fromisoformat(up_to) >= moment else None
+            return body if up_to and datetime.fromisoformat(up_to) >= timestamp else None
 
-        found = await eventually(proven, seconds, f"completeness up to {moment}")
+        found = await eventually(proven, seconds, f"completeness up to {timestamp}")
         assert found is not None
         return found
 
 
+async def migrated(database: Database) -> ConsumerSettings:
+    """Bring the platform's tables up to date; settings that lead to them, as a superuser, and to no broker."""
+    values = {"database_url": database.url, "kafka_bootstrap_servers": "127.0.0.1:1"}
+    settings = ConsumerSettings.model_validate(values)
+    await migrate(settings.model_copy(update={"database_url": database.as_role("platform_migrator")}))
+    return settings
+
+
 @asynccontextmanager
 async def platform(
-    database: Database, world: World, relay_url: str, folder: Path, reaper: Reaper
+    database: Database, pipeline: Pipeline, relay_url: str, folder: Path, reaper: Reaper
 ) -> AsyncIterator[Platform]:
-    """A platform with empty tables."""
-    await asyncio.to_thread(migrate, database.url, "platform", MIGRATIONS)
+    """Return a platform with empty tables."""
+    await migrated(database)
     connection = await asyncpg.connect(database.url)
     await connection.execute("""
         TRUNCATE platform.offsets, platform.streams, platform.inbox, platform.orders, platform.sales,
-                 platform.dead_letters, platform.watermarks, platform.buckets, platform.duties
+                 platform.dead_letters, platform.forged, platform.watermarks, platform.buckets, platform.duties
     """)
-    there = Platform(database, connection, world, relay_url, folder, reaper)
+    there = Platform(database, connection, pipeline, relay_url, folder, reaper)
     try:
         yield there
     finally:

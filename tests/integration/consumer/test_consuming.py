@@ -1,4 +1,4 @@
-"""The reference consumer ends equal to what was committed, and says what it lacks."""
+"""The reference consumer ends with exactly the committed events, and reports what it lacks."""
 
 import hashlib
 import random
@@ -9,30 +9,30 @@ import pytest
 
 from deploy.consumer.completeness import AGAIN_MAX, Completeness
 from deploy.consumer.relay import Relay
-from shared.postgres import Pool
+from deploy.consumer.runtime import Pool
+from tests.infrastructure.pipeline import Pipeline, producing
 from tests.infrastructure.waiting import eventually
 from tests.integration.consumer.platform import Platform, Process, an_order, mark_sent, publish
 from tests.integration.relay.operators import removed
-from tests.integration.relay.world import World, producing
 
 
-async def copied(world: World) -> None:
+async def copied(pipeline: Pipeline) -> None:
     """Send every record of the topic a second time, in the same order."""
-    async with world.reader() as reader:
+    async with pipeline.reader() as reader:
         records = await reader.to_the_end()
-    async with producing(world.kafka) as producer:
+    async with producing(pipeline.kafka) as producer:
         for record in records:
             await producer.send_and_wait(
-                world.topic, record.value, record.key, record.partition, headers=list(record.headers)
+                pipeline.topic, record.value, record.key, record.partition, headers=list(record.headers)
             )
 
 
-async def test_it_ends_equal_to_what_was_committed_and_proves_every_closed_minute(
-    consuming: Platform, world: World, source: random.Random
+async def test_consumer_ends_equal_to_the_orders_and_proves_each_closed_minute(
+    consuming: Platform, pipeline: Pipeline, source: random.Random
 ) -> None:
     events = [event for _ in range(60) for event in an_order(source)]
     for index, event in enumerate(events):
-        await publish(world, [event], timedelta(minutes=10 - 8 * index / len(events)))
+        await publish(pipeline, [event], timedelta(minutes=10 - 8 * index / len(events)))
     consumer = consuming.start()
     await consuming.until_equal(events)
     body = await consuming.until_proven()
@@ -50,22 +50,24 @@ async def no_lag(consumer: Process) -> bool:
     return await consumer.metric("consumer_lag_records") == 0 and 0 < seconds < 120
 
 
-async def test_records_that_come_again_change_nothing(consuming: Platform, world: World, source: random.Random) -> None:
+async def test_records_that_come_again_change_nothing(
+    consuming: Platform, pipeline: Pipeline, source: random.Random
+) -> None:
     events = [event for _ in range(30) for event in an_order(source)]
-    await publish(world, events)
+    await publish(pipeline, events)
     consumer = consuming.start()
     await consuming.until_equal(events)
-    await copied(world)
+    await copied(pipeline)
     await eventually(lambda: consumer.reached("consumer_duplicates_total", len(events)), 30, "the duplicates")
     await consuming.until_equal(events)
     assert (await consuming.until_proven())["unproven"] == []
 
 
-async def test_after_a_position_that_is_not_on_the_topic_it_reads_everything_again(
-    consuming: Platform, world: World, source: random.Random
+async def test_consumer_rereads_a_topic_that_lacks_its_position(
+    consuming: Platform, pipeline: Pipeline, source: random.Random
 ) -> None:
     events = [event for _ in range(20) for event in an_order(source)]
-    await publish(world, events)
+    await publish(pipeline, events)
     first = consuming.start()
     await consuming.until_equal(events)
     await first.stop()
@@ -81,12 +83,12 @@ async def at_least_ready(consumer: Process, count: int) -> bool:
 
 
 async def test_a_record_that_was_removed_is_named_by_minute_and_order_and_fetched(
-    consuming: Platform, world: World, source: random.Random
+    consuming: Platform, pipeline: Pipeline, source: random.Random
 ) -> None:
     events = [event for _ in range(20) for event in an_order(source)]
-    await publish(world, events)
+    await publish(pipeline, events)
     lost = an_order(source, ("paid",))[0]
-    await mark_sent(world, lost)
+    await mark_sent(pipeline, lost)
     consumer = consuming.start()
     await consuming.until_equal([*events, lost])
     body = await consuming.until_proven()
@@ -94,30 +96,30 @@ async def test_a_record_that_was_removed_is_named_by_minute_and_order_and_fetche
     assert bucket["findings"] == [
         {"kind": "missing", "event_id": str(lost.event_id), "order_id": str(lost.order_id), "sequence": 1}
     ]
-    occurred_at = await world.connection.fetchval(
+    occurred_at = await pipeline.connection.fetchval(
         "SELECT date_trunc('minute', occurred_at) FROM orders.outbox WHERE event_id = $1", lost.event_id
     )
     assert bucket["bucket"] == occurred_at.isoformat().replace("+00:00", "Z")
     assert bucket["shard"] == lost.order_id.int & 3
-    (line,) = consumer.lines("minute differs")
+    (line,) = consumer.lines("minute.differs")
     assert line["orders"] == [str(lost.order_id)]
     assert (line["shard"], line["missing"], line["unexpected"]) == (lost.order_id.int & 3, 1, 0)
     assert await consumer.metric("consumer_missing_events_total") == 1
 
 
-async def test_an_event_that_is_ours_alone_or_has_other_bytes_is_named_too(
-    consuming: Platform, world: World, source: random.Random
+async def test_extra_or_changed_event_is_named_and_replaced_by_the_relays(
+    consuming: Platform, pipeline: Pipeline, source: random.Random
 ) -> None:
     events = [event for _ in range(10) for event in an_order(source, ("paid",))]
-    await publish(world, events)
+    await publish(pipeline, events)
     first = consuming.start()
     await consuming.until_equal(events)
     await first.stop()
     other = hashlib.sha256(b"other").digest()
     await consuming.connection.execute(
-        "UPDATE platform.inbox SET sha256 = $2 WHERE event_id = $1", events[0].event_id, other
+        "UPDATE platform.inbox SET sha256 = $2, payload = 'other' WHERE event_id = $1", events[0].event_id, other
     )
-    await world.connection.execute(
+    await pipeline.connection.execute(
         "UPDATE orders.outbox SET status = 'SKIPPED', sent_at = NULL WHERE event_id = $1", events[1].event_id
     )
     await consuming.connection.execute("TRUNCATE platform.buckets; UPDATE platform.watermarks SET checked_up_to = NULL")
@@ -126,31 +128,34 @@ async def test_an_event_that_is_ours_alone_or_has_other_bytes_is_named_too(
 
     async def named() -> set[tuple[str, str]]:
         body = (await consumer.call("GET", "/v1/completeness")).body
-        found = {(one["kind"], one["order_id"]) for bucket in body["unproven"] for one in bucket["findings"]}
+        found = {(one["kind"], one["order_id"]) for bucket in body["repaired"] for one in bucket["findings"]}
         return found if len(found) == 2 else set()
 
     assert await eventually(named, 30, "both findings") == {
         ("altered", str(events[0].order_id)),
         ("unexpected", str(events[1].order_id)),
     }
+    await consuming.until_equal([events[0], *events[2:]])
+    body = await consuming.until_proven()
+    assert (body["unproven"], body["forged_count"]) == ([], 2)
 
 
-async def test_a_gap_is_fetched_and_what_was_given_up_is_passed_over(
-    consuming: Platform, world: World, source: random.Random
+async def test_gap_is_fetched_and_skipped_events_are_passed_over(
+    consuming: Platform, pipeline: Pipeline, source: random.Random
 ) -> None:
     gap, skipped = an_order(source, ("placed", "paid", "refunded")), an_order(source, ("placed", "paid"))
-    await mark_sent(world, gap[0])
-    await mark_sent(world, gap[1])
-    await skipped[0].insert(world.connection)
-    await world.connection.execute(
+    await mark_sent(pipeline, gap[0])
+    await mark_sent(pipeline, gap[1])
+    await skipped[0].insert(pipeline.connection)
+    await pipeline.connection.execute(
         "UPDATE orders.outbox SET status = 'SKIPPED' WHERE event_id = $1", skipped[0].event_id
     )
-    await publish(world, [gap[2], skipped[1]])
-    consumer = consuming.start(CONSUMER_CHECK_INTERVAL_SECONDS="3600")  # else comparing may be faster than the gap
+    await publish(pipeline, [gap[2], skipped[1]])
+    consumer = consuming.start(CONSUMER_CHECK_INTERVAL_SECONDS="3600")  # a comparison must not find the gap first
     await consuming.until_equal([*gap, *skipped])
     found = {
         line["order_id"]: (line["first"], line["last"], line["fetched"], line["given_up"])
-        for line in consumer.lines("gap")
+        for line in consumer.lines("gap.filled")
     }
     assert found == {str(gap[0].order_id): (1, 2, 2, []), str(skipped[0].order_id): (1, 1, 0, [1])}
     await consumer.ready()
@@ -162,12 +167,12 @@ async def test_a_gap_is_fetched_and_what_was_given_up_is_passed_over(
 
 
 async def test_a_minute_with_a_parked_event_stays_open_until_an_operator_has_acted(
-    consuming: Platform, world: World, source: random.Random
+    consuming: Platform, pipeline: Pipeline, source: random.Random
 ) -> None:
     (published,), (parked,) = an_order(source, ("paid",)), an_order(source, ("paid",))
-    await publish(world, [published], timedelta(minutes=20))
-    await parked.insert(world.connection)
-    await world.connection.execute(
+    await publish(pipeline, [published], timedelta(minutes=20))
+    await parked.insert(pipeline.connection)
+    await pipeline.connection.execute(
         "UPDATE orders.outbox SET status = 'PARKED', parked_at = now(), parked_reason = 'x' WHERE event_id = $1",
         parked.event_id,
     )
@@ -184,7 +189,7 @@ async def test_a_minute_with_a_parked_event_stays_open_until_an_operator_has_act
     assert (bucket["state"], bucket["shard"]) == ("OPEN", parked.order_id.int & 3)
     assert body["proven_up_to"] == bucket["bucket"] < body["compared_up_to"]
     assert (body["parked_count"], body["parked"]) == (1, [{"order_id": str(parked.order_id), "sequence": 1}])
-    await world.connection.execute("""
+    await pipeline.connection.execute("""
         UPDATE orders.outbox SET status = 'PENDING', parked_at = NULL, parked_reason = NULL WHERE status = 'PARKED'
     """)
     await consuming.until_equal([published, parked])
@@ -193,16 +198,16 @@ async def test_a_minute_with_a_parked_event_stays_open_until_an_operator_has_act
 
 
 async def test_a_minute_that_gets_an_event_after_it_was_found_equal_is_compared_again(
-    consuming: Platform, world: World, source: random.Random
+    consuming: Platform, pipeline: Pipeline, source: random.Random
 ) -> None:
     (early,), (late,) = an_order(source, ("paid",)), an_order(source, ("paid",))
-    await publish(world, [early])
+    await publish(pipeline, [early])
     consuming.start()
     await consuming.until_equal([early])
     await consuming.until_proven()
     compared = "SELECT bool_and(state = 'EQUAL'), max(compared_at) FROM platform.buckets"
     before = await consuming.connection.fetchrow(compared)
-    await publish(world, [late])  # as after a failover to a server whose clock is behind
+    await publish(pipeline, [late])  # as after a failover to a server whose clock is behind
     await consuming.until_equal([early, late])
 
     async def again() -> bool:
@@ -221,8 +226,8 @@ async def test_a_minute_that_gets_an_event_after_it_was_found_equal_is_compared_
 
 
 @pytest.mark.parametrize("state", ["OPEN", "DIFFERS", "STALE"])
-async def test_minutes_that_the_relay_has_removed_keep_no_other_from_being_compared_again(
-    consuming: Platform, world: World, state: str
+async def test_removed_minutes_do_not_stop_others_from_being_compared_again(
+    consuming: Platform, pipeline: Pipeline, state: str
 ) -> None:
     minute = datetime.now(UTC).replace(second=0, microsecond=0) - timedelta(minutes=20)
     gone = [minute - timedelta(days=1, minutes=number) for number in range(AGAIN_MAX)]
@@ -233,11 +238,11 @@ async def test_minutes_that_the_relay_has_removed_keep_no_other_from_being_compa
     await consuming.connection.execute(
         "INSERT INTO platform.watermarks (topic, up_to, partitions, missing, missing_count, checked_up_to)"
         " VALUES ($1, $2, '{}', '[]', 0, $2)",
-        world.topic,
+        pipeline.topic,
         minute + timedelta(minutes=1),
     )
     settings = consuming.settings()
-    async with removed(world, gone[0]), Pool(settings, "completeness") as pool, Relay(settings) as relay:
+    async with removed(pipeline, gone[0]), Pool(settings) as pool, Relay(settings) as relay:
         completeness = Completeness(settings, pool, relay)
         query = "SELECT state FROM platform.buckets WHERE bucket = $1"
 
@@ -245,18 +250,18 @@ async def test_minutes_that_the_relay_has_removed_keep_no_other_from_being_compa
             await completeness.check()
             return bool(await consuming.connection.fetchval(query, minute) == "EQUAL")
 
-        await eventually(equal, 60, "the minute that there still is")  # two looks at a hundred minutes
+        await eventually(equal, 60, "the remaining minute")  # two reads of a hundred minutes
     kept = await consuming.connection.fetch(
         "SELECT DISTINCT state, findings FROM platform.buckets WHERE bucket < $1", minute
     )
     assert [tuple(row) for row in kept] == [(state, findings)], "they stay named"
 
 
-async def test_a_type_that_it_does_not_know_is_kept_and_counts_in_the_digest(
-    consuming: Platform, world: World, source: random.Random
+async def test_event_of_unknown_type_is_kept_and_counts_in_the_digest(
+    consuming: Platform, pipeline: Pipeline, source: random.Random
 ) -> None:
     placed, shipped, paid = an_order(source, ("placed", "shipped", "paid"))
-    await publish(world, [placed, shipped, paid])
+    await publish(pipeline, [placed, shipped, paid])
     consuming.start()
     await consuming.until_equal([placed, paid])
     assert (await consuming.until_proven())["unproven"] == []

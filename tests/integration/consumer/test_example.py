@@ -1,4 +1,4 @@
-"""The consumer that docs/events.md shows does what the page says."""
+"""The example consumer in docs/events.md does what the page describes."""
 
 import asyncio
 import os
@@ -10,10 +10,10 @@ from pathlib import Path
 
 import asyncpg
 
+from tests.infrastructure.pipeline import Pipeline
 from tests.infrastructure.waiting import eventually
 from tests.integration.consumer.platform import Platform, an_order, publish
 from tests.integration.consumer.test_consuming import copied
-from tests.integration.relay.world import World
 
 PAGE = Path(__file__).parents[3] / "docs" / "events.md"
 
@@ -23,22 +23,22 @@ def example() -> str:
     return str(code)
 
 
-def started(consuming: Platform, world: World) -> "subprocess.Popen[bytes]":
-    environment = {"DATABASE_URL": consuming.database.url, "KAFKA": world.kafka, "TOPIC": world.topic}
+def started(consuming: Platform, pipeline: Pipeline) -> "subprocess.Popen[bytes]":
+    environment = {"DATABASE_URL": consuming.database.url, "KAFKA": pipeline.kafka, "TOPIC": pipeline.topic}
     program = subprocess.Popen([sys.executable, "-c", example()], env=os.environ | environment)
     consuming.reaper.process(program)
     return program
 
 
-async def test_the_example_keeps_each_orders_status_and_records_that_come_again_change_nothing(
-    consuming: Platform, world: World
+async def test_example_keeps_each_orders_status_and_repeated_records_change_nothing(
+    consuming: Platform, pipeline: Pipeline
 ) -> None:
     source = random.Random(3)
     events = [event for _ in range(20) for event in an_order(source)]
     expected = {(event.order_id, event.sequence, event.status) for event in events}
     last = {event.order_id: (event.order_id, event.sequence, event.status) for event in events}
-    await publish(world, [*events, *an_order(source, ("shipped",))])
-    program = started(consuming, world)
+    await publish(pipeline, [*events, *an_order(source, ("shipped",))])
+    program = started(consuming, pipeline)
 
     async def kept() -> bool:
         assert program.poll() is None
@@ -51,11 +51,11 @@ async def test_the_example_keeps_each_orders_status_and_records_that_come_again_
 
     try:
         await eventually(kept, 40, "every order's last status")
-        await copied(world)
+        await copied(pipeline)
         (final,) = an_order(source, ("paid",))
         last[final.order_id] = (final.order_id, 1, "PAID")
         expected.add(last[final.order_id])
-        await publish(world, [final])
+        await publish(pipeline, [final])
         await eventually(kept, 40, "the order after the copies, and no other change")
     finally:
         program.terminate()

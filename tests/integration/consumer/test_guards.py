@@ -1,5 +1,5 @@
-"""The reference consumer's guards, call by call: what a process that was overtaken, or an event that came twice, can't
-change. Postgres only."""
+"""The reference consumer's guards, call by call: an overtaken process or a repeated event changes nothing. Only
+Postgres is used."""
 
 import asyncio
 import random
@@ -14,21 +14,22 @@ import asyncpg
 import pytest
 from aiokafka import TopicPartition
 from aiokafka.structs import ConsumerRecord
+from structlog.testing import capture_logs
 
-from deploy.consumer import duty, gaps, intake, store
+from deploy.consumer import intake, store
+from deploy.consumer.__main__ import Leader
 from deploy.consumer.events import Event
 from deploy.consumer.intake import Taken
 from deploy.consumer.reader import Reader
-from deploy.consumer.relay import Told
+from deploy.consumer.runtime import Pool, Unavailable, repeat
 from deploy.consumer.settings import ConsumerSettings
-from deploy.consumer.store import Gap
+from deploy.consumer.store import migrate
+from deploy.consumer.verification import verify
 from shared.ids import uuid7
-from shared.migrations import migrate
-from shared.postgres import Pool
-from shared.refusals import Unavailable
 from tests.infrastructure.databases import Database
 from tests.infrastructure.locks import waits
-from tests.integration.consumer.platform import MIGRATIONS, OrderEvent, an_order
+from tests.integration.consumer.history import History, item
+from tests.integration.consumer.platform import OrderEvent, an_order, migrated
 from tests.integration.consumer.test_bounds import received
 
 TOPIC = "orders.v1"
@@ -36,30 +37,22 @@ MINUTE = datetime(2026, 1, 5, 9, 30, tzinfo=UTC)
 LONG = 3600.0
 
 
-@pytest.fixture(scope="module")
-def migrated(platform_database: Database) -> Database:
-    migrate(platform_database.url, "platform", MIGRATIONS)
-    return platform_database
-
-
 @pytest.fixture
-def settings(migrated: Database) -> ConsumerSettings:
-    return ConsumerSettings.model_validate(
-        {"database_url": migrated.url, "kafka_bootstrap_servers": "127.0.0.1:1", "topic": TOPIC}
-    )
+async def settings(platform_database: Database) -> ConsumerSettings:
+    return await migrated(platform_database)
 
 
 @pytest.fixture
 async def pool(settings: ConsumerSettings) -> AsyncIterator[Pool]:
-    async with Pool(settings, "guards") as pool:
+    async with Pool(settings) as pool:
         yield pool
 
 
 @pytest.fixture
-async def db(migrated: Database) -> AsyncIterator[asyncpg.Connection]:
-    """A session beside the pool's; the tables are empty."""
-    connection = await asyncpg.connect(migrated.url)
-    names = "offsets, streams, orders, inbox, sales, buckets, dead_letters, watermarks, duties"
+async def db(settings: ConsumerSettings) -> AsyncIterator[asyncpg.Connection]:
+    """Return a session besides the pool's; the tables are empty."""
+    connection = await asyncpg.connect(settings.database_url)
+    names = "offsets, streams, orders, inbox, sales, buckets, dead_letters, forged, watermarks, duties"
     await connection.execute(f"TRUNCATE {', '.join(f'platform.{name}' for name in names.split(', '))}")
     yield connection
     await connection.close()
@@ -71,7 +64,7 @@ def order(source: random.Random) -> list[Event]:
 
 
 async def take(pool: Pool, events: Iterable[Event], given_up: Mapping[UUID, list[int]] | None = None) -> Taken:
-    async with intake.transaction(pool) as connection:
+    async with pool.transaction() as connection:
         return await intake.take(connection, list(events), "topic", given_up)
 
 
@@ -104,10 +97,10 @@ async def test_other_event_at_the_same_place_contradicts(pool: Pool, order: list
     assert (await take(pool, [others[1]])).contradicting == [others[1]]
 
 
-async def test_event_taken_by_two_processes_at_once_counts_once(
+async def test_event_taken_by_two_concurrent_processes_counts_once(
     pool: Pool, db: asyncpg.Connection, order: list[Event]
 ) -> None:
-    async with intake.transaction(pool) as first:
+    async with pool.transaction() as first:
         assert (await intake.take(first, order[:1], "topic")).new == 1
         second = await waits(db, take(pool, order[:1]))
     assert (await second).duplicates == 1
@@ -128,12 +121,15 @@ async def test_event_waits_for_those_before_it(pool: Pool, db: asyncpg.Connectio
 async def test_event_believed_to_be_lost_is_kept_and_changes_nothing(
     pool: Pool, db: asyncpg.Connection, order: list[Event]
 ) -> None:
-    placed, paid, _ = order
+    placed, paid, refunded = order
     await take(pool, [paid], {paid.order_id: [1]})
     sales = await db.fetchrow("SELECT * FROM platform.sales")
-    await take(pool, [placed])
-    assert await states(db) == ["LATE", "APPLIED"]
-    assert await db.fetchrow("SELECT * FROM platform.sales") == sales
+    with capture_logs() as logs:
+        await take(pool, [placed])
+        assert await states(db) == ["LATE", "APPLIED"]
+        assert await db.fetchrow("SELECT * FROM platform.sales") == sales
+        await take(pool, [refunded])
+    assert [entry["event"] for entry in logs] == ["late_events.kept"]
 
 
 async def test_streams_are_begun_in_order_of_id(pool: Pool, db: asyncpg.Connection) -> None:
@@ -143,7 +139,7 @@ async def test_streams_are_begun_in_order_of_id(pool: Pool, db: asyncpg.Connecti
         async with holding(db, insert, first):
             locking = await waits(db, store.lock_streams(connection, [last, first]))
             await db.execute(insert, last)
-        assert set(await locking) == {first, last}
+        assert set((await locking)[0]) == {first, last}
 
 
 async def test_streams_are_locked_in_order_of_id(pool: Pool, db: asyncpg.Connection) -> None:
@@ -156,15 +152,16 @@ async def test_streams_are_locked_in_order_of_id(pool: Pool, db: asyncpg.Connect
         async with holding(db, lock, first):
             locking = await waits(db, store.lock_streams(connection, [last, first]))
             await db.execute(lock, last)
-        assert set(await locking) == {first, last}
+        assert set((await locking)[0]) == {first, last}
 
 
-async def test_streams_of_a_batch_are_kept_from_other_processes(pool: Pool, db: asyncpg.Connection) -> None:
+async def test_streams_of_a_batch_are_locked_against_other_processes(pool: Pool, db: asyncpg.Connection) -> None:
     order_id = uuid7()
     await store.lock_streams(db, [order_id])
-    async with holding(db, "SELECT FROM platform.streams WHERE order_id = $1 FOR UPDATE", order_id):
-        locking = await waits(db, take(pool, [], {order_id: [1]}))
-    await locking
+    async with pool.transaction() as connection:
+        async with holding(db, "SELECT FROM platform.streams WHERE order_id = $1 FOR UPDATE", order_id):
+            locking = await waits(db, store.lock_streams(connection, [order_id]))
+        await locking
 
 
 async def test_partition_that_was_begun_is_not_begun_again(db: asyncpg.Connection) -> None:
@@ -196,12 +193,18 @@ def record(event: Event, offset: int) -> ConsumerRecord[Any, Any]:
 PARTITION = TopicPartition(TOPIC, 0)
 
 
+async def reader_at_5(settings: ConsumerSettings, pool: Pool, db: asyncpg.Connection, *, stored: int = 5) -> Reader:
+    """Return a reader that takes 5 for its position, while the database has `stored`."""
+    await store.begin_partitions(db, TOPIC, {0: stored})
+    reader = Reader(settings, pool)
+    reader._known = {PARTITION: 5}
+    return reader
+
+
 async def test_batch_of_a_partition_that_another_process_moved_on_is_dropped(
     settings: ConsumerSettings, pool: Pool, db: asyncpg.Connection, order: list[Event]
 ) -> None:
-    await store.begin_partitions(db, TOPIC, {0: 9})
-    reader = Reader(settings, pool)
-    reader._known = {PARTITION: 5}
+    reader = await reader_at_5(settings, pool, db, stored=9)
     await reader._commit({PARTITION: [record(order[0], 5)]}, {PARTITION: (5, 6)})
     assert (await states(db), reader._known) == ([], {})
 
@@ -209,9 +212,7 @@ async def test_batch_of_a_partition_that_another_process_moved_on_is_dropped(
 async def test_position_is_asked_again_after_a_commit_whose_end_is_unknown(
     settings: ConsumerSettings, pool: Pool, db: asyncpg.Connection, order: list[Event]
 ) -> None:
-    await store.begin_partitions(db, TOPIC, {0: 5})
-    reader = Reader(settings, pool)
-    reader._known = {PARTITION: 5}
+    reader = await reader_at_5(settings, pool, db)
     await db.execute("ALTER TABLE platform.inbox RENAME TO away")
     try:
         with pytest.raises(Unavailable):
@@ -225,14 +226,69 @@ async def test_position_is_asked_again_after_a_commit_whose_end_is_unknown(
 async def test_record_that_can_not_be_read_or_contradicts_is_kept_aside(
     settings: ConsumerSettings, pool: Pool, db: asyncpg.Connection, order: list[Event]
 ) -> None:
-    await store.begin_partitions(db, TOPIC, {0: 5})
-    reader = Reader(settings, pool)
-    reader._known = {PARTITION: 5}
+    reader = await reader_at_5(settings, pool, db)
     other = received(OrderEvent(order[0].order_id, 1, "placed", "ann", 1))
     records = [record(order[0], 5), replace(record(order[1], 6), value=b"{"), record(other, 7)]
     await reader._commit({PARTITION: records}, {PARTITION: (5, 8)})
     rows = await db.fetch("SELECT record_offset FROM platform.dead_letters ORDER BY record_offset")
     assert ([row["record_offset"] for row in rows], reader._known) == ([6, 7], {PARTITION: 8})
+
+
+class Client:
+    """Stands in for the client: it has one partition, where it is at an offset, and these records."""
+
+    def __init__(self, offset: int, records: Mapping[TopicPartition, list[Any]] | None = None) -> None:
+        self.offset = offset
+        self.records = records or {}
+
+    async def getmany(self, **_: object) -> Mapping[TopicPartition, list[Any]]:
+        return self.records
+
+    def assignment(self) -> set[TopicPartition]:
+        return {PARTITION}
+
+    async def position(self, _: TopicPartition) -> int:
+        return self.offset
+
+    def last_stable_offset(self, _: TopicPartition) -> int:
+        return self.offset
+
+
+@pytest.mark.parametrize(
+    ("offset", "known"),
+    [(4, {}), (5, {PARTITION: 5}), (7, {PARTITION: 7})],
+    ids=["back: asked of the database again", "same", "past marks of transactions"],
+)
+async def test_position_without_records_follows_the_client_forwards_only(
+    settings: ConsumerSettings, pool: Pool, db: asyncpg.Connection, offset: int, known: dict[TopicPartition, int]
+) -> None:
+    reader = await reader_at_5(settings, pool, db)
+    client: Any = Client(offset)
+    await reader._read_batch(client)
+    assert reader._known == known
+    assert await store.positions(db, TOPIC) == {0: max(5, offset)}
+
+
+async def test_records_of_a_partition_that_is_gone_are_left_to_its_next_owner(
+    settings: ConsumerSettings, pool: Pool, db: asyncpg.Connection, order: list[Event]
+) -> None:
+    gone = TopicPartition(TOPIC, 1)
+    await store.begin_partitions(db, TOPIC, {0: 5, 1: 5})
+    reader = Reader(settings, pool)
+    reader._known = {PARTITION: 5, gone: 5}
+    client: Any = Client(6, {PARTITION: [record(order[0], 5)], gone: [record(order[1], 5)]})
+    await reader._read_batch(client)
+    assert await states(db) == ["APPLIED"]
+    assert await store.positions(db, TOPIC) == {0: 6, 1: 5}
+
+
+async def test_position_of_a_partition_that_went_during_its_commit_is_not_trusted(
+    settings: ConsumerSettings, pool: Pool, db: asyncpg.Connection, order: list[Event]
+) -> None:
+    await store.begin_partitions(db, TOPIC, {0: 5})
+    reader = Reader(settings, pool)
+    await reader._commit({PARTITION: [record(order[0], 5)]}, {PARTITION: (5, 6)})
+    assert (await states(db), reader._known) == (["APPLIED"], {})
 
 
 @pytest.mark.parametrize("change", ["on_partitions_revoked", "on_partitions_assigned"])
@@ -245,15 +301,23 @@ async def test_no_position_is_trusted_after_partitions_changed_hands(
     assert reader._known == {}
 
 
+async def test_process_that_migrates_waits_for_another_one(settings: ConsumerSettings, db: asyncpg.Connection) -> None:
+    async with db.transaction():
+        await db.execute("LOCK TABLE platform.migrations IN SHARE ROW EXCLUSIVE MODE")
+        migrating = await waits(db, migrate(settings))
+    assert await migrating == []
+
+
 async def test_paused_process_is_cut_off_from_its_transaction(pool: Pool) -> None:
-    async with intake.transaction(pool) as connection:
+    async with pool.transaction() as connection:
         assert await connection.fetchval("SHOW idle_in_transaction_session_timeout") == "3s"
 
 
 async def test_dead_letter_is_kept_once_and_resolved_once(db: asyncpg.Connection, order: list[Event]) -> None:
-    letter = intake.contradiction(order[0], 0, 7, [("x", None), ("y", b"\xff")])
+    known = record(order[0], 7)
+    letter = replace(known, headers=(*known.headers, ("x", None), ("y", b"\xff")))
     for _ in range(2):
-        await store.insert_dead_letters(db, TOPIC, [letter])
+        await store.insert_dead_letters(db, [(letter, "a test")])
     await store.resolve_dead_letters(db, order[:1])
     resolved = "SELECT resolved_at FROM platform.dead_letters"
     first = await db.fetchval(resolved)
@@ -267,9 +331,9 @@ async def test_gap_is_asked_for_again_only_after_a_while(
 ) -> None:
     await take(pool, [order[2]])
     order_id = order[2].order_id
-    assert await store.orders_to_ask_for(db, LONG, 9) == [Gap(order_id, 1, 2)]
+    assert list(map(tuple, await store.orders_to_ask_for(db, LONG, 9))) == [(order_id, None)]
     assert await store.orders_to_ask_for(db, LONG, 9) == []
-    assert await store.orders_to_ask_for(db, 0, 9) == [Gap(order_id, 1, 2)]
+    assert list(map(tuple, await store.orders_to_ask_for(db, 0, 9))) == [(order_id, None)]
     async with holding(db, "SELECT FROM platform.streams FOR UPDATE"), pool.connection() as other:
         assert await asyncio.wait_for(store.orders_to_ask_for(other, 0, 9), 2) == [], "another process asks"
     await take(pool, order[:2])
@@ -279,68 +343,73 @@ async def test_gap_is_asked_for_again_only_after_a_while(
 async def test_events_that_will_never_come_are_given_up(pool: Pool, db: asyncpg.Connection, order: list[Event]) -> None:
     placed, paid, refunded = order
     await take(pool, [refunded])
-    known = {"type": "x", "occurred_at": "x", "data_base64": ""}
-    pending = Told(placed.event_id, placed.order_id, 1, "PENDING", None, known)
-    skipped = Told(paid.event_id, paid.order_id, 2, "SKIPPED", None, known)
-    await gaps._fill(pool, Gap(placed.order_id, 1, 2), 2, [pending, skipped])
+    skipped, published = item(paid, "SKIPPED"), item(refunded)
+    history = History([item(placed, "PENDING"), skipped, published])
+    await verify(pool, history, TOPIC, placed.order_id)
     assert await states(db) == ["WAITING"], "the first one may still come"
-    await gaps._fill(pool, Gap(placed.order_id, 1, 2), 2, [skipped])
+    await verify(pool, History([skipped, published]), TOPIC, placed.order_id)
     assert await states(db) == ["APPLIED"]
 
 
-async def test_older_watermark_does_not_replace_a_newer_one(pool: Pool, db: asyncpg.Connection) -> None:
-    body: dict[str, Any] = {"partitions": {"0": 1}, "missing": [], "missing_count": 0}
+@pytest.mark.usefixtures("db")
+async def test_watermark_of_the_relay_replaces_a_later_one(pool: Pool) -> None:
+    missing = [{"order_id": str(uuid7()), "sequence": 1}]
     async with pool.connection() as connection:
-        for seconds in (0, 60, 30):
-            await store.keep_watermark(connection, TOPIC, body, MINUTE + timedelta(seconds=seconds))
-    assert await db.fetchval("SELECT up_to FROM platform.watermarks") == MINUTE + timedelta(seconds=60)
+        announced = {"missing": missing, "missing_count": 1}
+        await store.keep_watermark(connection, TOPIC, MINUTE + timedelta(days=9999), None, {"0": 2**62}, announced)
+        await store.keep_watermark(connection, TOPIC, MINUTE, MINUTE, {"0": 1}, None)
+        row = await store.watermark(connection, TOPIC)
+    assert (row["up_to"], row["oldest"], row["partitions"]) == (MINUTE, MINUTE, {"0": 1})
+    assert (row["missing"], row["missing_count"]) == (missing, 1)
 
 
-async def test_minute_that_got_an_event_is_compared_again_at_once_and_others_after_a_while(
+async def test_minute_with_a_new_event_is_compared_immediately_and_others_later(
     pool: Pool, db: asyncpg.Connection, order: list[Event]
 ) -> None:
-    shard = order[0].shard
+    shard, later = order[0].shard, MINUTE + timedelta(minutes=1)
     async with pool.connection() as connection:
         await store.put_bucket(connection, MINUTE, shard, "EQUAL", [])
-        await store.put_bucket(connection, MINUTE, (shard + 1) % 4, "DIFFERS", [])
+        await store.put_bucket(connection, later, shard, "DIFFERS", [])
         assert await store.buckets_to_compare(connection, LONG, 9) == []
         await take(pool, order[:1])
         again = await store.buckets_to_compare(connection, LONG, 9)
-        assert [(row["shard"], row["state"]) for row in again] == [(shard, "STALE")]
+        assert [(row["bucket"], row["state"]) for row in again] == [(MINUTE, "STALE")]
         await db.execute(
-            "UPDATE platform.buckets SET compared_at = compared_at - interval '1 hour' WHERE shard <> $1", shard
+            "UPDATE platform.buckets SET compared_at = compared_at - interval '1 hour' WHERE bucket = $1", later
         )
         longest_ago = await store.buckets_to_compare(connection, 60, 9)
-        assert [row["shard"] for row in longest_ago] == [(shard + 1) % 4, shard]
+        assert [row["bucket"] for row in longest_ago] == [later, MINUTE]
 
 
-async def test_one_process_has_a_duty_until_it_leaves_it_or_its_lease_is_over(db: asyncpg.Connection) -> None:
-    assert await store.hold_duty(db, "gaps", "one", 60)
-    assert not await store.hold_duty(db, "gaps", "two", 60)
-    assert await store.hold_duty(db, "gaps", "one", 60)
-    await store.leave_duty(db, "gaps", "two")
-    assert not await store.hold_duty(db, "gaps", "two", 60)
+async def test_leader_leads_until_it_leaves_or_its_lease_has_expired(db: asyncpg.Connection) -> None:
+    assert await store.take_leadership(db, "gaps", "one", 60)
+    assert not await store.take_leadership(db, "gaps", "two", 60)
+    assert await store.take_leadership(db, "gaps", "one", 60)
+    await store.leave_leadership(db, "two")
+    assert not await store.take_leadership(db, "gaps", "two", 60)
     await db.execute("UPDATE platform.duties SET lease_until = '-infinity'")
-    assert await store.hold_duty(db, "gaps", "two", 60)
+    assert await store.take_leadership(db, "gaps", "two", 60)
 
 
-async def test_duty_is_done_by_its_holder_only_and_left_at_the_end(pool: Pool, db: asyncpg.Connection) -> None:
+async def test_only_the_leader_works_and_it_leaves_at_the_end(pool: Pool, db: asyncpg.Connection) -> None:
     stop, done = asyncio.Event(), asyncio.Event()
 
     async def work() -> None:
         done.set()
         stop.set()
 
-    await store.hold_duty(db, "gaps", "other", 60)
-    repeating = asyncio.create_task(duty.repeat("gaps", "own", pool, 0.01, stop, work))
+    await store.take_leadership(db, "gaps", "other", 60)
+    leader = Leader(pool)
+    repeating = asyncio.create_task(repeat("gaps", 0.01, lambda: leader.run("gaps", work), stop))
     await asyncio.wait([asyncio.create_task(done.wait())], timeout=0.2)
     assert not done.is_set()
     await db.execute("UPDATE platform.duties SET lease_until = '-infinity'")
     await asyncio.wait_for(repeating, 2)
+    await leader.leave()
     assert await db.fetchval("SELECT count(*) FROM platform.duties") == 0
 
 
-async def test_what_waits_is_never_pruned_and_the_rest_once_it_is_old(
+async def test_waiting_events_are_never_pruned_and_others_once_old(
     pool: Pool, db: asyncpg.Connection, order: list[Event]
 ) -> None:
     placed, _, refunded = order

@@ -11,12 +11,12 @@ from tests.infrastructure.services import Client, migrate_service, serving
 
 @pytest.fixture(scope="module")
 def database_url(database: Database) -> str:
-    """The address of the migrated schema, as the service's own role."""
+    """Return the address of the migrated schema, with the service's own role."""
     return migrate_service("coupon", database)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def coupon(database_url: str) -> AsyncIterator[Client]:
-    """A client of the service."""
+    """Yield a client of the service."""
     async with serving("coupon", database_url) as client:
         yield client

@@ -1,4 +1,4 @@
-"""What the order service is promised of coupons: one order a coupon, repeats, fences, the database's clock."""
+"""The promises to the order service about coupons: one order per coupon, repeats, fences, the database's clock."""
 
 import asyncio
 import random
@@ -49,7 +49,7 @@ async def state(client: Client, coupon: str) -> tuple[str, str | None, int | Non
 
 
 def winners(commands: Sequence[Any], outcomes: Sequence[Any]) -> set[str]:
-    """The orders whose commands were applied."""
+    """Return the orders whose commands were applied."""
     pairs = zip(commands, outcomes, strict=False)  # repeats follow the commands
     return {command["order_id"] for command, outcome in pairs if outcome["outcome"] == "applied"}
 
@@ -65,7 +65,7 @@ async def test_a_coupon_is_reserved_then_redeemed_then_released(coupon: Client) 
     assert await state(coupon, given) == ("AVAILABLE", None, None)
 
 
-async def test_each_refusal_says_its_reason_and_leaves_no_trace(coupon: Client) -> None:
+async def test_each_refusal_has_its_reason_and_leaves_no_trace(coupon: Client) -> None:
     reserved, redeemed, other = await give(coupon), await give(coupon), order_id()
     await coupon.command(reserve(order_id(), reserved), redeem(order_id(), redeemed))
     expired = await give(coupon, expires_at="2020-01-01T00:00:00Z")
@@ -140,18 +140,20 @@ async def test_replicas_that_work_on_crossing_coupons_neither_deadlock_nor_lose_
     coupon: Client, database_url: str
 ) -> None:
     given = [await give(coupon) for _ in range(8)]
-    dice = random.Random(7)
-    reserves = [reserve(order_id(), dice.choice(given)) for _ in range(40)]
+    rng = random.Random(7)
+    reserves = [reserve(order_id(), rng.choice(given)) for _ in range(40)]
     released = {command["order_id"] for command in reserves[::2]}
-    late = [redeem(order_id(), dice.choice(given)) for _ in range(40)]
+    late = [redeem(order_id(), rng.choice(given)) for _ in range(40)]
     splits = REGISTRY.get_sample_value("batches_split_total")
-    async with replicas("coupon", database_url) as desks:
-        # Every replica gets every command three times, each in an order of its own.
-        answers = await asyncio.gather(*(in_some_order(desk.command, reserves * 3, n) for n, desk in enumerate(desks)))
+    async with replicas("coupon", database_url) as running:
+        # Every replica gets every command three times, in a different order.
+        answers = await asyncio.gather(
+            *(in_some_order(replica.command, reserves * 3, n) for n, replica in enumerate(running))
+        )
         assert all(answer == answers[0] for answer in answers)
         first = winners(reserves, answers[0])
         work = [*map(release, released), *late]
-        answers = await asyncio.gather(*(in_some_order(desk.command, work, n) for n, desk in enumerate(desks)))
+        answers = await asyncio.gather(*(in_some_order(replica.command, work, n) for n, replica in enumerate(running)))
         assert all(answer == answers[0] for answer in answers)
         second = winners(late, answers[0][-len(late) :])
     assert REGISTRY.get_sample_value("batches_split_total") == splits, "a deadlock would have split a batch"

@@ -15,7 +15,7 @@ def local(tmp_path: Path) -> Iterator[LocalRun]:
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalRun]:
-    """One run for all tests of a module that leave it running."""
+    """Start one run for all tests of a module that don't stop it."""
     run = LocalRun(tmp_path_factory.mktemp("run") / "local")
     try:
         yield run.start()

@@ -1,10 +1,9 @@
-"""One `make run` on ports of its own, with stand-ins for the services."""
+"""One `make run` on separate ports, with stand-ins for the services."""
 
 import contextlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -15,31 +14,28 @@ from typing import Any
 import psutil
 
 from deploy.local.configuration import ROOT, SERVICES
-from tests.infrastructure.waiting import free_port, wait_until
+from tests.infrastructure.waiting import free_ports, wait_until
 
 START_SECONDS = 60
-# With these nothing is embedded. The stand-ins never look, so it need not be there.
+# With these, no server is embedded. The stand-ins never connect, so the servers need not exist.
 ELSEWHERE = {f"{service.upper()}_DATABASE_URL": f"postgresql://{service}@127.0.0.1:1/db" for service in SERVICES}
 ELSEWHERE["KAFKA_BOOTSTRAP_SERVERS"] = "127.0.0.1:2"
-STOP_SECONDS = 10  # what is promised
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports that nothing listens on, all different."""
-    with contextlib.ExitStack() as stack:
-        listeners = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
-        return [listener.getsockname()[1] for listener in listeners]
+STOP_SECONDS = 10  # the promised limit
 
 
 @dataclass
 class LocalRun:
-    """Starts the supervisor in `folder`; further runs in the same folder meet what the ones before left there."""
+    """Starts the supervisor in `folder`; later runs in the same folder find what earlier ones left."""
 
     folder: Path
     settings: Mapping[str, str] = field(default_factory=dict)
-    ports: dict[str, int] = field(default_factory=lambda: dict(zip(SERVICES, free_ports(len(SERVICES)), strict=True)))
-    admin_port: int = field(default_factory=free_port)
+    ports: dict[str, int] = field(init=False)
+    admin_port: int = field(init=False)
     process: subprocess.Popen[str] | None = None
+
+    def __post_init__(self) -> None:
+        self.admin_port, *ports = free_ports(1 + len(SERVICES))
+        self.ports = dict(zip(SERVICES, ports, strict=True))
 
     @property
     def environment(self) -> dict[str, str]:
@@ -51,7 +47,7 @@ class LocalRun:
         return {**clean, **own, **self.settings}
 
     def begin(self) -> subprocess.Popen[str]:
-        # One that was killed left its run.json, which would be taken for the new one's.
+        # A killed run leaves its run.json, which would be mistaken for the new run's.
         (self.folder / "run.json").unlink(missing_ok=True)
         with (self.folder.parent / "output").open("a") as output:
             self.process = subprocess.Popen(
@@ -66,7 +62,7 @@ class LocalRun:
         return self.process
 
     def start(self) -> "LocalRun":
-        """Start and wait until everything serves."""
+        """Start, and wait until everything is ready."""
         process = self.begin()
         wait_until(lambda: self.run_json() or process.poll() is not None, START_SECONDS, "run.json")
         assert process.poll() is None, self.output()
@@ -79,7 +75,7 @@ class LocalRun:
         return self.process.wait(STOP_SECONDS)
 
     def refused(self) -> tuple[int, str]:
-        """Start where that cannot work; return the exit status and what was said."""
+        """Start a run that must fail; return the exit status and the output."""
         process = self.begin()
         status = process.wait(START_SECONDS)
         return status, self.output()
@@ -95,12 +91,12 @@ class LocalRun:
         return run
 
     def pid(self, name: str) -> int:
-        """The process of a service, the broker or Postgres."""
+        """Return the process of a service, the broker or Postgres."""
         records = json.loads((self.folder / "processes.json").read_text())["processes"]
         return next((int(record["pid"]) for record in records if record["name"] == name), 0)
 
     def command(self, module: str, *arguments: str) -> subprocess.Popen[str]:
-        """Another command of this folder."""
+        """Run another command in this folder."""
         return subprocess.Popen(
             [sys.executable, "-m", module, *arguments],
             cwd=ROOT,
@@ -111,11 +107,11 @@ class LocalRun:
         )
 
     def calls(self, service: str) -> list[str]:
-        """The subcommands that the stand-in was started with, in order."""
+        """Return the subcommands with which the stand-in was started, in order."""
         return (self.folder / f"calls-{service}").read_text().splitlines()
 
     def left(self) -> list[psutil.Process]:
-        """The processes of this run that still exist."""
+        """Return the processes of this run that still exist."""
         return [process for process in psutil.process_iter() if self._is_ours(process)]
 
     def _is_ours(self, process: psutil.Process) -> bool:
@@ -130,7 +126,7 @@ class LocalRun:
             return False
 
     def kill_all(self) -> None:
-        """Kill every process of this run at once, and wait until none is left."""
+        """Kill every process of this run immediately, and wait until none is left."""
         for process in self.left():
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
@@ -139,5 +135,5 @@ class LocalRun:
             self.process.wait(STOP_SECONDS)
 
     def clean_up(self) -> None:
-        """Kill what is left, whatever state the test ended in."""
+        """Kill the remaining processes, after any end of the test."""
         self.kill_all()

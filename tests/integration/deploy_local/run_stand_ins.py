@@ -1,4 +1,4 @@
-"""`python -m deploy.local` with the stand-ins instead of the services."""
+"""Runs `python -m deploy.local` with the stand-ins instead of the services."""
 
 import sys
 

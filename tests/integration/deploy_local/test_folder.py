@@ -1,4 +1,4 @@
-"""What is kept in the local folder."""
+"""The files of the local folder."""
 
 import json
 import stat
@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from deploy.local.folder import AlreadyRunningError, Folder, NotRunningError
+
+REPOSITORY = Path(__file__).parents[3]
 
 
 @pytest.fixture
@@ -24,13 +26,29 @@ def test_only_one_holds_the_folder(folder: Folder) -> None:
     assert not folder.is_locked()
 
 
+def test_only_folder_of_a_run_may_be_removed(folder: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not folder.may_be_removed()
+    with folder.locked():
+        pass
+    assert folder.may_be_removed()
+    monkeypatch.setenv("HOME", str(folder.path / "home"))
+    assert not folder.may_be_removed()
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert Folder(tmp_path / "other" / ".local").may_be_removed()
+
+
+def test_checkout_and_what_it_is_in_may_not_be_removed() -> None:
+    for path in (REPOSITORY, REPOSITORY.parent, Path("/")):
+        assert not Folder(path).may_be_removed()
+
+
 def test_a_password_stays_the_same_and_differs_between_roles(folder: Folder) -> None:
     password = folder.password("order_service")
     assert Folder(folder.path).password("order_service") == password
     assert folder.password("relay_service") != password
 
 
-def test_what_is_remembered_is_added_to(folder: Folder) -> None:
+def test_remembered_values_are_extended(folder: Folder) -> None:
     folder.remember(kafka_port=1)
     folder.remember(postgres_port=2)
     assert folder.remembered() == {"kafka_port": 1, "postgres_port": 2}
@@ -41,7 +59,7 @@ def test_files_with_secrets_are_for_their_owner_only(folder: Folder) -> None:
     assert stat.S_IMODE(folder.run_json.stat().st_mode) == 0o600
 
 
-def test_run_json_counts_only_while_somebody_holds_the_folder(folder: Folder) -> None:
+def test_run_json_counts_only_while_a_run_holds_the_folder(folder: Folder) -> None:
     run = {"kafka": "127.0.0.1:9"}
     folder.write_run(run)
     with pytest.raises(NotRunningError):
@@ -55,7 +73,7 @@ def test_a_damaged_file_counts_as_empty(folder: Folder) -> None:
     assert folder.remembered() == {}
 
 
-def test_new_logs_leave_those_of_the_run_before_beside_them(folder: Folder) -> None:
+def test_new_logs_do_not_overwrite_those_of_the_previous_run(folder: Folder) -> None:
     folder.log("order").write_text("before")
     folder.start_logs(["order", "relay"])
     assert (folder.logs / "order.log.1").read_text() == "before"

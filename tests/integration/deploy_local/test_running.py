@@ -1,4 +1,4 @@
-"""What holds while everything runs. The tests share one run."""
+"""Promises while everything runs. The tests share one run."""
 
 import os
 import signal
@@ -17,7 +17,7 @@ SECONDS = 30
 
 
 def role_dsn(run: LocalRun, service: str) -> str:
-    """What the service was started with."""
+    """Return the service's environment."""
     environ = Path(f"/proc/{run.pid(service)}/environ").read_text().split("\0")
     name = f"{service.upper()}_DATABASE_URL="
     return next(entry.removeprefix(name) for entry in environ if entry.startswith(name))
@@ -25,7 +25,8 @@ def role_dsn(run: LocalRun, service: str) -> str:
 
 def test_run_json_names_the_kafka_the_database_and_every_service(running: LocalRun) -> None:
     run = running.run_json()
-    assert set(run) == {"kafka", "database", "services"}
+    assert set(run) == {"kafka", "database", "issuer", "services"}
+    assert run["issuer"] is None
     for service in SERVICES:
         entry = run["services"][service]
         assert entry["url"] == f"http://127.0.0.1:{running.ports[service]}"
@@ -42,18 +43,12 @@ def test_the_database_keeps_what_it_has_confirmed(running: LocalRun) -> None:
             assert row == ("on",)
 
 
-def test_a_role_owns_its_schema_and_cannot_look_into_another(running: LocalRun) -> None:
-    with psycopg.connect(role_dsn(running, "order"), autocommit=True) as order:
-        order.execute("CREATE TABLE orders.mine (id int)")
-        with pytest.raises(psycopg.errors.InsufficientPrivilege):
-            order.execute("CREATE TABLE relay.theirs (id int)")
-        with pytest.raises(psycopg.errors.InsufficientPrivilege):
-            order.execute("CREATE TABLE public.everybodys (id int)")
-    with (
-        psycopg.connect(role_dsn(running, "relay"), autocommit=True) as relay,
-        pytest.raises(psycopg.errors.InsufficientPrivilege),
-    ):
-        relay.execute("SELECT * FROM orders.mine")
+def test_each_service_runs_with_its_own_login_that_creates_nothing(running: LocalRun) -> None:
+    for service in SERVICES:
+        with psycopg.connect(role_dsn(running, service), autocommit=True) as connection:
+            assert connection.info.user == f"{service}_service_a"
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                connection.execute("CREATE TEMPORARY TABLE mine (id int)")
 
 
 def test_the_database_asks_for_a_password(running: LocalRun) -> None:
@@ -66,14 +61,14 @@ def test_a_second_run_in_the_same_folder_is_refused_in_one_line(running: LocalRu
     second = running.command("tests.integration.deploy_local.run_stand_ins")
     output, _ = second.communicate(timeout=SECONDS)
     assert second.returncode == 2
-    assert output == f"It is already running in this checkout (pid {running.process.pid}); stop that one first\n"
+    assert output == f"`make run` already runs in this checkout (pid {running.process.pid}); stop it first\n"
 
 
 def test_cleaning_is_refused_while_it_runs(running: LocalRun) -> None:
     clean = running.command("deploy.local.clean")
     output, _ = clean.communicate(timeout=SECONDS)
     assert clean.returncode == 1
-    assert "still running" in output
+    assert "still runs here" in output
 
 
 def test_a_service_that_dies_is_started_again_and_run_json_follows(running: LocalRun) -> None:
@@ -123,7 +118,7 @@ async def test_watching_prints_events_in_one_line_each_and_ends_quietly(running:
     assert watching.returncode == 0
 
 
-def test_a_broker_that_dies_comes_back_at_its_address_and_the_relay_is_told(running: LocalRun) -> None:
+def test_dead_broker_returns_at_its_address_and_the_relay_is_restarted(running: LocalRun) -> None:
     before = running.run_json()
     assert running.calls("relay") == ["migrate", "bootstrap", "serve"]
     os.kill(running.pid("broker"), signal.SIGKILL)

@@ -1,11 +1,11 @@
-"""How a run starts, and how it says that it cannot."""
+"""How a run starts, and how it reports that it can't."""
 
 import contextlib
 import socket
 
 import pytest
 
-from shared.exits import Exit
+from shared.process.exits import Exit
 from tests.infrastructure.waiting import free_port
 from tests.integration.deploy_local.local_run import ELSEWHERE, LocalRun
 
@@ -88,7 +88,7 @@ def test_demo_data_is_loaded_once_and_survives_a_restart(local: LocalRun) -> Non
     assert local.end() == 0
     local.start()
     assert [(local.folder / f"kept-{service}").read_text() for service in ("product", "coupon", "balance")] == kept
-    assert "Demo data: there already" in local.output()
+    assert "Demo data: already there" in local.output()
     assert local.end() == 0
 
 
@@ -96,7 +96,7 @@ def test_auditing_without_a_run_is_one_line(local: LocalRun) -> None:
     auditing = local.command("deploy.local.audit")
     output, _ = auditing.communicate(timeout=30)
     assert auditing.returncode == 2
-    assert output == "Nothing runs here: start it with `make run` and wait until it says so\n"
+    assert output == "Nothing runs here: start it with `make run` and wait until everything is running\n"
 
 
 @pytest.mark.parametrize("arguments", [[], ["--json"], ["--from-now"]])
@@ -104,4 +104,4 @@ def test_watching_without_a_run_is_one_line(local: LocalRun, arguments: list[str
     watching = local.command("deploy.local.watch_events", *arguments)
     output, _ = watching.communicate(timeout=30)
     assert watching.returncode == 2
-    assert output == "Nothing runs here: start it with `make run` and wait until it says so\n"
+    assert output == "Nothing runs here: start it with `make run` and wait until everything is running\n"

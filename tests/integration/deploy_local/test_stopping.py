@@ -1,4 +1,4 @@
-"""How a run ends, and how the next one meets what was left."""
+"""How a run ends, and how the next run handles what an earlier one left."""
 
 import os
 import signal
@@ -14,7 +14,7 @@ from tests.integration.deploy_local.local_run import ELSEWHERE, STOP_SECONDS, Lo
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_stops_all_in_order_and_leaves_nothing(local: LocalRun, number: signal.Signals) -> None:
+def test_signal_stops_all_processes_in_order_and_leaves_none(local: LocalRun, number: signal.Signals) -> None:
     local.start()
     assert local.end(number) == 0
     assert not local.left()
@@ -44,7 +44,7 @@ def test_a_service_that_ignores_the_signal_is_killed_within_ten_seconds(local: L
     assert "order did not stop in time and was killed" in local.output()
 
 
-def test_a_killed_supervisor_takes_everything_with_it(local: LocalRun) -> None:
+def test_killed_supervisor_ends_all_its_processes(local: LocalRun) -> None:
     local.start()
     assert local.process is not None
     local.process.kill()
@@ -52,7 +52,7 @@ def test_a_killed_supervisor_takes_everything_with_it(local: LocalRun) -> None:
     assert "database system is shut down" in (local.folder / "logs" / "postgres.log").read_text()
 
 
-def test_the_run_after_a_kill_of_everything_finds_its_data(local: LocalRun) -> None:
+def test_run_after_a_kill_of_all_processes_finds_its_data(local: LocalRun) -> None:
     local.start()
     with psycopg.connect(local.run_json()["database"], autocommit=True) as connection:
         connection.execute("CREATE TABLE kept AS SELECT 7 AS number")
@@ -63,11 +63,11 @@ def test_the_run_after_a_kill_of_everything_finds_its_data(local: LocalRun) -> N
     assert local.end() == 0
 
 
-def test_the_run_after_a_kill_stops_what_was_left_and_starts_anew(local: LocalRun) -> None:
+def test_run_after_a_kill_stops_leftover_processes_and_starts_anew(local: LocalRun) -> None:
     local.start()
     order = psutil.Process(local.pid("order"))
     postgres = psutil.Process(local.pid("postgres"))
-    # Paused, they can't act on the signal that the supervisor's death sends them.
+    # Paused processes can't handle the signal that the kernel sends at the supervisor's death.
     for process in (order, postgres):
         process.suspend()
     assert local.process is not None
@@ -79,10 +79,10 @@ def test_the_run_after_a_kill_stops_what_was_left_and_starts_anew(local: LocalRu
     assert local.end() == 0
 
 
-def test_a_lock_file_whose_pid_belongs_to_a_stranger_does_not_keep_postgres_from_starting(local: LocalRun) -> None:
+def test_postgres_starts_despite_a_lock_file_with_a_foreign_pid(local: LocalRun) -> None:
     local.start()
     assert local.end() == 0
-    # As a kill and a reboot leave it: the pid of the server is by now another process's.
+    # As after a kill and a reboot: another process has the server's pid now.
     (local.folder / "postgres" / "postmaster.pid").write_text(
         f"{os.getpid()}\n{local.folder}/postgres\n1\n54329\n\n127.0.0.1\n 1 1\nready   \n"
     )
@@ -90,7 +90,7 @@ def test_a_lock_file_whose_pid_belongs_to_a_stranger_does_not_keep_postgres_from
     assert local.end() == 0
 
 
-async def test_watching_ends_with_what_is_watched(local: LocalRun) -> None:
+async def test_watching_ends_with_the_local_run(local: LocalRun) -> None:
     local.start()
     async with AIOKafkaProducer(bootstrap_servers=local.run_json()["kafka"]) as producer:
         await producer.send_and_wait("orders.v1", b"{}", headers=[("ce_subject", b"o-1")])
@@ -99,7 +99,7 @@ async def test_watching_ends_with_what_is_watched(local: LocalRun) -> None:
     assert "o-1" in watching.stdout.readline()
     assert local.end() == 0
     output, _ = watching.communicate(timeout=30)
-    assert (watching.returncode, output) == (0, "It was stopped\n")
+    assert (watching.returncode, output) == (0, "The local run was stopped\n")
 
 
 def test_cleaning_removes_the_folder(local: LocalRun) -> None:
@@ -110,3 +110,13 @@ def test_cleaning_removes_the_folder(local: LocalRun) -> None:
     output, _ = clean.communicate(timeout=30)
     assert (clean.returncode, output) == (0, "")
     assert not local.folder.exists()
+
+
+def test_cleaning_refuses_a_folder_that_no_run_has_made(local: LocalRun) -> None:
+    local.folder.mkdir()
+    (local.folder / "letters.txt").write_text("dear")
+    clean = local.command("deploy.local.clean")
+    output, _ = clean.communicate(timeout=30)
+    assert clean.returncode == 1
+    assert str(local.folder) in output
+    assert (local.folder / "letters.txt").read_text() == "dear"

@@ -1,1 +1,1 @@
-"""The server that all services share, and the gateway before it, spoken to in raw bytes."""
+"""Sends raw bytes to the server that all services share, and to the gateway in front of it."""

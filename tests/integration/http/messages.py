@@ -1,4 +1,4 @@
-"""Messages as a client may send them: the rules of RFC 9110 and RFC 9112, one by one, and their answers."""
+"""Messages for each rule of RFC 9110 and RFC 9112, with the expected answers."""
 
 THING = b'{"name":"cup"}'
 CHUNKS = b"e\r\n" + THING + b"\r\n0\r\n\r\n"
@@ -17,7 +17,7 @@ def get(
     version: bytes = b"HTTP/1.1",
     host: bytes = HOST,
 ) -> bytes:
-    """A request without a body."""
+    """Return a request without a body."""
     return method + b" " + path + b" " + version + b"\r\n" + host + headers + b"\r\n"
 
 
@@ -29,13 +29,13 @@ def post(
     version: bytes = b"HTTP/1.1",
     media_type: bytes = JSON,
 ) -> bytes:
-    """A request with a body."""
+    """Return a request with a body."""
     return get(path, media_type + headers, method=b"POST", version=version) + body
 
 
-# What is sent, and the statuses it gets, interim answers among them.
+# The bytes that are sent, and the expected statuses, including interim answers.
 MESSAGES: dict[str, tuple[bytes, list[int]]] = {
-    # 9110, 10.1.1: what is expected of the server before the body comes.
+    # 9110, 10.1.1: the expectations before the body is sent.
     "an expectation with its body": (post(CONTINUE + LENGTH), [201]),
     "an expectation with half of its body": (post(CONTINUE + LENGTH, THING[:5]), [100]),
     "an expectation before its body": (post(CONTINUE + LENGTH, b""), [100]),
@@ -90,7 +90,7 @@ MESSAGES: dict[str, tuple[bytes, list[int]]] = {
     "a body to GET": (get(headers=LENGTH) + THING, [200]),
     "no body and no length": (post(b"", b"", path=b"/v1/things/cup/act"), [200]),
     "a body without its length in HTTP/1.0": (post(b"", b"", version=b"HTTP/1.0"), [400]),
-    # 9112, 3.2: whom a request is for.
+    # 9112, 3.2: the target of a request.
     "no host": (get(host=b""), [400]),
     "no host in HTTP/1.0": (get(host=b"", version=b"HTTP/1.0"), [200]),
     "two hosts": (get(host=b"Host: x\r\nHost: y\r\n"), [400]),
@@ -139,7 +139,7 @@ MESSAGES: dict[str, tuple[bytes, list[int]]] = {
     "a method of others": (get(method=b"PURGE"), [405]),
     "TRACE": (get(method=b"TRACE"), [405]),
     "OPTIONS": (get(method=b"OPTIONS"), [405]),
-    # Fields that are for others, or that may be ignored.
+    # Fields for intermediaries, or fields that may be ignored.
     "TE": (get(headers=b"TE: trailers\r\nConnection: TE\r\n"), [200]),
     "a range": (get(headers=b"Range: bytes=0-3\r\n"), [200]),
     "If-None-Match": (get(headers=b"If-None-Match: *\r\n"), [200]),
@@ -148,7 +148,7 @@ MESSAGES: dict[str, tuple[bytes, list[int]]] = {
     "Accept without anything": (get(headers=b"Accept: application/json;q=0\r\n"), [200]),
     "an upgrade": (get(headers=b"Upgrade: h2c\r\nConnection: Upgrade\r\n"), [200]),
     "an upgrade, created": (post(LENGTH + b"Upgrade: websocket\r\nConnection: Upgrade\r\n"), [201]),
-    # 9110, 8: what a body is.
+    # 9110, 8: the type of a body.
     "no type": (post(media_type=b""), [415]),
     "two types in one": (post(media_type=b"Content-Type: application/json, text/plain\r\n"), [415]),
     "a charset": (post(media_type=b'Content-Type: Application/JSON; Charset="UTF-8"\r\n'), [201]),
@@ -158,7 +158,7 @@ MESSAGES: dict[str, tuple[bytes, list[int]]] = {
     "a coding in a list": (post(LENGTH + b"Content-Encoding: identity, br\r\n"), [415]),
     "no coding, said so": (post(LENGTH + b"Content-Encoding: identity\r\n"), [201]),
     "no coding in a list of none": (post(LENGTH + b"Content-Encoding:\r\n"), [201]),
-    # Paths are taken as they stand.
+    # Paths are not normalised.
     "a slash at the end": (get(b"/v1/things/"), [404]),
     "a slash at the end of an entry": (get(b"/v1/things/cup/"), [404]),
     "two slashes": (get(b"//v1/things"), [404]),
@@ -171,7 +171,7 @@ MESSAGES: dict[str, tuple[bytes, list[int]]] = {
     "keep-alive in HTTP/1.0": (get(headers=b"Connection: keep-alive\r\n", version=b"HTTP/1.0") * 2, [200, 200]),
 }
 
-# What is sent before the client closes its sending side, and what it is still answered.
+# The bytes that are sent before the client closes its sending side, and the expected statuses.
 HALF_CLOSED: dict[str, tuple[bytes, list[int]]] = {
     "a request": (get(), [200]),
     "a request with its body": (post(), [201]),

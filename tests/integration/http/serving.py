@@ -1,9 +1,9 @@
-"""The shared server with a few routes of no service, on an event loop in a thread of its own."""
+"""The shared server with a few test routes, on an event loop in a separate thread."""
 
 import asyncio
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,8 +16,11 @@ from shared.http.problems import NotFound
 from shared.http.routes import Route
 from shared.http.server import HttpServer, reply
 from shared.http.wire import path_id, read_body, read_query
+from shared.identity.authenticator import OpenAuthenticator
+from shared.identity.callers import SIGNED_IN
+from shared.process.settings import ServiceSettings
+from shared.process.stopping import Stop
 from shared.refusals import Unavailable
-from shared.settings import ServiceSettings
 from tests.infrastructure.waiting import free_port, listens, wait_until
 
 START_SECONDS = 10
@@ -28,39 +31,44 @@ LoopFactory = Callable[[], asyncio.AbstractEventLoop]
 
 
 class Settings(ServiceSettings):
-    """No service's settings."""
+    """The settings of the test server."""
 
     model_config = SettingsConfigDict(frozen=True, populate_by_name=True)
 
 
 class Thing(Wire):
-    """What the routes are about."""
+    """The resource of the test routes."""
 
     name: str
 
 
 class Things(Wire):
-    """A list of them."""
+    """A list of things."""
 
     items: list[str]
 
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """A server, and what it has logged. A request to `…/slow` sets `begun` and waits for `finish`."""
+    """A server and its log. A request to `…/slow` sets `begun` and waits for `finish`.
+
+    `stop` belongs to `loop`, which runs in another thread.
+    """
 
     url: str
     logs: list[Any]
     begun: threading.Event
     finish: threading.Event
+    stop: Stop
+    loop: asyncio.AbstractEventLoop
 
     def bugs(self) -> list[Mapping[str, Any]]:
-        """What the server took for bugs of its own."""
-        return [line for line in self.logs if line["event"] == "bug" or line["log_level"] == "error"]
+        """Return the log lines about bugs."""
+        return [line for line in self.logs if line["event"] == "request.failed" or line["log_level"] == "error"]
 
 
 def routes(path: str, begun: threading.Event, finish: threading.Event) -> list[Route]:
-    """The routes: a list, an entry, a creation, an act without a body, one that waits, one without room."""
+    """Return the routes: a list, an entry, a creation, an act without a body, one that waits, one without capacity."""
 
     async def create(request: web.Request) -> web.Response:
         thing = await read_body(request, Thing, timeout_seconds=BODY_SECONDS)
@@ -91,27 +99,36 @@ def routes(path: str, begun: threading.Event, finish: threading.Event) -> list[R
 
     one = f"{path}/{{thing_id}}"
     return [
-        Route("POST", path, create, "Create a thing", {201: Thing}, body=Thing),
-        Route("GET", path, show_all, "List things", {200: Things}, query=Page),
-        Route("GET", one, show, "Get a thing", {200: Thing}),
-        Route("POST", f"{one}/act", act, "Act on a thing", {200: Thing}, body=NoBody),
-        Route("GET", f"{path}/slow", wait, "Wait", {200: Thing}),
-        Route("POST", f"{path}/crowd", crowd, "Find no room", {200: Thing}, body=Thing, check_capacity=refuse),
+        Route("POST", path, SIGNED_IN, create, "Create a thing", {201: Thing}, body=Thing),
+        Route("GET", path, SIGNED_IN, show_all, "List things", {200: Things}, query=Page),
+        Route("GET", one, SIGNED_IN, show, "Get a thing", {200: Thing}),
+        Route("POST", f"{one}/act", SIGNED_IN, act, "Act on a thing", {200: Thing}, body=NoBody),
+        Route("GET", f"{path}/slow", SIGNED_IN, wait, "Wait", {200: Thing}),
+        Route(
+            "POST",
+            f"{path}/crowd",
+            SIGNED_IN,
+            crowd,
+            "Find no room",
+            {200: Thing},
+            body=Thing,
+            check_capacity=refuse,
+        ),
     ]
 
 
 @contextmanager
-def serving(make_loop: LoopFactory, path: str = "/v1/things") -> Iterator[Served]:
-    """Serve on a loop of this kind until the end."""
+def serving(make_loop: LoopFactory, path: str = "/v1/things", **chosen: Any) -> Iterator[Served]:
+    """Serve on an event loop of this kind until the body ends. `chosen`: further settings."""
     port = free_port()
-    settings = Settings(port=port, database_url="postgresql://nowhere/none", shutdown_seconds=1)
+    settings = Settings(port=port, database_url="postgresql://nowhere/none", shutdown_seconds=1, **chosen)
     begun, finish = threading.Event(), threading.Event()
-    stop = asyncio.Event()
+    stop = Stop()
     loops: list[asyncio.AbstractEventLoop] = []
 
     async def serve() -> None:
         loops.append(asyncio.get_running_loop())
-        await HttpServer("things", "Things.", settings, routes(path, begun, finish), {}).run(stop)
+        await HttpServer("things", "Things.", settings, OpenAuthenticator(), routes(path, begun, finish), {}).run(stop)
 
     def run() -> None:
         with asyncio.Runner(loop_factory=make_loop) as runner:
@@ -121,7 +138,10 @@ def serving(make_loop: LoopFactory, path: str = "/v1/things") -> Iterator[Served
         thread = threading.Thread(target=run)
         thread.start()
         wait_until(lambda: listens("127.0.0.1", port), START_SECONDS, "the server")
-        yield Served(f"http://127.0.0.1:{port}", logs, begun, finish)
-        loops[0].call_soon_threadsafe(stop.set)
-        thread.join(STOP_SECONDS)
+        try:
+            yield Served(f"http://127.0.0.1:{port}", logs, begun, finish, stop, loops[0])
+        finally:  # a thread that stays would keep the process of a failed test
+            with suppress(RuntimeError):  # the test may have stopped it
+                loops[0].call_soon_threadsafe(stop.set)
+            thread.join(STOP_SECONDS)
         assert not thread.is_alive()

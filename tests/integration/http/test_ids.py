@@ -1,4 +1,4 @@
-"""An id in a path is the id that was given, whatever characters it has and however they are escaped."""
+"""An id in a path is the given id, for all characters and all escapes."""
 
 import asyncio
 import contextlib
@@ -25,7 +25,7 @@ IDS = st.text(PRINTABLE | AWKWARD, min_size=1, max_size=ID_MAX)
 NEW_IDS = IDS.map(lambda text: text.translate({ord("/"): None, ord("\\"): None})).filter(
     lambda text: text not in ("", ".", "..")
 )
-# RFC 3986 allows to escape any character, and in digits of either case; these need not be.
+# RFC 3986 allows any character to be escaped, with digits of either case; these need no escape.
 BARE = '{}"<>^`|\\'
 
 
@@ -34,7 +34,7 @@ def escaped_throughout(text: str) -> str:
 
 
 def hardly_escaped(text: str) -> str:
-    """As a careless client writes it: only what would be read otherwise is escaped."""
+    """Escape like a careless client: only characters that would otherwise have another meaning."""
     return quote(text, safe=BARE + "!$&'()*+,;=:@~")
 
 
@@ -44,7 +44,7 @@ ESCAPES = st.sampled_from([lambda text: quote(text, safe=""), escaped_throughout
 
 @dataclass(frozen=True, slots=True)
 class Things:
-    """The things of a server, asked for on one connection."""
+    """The things of a server, requested on one connection."""
 
     connection: http.client.HTTPConnection
 
@@ -57,25 +57,25 @@ class Things:
 
 @pytest.fixture(scope="module")
 def served() -> Iterator[Served]:
-    """The server, of which the gateway knows as the product service."""
+    """Run the server that the gateway uses as the product service."""
     with serving(asyncio.new_event_loop, PATH) as served:
         yield served
 
 
 @pytest.fixture(scope="module")
 def things(served: Served) -> Iterator[Things]:
-    """A connection to it."""
+    """Open a connection to the server."""
     with contextlib.closing(http.client.HTTPConnection(urlsplit(served.url).netloc, timeout=10)) as connection:
         yield Things(connection)
 
 
 @pytest.fixture(scope="module")
 def things_behind_gateway(served: Served, reaper: Reaper) -> Iterator[Things]:
-    """A connection to the gateway before it."""
+    """Open a connection to the gateway in front of the server."""
     services = dict.fromkeys(("order", "product", "coupon", "balance"), served.url)
     with (
-        gateway(services, reaper) as url,
-        contextlib.closing(http.client.HTTPConnection(urlsplit(url).netloc, timeout=10)) as connection,
+        gateway(services, reaper) as running,
+        contextlib.closing(http.client.HTTPConnection(urlsplit(running.url).netloc, timeout=10)) as connection,
     ):
         yield Things(connection)
 
@@ -105,13 +105,13 @@ def test_every_id_that_can_be_made_is_found_through_the_gateway(
         *("a" * (ID_MAX + 1), "%C3%A9" * (ID_MAX + 1)),
     ],
 )
-def test_what_is_no_id_names_nothing(things: Things, segment: str) -> None:
+def test_invalid_id_names_no_row(things: Things, segment: str) -> None:
     status, problem = things.ask(f"/v1/products/{segment}")
     assert (status, problem["type"]) == (404, "/problems/not-found")
 
 
 @given(st.binary(min_size=1, max_size=20))
-def test_bytes_that_are_no_text_name_no_thing_that_text_names(things: Things, data: bytes) -> None:
+def test_id_of_bytes_that_are_no_text_matches_no_row(things: Things, data: bytes) -> None:
     status, answer = things.ask("/v1/products/" + "".join(f"%{byte:02X}" for byte in data))
     if status == 200:
         assert answer["name"].encode() == data
@@ -129,7 +129,7 @@ def test_bytes_that_are_no_text_name_no_thing_that_text_names(things: Things, da
         ("/v1/products/%00?limit=1", "/v1/products/%00"),
     ],
 )
-def test_the_instance_of_a_problem_is_the_path_as_it_was_sent(things: Things, path: str, instance: str) -> None:
+def test_instance_of_a_problem_is_the_sent_path(things: Things, path: str, instance: str) -> None:
     status, problem = things.ask(path)
     assert (status, problem["instance"]) == (404, instance)
 

@@ -1,4 +1,4 @@
-"""What RFC 9110 and RFC 9112 ask of a server, on raw connections."""
+"""The requirements of RFC 9110 and RFC 9112 for a server, on raw connections."""
 
 import asyncio
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from tests.integration.http.serving import LoopFactory, Served, serving
 
 @pytest.fixture(scope="module", params=[uvloop.new_event_loop, asyncio.new_event_loop], ids=["uvloop", "asyncio"])
 def served(request: pytest.FixtureRequest) -> Iterator[Served]:
-    """The server on the loop of production, and on Python's own."""
+    """Run the server on production's event loop, and on asyncio's."""
     make_loop: LoopFactory = request.param
     with serving(make_loop) as served:
         yield served
@@ -22,7 +22,7 @@ def served(request: pytest.FixtureRequest) -> Iterator[Served]:
 
 
 def check(answer: RawAnswer) -> None:
-    """A problem that says so if the answer is an error, none if it isn't."""
+    """Check that an error has a problem, and that a success has none."""
     if answer.status >= HTTPStatus.BAD_REQUEST:
         assert answer.problem["type"].startswith("/problems/")
     elif answer.status != HTTPStatus.CONTINUE:
@@ -36,7 +36,7 @@ async def test_a_message_is_answered_as_the_rfcs_have_it(served: Served, name: s
     assert [answer.status for answer in answers] == statuses
     for answer in answers:
         check(answer)
-    if statuses == [100]:  # the body that was waited for never came
+    if statuses == [100]:  # the server waited for the body, which never came
         assert b" 400 " in rest
     else:
         assert rest == b""
@@ -58,6 +58,24 @@ async def test_the_body_is_read_after_the_interim_answer(served: Served) -> None
             assert (await read_answer(reader)).status == 201
 
 
+@pytest.mark.parametrize(
+    ("headers", "path", "status"),
+    [
+        # The next bytes could be the body that was not asked for, or a request.
+        (CONTINUE + LENGTH, b"/v1/things/crowd", 503),
+        (b"Content-Length: 70000\r\n", b"/v1/things", 413),
+    ],
+    ids=["not asked for", "too large"],
+)
+async def test_a_body_that_is_not_read_ends_its_connection(
+    served: Served, headers: bytes, path: bytes, status: int
+) -> None:
+    async with connected(served.url) as (reader, writer):
+        writer.write(post(headers, b"", path=path))
+        answer = await read_answer(reader)
+        assert (answer.status, answer.headers["connection"]) == (status, "close")
+
+
 @pytest.mark.parametrize("path", [b"/v1/things", b"/v1/things/cup", b"/livez", b"/readyz", b"/openapi.json", b"/docs"])
 async def test_head_is_answered_as_get_without_its_body(served: Served, path: bytes) -> None:
     await same_but_for_the_body(served, path)
@@ -69,7 +87,7 @@ async def test_head_is_refused_as_get_is(served: Served, path: bytes) -> None:
 
 
 async def same_but_for_the_body(served: Served, path: bytes) -> None:
-    """HEAD gets the status and the fields that GET gets, and nothing after them."""
+    """HEAD gets the status and fields of GET, without a body."""
     own = ("date", "x-request-id", "traceparent")
     async with connected(served.url) as (reader, writer):
         writer.write(get(path))
@@ -84,17 +102,19 @@ async def same_but_for_the_body(served: Served, path: bytes) -> None:
         assert (await read_answer(reader)).body == b'{"status":"alive"}'
 
 
-async def test_a_wrong_method_is_told_the_right_ones_head_among_them(served: Served) -> None:
+async def test_wrong_method_gets_the_allowed_methods_with_head(served: Served) -> None:
     for path, allowed in {
         b"/v1/things": {"GET", "HEAD", "POST"},
         b"/v1/things/cup": {"GET", "HEAD"},
         b"/v1/things/cup/act": {"POST"},
+        b"/v1/things/crowd": {"POST"},
         b"/livez": {"GET", "HEAD"},
     }.items():
         [answer], _ = await converse(served.url, get(path, method=b"DELETE"), 1)
         assert set(answer.headers["allow"].split(",")) == allowed
-    [answer], _ = await converse(served.url, get(b"/v1/things/cup/act", method=b"GET"), 1)
-    assert answer.status == 405
+    for path in (b"/v1/things/cup/act", b"/v1/things/crowd"):
+        [answer], _ = await converse(served.url, get(path, method=b"GET"), 1)
+        assert answer.status == 405
 
 
 @pytest.mark.parametrize(
@@ -133,14 +153,14 @@ async def test_the_body_of_a_declined_upgrade_is_awaited(served: Served) -> None
 
 
 @pytest.mark.parametrize("name", HALF_CLOSED)
-async def test_a_client_that_sends_no_more_gets_its_answers(served: Served, name: str) -> None:
+async def test_client_that_closed_its_sending_side_gets_all_answers(served: Served, name: str) -> None:
     data, statuses = HALF_CLOSED[name]
     answers, rest = await converse(served.url, data, len(statuses), half_close=True)
     assert [answer.status for answer in answers] == statuses
     assert rest == b""
 
 
-async def test_a_client_that_sends_no_more_while_it_waits_gets_its_answer(served: Served) -> None:
+async def test_client_that_closes_its_sending_side_while_waiting_gets_its_answer(served: Served) -> None:
     served.begun.clear()
     served.finish.clear()
     async with connected(served.url) as (reader, writer):

@@ -1,4 +1,4 @@
-"""Checkpoints before and after each command and each commit of a process, at which a test can make something happen."""
+"""Checkpoints before and after each command and commit of a process, at which a test can inject an event."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -10,17 +10,18 @@ from services.order.saga import Command
 from shared.batcher import Batcher, Item, Result
 from shared.participant.protocol import Outcome
 from shared.refusals import Unavailable
+from shared.tracing.spans import Span
 
 Action = Callable[[], Awaitable[None]]
 
 
 async def _nothing() -> None:
-    """Do nothing, as at most checkpoints."""
+    """Do nothing, as usual at a checkpoint."""
 
 
 @dataclass(slots=True)
 class Checkpoints:
-    """Counts the checkpoints that a replica passes, and awaits `happens` at the one numbered `at`, counted from 0."""
+    """Counts the checkpoints that a replica passes, and awaits `happens` at number `at`, counted from 0."""
 
     at: int = -1
     happens: Action = _nothing
@@ -40,7 +41,7 @@ class Checkpoints:
 
 @dataclass(slots=True)
 class Losses(Checkpoints):
-    """Checkpoints at which a message or its answer is lost; `lost` says at which, counted from 1."""
+    """Checkpoints at which a message or its answer is lost; `lost` decides it by number, counted from 1."""
 
     lost: Callable[[int], bool] = bool
 
@@ -72,11 +73,11 @@ class WatchedBatcher(Batcher[Item, Result]):
         super().__init__(*arguments, **options)
         self._checkpoints = checkpoints
 
-    def submit(self, item: Item) -> "asyncio.Future[Result]":
-        return asyncio.ensure_future(self._submit(item))
+    def submit(self, item: Item, span: Span | None = None) -> "asyncio.Future[Result]":
+        return asyncio.ensure_future(self._submit(item, span))
 
-    async def _submit(self, item: Item) -> Result:
+    async def _submit(self, item: Item, span: Span | None) -> Result:
         await self._checkpoints.passing()
-        result = await super().submit(item)
+        result = await super().submit(item, span)
         await self._checkpoints.passing()
         return result

@@ -1,6 +1,6 @@
-"""A way to Postgres that loses a connection at a commit: before the server hears of it, or before it is heard.
+"""A proxy for Postgres that breaks a connection at a commit: before the server gets it, or before the client does.
 
-A commit is a COMMIT, or outside of a transaction the execution of a statement that writes.
+A commit is a COMMIT, or the execution of a statement that writes outside a transaction block.
 """
 
 import asyncio
@@ -18,15 +18,15 @@ WRITES = re.compile(rb"\b(INSERT INTO|UPDATE) ")
 
 
 class Cut(Enum):
-    """Where the connection breaks."""
+    """The points at which the connection breaks."""
 
     BEFORE = auto()  # the server rolls back
-    AFTER = auto()  # it has committed, and nobody hears of it
+    AFTER = auto()  # the server has committed, and the client gets no answer
 
 
 @dataclass(slots=True)
 class Way:
-    """The way to the server. `cut` says what becomes of the next commit; the one after that is left alone."""
+    """A proxy of the server. `cut` breaks the next commit; later commits pass."""
 
     url: str
     cut: Cut | None = None
@@ -45,7 +45,7 @@ class Way:
 
 @asynccontextmanager
 async def breaking_commits(url: str) -> AsyncIterator[Way]:
-    """Open a way to the server at `url`."""
+    """Open a proxy of the server at `url`."""
     parts = urlsplit(url)
     assert parts.hostname is not None
     way = Way("")
@@ -82,7 +82,7 @@ class _Link:
         self._writing: dict[bytes, bool] = {}
 
     async def ask(self) -> None:
-        """Pass on what the client sends, until it is a commit that shall break."""
+        """Forward the client's messages, up to a commit that must break."""
         with suppress(OSError):
             while data := await self._client[0].read(CHUNK):
                 if self._commits(data) and self._way.cut is not None:
@@ -98,7 +98,7 @@ class _Link:
             self._break()
 
     def _commits(self, data: bytes) -> bool:
-        """Follow the messages of the protocol (type, length, body) and say whether one of them is a commit."""
+        """Parse the protocol's messages (type, length, body); return whether one of them is a commit."""
         self._unread += data
         commits = False
         while len(self._unread) >= HEADER and not self._starting_up():
@@ -110,7 +110,7 @@ class _Link:
         return commits
 
     def _starting_up(self) -> bool:
-        """Drop what comes before the first message with a type; say whether more of it is to come."""
+        """Drop the bytes before the first message with a type; return whether more of them will come."""
         while not self._started:
             end = int.from_bytes(self._unread[:4], "big")
             if len(self._unread) < max(end, 8):
@@ -130,7 +130,7 @@ class _Link:
         return kind == b"B" and not self._in_transaction and self._writing.get(body.split(b"\0", 2)[1], False)
 
     async def answer(self) -> None:
-        """Pass on what the server answers, unless it is to a commit that breaks."""
+        """Forward the server's answers, except to a commit that breaks."""
         with suppress(OSError):
             while data := await self._server[0].read(CHUNK):
                 if self._deaf:

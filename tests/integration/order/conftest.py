@@ -1,15 +1,15 @@
-"""One world for each module: its own database, the participants served in its event loop."""
+"""Each module has its own database, and serves the participants in its event loop."""
 
 from collections.abc import AsyncIterator
 
 import pytest_asyncio
 
 from tests.infrastructure.databases import Database
-from tests.integration.order.world import World, open_world
+from tests.integration.order.order_service import OrderService, open_order_service
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def world(database: Database) -> AsyncIterator[World]:
-    """The participants and the order service's database."""
-    async with open_world(database) as world:
-        yield world
+async def service(database: Database) -> AsyncIterator[OrderService]:
+    """Serve the participants; yield them with the order service's database."""
+    async with open_order_service(database) as service:
+        yield service

@@ -1,8 +1,8 @@
-"""Whatever happens to a replica between any two of its dealings with the world, its sagas end and the books add up.
+"""If a replica fails between any two of its commands and commits, its sagas end and the books balance.
 
-Each flow is run again and again; each time the next of its checkpoints (before and after every command and every
-commit) is the one at which the replica dies, is paused until another has done its work, or is overruled by an
-operator. So for every state that a saga can be left in, there is a run that starts from it.
+Each flow has a checkpoint before and after every command and every commit. The test runs the flow once per checkpoint.
+There the replica dies, is paused until another one has done its work, or is overruled by an operator. So every state in
+which a saga can be left is the start of one run.
 """
 
 import asyncio
@@ -17,9 +17,10 @@ import pytest
 from services.order.domain import OrderId
 from services.order.engine.registry import Lane
 from services.order.process import OrderProcess
+from tests.infrastructure.sagas import LIVE
 from tests.infrastructure.waiting import eventually
 from tests.integration.order.checkpoints import Checkpoints
-from tests.integration.order.world import LIVE, PATIENCE_SECONDS, Customer, World, beside, sweeping
+from tests.integration.order.order_service import PATIENCE_SECONDS, Customer, OrderService, beside, sweeping
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -35,7 +36,7 @@ Prepare = Callable[[Customer, OrderProcess], Awaitable[OrderId]]
 
 @dataclass(frozen=True, slots=True)
 class Flow:
-    """What is asked for, of a customer with so much; how the order ends if that never began, and if it did."""
+    """A request of a customer with given stock and money; the order's end if the request never began, and if it did."""
 
     act: Act
     ends: tuple[str | None, str]
@@ -73,7 +74,7 @@ async def cancel(_: Customer, replica: OrderProcess, order_id: OrderId | None) -
 
 async def expire(customer: Customer, replica: OrderProcess, order_id: OrderId | None) -> Any:
     assert order_id is not None
-    await customer.world.let_expire(order_id)
+    await customer.service.let_expire(order_id)
     return await replica.checkout.expire([order_id], Lane.COUPON)
 
 
@@ -96,9 +97,9 @@ FLOWS = {
 
 @dataclass(slots=True)
 class Run:
-    """One run of a flow, with something that happens at one of its checkpoints."""
+    """One run of a flow, with an event at one of its checkpoints."""
 
-    world: World
+    service: OrderService
     helper: OrderProcess
     flow: Flow
     checkpoints: Checkpoints
@@ -107,49 +108,51 @@ class Run:
     overruled: str | None = None
 
     async def ends(self, *others: asyncio.Event) -> None:
-        """Wait until what was asked for is answered and no saga is live; or until one of the others is set."""
+        """Wait until the request is answered and no saga is live, or until one of `others` is set."""
 
         async def ended() -> bool:
             if any(event.is_set() for event in others):
                 return True
-            return self.asked.done() and await self.world.db.fetchval(LIVE) == 0
+            return self.asked.done() and await self.service.db.fetchval(LIVE) == 0
 
         await eventually(ended, PATIENCE_SECONDS, "the end")
 
     async def status(self) -> str | None:
-        """How the order ended; None if there is none."""
+        """Return the order's final status; None if there is no order."""
         orders = await self.customer.orders()
         assert len(orders) <= 1
         return orders[0]["status"] if orders else None
 
 
 @asynccontextmanager
-async def a_run(world: World, helper: OrderProcess, flow: Flow, checkpoints: Checkpoints) -> AsyncIterator[Run]:
-    """A customer asks a replica of their own for something; the helper has made ready what it takes."""
-    customer = await world.customer(balance=flow.balance, stock=flow.stock)
+async def a_run(
+    service: OrderService, helper: OrderProcess, flow: Flow, checkpoints: Checkpoints
+) -> AsyncIterator[Run]:
+    """A customer's request to a separate replica; the helper has prepared what it needs."""
+    customer = await service.customer(balance=flow.balance, stock=flow.stock)
     order_id = await flow.prepare(customer, helper) if flow.prepare else None
-    async with world.replica(checkpoints) as replica, beside(flow.act(customer, replica, order_id)) as asked:
-        yield Run(world, helper, flow, checkpoints, customer, asked)
+    async with service.replica(checkpoints) as replica, beside(flow.act(customer, replica, order_id)) as asked:
+        yield Run(service, helper, flow, checkpoints, customer, asked)
 
 
-async def at_every_moment(world: World, flow: Flow, once: Callable[[Run], Awaitable[None]]) -> None:
+async def at_every_moment(service: OrderService, flow: Flow, once: Callable[[Run], Awaitable[None]]) -> None:
     """Run the flow once for each of its checkpoints, until one run has fewer."""
-    async with world.replica() as helper:
+    async with service.replica() as helper:
         for number in count():
             checkpoints = Checkpoints(at=number)
-            async with a_run(world, helper, flow, checkpoints) as run:
+            async with a_run(service, helper, flow, checkpoints) as run:
                 await once(run)
             async with sweeping(helper):
-                await world.settled()
+                await service.until_idle()
             assert await run.status() == (run.overruled or flow.ends[checkpoints.passed > 1])
             if not checkpoints.reached:
                 assert number >= 6, "a start, a command and a commit, each before and after"
                 break
-    await world.check()
+    await service.check()
 
 
 @pytest.mark.parametrize("name", FLOWS)
-async def test_sagas_of_a_dead_replica_are_ended_by_another(world: World, name: str) -> None:
+async def test_sagas_of_a_dead_replica_are_ended_by_another(service: OrderService, name: str) -> None:
     async def once(run: Run) -> None:
         dead = asyncio.Event()
 
@@ -160,11 +163,11 @@ async def test_sagas_of_a_dead_replica_are_ended_by_another(world: World, name: 
         run.checkpoints.happens = die
         await run.ends(dead)
 
-    await at_every_moment(world, FLOWS[name], once)
+    await at_every_moment(service, FLOWS[name], once)
 
 
 @pytest.mark.parametrize("name", FLOWS)
-async def test_replica_that_resumes_after_a_take_over_does_no_harm(world: World, name: str) -> None:
+async def test_replica_that_resumes_after_a_take_over_does_no_harm(service: OrderService, name: str) -> None:
     async def once(run: Run) -> None:
         paused, go_on = asyncio.Event(), asyncio.Event()
 
@@ -175,23 +178,23 @@ async def test_replica_that_resumes_after_a_take_over_does_no_harm(world: World,
         run.checkpoints.happens = pause
         await run.ends(paused)
         async with sweeping(run.helper):
-            await run.world.settled()
+            await run.service.until_idle()
         go_on.set()
         await run.ends()
 
-    await at_every_moment(world, FLOWS[name], once)
+    await at_every_moment(service, FLOWS[name], once)
 
 
 @pytest.mark.parametrize("name", [name for name, flow in FLOWS.items() if flow.forced])
-async def test_saga_forced_by_an_operator_undoes_everything(world: World, name: str) -> None:
+async def test_saga_forced_by_an_operator_undoes_everything(service: OrderService, name: str) -> None:
     flow = FLOWS[name]
 
     async def once(run: Run) -> None:
         async def force() -> None:
-            if (await run.world.db.execute(FORCE, run.customer.user)) != "UPDATE 0":
+            if (await run.service.db.execute(FORCE, run.customer.user)) != "UPDATE 0":
                 run.overruled = flow.forced
 
         run.checkpoints.happens = force
         await run.ends()
 
-    await at_every_moment(world, flow, once)
+    await at_every_moment(service, flow, once)

@@ -1,4 +1,4 @@
-"""The order service's side of the participant protocol: what it makes of answers, good and strange."""
+"""The order service's side of the participant protocol: how it reads valid and invalid answers."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
@@ -13,6 +13,7 @@ from aiohttp import web
 
 from services.order.engine.participants import Participants
 from services.order.saga import Command, Participant
+from shared.participant.routes import UNKNOWN_KIND
 from shared.refusals import Unavailable
 from tests.infrastructure.waiting import free_port
 
@@ -30,7 +31,7 @@ def good(commands: list[Any]) -> web.Response:
 
 @dataclass(slots=True)
 class Server:
-    """A participant that answers as it is told; real ones never answer so."""
+    """A participant with given answers, which real ones never give."""
 
     answer: Answer = good
     batches: list[list[Any]] = field(default_factory=list)
@@ -87,12 +88,39 @@ async def test_answer_neither_applied_nor_refused_is_an_unknown_outcome(name: st
         assert (await participants.send(command())).applied
 
 
+async def test_members_of_a_later_version_of_the_participant_are_ignored() -> None:
+    async with talking() as (server, participants):
+        server.answer = lambda _: web.json_response(
+            {"outcomes": [{"outcome": "applied", "result": {"number": 1}, "more": 1}], "more": [1]}
+        )
+        outcome = await participants.send(command())
+        assert (outcome.applied, outcome.body) == (True, {"number": 1})
+
+
+async def test_command_that_an_older_participant_does_not_know_says_so_and_is_unknown() -> None:
+    async with talking() as (server, participants):
+        server.answer = lambda _: web.json_response({"outcomes": [UNKNOWN_KIND]})
+        with pytest.raises(Unavailable, match="does not know commands of this kind"):
+            await participants.send(command())
+
+
 async def test_absent_participant_is_unreachable_and_its_outcomes_unknown() -> None:
     async with Participants(dict.fromkeys(Participant, f"http://127.0.0.1:{free_port()}")) as participants:
         with pytest.raises(Unavailable):
             await participants.send(command())
         assert participants.reachable()["product"] is False
-        assert participants.reachable()["coupon"] is True
+        assert participants.reachable()["coupon"] is None  # it was not called
+
+
+async def test_participant_that_was_not_called_for_long_is_not_said_to_be_reachable(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with talking() as (server, participants):
+        server.answer = good
+        await participants.send(command())
+        assert participants.reachable()["product"] is True
+        monkeypatch.setattr("services.order.engine.participants.REACHABLE_SECONDS", 0.0)
+        assert participants.reachable()["product"] is None
 
 
 async def test_commands_that_arrive_during_a_batch_go_in_the_next_one() -> None:

@@ -1,4 +1,4 @@
-"""The first of a saga's commits: who begins, who loses, and what becomes of idempotency keys."""
+"""A saga's first commit: which operation begins, which one loses, and what happens to idempotency keys."""
 
 import asyncio
 from collections import Counter
@@ -15,10 +15,17 @@ from services.order.engine.registry import Lane
 from services.order.saga import Kind
 from services.order.store import Answer
 from shared.http.idempotency import IdempotencyInProgress, IdempotencyKeyReused
-from shared.postgres import Connection, Pool
+from shared.postgres.connections import Connection, Pool
 from tests.infrastructure.waiting import eventually
 from tests.integration.order.checkpoints import Checkpoints
-from tests.integration.order.world import PATIENCE_SECONDS, Customer, World, order_id_of, problem_of, sweeping
+from tests.integration.order.order_service import (
+    PATIENCE_SECONDS,
+    Customer,
+    OrderService,
+    order_id_of,
+    problem_of,
+    sweeping,
+)
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -45,16 +52,16 @@ class Counted(Pool):
             yield db
 
 
-async def cleared(world: World) -> None:
-    """End what the tests of starts alone have left unrun."""
-    async with world.replica() as helper, sweeping(helper):
-        await world.settled()
-    await world.check()
+async def cleared(service: OrderService) -> None:
+    """End the sagas that tests have only started."""
+    async with service.replica() as helper, sweeping(helper):
+        await service.until_idle()
+    await service.check()
 
 
-async def test_a_start_writes_order_saga_and_key_and_no_event(world: World) -> None:
-    customer = await world.customer()
-    async with world.replica() as replica:
+async def test_a_start_writes_order_saga_and_key_and_no_event(service: OrderService) -> None:
+    customer = await service.customer()
+    async with service.replica() as replica:
         start = buying(customer, customer.key("place", "k"))
         (begun,) = await replica.starts.commit([start])
     assert isinstance(begun, Begun)
@@ -65,22 +72,22 @@ async def test_a_start_writes_order_saga_and_key_and_no_event(world: World) -> N
         None,
         0,
     )
-    saga = await world.db.fetchrow("SELECT * FROM orders.sagas WHERE saga_id = $1", start.saga_id)
+    saga = await service.db.fetchrow("SELECT * FROM orders.sagas WHERE saga_id = $1", start.saga_id)
     assert saga is not None
     assert (saga["status"], saga["owner"], saga["kind"]) == ("RUNNING", replica.process_id, "place_now")
-    key = await world.db.fetchrow("SELECT * FROM orders.idempotency_keys WHERE saga_id = $1", start.saga_id)
+    key = await service.db.fetchrow("SELECT * FROM orders.idempotency_keys WHERE saga_id = $1", start.saga_id)
     assert key is not None
     assert key["status"] is None
-    await cleared(world)
+    await cleared(service)
 
 
 @pytest.mark.parametrize("replicas", [1, 2])
-async def test_one_of_concurrent_payment_cancellation_and_expiry_begins(world: World, replicas: int) -> None:
-    async with world.replica() as one, world.replica() as other:
+async def test_one_of_concurrent_payment_cancellation_and_expiry_begins(service: OrderService, replicas: int) -> None:
+    async with service.replica() as one, service.replica() as other:
         for _ in range(8):
-            customer = await world.customer()
+            customer = await service.customer()
             order_id = await customer.unpaid(one)
-            await world.db.execute(DUE_SOON, order_id)
+            await service.db.execute(DUE_SOON, order_id)
             starts = [
                 Start(Kind.PAY, order_id),
                 Start(Kind.CLOSE, order_id),
@@ -93,65 +100,68 @@ async def test_one_of_concurrent_payment_cancellation_and_expiry_begins(world: W
                 both = await asyncio.gather(one.starts.commit(starts[:2]), other.starts.commit(starts[2:]))
                 results = [*both[0], *both[1]]
             assert Counter(type(result) for result in results)[Begun] == 1
-            assert await world.db.fetchval(LIVE_OF, order_id) == 1
+            assert await service.db.fetchval(LIVE_OF, order_id) == 1
             begun = next(result for result in results if isinstance(result, Begun))
             for start, result in zip(starts, results, strict=True):
                 if result is not begun:
                     expected = Attached if start.kind is begun.saga.kind else Answer
                     assert isinstance(result, expected)
-    await cleared(world)
+    await cleared(service)
 
 
-async def test_an_expiry_and_a_payment_are_decided_by_the_database_s_clock(world: World) -> None:
-    async with world.replica() as replica:
-        customer = await world.customer()
+async def test_an_expiry_and_a_payment_are_decided_by_the_database_s_clock(service: OrderService) -> None:
+    async with service.replica() as replica:
+        customer = await service.customer()
         order_id = await customer.unpaid(replica)
         (early,) = await replica.starts.commit([Start(Kind.CLOSE, order_id, expiring=True)])
         assert not isinstance(early, Begun)
-        await world.let_expire(order_id)
+        await service.let_expire(order_id)
         late, expired = await replica.starts.commit(
             [Start(Kind.PAY, order_id), Start(Kind.CLOSE, order_id, expiring=True)]
         )
         assert problem_of(late) == "order-expired"
         assert isinstance(expired, Begun)
-    await cleared(world)
+    await cleared(service)
 
 
-async def test_payment_start_observes_the_databases_clock(world: World) -> None:
-    customer = await world.customer()
-    async with world.replica() as other:
+async def test_payment_start_observes_the_databases_clock(service: OrderService) -> None:
+    customer = await service.customer()
+    async with service.replica() as other:
         order_id = await customer.unpaid(other)
-    async with world.replica() as replica:
+    async with service.replica() as replica:
         await replica.starts.commit([Start(Kind.PAY, order_id)])
-        now = await world.db.fetchval("SELECT clock_timestamp()")
+        now = await service.db.fetchval("SELECT clock_timestamp()")
         assert abs(replica.starts._clock.now() - now) < timedelta(seconds=5)
-    await cleared(world)
+    await cleared(service)
 
 
-async def test_column_added_while_the_service_runs_fails_no_payment(world: World) -> None:
-    async with world.replica() as replica:
-        orders = [await (await world.customer()).unpaid(replica) for _ in range(3)]
+async def test_column_added_while_the_service_runs_fails_no_payment(service: OrderService) -> None:
+    async with service.replica() as replica:
+        orders = [await (await service.customer()).unpaid(replica) for _ in range(3)]
         assert problem_of(await replica.checkout.pay(orders[0], None)) is None
-        await world.db.execute("ALTER TABLE orders.orders ADD COLUMN added integer")
+        await service.db.execute("ALTER TABLE orders.orders ADD COLUMN added integer")
         try:
             assert problem_of(await replica.checkout.pay(orders[1], None)) is None
             assert problem_of(await replica.checkout.cancel(orders[2], None)) is None
         finally:
-            await world.db.execute("ALTER TABLE orders.orders DROP COLUMN added")
+            await service.db.execute("ALTER TABLE orders.orders DROP COLUMN added")
         assert problem_of(await replica.checkout.cancel(orders[0], None)) is None
-    assert [await world.status(order_id) for order_id in orders] == ["REFUNDED", "PAID", "CANCELLED"]
-    await world.check()
+    assert [await service.status(order_id) for order_id in orders] == ["REFUNDED", "PAID", "CANCELLED"]
+    await service.check()
 
 
-async def test_waiting_for_a_remote_saga_polls_less_and_less_often(world: World) -> None:
-    customer = await world.customer()
+async def test_waiting_for_a_remote_saga_polls_less_and_less_often(service: OrderService) -> None:
+    customer = await service.customer()
     go_on, started = asyncio.Event(), asyncio.Event()
 
     async def wait() -> None:
         started.set()
         await go_on.wait()
 
-    async with world.replica(checkpoints := Checkpoints()) as owner, world.replica(request_deadline_seconds=2) as other:
+    async with (
+        service.replica(checkpoints := Checkpoints()) as owner,
+        service.replica(request_deadline_seconds=2) as other,
+    ):
         order_id = await customer.unpaid(owner)
         checkpoints.at, checkpoints.happens = checkpoints.passed + 2, wait  # after its start
         payment = asyncio.create_task(owner.checkout.pay(order_id, None))
@@ -162,17 +172,17 @@ async def test_waiting_for_a_remote_saga_polls_less_and_less_often(world: World)
         assert pool.lent <= 6
         go_on.set()
         assert problem_of(await payment) is None
-    await world.check()
+    await service.check()
 
 
-async def test_races_run_to_their_end_and_one_wins(world: World) -> None:
-    async with world.replica() as one, world.replica() as other:
+async def test_races_run_to_their_end_and_one_wins(service: OrderService) -> None:
+    async with service.replica() as one, service.replica() as other:
         ends: Counter[str] = Counter()
         for number in range(10):
-            customer = await world.customer()
+            customer = await service.customer()
             order_id = await customer.unpaid(one)
             if number % 2:
-                await world.db.execute(DUE_SOON, order_id)
+                await service.db.execute(DUE_SOON, order_id)
             await asyncio.gather(
                 one.checkout.pay(order_id, None),
                 other.checkout.cancel(order_id, None),
@@ -180,41 +190,41 @@ async def test_races_run_to_their_end_and_one_wins(world: World) -> None:
                 one.checkout.cancel(order_id, None),
                 other.checkout.expire([order_id], Lane.COUPON),
             )
-            await world.settled()
-            ends[await world.status(order_id)] += 1
+            await service.until_idle()
+            ends[await service.status(order_id)] += 1
     # A cancellation that comes after the payment refunds it.
     assert ends.total() == 10
     assert set(ends) <= {"PAID", "CANCELLED", "REFUNDED"}
-    await world.check()
+    await service.check()
 
 
-async def test_unknown_order_is_refused_and_the_refusal_stored_for_its_key(world: World) -> None:
-    customer = await world.customer()
+async def test_unknown_order_is_refused_and_the_refusal_stored_for_its_key(service: OrderService) -> None:
+    customer = await service.customer()
     key = customer.key("pay", "k")
     nobody = new_order(datetime.now(UTC), customer.user, [("x", 1)], None, pay_now=False).order_id
-    async with world.replica() as replica:
+    async with service.replica() as replica:
         first = await replica.checkout.pay(nobody, key)
         assert problem_of(first) == "order-not-found"
         assert await replica.checkout.pay(nobody, key) == first
-    await world.check()
+    await service.check()
 
 
-async def test_repeats_of_a_key_in_one_batch_make_one_order(world: World) -> None:
-    customer = await world.customer()
+async def test_repeats_of_a_key_in_one_batch_make_one_order(service: OrderService) -> None:
+    customer = await service.customer()
     other_body = KeyClaim(customer.user, "place", "k", fingerprint("another body"))
-    async with world.replica() as replica:
+    async with service.replica() as replica:
         starts = [buying(customer, customer.key("place", "k")) for _ in range(5)]
         starts.append(buying(customer, other_body))
         results = await replica.starts.commit(starts)
     assert [type(result) for result in results] == [Begun, *[IdempotencyInProgress] * 4, IdempotencyKeyReused]
     assert len(await customer.orders()) == 1
-    await cleared(world)
+    await cleared(service)
 
 
-async def test_repeats_of_a_key_at_two_replicas_make_one_order(world: World) -> None:
-    async with world.replica() as one, world.replica() as other:
+async def test_repeats_of_a_key_at_two_replicas_make_one_order(service: OrderService) -> None:
+    async with service.replica() as one, service.replica() as other:
         for _ in range(10):
-            customer = await world.customer()
+            customer = await service.customer()
             results = await asyncio.gather(
                 *(
                     replica.starts.commit([buying(customer, customer.key("place", f"k{n}")) for n in numbers])
@@ -224,42 +234,42 @@ async def test_repeats_of_a_key_at_two_replicas_make_one_order(world: World) -> 
             kinds = Counter(type(result) for batch in results for result in batch)
             assert kinds == {Begun: 3, IdempotencyInProgress: 3}
             assert len(await customer.orders()) == 3
-    await cleared(world)
+    await cleared(service)
 
 
-async def test_a_key_is_answered_with_its_saga_s_end(world: World) -> None:
-    customer = await world.customer()
+async def test_a_key_is_answered_with_its_saga_s_end(service: OrderService) -> None:
+    customer = await service.customer()
     key = customer.key("place", "k")
-    async with world.replica() as replica:
+    async with service.replica() as replica:
         first = await customer.place(replica, key=key)
         assert await customer.place(replica, key=key) == first
     assert isinstance(first, Answer)
-    stored = await world.db.fetchrow("SELECT * FROM orders.idempotency_keys WHERE user_id = $1", customer.user)
+    stored = await service.db.fetchrow("SELECT * FROM orders.idempotency_keys WHERE user_id = $1", customer.user)
     assert stored is not None
     assert (stored["status"], stored["body"], stored["location"]) == (first.status, first.body, first.location)
-    await world.check()
+    await service.check()
 
 
-async def test_a_refused_saga_answers_its_key_too(world: World) -> None:
-    customer = await world.customer(balance=0)
+async def test_a_refused_saga_answers_its_key_too(service: OrderService) -> None:
+    customer = await service.customer(balance=0)
     key = customer.key("place", "k")
-    async with world.replica() as replica:
+    async with service.replica() as replica:
         first = await customer.place(replica, key=key)
         assert problem_of(first) == "insufficient-balance"
-        await world.balance.post(f"/v1/accounts/{customer.user}/charges", {"amount": 1000})
+        await service.balance.post(f"/v1/accounts/{customer.user}/charges", {"amount": 1000})
         assert await customer.place(replica, key=key) == first
-    await world.check()
+    await service.check()
 
 
-async def test_attached_payment_stores_the_running_payments_answer_for_its_own_key(world: World) -> None:
-    customer = await world.customer()
+async def test_attached_payment_stores_the_running_payments_answer_for_its_own_key(service: OrderService) -> None:
+    customer = await service.customer()
     paused, go_on = asyncio.Event(), asyncio.Event()
 
     async def pause() -> None:
         paused.set()
         await go_on.wait()
 
-    async with world.replica() as other, world.replica(checkpoints := Checkpoints()) as replica:
+    async with service.replica() as other, service.replica(checkpoints := Checkpoints()) as replica:
         order_id = await customer.unpaid(other)
         checkpoints.at, checkpoints.happens = 2, pause  # after its start
         first = asyncio.create_task(replica.checkout.pay(order_id, customer.key("pay", "first")))
@@ -268,7 +278,7 @@ async def test_attached_payment_stores_the_running_payments_answer_for_its_own_k
 
         async def attached() -> bool:
             query = "SELECT count(*) FROM orders.idempotency_keys WHERE user_id = $1 AND saga_id IS NOT NULL"
-            return bool(await world.db.fetchval(query, customer.user) == 2)
+            return bool(await service.db.fetchval(query, customer.user) == 2)
 
         await eventually(attached, PATIENCE_SECONDS, "the second payment to attach")
         go_on.set()
@@ -277,30 +287,30 @@ async def test_attached_payment_stores_the_running_payments_answer_for_its_own_k
         assert problem_of(answers[0]) is None
         for name in ("first", "second"):
             assert await other.checkout.pay(order_id, customer.key("pay", name)) == answers[0]
-    await world.check()
+    await service.check()
 
 
-async def test_saga_that_outlasts_the_deadline_is_pending_and_continues(world: World) -> None:
-    customer = await world.customer()
+async def test_saga_that_outlasts_the_deadline_is_pending_and_continues(service: OrderService) -> None:
+    customer = await service.customer()
     go_on = asyncio.Event()
 
     async def wait() -> None:
         await go_on.wait()
 
     checkpoints = Checkpoints(at=2, happens=wait)
-    async with world.replica(checkpoints, request_deadline_seconds=0.05) as replica:
+    async with service.replica(checkpoints, request_deadline_seconds=0.05) as replica:
         pending = await customer.place(replica)
         assert isinstance(pending, Pending)
         assert pending.order.status == "PLACING"
         go_on.set()
-        await world.settled()
+        await service.until_idle()
     assert [order["status"] for order in await customer.orders()] == ["PAID"]
-    await world.check()
+    await service.check()
 
 
-async def test_operation_already_in_effect_is_answered_without_a_saga(world: World) -> None:
-    customer = await world.customer()
-    async with world.replica() as replica:
+async def test_operation_already_in_effect_is_answered_without_a_saga(service: OrderService) -> None:
+    customer = await service.customer()
+    async with service.replica() as replica:
         order_id = await customer.paid(replica)
         again = await replica.checkout.pay(order_id, None)
         assert problem_of(again) is None
@@ -308,5 +318,5 @@ async def test_operation_already_in_effect_is_answered_without_a_saga(world: Wor
         assert order_id_of(again) == order_id
         await replica.checkout.cancel(order_id, None)
         assert problem_of(await replica.checkout.cancel(order_id, None)) is None
-    assert await world.db.fetchval("SELECT count(*) FROM orders.sagas WHERE order_id = $1", order_id) == 2
-    await world.check()
+    assert await service.db.fetchval("SELECT count(*) FROM orders.sagas WHERE order_id = $1", order_id) == 2
+    await service.check()

@@ -1,4 +1,4 @@
-"""A saga's other commits: guarded, in one piece with their event and answers, and counted per order without gaps."""
+"""A saga's later commits: guarded, atomic with their event and answers, with event sequences without gaps."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -17,19 +17,19 @@ from services.order.engine.transitions import TransitionRequest, TransitionResul
 from services.order.process import OrderProcess
 from services.order.saga import Kind, Saga, Send, Transition, learn, next_move, undos
 from shared.participant.protocol import Outcome
-from tests.integration.order.world import Customer, World
+from tests.integration.order.order_service import Customer, OrderService
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def replica(world: World) -> AsyncIterator[OrderProcess]:
-    async with world.replica() as replica:
+async def replica(service: OrderService) -> AsyncIterator[OrderProcess]:
+    async with service.replica() as replica:
         yield replica
 
 
 async def begun(replica: OrderProcess, customer: Customer, *, now: bool = True, key: str | None = None) -> Saga:
-    """A placement that has been started and goes no further."""
+    """Return a placement that has only been started."""
     order = new_order(datetime.now(UTC), customer.user, [(customer.product, 1)], None, pay_now=now)
     claim = customer.key("place", key) if key else None
     kind = Kind.PLACE_NOW if now else Kind.PLACE_LATER
@@ -39,7 +39,7 @@ async def begun(replica: OrderProcess, customer: Customer, *, now: bool = True, 
 
 
 def finished(saga: Saga) -> TransitionRequest:
-    """The change that a saga asks for when all its steps were applied."""
+    """Return the transition of a saga whose steps were all applied."""
     while isinstance(move := next_move(saga), Send):
         for command in move.commands:
             line = saga.order.lines[0].product_id
@@ -48,26 +48,26 @@ def finished(saga: Saga) -> TransitionRequest:
     return TransitionRequest(saga, move, [{"at": "2026-01-01T00:00:00Z", "step": "debit", "outcome": "applied"}])
 
 
-async def written(world: World, order_id: UUID) -> tuple[str, str, int, list[str]]:
-    """Status of order and saga, sequence, and the types of the events."""
-    row = await world.db.fetchrow(
+async def written(service: OrderService, order_id: UUID) -> tuple[str, str, int, list[str]]:
+    """Return the statuses of order and saga, the sequence, and the types of the events."""
+    row = await service.db.fetchrow(
         "SELECT o.status, s.status AS saga_status, o.event_sequence FROM orders.orders AS o "
         "JOIN orders.sagas AS s USING (order_id) WHERE order_id = $1 ORDER BY saga_id DESC LIMIT 1",
         order_id,
     )
     assert row is not None
-    events = await world.db.fetch("SELECT type FROM orders.outbox WHERE order_id = $1 ORDER BY sequence", order_id)
+    events = await service.db.fetch("SELECT type FROM orders.outbox WHERE order_id = $1 ORDER BY sequence", order_id)
     return row["status"], row["saga_status"], row["event_sequence"], [event["type"] for event in events]
 
 
-async def test_order_saga_event_and_key_go_in_one_commit(world: World, replica: OrderProcess) -> None:
-    saga = await begun(replica, await world.customer(), key="k")
+async def test_order_saga_event_and_key_go_in_one_commit(service: OrderService, replica: OrderProcess) -> None:
+    saga = await begun(replica, await service.customer(), key="k")
     (changed,) = await replica.transitions.commit([finished(saga)])
     assert isinstance(changed, TransitionResult)
     assert changed.answer is not None
-    assert await written(world, saga.order.order_id) == ("PAID", "DONE", 1, ["order.paid.v1"])
+    assert await written(service, saga.order.order_id) == ("PAID", "DONE", 1, ["order.paid.v1"])
     # The same transaction wrote all four rows.
-    transactions = await world.db.fetch(
+    transactions = await service.db.fetch(
         "SELECT xmin::text FROM orders.orders WHERE order_id = $1 UNION SELECT xmin::text FROM orders.sagas "
         "WHERE order_id = $1 UNION SELECT xmin::text FROM orders.outbox WHERE order_id = $1 UNION "
         "SELECT xmin::text FROM orders.idempotency_keys WHERE saga_id = $2",
@@ -75,18 +75,20 @@ async def test_order_saga_event_and_key_go_in_one_commit(world: World, replica: 
         saga.saga_id,
     )
     assert len(transactions) == 1
-    event = await world.db.fetchrow("SELECT * FROM orders.outbox WHERE order_id = $1", saga.order.order_id)
+    event = await service.db.fetchrow("SELECT * FROM orders.outbox WHERE order_id = $1", saga.order.order_id)
     assert event is not None
     assert event["payload"] == changed.answer.body
     assert (event["status"], event["sequence"], event["traceparent"]) == ("PENDING", 1, "00-1-2-01")
 
 
-async def test_a_commit_wakes_the_relay_once_however_large_its_batch(world: World, replica: OrderProcess) -> None:
+async def test_a_commit_wakes_the_relay_once_however_large_its_batch(
+    service: OrderService, replica: OrderProcess
+) -> None:
     woken: list[str] = []
-    listener = await asyncpg.connect(world.database.url)
+    listener = await asyncpg.connect(service.database.url)
     try:
         await listener.add_listener("orders_outbox", lambda *_: woken.append("up"))
-        customer = await world.customer()
+        customer = await service.customer()
         changes = [finished(await begun(replica, customer)) for _ in range(10)]
         await listener.fetchval("SELECT 1")
         assert woken == []
@@ -111,45 +113,47 @@ OTHERS: dict[str, str] = {
 
 
 @pytest.mark.parametrize("what", OTHERS)
-async def test_a_transition_loses_when(world: World, replica: OrderProcess, what: str) -> None:
-    customer = await world.customer()
+async def test_a_transition_loses_when(service: OrderService, replica: OrderProcess, what: str) -> None:
+    customer = await service.customer()
     saga, neighbour = await begun(replica, customer, key="k"), await begun(replica, customer)
-    await world.db.execute(OTHERS[what], saga.saga_id)
-    before = await written(world, saga.order.order_id)
+    await service.db.execute(OTHERS[what], saga.saga_id)
+    before = await written(service, saga.order.order_id)
     lost, won = await replica.transitions.commit([finished(saga), finished(neighbour)])
     assert lost is None
     assert isinstance(won, TransitionResult)
-    assert await written(world, saga.order.order_id) == before
-    key = await world.db.fetchval("SELECT status FROM orders.idempotency_keys WHERE saga_id = $1", saga.saga_id)
+    assert await written(service, saga.order.order_id) == before
+    key = await service.db.fetchval("SELECT status FROM orders.idempotency_keys WHERE saga_id = $1", saga.saga_id)
     assert key is None
 
 
-async def test_a_transition_is_made_once_and_its_repeat_loses(world: World, replica: OrderProcess) -> None:
-    saga = await begun(replica, await world.customer())
+async def test_a_transition_is_made_once_and_its_repeat_loses(service: OrderService, replica: OrderProcess) -> None:
+    saga = await begun(replica, await service.customer())
     change = finished(saga)
     assert isinstance((await replica.transitions.commit([change]))[0], TransitionResult)
     assert await replica.transitions.commit([change]) == [None]
-    assert (await written(world, saga.order.order_id))[2:] == (1, ["order.paid.v1"])
+    assert (await written(service, saga.order.order_id))[2:] == (1, ["order.paid.v1"])
 
 
-async def test_event_that_cannot_be_written_rolls_the_transition_back(world: World, replica: OrderProcess) -> None:
-    saga = await begun(replica, await world.customer(), key="k")
+async def test_event_that_cannot_be_written_rolls_the_transition_back(
+    service: OrderService, replica: OrderProcess
+) -> None:
+    saga = await begun(replica, await service.customer(), key="k")
     taken = "INSERT INTO orders.outbox (event_id, order_id, sequence, type, payload) VALUES ($1, $2, 1, 't', 'x')"
-    await world.db.execute(taken, saga.saga_id, saga.order.order_id)
+    await service.db.execute(taken, saga.saga_id, saga.order.order_id)
     with pytest.raises(asyncpg.UniqueViolationError):
         await replica.transitions.commit([finished(saga)])
-    assert (await written(world, saga.order.order_id))[:3] == ("PLACING", "RUNNING", 0)
+    assert (await written(service, saga.order.order_id))[:3] == ("PLACING", "RUNNING", 0)
     assert (
-        await world.db.fetchval("SELECT status FROM orders.idempotency_keys WHERE saga_id = $1", saga.saga_id) is None
+        await service.db.fetchval("SELECT status FROM orders.idempotency_keys WHERE saga_id = $1", saga.saga_id) is None
     )
 
 
-async def test_sequences_count_from_one_without_gaps(world: World, replica: OrderProcess) -> None:
-    customer = await world.customer()
+async def test_sequences_count_from_one_without_gaps(service: OrderService, replica: OrderProcess) -> None:
+    customer = await service.customer()
     order_id = await customer.unpaid(replica)
     await replica.checkout.pay(order_id, None)
     await replica.checkout.cancel(order_id, None)
-    rows = await world.db.fetch(
+    rows = await service.db.fetch(
         "SELECT sequence, type FROM orders.outbox WHERE order_id = $1 ORDER BY outbox_id", order_id
     )
     assert [(row["sequence"], row["type"]) for row in rows] == [
@@ -159,20 +163,25 @@ async def test_sequences_count_from_one_without_gaps(world: World, replica: Orde
     ]
 
 
-async def test_a_transition_without_an_event_leaves_no_gap(world: World, replica: OrderProcess) -> None:
-    customer = await world.customer(balance=0)
+async def test_a_transition_without_an_event_leaves_no_gap(service: OrderService, replica: OrderProcess) -> None:
+    customer = await service.customer(balance=0)
     order_id = await customer.unpaid(replica)
     for _ in range(3):
-        await replica.checkout.pay(order_id, None)  # refused: PAYING, and back, and nothing to tell
+        await replica.checkout.pay(order_id, None)  # refused: PAYING and back, without an event
     await replica.checkout.cancel(order_id, None)
-    assert await written(world, order_id) == ("CANCELLED", "COMPENSATED", 2, ["order.placed.v1", "order.cancelled.v1"])
+    assert await written(service, order_id) == (
+        "CANCELLED",
+        "COMPENSATED",
+        2,
+        ["order.placed.v1", "order.cancelled.v1"],
+    )
 
 
 @pytest.mark.parametrize("now", [True, False], ids=["paid now", "paid later, then closed"])
 async def test_the_order_in_an_answer_is_the_order_that_was_written(
-    world: World, replica: OrderProcess, now: bool
+    service: OrderService, replica: OrderProcess, now: bool
 ) -> None:
-    saga = await begun(replica, await world.customer(), now=now)
+    saga = await begun(replica, await service.customer(), now=now)
     (changed,) = await replica.transitions.commit([finished(saga)])
     assert isinstance(changed, TransitionResult)
     async with replica.pool.connection() as db:
@@ -188,9 +197,9 @@ async def test_the_order_in_an_answer_is_the_order_that_was_written(
         assert closed.order == await store.get_order(db, saga.order.order_id)
 
 
-async def test_crossing_batches_of_two_replicas_do_not_deadlock(world: World, replica: OrderProcess) -> None:
-    async with world.replica() as other:
-        customer = await world.customer()
+async def test_crossing_batches_of_two_replicas_do_not_deadlock(service: OrderService, replica: OrderProcess) -> None:
+    async with service.replica() as other:
+        customer = await service.customer()
         for _ in range(5):
             ours = [finished(await begun(replica, customer)) for _ in range(20)]
             results: Any = await asyncio.gather(replica.transitions.commit(ours), other.transitions.commit(ours[::-1]))
@@ -198,17 +207,17 @@ async def test_crossing_batches_of_two_replicas_do_not_deadlock(world: World, re
             assert results[1] == [None] * 20
 
 
-async def test_key_attached_while_a_payment_ends_is_answered(world: World, replica: OrderProcess) -> None:
-    customer = await world.customer()
+async def test_key_attached_while_a_payment_ends_is_answered(service: OrderService, replica: OrderProcess) -> None:
+    customer = await service.customer()
     order_id = await customer.unpaid(replica)
     (paying,) = await replica.starts.commit([Start(Kind.PAY, order_id, key=customer.key("pay", "first"))])
     assert isinstance(paying, Begun)
-    other = await asyncpg.connect(world.database.url)
+    other = await asyncpg.connect(service.database.url)
     try:
-        async with other.transaction():  # as a second request with a key of its own does
+        async with other.transaction():  # like a second request with another key
             await other.execute("SELECT 1 FROM orders.orders WHERE order_id = $1 FOR UPDATE", order_id)
             ending = asyncio.create_task(replica.transitions.commit([finished(paying.saga)]))
-            await world.until_waiting_for_locks()
+            await service.until_waiting_for_locks()
             await other.execute(
                 "INSERT INTO orders.idempotency_keys (user_id, operation, key, fingerprint, saga_id) "
                 "VALUES ($1, 'pay', 'second', '', $2)",
@@ -219,7 +228,7 @@ async def test_key_attached_while_a_payment_ends_is_answered(world: World, repli
     finally:
         await other.close()
     assert isinstance(changed, TransitionResult)
-    answers = await world.db.fetch(
+    answers = await service.db.fetch(
         "SELECT status, body FROM orders.idempotency_keys WHERE saga_id = $1", paying.saga.saga_id
     )
     assert changed.answer is not None

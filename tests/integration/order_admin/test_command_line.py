@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.infrastructure.checkout import World
+from tests.infrastructure.books import violations
+from tests.infrastructure.checkout import Checkout
 from tests.integration.order_admin.operators import a_case, blocked, command, go_on, place, placed, untouched
-from tests.system.books import violations
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 REPOSITORY = Path(__file__).parents[3]
@@ -18,41 +18,41 @@ WHO = ("--by", "sue", "--reason", "a test")
 NOBODY = "00000000-0000-7000-8000-000000000000"
 
 
-async def test_list_and_show_tell_of_live_sagas(world: World) -> None:
-    nothing = await command(world, "list")
+async def test_list_and_show_print_live_sagas(checkout: Checkout) -> None:
+    nothing = await command(checkout, "list")
     assert (nothing.status, nothing.out) == (0, "none")
-    async with blocked(world, "coupon"):
-        case = await place(world, await a_case(world), "now")
-        (saga,) = (await command(world, "list", "--json")).json
+    async with blocked(checkout, "coupon"):
+        case = await place(checkout, await a_case(checkout), "now")
+        (saga,) = (await command(checkout, "list", "--json")).json
         assert (saga["order_id"], saga["kind"], saga["status"]) == (case.order_id, "place_now", "RUNNING")
-        table = (await command(world, "list")).out.splitlines()
+        table = (await command(checkout, "list")).out.splitlines()
         assert table[0].split()[:3] == ["saga_id", "order_id", "kind"]
         assert table[1].split()[:3] == [saga["saga_id"], case.order_id, "place_now"]
-        assert (await command(world, "list", "--json", "--state", "stuck")).json == []
-        assert (await command(world, "list", "--json", "--older-than", "3600")).json == []
-        shown = (await command(world, "show", case.order_id, "--json")).json
-        assert shown == (await command(world, "show", saga["saga_id"], "--json")).json
+        assert (await command(checkout, "list", "--json", "--state", "stuck")).json == []
+        assert (await command(checkout, "list", "--json", "--older-than", "3600")).json == []
+        shown = (await command(checkout, "show", case.order_id, "--json")).json
+        assert shown == (await command(checkout, "show", saga["saga_id"], "--json")).json
         assert shown["remaining"] == ["hold_stock", "redeem_coupon", "debit"]
-        text = (await command(world, "show", case.order_id)).out
+        text = (await command(checkout, "show", case.order_id)).out
         assert "timeline:" in text
         assert f"saga_id: {saga['saga_id']}" in text
-    await world.settled()
+    await checkout.until_idle()
 
 
-async def test_retry_and_force_do_what_their_dry_run_says(world: World) -> None:
-    async with blocked(world, "coupon"):
-        case = await place(world, await a_case(world), "now")
-        saga_id = (await command(world, "show", case.order_id, "--json")).json["saga_id"]
+async def test_retry_and_force_do_what_their_dry_run_says(checkout: Checkout) -> None:
+    async with blocked(checkout, "coupon"):
+        case = await place(checkout, await a_case(checkout), "now")
+        saga_id = (await command(checkout, "show", case.order_id, "--json")).json["saga_id"]
         for arguments in (("retry", case.order_id), ("retry", "--all"), ("force", saga_id)):
-            would = await command(world, *arguments, *WHO, "--dry-run", "--json")
+            would = await command(checkout, *arguments, *WHO, "--dry-run", "--json")
             assert (would.status, would.json) == (0, [{"would": arguments[0], "saga_id": saga_id}])
-        assert (await command(world, "acts", "--json")).json == []
+        assert (await command(checkout, "acts", "--json")).json == []
         for arguments in (("retry", case.order_id), ("retry", "--all"), ("force", saga_id)):
-            did = await command(world, *arguments, *WHO, "--json")
+            did = await command(checkout, *arguments, *WHO, "--json")
             assert (did.status, did.json) == (0, [{"did": arguments[0], "saga_id": saga_id}])
-    await world.settled()
-    assert await untouched(world, case)
-    acts = (await command(world, "acts", "--json")).json
+    await checkout.until_idle()
+    assert await untouched(checkout, case)
+    acts = (await command(checkout, "acts", "--json")).json
     assert [(one["act"], one["actor"], one["reason"]) for one in acts] == [
         ("force", "sue", "a test"),
         ("retry", "sue", "a test"),
@@ -60,41 +60,41 @@ async def test_retry_and_force_do_what_their_dry_run_says(world: World) -> None:
     ]
 
 
-async def test_resolve_ends_a_saga_by_hand(world: World) -> None:
-    paid = await placed(world, "now")
-    async with blocked(world, "product"):
-        case = await go_on(world, paid, "cancel")
-        would = await command(world, "resolve", case.order_id, *WHO, "--dry-run")
+async def test_resolve_ends_a_saga_by_hand(checkout: Checkout) -> None:
+    paid = await placed(checkout, "now")
+    async with blocked(checkout, "product"):
+        case = await go_on(checkout, paid, "cancel")
+        would = await command(checkout, "resolve", case.order_id, *WHO, "--dry-run")
         assert (would.status, would.out.splitlines()[0].split()) == (0, ["would", "saga_id"])
-        await world.shop.product.command({"type": "restore_stock", "order_id": case.order_id, "attempt": 0})
-        await world.shop.coupon.command({"type": "release_coupon", "order_id": case.order_id, "attempt": 0})
-        await world.shop.balance.command({"type": "refund", "order_id": case.order_id, "attempt": 0})
-        assert (await command(world, "resolve", case.order_id, *WHO)).status == 0
-        assert (await command(world, "show", case.order_id, "--json")).json["status"] == "COMPENSATED"
-    assert await violations(world.database.url) == []
+        await checkout.shop.product.command({"type": "restore_stock", "order_id": case.order_id, "attempt": 0})
+        await checkout.shop.coupon.command({"type": "release_coupon", "order_id": case.order_id, "attempt": 0})
+        await checkout.shop.balance.command({"type": "refund", "order_id": case.order_id, "attempt": 0})
+        assert (await command(checkout, "resolve", case.order_id, *WHO)).status == 0
+        assert (await command(checkout, "show", case.order_id, "--json")).json["status"] == "COMPENSATED"
+    assert await violations(checkout.database.url) == []
 
 
-async def test_refusal_prints_a_line_and_exits_with_1(world: World) -> None:
-    ended = await placed(world, "now")
+async def test_refusal_prints_a_line_and_exits_with_1(checkout: Checkout) -> None:
+    ended = await placed(checkout, "now")
     for name in ("retry", "force", "resolve"):
         for dry_run in ([], ["--dry-run"]):
-            refused = await command(world, name, ended.order_id, *WHO, *dry_run)
+            refused = await command(checkout, name, ended.order_id, *WHO, *dry_run)
             assert (refused.status, refused.out, refused.err.count("\n")) == (1, "", 0)
             assert refused.err.startswith("SagaNotInState: Only a ")
     for arguments in (("show", NOBODY), ("force", NOBODY, *WHO)):
-        missing = await command(world, *arguments)
+        missing = await command(checkout, *arguments)
         assert (missing.status, missing.err.split(":")[0]) == (1, "SagaNotFound")
 
 
-async def test_audit_exits_with_4_on_findings_and_repair_undoes_orphans(world: World) -> None:
-    case = await placed(world, "now")
-    clean = await command(world, "audit", "--json")
+async def test_audit_exits_with_4_on_findings_and_repair_undoes_orphans(checkout: Checkout) -> None:
+    case = await placed(checkout, "now")
+    clean = await command(checkout, "audit", "--json")
     assert (clean.status, clean.json["clean"], clean.json["findings"]) == (0, True, [])
     assert clean.json["orders"] >= 1
-    await world.db.execute("UPDATE products.products SET stock = stock - 2 WHERE product_id = $1", case.product)
+    await checkout.db.execute("UPDATE products.products SET stock = stock - 2 WHERE product_id = $1", case.product)
     insert = "INSERT INTO products.holds (order_id, product_id, quantity, unit_price) VALUES ($1, $2, 2, 1000)"
-    await world.db.execute(insert, NOBODY, case.product)
-    found = await command(world, "audit", "--json")
+    await checkout.db.execute(insert, NOBODY, case.product)
+    found = await command(checkout, "audit", "--json")
     assert found.status == 4
     (finding,) = found.json["findings"]
     assert (finding["kind"], finding["participant"], finding["order_id"], finding["worth"]) == (
@@ -103,38 +103,38 @@ async def test_audit_exits_with_4_on_findings_and_repair_undoes_orphans(world: W
         NOBODY,
         2,
     )
-    assert "orphan" in (await command(world, "audit")).out
-    would = await command(world, "repair", *WHO, "--dry-run", "--json")
+    assert "orphan" in (await command(checkout, "audit")).out
+    would = await command(checkout, "repair", *WHO, "--dry-run", "--json")
     assert (would.status, would.json) == (0, [{"would": "restore_stock", "order_id": NOBODY}])
-    assert (await command(world, "audit")).status == 4
-    did = await command(world, "repair", *WHO, "--json")
+    assert (await command(checkout, "audit")).status == 4
+    did = await command(checkout, "repair", *WHO, "--json")
     assert (did.status, did.json) == (0, [{"did": "restore_stock", "order_id": NOBODY}])
-    assert (await command(world, "audit")).status == 0
-    newest = (await command(world, "acts", "--json")).json[0]
+    assert (await command(checkout, "audit")).status == 0
+    newest = (await command(checkout, "acts", "--json")).json[0]
     assert (newest["act"], newest["actor"], newest["order_id"]) == ("repair", "sue", NOBODY)
-    assert await violations(world.database.url) == []
+    assert await violations(checkout.database.url) == []
 
 
-async def test_an_audit_that_cannot_read_every_book_says_so_and_is_not_clean(world: World) -> None:
-    async with blocked(world, "balance"):
-        failed = await command(world, "audit")
+async def test_audit_that_cannot_read_all_books_reports_it_and_is_not_clean(checkout: Checkout) -> None:
+    async with blocked(checkout, "balance"):
+        failed = await command(checkout, "audit")
     assert (failed.status, failed.out) == (1, "")
     assert failed.err.startswith("Unavailable: The balance service did not answer")
 
 
-async def test_drain_status_exits_with_3_while_a_version_has_live_sagas(world: World) -> None:
-    assert (await command(world, "drain-status", "--version", "1")).status == 0
-    async with blocked(world, "coupon"):
-        await place(world, await a_case(world), "now")
-        (version,) = (await command(world, "drain-status", "--json")).json
+async def test_drain_status_exits_with_3_while_a_version_has_live_sagas(checkout: Checkout) -> None:
+    assert (await command(checkout, "drain-status", "--version", "1")).status == 0
+    async with blocked(checkout, "coupon"):
+        await place(checkout, await a_case(checkout), "now")
+        (version,) = (await command(checkout, "drain-status", "--json")).json
         assert (version["version"], version["live"], version["known"]) == (1, 1, True)
-        assert (await command(world, "drain-status", "--version", "1")).status == 3
-        assert (await command(world, "drain-status", "--version", "2")).status == 0
-    await world.settled()
+        assert (await command(checkout, "drain-status", "--version", "1")).status == 3
+        assert (await command(checkout, "drain-status", "--version", "2")).status == 0
+    await checkout.until_idle()
 
 
-async def test_command_line_needs_only_the_database_and_exits_with_2_on_wrong_usage(world: World) -> None:
-    environment = {"PATH": os.environ["PATH"], "ORDER_DATABASE_URL": world.database.as_role("order_service")}
+async def test_command_line_needs_only_the_database_and_exits_with_2_on_wrong_usage(checkout: Checkout) -> None:
+    environment = {"PATH": os.environ["PATH"], "ORDER_DATABASE_URL": checkout.database.as_role("order_service")}
 
     def run(*arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
         program = [sys.executable, "-m", "services.order.admin", *arguments]

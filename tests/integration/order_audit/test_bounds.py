@@ -1,4 +1,4 @@
-"""Books past 64 bits: they balance, the audit says so, and it still finds a difference of 1."""
+"""Books past 64 bits: the audit finds them balanced, and still finds a difference of 1."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -16,12 +16,12 @@ from services.order.audit.passes import Auditor
 from services.order.audit.rules import Kind
 from services.order.audit.schedule import AuditSchedule, publish
 from shared.ids import uuid7
-from shared.postgres import Pool
-from tests.infrastructure.checkout import World
+from shared.postgres.connections import Pool
+from tests.infrastructure.books import violations
+from tests.infrastructure.checkout import Checkout
+from tests.infrastructure.shopping import a_coupon, a_product, a_user, an_order
 from tests.infrastructure.waiting import eventually
 from tests.integration.order_admin.operators import command
-from tests.system.books import violations
-from tests.system.shopping import a_coupon, a_product, a_user, an_order
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 MAX = 2**63 - 1
@@ -29,22 +29,22 @@ MAX = 2**63 - 1
 
 @dataclass(frozen=True, slots=True)
 class Rich:
-    """Users and products with as much as one can have; each product also costs as much."""
+    """Create users and products with the largest possible amount; each product also has the largest price."""
 
     users: list[str]
     products: list[str]
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def rich(world: World) -> Rich:
-    users = [await a_user(world.shop, MAX) for _ in range(3)]
-    return Rich(users, [await a_product(world.shop, price=MAX, stock=MAX) for _ in range(3)])
+async def rich(checkout: Checkout) -> Rich:
+    users = [await a_user(checkout.shop, MAX) for _ in range(3)]
+    return Rich(users, [await a_product(checkout.shop, price=MAX, stock=MAX) for _ in range(3)])
 
 
 @asynccontextmanager
-async def altered(world: World, change: str, back: str, *arguments: Any) -> AsyncIterator[None]:
-    """Change rows by hand while the body runs; the ledger's trigger does not see it."""
-    async with world.db.acquire() as db:
+async def altered(checkout: Checkout, change: str, back: str, *arguments: Any) -> AsyncIterator[None]:
+    """Change rows directly while the body runs; the ledger's trigger does not fire."""
+    async with checkout.db.acquire() as db:
         await db.execute("SET session_replication_role = replica")
         await db.execute(change, *arguments)
         try:
@@ -54,30 +54,32 @@ async def altered(world: World, change: str, back: str, *arguments: Any) -> Asyn
             await db.execute("RESET session_replication_role")
 
 
-async def test_totals_are_exact_everywhere_and_the_books_balance(world: World, auditor: Auditor, rich: Rich) -> None:
+async def test_totals_are_exact_everywhere_and_the_books_balance(
+    checkout: Checkout, auditor: Auditor, rich: Rich
+) -> None:
     everything = len(rich.users) * MAX
-    balance = await world.shop.balance.get("/internal/v1/books")
+    balance = await checkout.shop.balance.get("/internal/v1/books")
     assert balance["totals"] == {
         "accounts": str(everything),
         "funding": str(-everything),
         "sales": 0,
         "balances": str(everything),
     }
-    product = await world.shop.product.get("/internal/v1/books")
+    product = await checkout.shop.product.get("/internal/v1/books")
     assert product["totals"] == {"put_in": str(everything), "stock": str(everything), "held": 0}
     report = await auditor.run()
     assert report.findings == []
     assert report.totals["balance"]["funding"] == -everything
     assert report.totals["product"]["stock"] == everything
-    told = await command(world, "audit", "--json")
-    assert (told.status, told.json["clean"]) == (0, True)
-    assert told.json["totals"]["balance"] == balance["totals"]
-    assert str(everything) in (await command(world, "audit")).out
-    assert (await world.admin.post("/admin/v1/audit", None))["totals"]["product"] == product["totals"]
-    assert await violations(world.database.url) == []
+    audit_result = await command(checkout, "audit", "--json")
+    assert (audit_result.status, audit_result.json["clean"]) == (0, True)
+    assert audit_result.json["totals"]["balance"] == balance["totals"]
+    assert str(everything) in (await command(checkout, "audit")).out
+    assert (await checkout.admin.post("/admin/v1/audit", None))["totals"]["product"] == product["totals"]
+    assert await violations(checkout.database.url) == []
 
 
-# By name: the participant, the change and its opposite, and what the finding shows.
+# By name: the participant, the change and its reversal, and the finding's content.
 CHANGES: dict[str, tuple[str, str, str, dict[str, int | str]]] = {
     "a unit is missing": (
         "product",
@@ -115,15 +117,17 @@ CHANGES: dict[str, tuple[str, str, str, dict[str, int | str]]] = {
 
 
 @pytest.mark.parametrize("name", CHANGES)
-async def test_a_difference_of_1_is_found_at_the_bound(world: World, auditor: Auditor, rich: Rich, name: str) -> None:
+async def test_a_difference_of_1_is_found_at_the_bound(
+    checkout: Checkout, auditor: Auditor, rich: Rich, name: str
+) -> None:
     participant, change, back, expected = CHANGES[name]
     one = {"product": rich.products, "balance": rich.users}[participant][0]
-    async with altered(world, change, back, one):
+    async with altered(checkout, change, back, one):
         books = [finding for finding in (await auditor.run()).findings if finding.kind is Kind.BOOKS]
-        told = await command(world, "audit", "--json")
+        audit_result = await command(checkout, "audit", "--json")
     assert {finding.participant for finding in books} == {participant}
     assert books[0].found[0].items() >= expected.items()
-    assert (told.status, told.json["clean"]) == (4, False)
+    assert (audit_result.status, audit_result.json["clean"]) == (4, False)
     assert (await auditor.run()).clean
 
 
@@ -135,68 +139,68 @@ DEBITS = f"""
 NO_DEBITS = "DELETE FROM balances.entries WHERE user_id = $1 AND order_id = $2::uuid"
 
 
-async def test_orphan_beyond_64_bits_has_its_exact_worth(world: World, auditor: Auditor, rich: Rich) -> None:
+async def test_orphan_beyond_64_bits_has_its_exact_worth(checkout: Checkout, auditor: Auditor, rich: Rich) -> None:
     order_id, user = uuid4(), rich.users[0]
-    async with altered(world, DEBITS, NO_DEBITS, user, order_id):
-        holds = await world.shop.balance.holds(str(order_id))
+    async with altered(checkout, DEBITS, NO_DEBITS, user, order_id):
+        holds = await checkout.shop.balance.holds(str(order_id))
         report = await auditor.run()
-        told = await command(world, "audit", "--json")
+        audit_result = await command(checkout, "audit", "--json")
     assert holds == {str(order_id): {user: str(3 * MAX)}}
     (orphan,) = (finding for finding in report.findings if finding.kind is Kind.ORPHAN)
     assert (orphan.order_id, orphan.found, orphan.worth) == (order_id, {user: 3 * MAX}, 3 * MAX)
-    assert str(3 * MAX) in {finding["worth"] for finding in told.json["findings"]}
+    assert str(3 * MAX) in {finding["worth"] for finding in audit_result.json["findings"]}
     publish(report)
     assert metric("audit_orphans_worth", participant="balance") == float(3 * MAX)
     publish(await auditor.run())
 
 
 def metric(name: str, **labels: str) -> float:
-    """A gauge of this process."""
+    """Return a gauge of this process."""
     found = REGISTRY.get_sample_value(name, labels)
     assert found is not None
     return found
 
 
 async def test_value_at_risk_beyond_64_bits_is_reported_by_command_and_metric(
-    world: World, pool: Pool, auditor: Auditor, rich: Rich
+    checkout: Checkout, pool: Pool, auditor: Auditor, rich: Rich
 ) -> None:
     later = [
-        await world.shop.order.post("/v1/orders", an_order(user, product, payment="later"))
+        await checkout.shop.order.post("/v1/orders", an_order(user, product, payment="later"))
         for user, product in zip(rich.users, rich.products, strict=True)
     ]
     process = uuid7()
-    await world.db.execute("INSERT INTO orders.processes VALUES ($1, now() + interval '1 hour')", process)
+    await checkout.db.execute("INSERT INTO orders.processes VALUES ($1, now() + interval '1 hour')", process)
     for order in later:
-        await under_way(world.db, UUID(order["order_id"]), process)
-    await world.db.execute("DELETE FROM orders.duties")
+        await under_way(checkout.db, UUID(order["order_id"]), process)
+    await checkout.db.execute("DELETE FROM orders.duties")
     schedule = AuditSchedule(uuid7(), pool, auditor, interval_seconds=0.1)
     auditing = asyncio.create_task(schedule.run())
     try:
 
-        async def told() -> bool:
+        async def reported() -> bool:
             if auditing.done():
                 auditing.result()
             return schedule.last is not None and metric("value_at_risk", what="amount") == float(3 * MAX)
 
-        await eventually(told, 10, "an audit of payments under way")
+        await eventually(reported, 10, "an audit of payments under way")
         assert (await auditor.value_at_risk())["amount"] == 3 * MAX
-        shown = await command(world, "audit", "--json")
+        shown = await command(checkout, "audit", "--json")
         assert (shown.status, shown.json["value_at_risk"]["amount"]) == (0, str(3 * MAX))
         assert (shown.json["under_way"], shown.json["value_at_risk"]["units"]) == (3, 3)
     finally:
         auditing.cancel()
-        await world.db.execute("DELETE FROM orders.duties")
-        await world.db.execute("DELETE FROM orders.processes WHERE process_id = $1", process)
-    await world.settled()
+        await checkout.db.execute("DELETE FROM orders.duties")
+        await checkout.db.execute("DELETE FROM orders.processes WHERE process_id = $1", process)
+    await checkout.until_idle()
     for order in later:
         path = f"/v1/orders/{order['order_id']}"
-        assert (await world.shop.order.get(path))["status"] == "PAID"
-        assert (await world.shop.order.post(f"{path}/cancel", None))["status"] == "REFUNDED"
+        assert (await checkout.shop.order.get(path))["status"] == "PAID"
+        assert (await checkout.shop.order.post(f"{path}/cancel", None))["status"] == "REFUNDED"
     assert (await auditor.run()).clean
 
 
 async def under_way(db: asyncpg.Pool, order_id: UUID, owner: UUID) -> None:
-    """Make an order's payment one that another process has begun."""
+    """Insert a payment of the order that another process has begun."""
     await db.execute("UPDATE orders.orders SET status = 'PAYING', payment_attempt = 1 WHERE order_id = $1", order_id)
     await db.execute(
         """INSERT INTO orders.sagas (saga_id, order_id, kind, version, status, attempt, owner)
@@ -205,50 +209,52 @@ async def under_way(db: asyncpg.Pool, order_id: UUID, owner: UUID) -> None:
     )
 
 
-async def test_order_at_the_bound_is_undone_despite_later_charges(world: World, auditor: Auditor, rich: Rich) -> None:
+async def test_order_at_the_bound_is_undone_despite_later_charges(
+    checkout: Checkout, auditor: Auditor, rich: Rich
+) -> None:
     user, product = rich.users[0], rich.products[0]
     account, shelf = f"/v1/accounts/{user}", f"/v1/products/{product}"
-    order = await world.shop.order.post("/v1/orders", an_order(user, product))
+    order = await checkout.shop.order.post("/v1/orders", an_order(user, product))
     assert (order["status"], order["total_amount"]) == ("PAID", MAX)
-    charge = await world.shop.balance.call("POST", f"{account}/charges", {"amount": 1})
+    charge = await checkout.shop.balance.call("POST", f"{account}/charges", {"amount": 1})
     assert (charge.status, charge.problem) == (400, "balance-too-large")
-    delivery = await world.shop.product.call("POST", f"{shelf}/stock", {"delta": 1})
+    delivery = await checkout.shop.product.call("POST", f"{shelf}/stock", {"delta": 1})
     assert (delivery.status, delivery.problem) == (400, "stock-too-large")
-    cancelled = await world.shop.order.post(f"/v1/orders/{order['order_id']}/cancel", None)
+    cancelled = await checkout.shop.order.post(f"/v1/orders/{order['order_id']}/cancel", None)
     assert cancelled["status"] == "REFUNDED"
-    assert (await world.shop.balance.get(account))["balance"] == MAX
-    assert (await world.shop.product.get(shelf))["stock"] == MAX
+    assert (await checkout.shop.balance.get(account))["balance"] == MAX
+    assert (await checkout.shop.product.get(shelf))["stock"] == MAX
     assert (await auditor.run()).clean
-    assert await violations(world.database.url) == []
+    assert await violations(checkout.database.url) == []
 
 
 @pytest.mark.parametrize(("beyond", "status"), [(0, 201), (1, 400)])
 async def test_a_subtotal_may_be_as_large_as_a_balance_and_no_larger(
-    world: World, rich: Rich, beyond: int, status: int
+    checkout: Checkout, rich: Rich, beyond: int, status: int
 ) -> None:
     thousands, rest = divmod(MAX, 1000)
-    many = await a_product(world.shop, price=thousands, stock=1000)
-    one = await a_product(world.shop, price=rest + beyond, stock=1)
+    many = await a_product(checkout.shop, price=thousands, stock=1000)
+    one = await a_product(checkout.shop, price=rest + beyond, stock=1)
     body = an_order(rich.users[0], many, one)
     body["lines"][0]["quantity"] = 1000
-    answer = await world.shop.order.call("POST", "/v1/orders", body)
-    order = await world.shop.order.get(f"/v1/orders/{answer.body['order_id']}")
+    answer = await checkout.shop.order.call("POST", "/v1/orders", body)
+    order = await checkout.shop.order.get(f"/v1/orders/{answer.body['order_id']}")
     assert (answer.status, order["subtotal_amount"]) == (status, None if beyond else MAX)
     if beyond:
         assert (answer.problem, order["status"]) == ("amount-too-large", "REJECTED")
     else:
-        await world.shop.order.post(f"/v1/orders/{order['order_id']}/cancel", None)
-    assert [(await world.shop.product.get(f"/v1/products/{id_}"))["stock"] for id_ in (many, one)] == [1000, 1]
+        await checkout.shop.order.post(f"/v1/orders/{order['order_id']}/cancel", None)
+    assert [(await checkout.shop.product.get(f"/v1/products/{id_}"))["stock"] for id_ in (many, one)] == [1000, 1]
 
 
 @pytest.mark.parametrize("percent", [1, 33, 99, 100])
-async def test_percentage_of_largest_subtotal_is_floored_exactly(world: World, rich: Rich, percent: int) -> None:
+async def test_percentage_of_largest_subtotal_is_floored_exactly(checkout: Checkout, rich: Rich, percent: int) -> None:
     user = rich.users[0]
     for undone in ([], ["release_coupon"]):  # alone it is one statement, with its undo it is decided in Python
         order = str(uuid7())
-        coupon = await a_coupon(world.shop, user, value=percent)
+        coupon = await a_coupon(checkout.shop, user, value=percent)
         reserve = {"type": "reserve_coupon", "order_id": order, "coupon_id": coupon, "user_id": user}
         undos = [{"type": type_, "order_id": order} for type_ in undone]
-        outcomes = await world.shop.coupon.command({**reserve, "subtotal_amount": MAX}, *undos)
+        outcomes = await checkout.shop.coupon.command({**reserve, "subtotal_amount": MAX}, *undos)
         assert outcomes[0]["result"] == {"discount_amount": MAX * percent // 100}
-        await world.shop.coupon.command({"type": "release_coupon", "order_id": order})
+        await checkout.shop.coupon.command({"type": "release_coupon", "order_id": order})

@@ -1,4 +1,4 @@
-"""Whatever is lost or invented by hand is found, with what it is worth; orphans are given back, the rest is left."""
+"""The audit finds every direct change of the books, with its worth; it repairs orphans and changes nothing else."""
 
 import json
 import time
@@ -11,14 +11,14 @@ import pytest
 from services.order.audit.passes import Auditor
 from services.order.audit.rules import Finding, Kind
 from shared.ids import uuid7
-from tests.infrastructure.checkout import World
+from tests.infrastructure.checkout import Checkout
+from tests.infrastructure.shopping import a_coupon, a_product, a_user, an_order
 from tests.infrastructure.stack import Shop
 from tests.infrastructure.waiting import eventually
-from tests.system.shopping import a_coupon, a_product, a_user, an_order
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 PRICE = 1000
-GRACE_MILLISECONDS = 300  # the auditor's, and a little
+GRACE_MILLISECONDS = 300  # slightly longer than the auditor's
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class Sale:
 
 
 async def a_sale(shop: Shop, payment: str = "now") -> Sale:
-    """Sell three units."""
+    """Place and pay an order of three units."""
     product, user = await a_product(shop, price=PRICE, stock=10), await a_user(shop, 10_000)
     coupon = await a_coupon(shop, user)
     body = an_order(user, product, coupon_id=coupon, payment=payment)
@@ -42,7 +42,7 @@ async def a_sale(shop: Shop, payment: str = "now") -> Sale:
 
 
 async def found_by(auditor: Auditor) -> list[Finding]:
-    """What a pass finds."""
+    """Return the findings of a pass."""
     return (await auditor.run()).findings
 
 
@@ -58,31 +58,31 @@ ENTRY = """INSERT INTO balances.entries (user_id, number, entry_id, kind, amount
 ACCOUNT = "UPDATE balances.accounts SET balance = balance - $2, entry_count = entry_count + 1 WHERE user_id = $1"
 
 
-async def hold(world: World, order_id: UUID, product: str, units: int) -> None:
-    """Take stock for an order by hand, with books that add up."""
-    await world.db.execute(HOLD, order_id, product, units)
-    await world.db.execute(TAKE, product, units)
+async def hold(checkout: Checkout, order_id: UUID, product: str, units: int) -> None:
+    """Hold stock for an order directly, with balanced books."""
+    await checkout.db.execute(HOLD, order_id, product, units)
+    await checkout.db.execute(TAKE, product, units)
 
 
-async def debit(world: World, order_id: UUID, user: str, amount: int) -> None:
-    """Take money for an order by hand, with a ledger that adds up."""
-    await world.db.execute(ENTRY, order_id, user, amount)
-    await world.db.execute(ACCOUNT, user, amount)
+async def debit(checkout: Checkout, order_id: UUID, user: str, amount: int) -> None:
+    """Debit money for an order directly, with a balanced ledger."""
+    await checkout.db.execute(ENTRY, order_id, user, amount)
+    await checkout.db.execute(ACCOUNT, user, amount)
 
 
 @pytest.mark.parametrize("make_id", [uuid7, uuid4], ids=["an id of ours", "an id of another kind"])
 async def test_orphans_at_each_participant_are_found_reported_and_undone(
-    world: World, auditor: Auditor, make_id: Callable[[], UUID]
+    checkout: Checkout, auditor: Auditor, make_id: Callable[[], UUID]
 ) -> None:
-    shop = world.shop
+    shop = checkout.shop
     product, user = await a_product(shop, stock=10), await a_user(shop, 500)
     coupon = await a_coupon(shop, user)
     orders = {name: make_id() for name in ("product", "coupon", "balance")}
-    await hold(world, orders["product"], product, 4)
-    await world.db.execute(USE, orders["coupon"], coupon)
-    await debit(world, orders["balance"], user, 70)
+    await hold(checkout, orders["product"], product, 4)
+    await checkout.db.execute(USE, orders["coupon"], coupon)
+    await debit(checkout, orders["balance"], user, 70)
     if make_id is uuid7:
-        assert await found_by(auditor) == [], "they are so young that their order may still be on its way"
+        assert await found_by(auditor) == [], "they are so young that their order may not be committed yet"
     await grown_old(orders["balance"])
     findings = await found_by(auditor)
     assert {(finding.participant, finding.order_id, finding.worth) for finding in findings} == {
@@ -93,16 +93,16 @@ async def test_orphans_at_each_participant_are_found_reported_and_undone(
     assert {finding.kind for finding in findings} == {Kind.ORPHAN}
 
     act = {"actor": "sue", "reason": "orphans"}
-    would = await world.admin.post("/admin/v1/audit/repair", {**act, "dry_run": True})
+    would = await checkout.admin.post("/admin/v1/audit/repair", {**act, "dry_run": True})
     assert len(would["commands"]) == 3
     assert len(await found_by(auditor)) == 3, "a dry run repairs nothing"
-    did = await world.admin.post("/admin/v1/audit/repair", act)
+    did = await checkout.admin.post("/admin/v1/audit/repair", act)
     assert did["commands"] == would["commands"]
     assert await found_by(auditor) == []
     assert (await shop.product.get(f"/v1/products/{product}"))["stock"] == 10
     assert (await shop.coupon.get(f"/v1/coupons/{coupon}"))["status"] == "AVAILABLE"
     assert (await shop.balance.get(f"/v1/accounts/{user}"))["balance"] == 500
-    acts = (await world.admin.get("/admin/v1/acts"))["items"][:3]
+    acts = (await checkout.admin.get("/admin/v1/acts"))["items"][:3]
     assert {one["order_id"] for one in acts} == {str(order_id) for order_id in orders.values()}
     assert {(one["act"], one["actor"]) for one in acts} == {("repair", "sue")}
 
@@ -116,75 +116,77 @@ async def grown_old(order_id: UUID) -> None:
     await eventually(is_old, 5, "the end of the grace period")
 
 
-async def test_a_hold_that_is_missing_is_found(world: World, auditor: Auditor) -> None:
-    sale = await a_sale(world.shop)
-    await world.db.execute(
+async def test_a_hold_that_is_missing_is_found(checkout: Checkout, auditor: Auditor) -> None:
+    sale = await a_sale(checkout.shop)
+    await checkout.db.execute(
         "UPDATE products.holds SET status = 'RESTORED', restored_at = now() WHERE order_id = $1", sale.order_id
     )
-    await world.db.execute(TAKE, sale.product, -3)
+    await checkout.db.execute(TAKE, sale.product, -3)
     (finding,) = await settled_findings(auditor, sale)
     assert (finding.kind, finding.participant, finding.worth) == (Kind.MISSING, "product", 3)
-    await world.db.execute(
+    await checkout.db.execute(
         "UPDATE products.holds SET status = 'HELD', restored_at = NULL WHERE order_id = $1", sale.order_id
     )
-    await world.db.execute(TAKE, sale.product, 3)
+    await checkout.db.execute(TAKE, sale.product, 3)
     assert await found_by(auditor) == []
 
 
-async def test_a_coupon_in_the_wrong_state_is_found(world: World, auditor: Auditor) -> None:
+async def test_a_coupon_in_the_wrong_state_is_found(checkout: Checkout, auditor: Auditor) -> None:
     for payment, right, wrong in (("now", "REDEEMED", "RESERVED"), ("later", "RESERVED", "REDEEMED")):
-        sale = await a_sale(world.shop, payment)
-        await world.db.execute("UPDATE coupons.coupons SET status = $2 WHERE coupon_id = $1", sale.coupon, wrong)
+        sale = await a_sale(checkout.shop, payment)
+        await checkout.db.execute("UPDATE coupons.coupons SET status = $2 WHERE coupon_id = $1", sale.coupon, wrong)
         (finding,) = await settled_findings(auditor, sale)
         assert (finding.kind, finding.participant, finding.worth) == (Kind.DIFFERENT, "coupon", 1)
         assert (finding.due, finding.found) == ({sale.coupon: right}, {sale.coupon: wrong})
-        await world.db.execute("UPDATE coupons.coupons SET status = $2 WHERE coupon_id = $1", sale.coupon, right)
+        await checkout.db.execute("UPDATE coupons.coupons SET status = $2 WHERE coupon_id = $1", sale.coupon, right)
     assert await found_by(auditor) == []
 
 
-async def test_a_wrong_amount_is_found_and_no_repair_touches_it(world: World, auditor: Auditor) -> None:
-    sale = await a_sale(world.shop)
-    await debit(world, UUID(sale.order_id), sale.user, 5)
+async def test_a_wrong_amount_is_found_and_no_repair_touches_it(checkout: Checkout, auditor: Auditor) -> None:
+    sale = await a_sale(checkout.shop)
+    await debit(checkout, UUID(sale.order_id), sale.user, 5)
     (finding,) = await settled_findings(auditor, sale)
     assert (finding.kind, finding.participant, finding.worth) == (Kind.DIFFERENT, "balance", 5)
     assert (finding.due, finding.found) == ({sale.user: 2700}, {sale.user: 2705})
-    done = await world.admin.post("/admin/v1/audit/repair", {"actor": "sue", "reason": "try"})
+    done = await checkout.admin.post("/admin/v1/audit/repair", {"actor": "sue", "reason": "try"})
     assert done["commands"] == []
-    # The ledger is append-only, so it is put right by the refund of the whole order.
-    await world.shop.order.post(f"/v1/orders/{sale.order_id}/cancel", None)
+    # The ledger is append-only, so the refund of the whole order corrects it.
+    await checkout.shop.order.post(f"/v1/orders/{sale.order_id}/cancel", None)
     assert await found_by(auditor) == []
 
 
-async def test_an_event_that_is_missing_is_found(world: World, auditor: Auditor) -> None:
-    sale = await a_sale(world.shop, "later")
-    await world.shop.order.post(f"/v1/orders/{sale.order_id}/payment", None)
-    rows = await world.db.fetch("SELECT * FROM orders.outbox WHERE order_id = $1 ORDER BY sequence", sale.order_id)
+async def test_an_event_that_is_missing_is_found(checkout: Checkout, auditor: Auditor) -> None:
+    sale = await a_sale(checkout.shop, "later")
+    await checkout.shop.order.post(f"/v1/orders/{sale.order_id}/payment", None)
+    rows = await checkout.db.fetch("SELECT * FROM orders.outbox WHERE order_id = $1 ORDER BY sequence", sale.order_id)
     put_back = """INSERT INTO orders.outbox (event_id, order_id, sequence, type, payload)
                   VALUES ($1, $2, $3, $4, $5)"""
     for row in rows:
-        await world.db.execute("DELETE FROM orders.outbox WHERE outbox_id = $1", row["outbox_id"])
+        await checkout.db.execute("DELETE FROM orders.outbox WHERE outbox_id = $1", row["outbox_id"])
         (finding,) = await settled_findings(auditor, sale)
         assert (finding.kind, finding.due) == (Kind.EVENTS, ["1 order.placed.v1", "2 order.paid.v1"])
-        await world.db.execute(put_back, row["event_id"], row["order_id"], row["sequence"], row["type"], row["payload"])
+        await checkout.db.execute(
+            put_back, row["event_id"], row["order_id"], row["sequence"], row["type"], row["payload"]
+        )
     assert await found_by(auditor) == []
 
 
-async def test_books_that_do_not_add_up_by_themselves_are_found(world: World, auditor: Auditor) -> None:
-    sale = await a_sale(world.shop)
-    await world.db.execute(TAKE, sale.product, 1)
-    await world.db.execute("UPDATE balances.accounts SET balance = balance - 1 WHERE user_id = $1", sale.user)
+async def test_books_that_do_not_add_up_by_themselves_are_found(checkout: Checkout, auditor: Auditor) -> None:
+    sale = await a_sale(checkout.shop)
+    await checkout.db.execute(TAKE, sale.product, 1)
+    await checkout.db.execute("UPDATE balances.accounts SET balance = balance - 1 WHERE user_id = $1", sale.user)
     findings = await found_by(auditor)
     assert {(finding.kind, finding.participant, finding.worth) for finding in findings} == {
         (Kind.BOOKS, "product", 1),
         (Kind.BOOKS, "balance", 1),
     }
     assert sale.product in json.dumps(next(f.found for f in findings if f.participant == "product"))
-    await world.db.execute(TAKE, sale.product, -1)
-    await world.db.execute("UPDATE balances.accounts SET balance = balance + 1 WHERE user_id = $1", sale.user)
+    await checkout.db.execute(TAKE, sale.product, -1)
+    await checkout.db.execute("UPDATE balances.accounts SET balance = balance + 1 WHERE user_id = $1", sale.user)
     assert await found_by(auditor) == []
 
 
 async def settled_findings(auditor: Auditor, sale: Sale) -> list[Finding]:
-    """What is found once the order is older than the grace period."""
+    """Return the findings once the order is older than the grace period."""
     await grown_old(UUID(sale.order_id))
     return await found_by(auditor)

@@ -1,4 +1,4 @@
-"""The audit beside the work: no false alarm, every page, one auditor at a time, and its result as metrics."""
+"""The audit during traffic: no false alarm, every page, one auditor at a time, and its result as metrics."""
 
 import asyncio
 from uuid import uuid4
@@ -9,35 +9,35 @@ from prometheus_client import REGISTRY
 from services.order.audit import passes
 from services.order.audit.passes import Auditor
 from services.order.audit.rules import Finding, Kind
-from services.order.audit.schedule import AuditSchedule, publish
+from services.order.audit.schedule import AT_RISK_AGE, AuditSchedule, publish
 from shared.ids import uuid7
-from shared.postgres import Pool
+from shared.postgres.connections import Pool
 from shared.refusals import Unavailable
-from tests.infrastructure.checkout import World
+from tests.infrastructure.books import violations
+from tests.infrastructure.checkout import Checkout
 from tests.infrastructure.proxy import Mode
 from tests.infrastructure.services import Answer
+from tests.infrastructure.shopping import a_coupon, a_product, a_user, an_order
 from tests.infrastructure.waiting import eventually
 from tests.integration.order_audit.test_findings import USE, a_sale, debit, hold
-from tests.system.books import violations
-from tests.system.shopping import a_coupon, a_product, a_user, an_order
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 CHECKOUTS = 240
 AT_A_TIME = 24
 
 
-class Crowd:
-    """Customers who place, pay, cancel and are refused, all the time."""
+class Shoppers:
+    """Run customers who continuously place, pay, cancel and are refused."""
 
-    def __init__(self, world: World) -> None:
-        self._world = world
+    def __init__(self, checkout: Checkout) -> None:
+        self._world = checkout
         self._places = asyncio.Semaphore(AT_A_TIME)
         self.answers: list[Answer] = []
 
     async def shop(self, count: int) -> None:
         """Carry out `count` checkouts."""
         shop = self._world.shop
-        products = [await a_product(shop, price=10 * n, stock=300) for n in range(5)]  # one is free
+        products = [await a_product(shop, price=10 * n, stock=300) for n in range(5)]  # one has the price 0
         users = [await a_user(shop) for _ in range(5)]
         await asyncio.gather(*(self._buy(n, users[n % 5], products) for n in range(count)))
 
@@ -59,9 +59,9 @@ class Crowd:
                     self.answers.append(await shop.order.call("POST", f"{path}/{operation}"))
 
 
-async def test_a_busy_system_raises_no_false_alarm(world: World, auditor: Auditor) -> None:
-    crowd = Crowd(world)
-    shopping = asyncio.create_task(crowd.shop(CHECKOUTS))
+async def test_a_busy_system_raises_no_false_alarm(checkout: Checkout, auditor: Auditor) -> None:
+    shoppers = Shoppers(checkout)
+    shopping = asyncio.create_task(shoppers.shop(CHECKOUTS))
     beside, under_way = 0, 0
     while not shopping.done():
         report = await auditor.run()
@@ -70,50 +70,52 @@ async def test_a_busy_system_raises_no_false_alarm(world: World, auditor: Audito
         beside += 1
     await shopping
 
-    async def all_judged() -> bool:  # the youngest orders only after the grace period
+    async def all_audited() -> bool:  # the youngest orders are audited only after the grace period
         report = await auditor.run()
         assert report.clean, report.view()
         return report.orders >= CHECKOUTS
 
-    await eventually(all_judged, 30, "a pass over all orders")
-    assert {answer.status for answer in crowd.answers} == {200, 201, 400}
+    await eventually(all_audited, 30, "a pass over all orders")
+    assert {answer.status for answer in shoppers.answers} == {200, 201, 400}
     assert beside >= 2, "the passes ran beside the checkouts"
-    assert under_way > 0, "and met orders that were under way"
-    assert await violations(world.database.url) == []
+    assert under_way > 0, "and found orders in progress"
+    assert await violations(checkout.database.url) == []
 
 
 async def test_every_page_is_read_whatever_the_ids(
-    world: World, auditor: Auditor, monkeypatch: pytest.MonkeyPatch
+    checkout: Checkout, auditor: Auditor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(passes, "PAGE", 7)
     monkeypatch.setattr(passes, "_is_recent", lambda *_: False)
-    product, user = await a_product(world.shop), await a_user(world.shop)
+    product, user = await a_product(checkout.shop), await a_user(checkout.shop)
     orphans = [make() for make in (uuid4, uuid7) for _ in range(20)]
     for number, order_id in enumerate(orphans):
         if number % 3 == 0:
-            await hold(world, order_id, product, 1)
+            await hold(checkout, order_id, product, 1)
         elif number % 3 == 1:
-            await debit(world, order_id, user, 1)
+            await debit(checkout, order_id, user, 1)
         else:
-            await world.db.execute(USE, order_id, await a_coupon(world.shop, user))
+            await checkout.db.execute(USE, order_id, await a_coupon(checkout.shop, user))
     for _ in range(10):
-        await a_sale(world.shop)
+        await a_sale(checkout.shop)
     report = await auditor.run()
-    orders = await world.value("SELECT count(*) FROM orders.orders")
+    orders = await checkout.value("SELECT count(*) FROM orders.orders")
     assert report.orders == orders > 7
     assert sorted(finding.order_id or uuid4() for finding in report.findings) == sorted(orphans)
     monkeypatch.setattr(passes, "PAGE", 500)
     again = await auditor.run()
     assert {str(finding) for finding in again.findings} == {str(finding) for finding in report.findings}
-    await world.admin.post("/admin/v1/audit/repair", {"actor": "sue", "reason": "done"})
+    await checkout.admin.post("/admin/v1/audit/repair", {"actor": "sue", "reason": "done"})
     assert (await auditor.run()).clean
 
 
 async def test_one_process_audits_and_another_takes_over_when_it_is_gone(
-    world: World, pool: Pool, auditor: Auditor
+    checkout: Checkout, pool: Pool, auditor: Auditor
 ) -> None:
-    assert await world.value("SELECT count(*) FROM orders.duties") == 1, "the world's own audit has had its first pass"
-    await relieve(world)
+    assert await checkout.value("SELECT count(*) FROM orders.duties") == 1, (
+        "the checkout's own audit has had its first pass"
+    )
+    await relieve(checkout)
     async with asyncio.TaskGroup() as group:
         schedules = [AuditSchedule(uuid7(), pool, auditor, interval_seconds=0.2) for _ in range(3)]
         tasks = [group.create_task(schedule.run()) for schedule in schedules]
@@ -125,7 +127,7 @@ async def test_one_process_audits_and_another_takes_over_when_it_is_gone(
         first = next(n for n, schedule in enumerate(schedules) if schedule.last)
         report = schedules[first].last
         await eventually(lambda: another(schedules[first], report), 10, "a further pass")
-        assert await somebody_audits() == 1, "the duty stays where it is"
+        assert await somebody_audits() == 1, "the leader stays the same"
         tasks[first].cancel()
 
         async def another_audits() -> bool:
@@ -136,59 +138,75 @@ async def test_one_process_audits_and_another_takes_over_when_it_is_gone(
             task.cancel()
 
 
-async def relieve(world: World) -> None:
-    """Take the duty from the world's own audit, which asks for it again in an hour."""
-    await world.db.execute("DELETE FROM orders.duties")
+async def test_a_process_that_lost_the_leadership_reports_no_value_at_risk(
+    checkout: Checkout, pool: Pool, auditor: Auditor
+) -> None:
+    await relieve(checkout)
+    schedule = AuditSchedule(uuid7(), pool, auditor, interval_seconds=60)
+    try:
+        assert await schedule._lead_and_report()
+        AT_RISK_AGE.set(1000)  # as of a saga that was live at the last interval
+        # As another process that takes it over: this one paused for longer than its lease.
+        await checkout.db.execute("UPDATE orders.duties SET holder = $1, lease_until = 'infinity'", uuid7())
+        assert not await schedule._lead_and_report()
+        assert value("value_at_risk_oldest_seconds") == 0
+    finally:
+        await relieve(checkout)
+
+
+async def relieve(checkout: Checkout) -> None:
+    """Take the leadership from the checkout's own audit, which asks for it again in an hour."""
+    await checkout.db.execute("DELETE FROM orders.duties")
 
 
 async def another(schedule: AuditSchedule, report: object) -> bool:
-    """Whether a pass was made since."""
+    """Return whether there was another pass since."""
     return schedule.last is not report
 
 
 async def test_audit_fails_but_reports_value_at_risk_while_a_participant_is_down(
-    world: World, pool: Pool, auditor: Auditor
+    checkout: Checkout, pool: Pool, auditor: Auditor
 ) -> None:
-    product, user = await a_product(world.shop, price=300), await a_user(world.shop)
-    body = an_order(user, product, coupon_id=await a_coupon(world.shop, user))
+    product, user = await a_product(checkout.shop, price=300), await a_user(checkout.shop)
+    body = an_order(user, product, coupon_id=await a_coupon(checkout.shop, user))
     failed = value("audit_passes_failed_total")
-    await relieve(world)
+    await relieve(checkout)
     schedule = AuditSchedule(uuid7(), pool, auditor, interval_seconds=0.2)
     auditing, placing = None, None
-    world.ways["coupon"].set(Mode.CLOSED)
+    checkout.ways["coupon"].set(Mode.CLOSED)
     try:
-        placing = asyncio.create_task(world.shop.order.call("POST", "/v1/orders", body))
+        placing = asyncio.create_task(checkout.shop.order.call("POST", "/v1/orders", body))
         auditing = asyncio.create_task(schedule.run())
 
-        async def told() -> bool:
+        async def reported() -> bool:
             return value("audit_passes_failed_total") > failed and value("value_at_risk", what="sagas") == 1
 
-        await eventually(told, 10, "a failed pass that tells the value at risk")
+        await eventually(reported, 10, "a failed pass that reports the value at risk")
         assert value("value_at_risk", what="units") == value("value_at_risk", what="coupons") == 1
         assert value("value_at_risk_oldest_seconds") > 0
         assert schedule.last is None
-        world.ways["coupon"].set(Mode.OPEN)
+        checkout.ways["coupon"].set(Mode.OPEN)
         assert (await placing).status in (201, 202)
         await eventually(lambda: another(schedule, None), 10, "a pass")
-        await world.settled()
+        await checkout.until_idle()
 
         async def nothing_at_risk() -> bool:
             return value("value_at_risk", what="sagas") == value("value_at_risk_oldest_seconds") == 0
 
         await eventually(nothing_at_risk, 10, "no value at risk")
     finally:
-        world.ways["coupon"].set(Mode.OPEN)
+        checkout.ways["coupon"].set(Mode.OPEN)
         for task in (auditing, placing):
             if task is not None:
                 task.cancel()
 
 
 def value(name: str, **labels: str) -> float:
-    """A metric of this process, 0 before it was set."""
+    """Return a metric of this process; 0 before it was set."""
     return REGISTRY.get_sample_value(name, labels) or 0
 
 
-async def test_the_result_of_a_pass_is_told_as_metrics(auditor: Auditor) -> None:
+async def test_result_of_a_pass_is_reported_as_metrics(auditor: Auditor) -> None:
     report = await auditor.run()
     report.findings.append(Finding(Kind.ORPHAN, "product", uuid7(), {}, {"cup": 4}, 4))
     report.findings.append(Finding(Kind.MISSING, "balance", uuid7(), {"ann": 5}, {}, 5))
@@ -201,10 +219,10 @@ async def test_the_result_of_a_pass_is_told_as_metrics(auditor: Auditor) -> None
 
 
 async def test_a_pass_lets_others_work_after_each_page_and_each_book(
-    world: World, auditor: Auditor, monkeypatch: pytest.MonkeyPatch
+    checkout: Checkout, auditor: Auditor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(passes, "PAGE", 2)
-    await asyncio.gather(*(a_sale(world.shop) for _ in range(5)))
+    await asyncio.gather(*(a_sale(checkout.shop) for _ in range(5)))
     rests: list[float] = []
 
     async def rest(worked_seconds: float) -> None:
@@ -215,7 +233,7 @@ async def test_a_pass_lets_others_work_after_each_page_and_each_book(
     assert 0 < sum(rests) <= report.seconds
 
 
-async def test_a_pass_ends_when_another_process_has_the_duty(pool: Pool, auditor: Auditor) -> None:
+async def test_a_pass_ends_when_another_process_has_the_duty(checkout: Checkout, pool: Pool, auditor: Auditor) -> None:
     schedule = AuditSchedule(uuid7(), pool, auditor, interval_seconds=0.001)
     taken = """
         INSERT INTO orders.duties (duty, holder, lease_until)
@@ -225,5 +243,5 @@ async def test_a_pass_ends_when_another_process_has_the_duty(pool: Pool, auditor
     async with pool.connection() as db:
         await db.execute(taken)
         with pytest.raises(Unavailable, match="Another process audits"):
-            await schedule._rest(0.0001)
-        await db.execute("DELETE FROM orders.duties")
+            await schedule._keep_to_share(0.0001)
+    await checkout.db.execute("DELETE FROM orders.duties")

@@ -1,4 +1,4 @@
-"""Holds sagas up at a step of the test's choosing, many at once, each at its own."""
+"""Blocks many sagas at the same time, each at a step that the test chooses."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +13,7 @@ from shared.refusals import Unavailable
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """Before a command is sent, or after it was carried out and before anybody heard of it."""
+    """The points of a block: before a command is sent, or after it was executed and before its answer."""
 
     command: str
     sent: bool
@@ -21,19 +21,19 @@ class Point:
 
 @dataclass
 class Holder:
-    """Which order is held up where. A placement takes the point that was set for the next order."""
+    """The point at which each order is blocked. A placement takes the point that was set for the next order."""
 
     next: Point | None = None
     held: dict[str, Point | None] = field(default_factory=dict)
 
     def point_of(self, order_id: str) -> Point | None:
-        """Where this order is held up."""
+        """Return the point at which this order is blocked."""
         if order_id not in self.held:
             self.held[order_id], self.next = self.next, None
         return self.held[order_id]
 
     def let_go(self) -> None:
-        """Hold nothing up any more."""
+        """End all blocks."""
         self.held = dict.fromkeys(self.held)
 
 
@@ -46,10 +46,10 @@ def holding() -> Iterator[Holder]:
     async def send(self: Participants, command: Command) -> Outcome:
         point = holder.point_of(command.order_id)
         if point == Point(command.type, sent=False):
-            raise Unavailable("held up before it was sent")
+            raise Unavailable("blocked before it was sent")
         outcome = await real(self, command)
         if point == Point(command.type, sent=True):
-            raise Unavailable("held up after it was carried out")
+            raise Unavailable("blocked after it was executed")
         return outcome
 
     with patch.object(Participants, "send", send):

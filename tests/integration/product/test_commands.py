@@ -1,4 +1,4 @@
-"""What the order service is promised of stock: batches, repeats, fences, and replicas at work on the same rows."""
+"""The promises to the order service about stock: batches, repeats, fences, and replicas that use the same rows."""
 
 import asyncio
 import random
@@ -49,7 +49,7 @@ async def test_a_hold_names_its_order_and_keeps_its_price(product: Client) -> No
     assert await stock(product, kettle) == 3
 
 
-async def test_a_refused_hold_leaves_no_trace_and_fails_no_neighbour(product: Client) -> None:
+async def test_refused_hold_leaves_no_trace_and_fails_no_other_command_of_the_batch(product: Client) -> None:
     plenty, few = await products(product, 1, stock=9) + await products(product, 1, stock=1)
     refused_order, order = order_id(), order_id()
     refused, applied = await product.command(hold(refused_order, **{plenty: 2, few: 2}), hold(order, **{plenty: 9}))
@@ -69,7 +69,7 @@ async def test_a_repeated_batch_gets_identical_outcomes_and_changes_nothing(prod
     assert await stock(product, kettle) == 6
 
 
-async def test_copies_of_a_command_at_once_have_one_effect(product: Client) -> None:
+async def test_concurrent_copies_of_a_command_have_one_effect(product: Client) -> None:
     (kettle,) = await products(product, 1, stock=50)
     command = hold(order_id(), **{kettle: 3})
     outcomes = await asyncio.gather(*(product.command(command, command) for _ in range(20)))
@@ -77,7 +77,7 @@ async def test_copies_of_a_command_at_once_have_one_effect(product: Client) -> N
     assert await stock(product, kettle) == 47
 
 
-async def test_an_undo_gives_back_what_is_held_once(product: Client) -> None:
+async def test_undo_releases_a_hold_once(product: Client) -> None:
     (kettle,) = await products(product, 1, stock=3)
     order = order_id()
     await product.command(hold(order, **{kettle: 3}))
@@ -96,20 +96,20 @@ async def test_a_late_hold_after_its_undo_is_fenced(product: Client) -> None:
     assert await stock(product, kettle) == 3
 
 
-async def test_what_became_of_an_order_can_be_asked(product: Client) -> None:
+async def test_outcomes_of_an_order_can_be_read(product: Client) -> None:
     (kettle,) = await products(product, 1, stock=3)
     order = order_id()
     (outcome,) = await product.command(hold(order, **{kettle: 1}))
-    told = await product.get(f"/internal/v1/outcomes/{order}")
-    assert told["outcomes"][0].pop("decided_at")
-    assert told == {
+    stored = await product.get(f"/internal/v1/outcomes/{order}")
+    assert stored["outcomes"][0].pop("decided_at")
+    assert stored == {
         "order_id": order,
         "closed": False,
         "outcomes": [{"type": "hold_stock", "attempt": 0, **outcome}],
     }
     await product.command(restore(order))
-    told = await product.get(f"/internal/v1/outcomes/{order}")
-    assert (told["closed"], [item["type"] for item in told["outcomes"]]) == (True, ["hold_stock", "restore_stock"])
+    stored = await product.get(f"/internal/v1/outcomes/{order}")
+    assert (stored["closed"], [item["type"] for item in stored["outcomes"]]) == (True, ["hold_stock", "restore_stock"])
 
 
 async def test_one_product_named_twice_is_refused_as_input(product: Client) -> None:
@@ -119,7 +119,7 @@ async def test_one_product_named_twice_is_refused_as_input(product: Client) -> N
     assert (answer.status, answer.problem) == (422, "validation-failed")
 
 
-async def test_the_largest_batch_of_the_largest_holds_leaves_the_exact_rest_of_the_largest_stock(
+async def test_largest_batch_of_largest_holds_leaves_the_exact_rest_of_the_largest_stock(
     product: Client,
 ) -> None:
     (name,) = await products(product, 1, 2**63 - 1)
@@ -128,7 +128,7 @@ async def test_the_largest_batch_of_the_largest_holds_leaves_the_exact_rest_of_t
     assert await stock(product, name) == 2**63 - 1 - 1000 * COMMANDS_MAX
 
 
-async def test_60_buyers_at_once_of_5_units_get_5(product: Client) -> None:
+async def test_60_concurrent_buyers_of_5_units_get_5(product: Client) -> None:
     (kettle,) = await products(product, 1, stock=5)
     outcomes = await asyncio.gather(*(product.command(hold(order_id(), **{kettle: 1})) for _ in range(60)))
     assert Counter(outcome["outcome"] for (outcome,) in outcomes) == {"applied": 5, "refused": 55}
@@ -139,20 +139,20 @@ async def test_replicas_that_work_on_crossing_products_neither_deadlock_nor_lose
     product: Client, database_url: str
 ) -> None:
     shelf = await products(product, 6, stock=30)
-    dice = random.Random(7)
+    rng = random.Random(7)
     orders = [order_id() for _ in range(40)]
-    holds = [hold(order, **{name: dice.randint(1, 3) for name in dice.sample(shelf, 3)}) for order in orders]
+    holds = [hold(order, **{name: rng.randint(1, 3) for name in rng.sample(shelf, 3)}) for order in orders]
     splits = REGISTRY.get_sample_value("batches_split_total")
-    async with replicas("product", database_url) as desks:
-        # Every replica gets every command three times, each in an order of its own.
+    async with replicas("product", database_url) as running:
+        # Every replica gets every command three times, in a different order.
         answers = await asyncio.gather(
-            *(in_some_order(desk.command, holds * 3, seed) for seed, desk in enumerate(desks))
+            *(in_some_order(replica.command, holds * 3, seed) for seed, replica in enumerate(running))
         )
         assert all(answer == answers[0] for answer in answers)
         assert {outcome["outcome"] for outcome in answers[0]} == {"applied", "refused"}
-        late = [hold(order_id(), **dict.fromkeys(dice.sample(shelf, 3), 1)) for _ in range(50)]
+        late = [hold(order_id(), **dict.fromkeys(rng.sample(shelf, 3), 1)) for _ in range(50)]
         work = [*map(restore, orders[::2]), *late]
-        await asyncio.gather(*(in_some_order(desk.command, work, seed) for seed, desk in enumerate(desks)))
+        await asyncio.gather(*(in_some_order(replica.command, work, seed) for seed, replica in enumerate(running)))
     assert REGISTRY.get_sample_value("batches_split_total") == splits, "a deadlock would have split a batch"
     taken: Counter[str] = Counter()
     holds_now = await product.holds(*orders, *(command["order_id"] for command in late))

@@ -7,19 +7,19 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from shared.migrations import migrate
+from shared.postgres.migrations import migrate
 from tests.conftest import BROKER
 from tests.infrastructure.databases import Database
+from tests.infrastructure.own_broker import OwnBroker, ProxiedBroker, proxied_broker
+from tests.infrastructure.pipeline import Pipeline
 from tests.infrastructure.reaper import Reaper
-from tests.integration.relay.own_broker import OwnBroker
-from tests.integration.relay.world import World
 
 SERVICES = Path(__file__).parents[3] / "services"
 
 
 @pytest.fixture(scope="session")
 def lavish(reaper: Reaper) -> Iterator[OwnBroker]:
-    """A real broker that creates every topic it is asked for, with one partition."""
+    """A real broker that creates every requested topic, with one partition."""
     broker = OwnBroker(reaper, instead={"auto.create.topics.enable": "true", "num.partitions": "1"})
     broker.start()
     yield broker
@@ -27,15 +27,22 @@ def lavish(reaper: Reaper) -> Iterator[OwnBroker]:
 
 
 @pytest.fixture(scope="module")
+def proxied(reaper: Reaper) -> Iterator[ProxiedBroker]:
+    """A broker behind a proxy for one test."""
+    with proxied_broker(reaper) as proxied:
+        yield proxied
+
+
+@pytest.fixture(scope="module")
 def migrated(database: Database) -> Database:
-    """The database with the tables of the order service and the relay, each made by its own role."""
-    migrate(database.as_role("order_service"), "orders", SERVICES / "order" / "migrations")
-    migrate(database.as_role("relay_service"), "relay", SERVICES / "relay" / "migrations")
+    """The database with the tables of the order service and the relay, each created with its own role."""
+    migrate(database.as_role("order_migrator"), "orders", SERVICES / "order" / "migrations")
+    migrate(database.as_role("relay_migrator"), "relay", SERVICES / "relay" / "migrations")
     return database
 
 
 @pytest.fixture
-async def world(migrated: Database, kafka_bootstrap: str, pytestconfig: pytest.Config) -> AsyncIterator[World]:
+async def pipeline(migrated: Database, kafka_bootstrap: str, pytestconfig: pytest.Config) -> AsyncIterator[Pipeline]:
     connection = await asyncpg.connect(migrated.url)
     await connection.execute("""
         TRUNCATE orders.outbox RESTART IDENTITY;
@@ -44,7 +51,7 @@ async def world(migrated: Database, kafka_bootstrap: str, pytestconfig: pytest.C
         INSERT INTO relay.watermark DEFAULT VALUES;
     """)
     try:
-        yield World(
+        yield Pipeline(
             url=migrated.as_role("relay_service"),
             kafka=kafka_bootstrap,
             topic=f"orders.test-{secrets.token_hex(6)}",
@@ -56,8 +63,16 @@ async def world(migrated: Database, kafka_bootstrap: str, pytestconfig: pytest.C
 
 
 @pytest.fixture
-def real_world(world: World) -> World:
-    """The world of a test of what only a real broker does: fencing, aborting, refusing."""
-    if not world.real_broker:
+def real_pipeline(pipeline: Pipeline) -> Pipeline:
+    """The pipeline with a real broker, for tests of fences, aborts and refusals."""
+    if not pipeline.real_broker:
         pytest.skip("the embedded broker neither fences nor aborts nor refuses")
-    return world
+    return pipeline
+
+
+@pytest.fixture
+async def writer(migrated: Database) -> AsyncIterator[asyncpg.Connection]:
+    """A separate connection for a test's own transactions."""
+    connection = await asyncpg.connect(migrated.url)
+    yield connection
+    await connection.close()

@@ -13,10 +13,10 @@ from confluent_kafka.admin._resource import ResourcePatternType, ResourceType
 
 from services.relay.kafka.admin import Broker
 from services.relay.kafka.client import BrokerFailed
+from tests.infrastructure.own_broker import OwnBroker
+from tests.infrastructure.pipeline import Event, Pipeline, expected, identity, order_in, write
 from tests.infrastructure.reaper import Reaper
 from tests.infrastructure.waiting import free_port
-from tests.integration.relay.own_broker import OwnBroker
-from tests.integration.relay.world import Event, World, expected, identity, order_in, write
 
 NAME, PASSWORD = "relay", "the relay's own"
 PLAIN = "org.apache.kafka.common.security.plain.PlainLoginModule required"
@@ -25,7 +25,7 @@ PROTOCOLS = {"SASL": "SASL_PLAINTEXT", "TLS": "SSL", "BOTH": "SASL_SSL"}
 
 
 class Authority:
-    """A certificate authority of the test's own, and a broker's certificate signed by it."""
+    """Create a certificate authority, and a broker's certificate signed by it."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -60,7 +60,7 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
 
 @pytest.fixture(scope="module")
 def addresses(reaper: Reaper, authority: Authority) -> Iterator[dict[str, str]]:
-    """A real broker's address for each protocol."""
+    """Return a real broker's address for each protocol."""
     ports = {listener: free_port() for listener in PROTOCOLS}
     there = ",".join(f"{listener}://127.0.0.1:{port}" for listener, port in ports.items())
     properties = {
@@ -77,7 +77,7 @@ def addresses(reaper: Reaper, authority: Authority) -> Iterator[dict[str, str]]:
             f"listener.name.{name}.scram-sha-256.sasl.jaas.config": f"{SCRAM};",
             f"listener.name.{name}.scram-sha-512.sasl.jaas.config": f"{SCRAM};",
         }
-    # Who comes by PLAINTEXT may do all; a topic without rules is everybody's.
+    # Clients on PLAINTEXT may do everything; a topic without rules is open to all.
     properties |= {
         "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
         "super.users": "User:ANONYMOUS",
@@ -91,7 +91,7 @@ def addresses(reaper: Reaper, authority: Authority) -> Iterator[dict[str, str]]:
 
 
 def options(protocol: str, authority: Authority, **changes: Any) -> dict[str, Any]:
-    """The settings that the broker wants to see for this protocol."""
+    """Return the settings that the broker requires for this protocol."""
     values: dict[str, Any] = {"kafka_security_protocol": protocol}
     if protocol.startswith("SASL"):
         values |= {"kafka_sasl_mechanism": "SCRAM-SHA-512", "kafka_sasl_username": NAME}
@@ -103,22 +103,22 @@ def options(protocol: str, authority: Authority, **changes: Any) -> dict[str, An
 
 @pytest.mark.parametrize("protocol", ["SASL_PLAINTEXT", "SSL", "SASL_SSL"])
 async def test_events_are_published_with_each_protocol(
-    world: World, addresses: dict[str, str], authority: Authority, protocol: str
+    pipeline: Pipeline, addresses: dict[str, str], authority: Authority, protocol: str
 ) -> None:
-    here, outside = (replace(world, kafka=addresses[name]) for name in (protocol, "PLAINTEXT"))
+    here, outside = (replace(pipeline, kafka=addresses[name]) for name in (protocol, "PLAINTEXT"))
     events = [Event(order_in(shard), 1) for shard in range(4)]
     async with here.relay(**options(protocol, authority)):
-        await write(world.connection, events)
-        await world.until_sent(4)
+        await write(pipeline.connection, events)
+        await pipeline.until_sent(4)
     async with outside.reader() as reader:
         assert sorted(map(identity, await reader.to_the_end())) == sorted(expected(events))
 
 
 async def test_relay_without_right_to_topic_settings_publishes_and_reports_a_doubt(
-    world: World, addresses: dict[str, str], authority: Authority
+    pipeline: Pipeline, addresses: dict[str, str], authority: Authority
 ) -> None:
     protocol = "SASL_PLAINTEXT"
-    here = replace(world, kafka=addresses[protocol])
+    here = replace(pipeline, kafka=addresses[protocol])
     admin = AdminClient({"bootstrap.servers": addresses["PLAINTEXT"], "log_level": 0})
     rules = [
         AclBinding(
@@ -130,15 +130,15 @@ async def test_relay_without_right_to_topic_settings_publishes_and_reports_a_dou
     for answer in admin.create_acls(rules).values():
         answer.result(10)
     async with here.relay(**options(protocol, authority)) as relay:
-        await write(world.connection, [Event(order_in(shard), 1) for shard in range(4)])
-        await world.until_sent(4)
+        await write(pipeline.connection, [Event(order_in(shard), 1) for shard in range(4)])
+        await pipeline.until_sent(4)
         assert relay.broker.view.refused is None
         assert f"the settings of {here.topic} can't be read" in " ".join(relay.broker.view.doubts)
 
 
-async def let_in(world: World, address: str, **settings: Any) -> None:
+async def let_in(pipeline: Pipeline, address: str, **settings: Any) -> None:
     """Raise BrokerFailed unless the broker answers."""
-    broker = Broker(replace(world, kafka=address).settings(**settings), 4)
+    broker = Broker(replace(pipeline, kafka=address).settings(**settings), 4)
     try:
         await broker.check()
     finally:
@@ -147,21 +147,21 @@ async def let_in(world: World, address: str, **settings: Any) -> None:
 
 @pytest.mark.parametrize("mechanism", ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"])
 async def test_each_mechanism_accepts_the_password_from_a_file_and_no_other(
-    world: World, addresses: dict[str, str], authority: Authority, tmp_path: Path, mechanism: str
+    pipeline: Pipeline, addresses: dict[str, str], authority: Authority, tmp_path: Path, mechanism: str
 ) -> None:
     protocol = "SASL_PLAINTEXT"
     file = tmp_path / "password"
     file.write_text(f"{PASSWORD}\n")
     settings = options(protocol, authority, kafka_sasl_mechanism=mechanism)
     del settings["kafka_sasl_password"]
-    await let_in(world, addresses[protocol], kafka_sasl_password_file=file, **settings)
+    await let_in(pipeline, addresses[protocol], kafka_sasl_password_file=file, **settings)
     file.write_text("another")
     with pytest.raises(BrokerFailed):
-        await let_in(world, addresses[protocol], kafka_sasl_password_file=file, **settings)
+        await let_in(pipeline, addresses[protocol], kafka_sasl_password_file=file, **settings)
 
 
 async def test_broker_of_another_authority_is_not_trusted(
-    world: World, addresses: dict[str, str], authority: Authority
+    pipeline: Pipeline, addresses: dict[str, str], authority: Authority
 ) -> None:
     with pytest.raises(BrokerFailed):
-        await let_in(world, addresses["SSL"], **options("SSL", authority, kafka_ssl_ca_file=authority.other))
+        await let_in(pipeline, addresses["SSL"], **options("SSL", authority, kafka_ssl_ca_file=authority.other))

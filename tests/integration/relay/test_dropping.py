@@ -1,4 +1,4 @@
-"""A producer that is dropped leaves nothing behind to report: with records under way, waiting for a try, or fenced."""
+"""A dropped producer leaves no unretrieved errors: with records in flight, waiting for a retry, or fenced."""
 
 import asyncio
 import gc
@@ -9,64 +9,52 @@ import pytest
 
 from services.relay.domain.events import Batch, OutboxEvent
 from services.relay.kafka.client import BrokerFailed
-from services.relay.kafka.producer import EventProducer, opened
-from tests.infrastructure.kafka_proxy import Api, KafkaProxy, Moment, all_refused
-from tests.infrastructure.reaper import Reaper
-from tests.infrastructure.waiting import free_port
-from tests.integration.relay.own_broker import OwnBroker
-from tests.integration.relay.world import World, order_in
+from services.relay.kafka.producer import EventProducer
+from tests.infrastructure.kafka_proxy import Api, Stage, all_refused
+from tests.infrastructure.own_broker import ProxiedBroker
+from tests.infrastructure.pipeline import Pipeline, order_in
 
-NOT_LEADER = 6  # the client tries again and again
+NOT_LEADER = 6  # the client retries repeatedly
 
 
 @pytest.mark.parametrize("transactional", [True, False])
 async def test_dropped_producer_leaves_no_unretrieved_failure(
-    world: World, reaper: Reaper, *, transactional: bool
+    pipeline: Pipeline, proxied: ProxiedBroker, *, transactional: bool
 ) -> None:
-    bound, advertised = free_port(), free_port()
-    properties = {
-        "listeners": f"PROXIED://127.0.0.1:{bound}",
-        "advertised.listeners": f"PROXIED://127.0.0.1:{advertised}",
-        "listener.security.protocol.map": "PROXIED:PLAINTEXT",
-    }
-    broker = OwnBroker(reaper, properties)
-    broker.start()
     refused = asyncio.Event()
 
-    async def refuse(api: int, moment: Moment, frame: bytes) -> bytes | None:
-        if (api, moment) == (Api.PRODUCE, Moment.ASKED) and refusing:
+    async def refuse(api: int, stage: Stage, frame: bytes) -> bytes | None:
+        if (api, stage) == (Api.PRODUCE, Stage.REQUEST) and refusing:
             refused.set()
             return all_refused(frame, NOT_LEADER)
         return None
 
     refusing = False
     complaints = all_complaints()
-    try:
-        async with KafkaProxy(advertised, bound, refuse):
-            here = replace(world, kafka=f"127.0.0.1:{advertised}")
-            async with here.relay():
-                await here.until_held()
-            refusing = True
-            await publish_in_vain(here, refused, transactional=transactional)
-    finally:
-        broker.kill()
+    async with proxied.proxy(refuse):
+        here = replace(pipeline, kafka=proxied.address)
+        async with here.relay():
+            await here.until_held()
+        refusing = True
+        await publish_in_vain(here, refused, transactional=transactional)
     await assert_none(complaints)
 
 
-async def test_fenced_producer_leaves_no_unretrieved_failure(real_world: World) -> None:
-    async with real_world.relay():
-        await real_world.until_held()
-    settings = real_world.settings()
+async def test_fenced_producer_leaves_no_unretrieved_failure(real_pipeline: Pipeline) -> None:
+    async with real_pipeline.relay():
+        await real_pipeline.until_held()
+    settings = real_pipeline.settings()
     complaints = all_complaints()
-    async with opened(settings, settings.shard_name(0)) as fenced, opened(settings, settings.shard_name(0)):
+    name = settings.shard_name(0)
+    async with EventProducer(settings, name) as fenced, EventProducer(settings, name):
         with pytest.raises(BrokerFailed, match="newer producer"):
-            await fenced.publish(await a_batch(real_world))
+            await fenced.publish(await a_batch(real_pipeline))
     del fenced
     await assert_none(complaints)
 
 
 def all_complaints() -> list[dict[str, Any]]:
-    """Return what the event loop complains of from here on."""
+    """Return the list of errors that the event loop reports from here on."""
     complaints: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
     return complaints
@@ -78,12 +66,12 @@ async def assert_none(complaints: list[dict[str, Any]]) -> None:
     assert complaints == []
 
 
-async def publish_in_vain(world: World, refused: asyncio.Event, *, transactional: bool) -> None:
-    """Send until the client tries again, then drop its producer."""
-    settings = world.settings()
+async def publish_in_vain(pipeline: Pipeline, refused: asyncio.Event, *, transactional: bool) -> None:
+    """Send until the client retries, then drop its producer."""
+    settings = pipeline.settings()
     producer = EventProducer(settings, settings.shard_name(0) if transactional else None)
     await producer.open()
-    publishing = asyncio.create_task(producer.publish(await a_batch(world)))
+    publishing = asyncio.create_task(producer.publish(await a_batch(pipeline)))
     for _ in range(3):
         refused.clear()
         await asyncio.wait_for(refused.wait(), 20)
@@ -92,8 +80,8 @@ async def publish_in_vain(world: World, refused: asyncio.Event, *, transactional
     await producer.drop()
 
 
-async def a_batch(world: World) -> Batch:
-    now = await world.connection.fetchval("SELECT now()")
+async def a_batch(pipeline: Pipeline) -> Batch:
+    now = await pipeline.connection.fetchval("SELECT now()")
     events = [
         OutboxEvent(number, str(order_in(0)), str(order_in(0)), 1, "order.paid.v1", b"{}", None, now)
         for number in range(20)

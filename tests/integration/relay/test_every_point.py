@@ -2,7 +2,7 @@
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from itertools import islice, repeat
@@ -12,19 +12,20 @@ import pytest
 
 from services.relay.kafka.records import partitions
 from tests.infrastructure.databases import Database
-from tests.infrastructure.kafka_proxy import Api, Cut, KafkaProxy, Moment, all_refused, first_refused
+from tests.infrastructure.kafka_proxy import Api, Cut, Stage, all_refused, first_refused
+from tests.infrastructure.outbox_writers import assert_in_sequence, progress, writing
+from tests.infrastructure.own_broker import ProxiedBroker
+from tests.infrastructure.pipeline import Event, Pipeline, order_in, write
 from tests.infrastructure.reaper import Reaper
-from tests.infrastructure.waiting import eventually, free_port
-from tests.integration.relay.own_broker import OwnBroker
-from tests.integration.relay.test_competition import assert_in_sequence, progress, replicas, writing
-from tests.integration.relay.world import Event, World, order_in, write
+from tests.infrastructure.relay_processes import replicas
+from tests.infrastructure.waiting import eventually
 
-POINTS = [(api, moment) for api in Api for moment in Moment]
-POINT_NAMES = [f"{moment.name.lower()}-{api.name.lower()}" for api, moment in POINTS]
+POINTS = [(api, stage) for api in Api for stage in Stage]
+POINT_NAMES = [f"{stage.name.lower()}-{api.name.lower()}" for api, stage in POINTS]
 # By number: out of order, unknown producer, fenced, unknown mapping, no leader, too few replicas took it, no right to
 # the topic, damaged on its way, another clock, something unknown to the server, and a number that no client knows.
 CODES = [45, 59, 47, 49, 6, 20, 29, 2, 32, -1, 999]
-# An event's fault, if it is said again.
+# The event is the cause if the error repeats.
 REFUSALS = [10, 18, 44, 87]
 Strike = Callable[[bytes], Awaitable[bytes | None]]
 
@@ -36,18 +37,18 @@ async def cut(_frame: bytes) -> bytes | None:
 
 @dataclass
 class Trapped:
-    """A broker behind a proxy that tells of every request; `world` reaches it through that."""
+    """A broker behind a proxy that reports every request; `pipeline` uses the proxy, `direct` bypasses it."""
 
-    world: World
-    direct: World
-    strike_at: tuple[int, Moment] | None = None
+    pipeline: Pipeline
+    direct: Pipeline
+    strike_at: tuple[int, Stage] | None = None
     struck: asyncio.Event = field(default_factory=asyncio.Event)
     strike: Strike = cut
     once: bool = True
 
-    async def pass_by(self, api: int, moment: Moment, frame: bytes) -> bytes | None:
-        """Let requests pass, but for one at which this test strikes."""
-        if (api, moment) == self.strike_at:
+    async def pass_by(self, api: int, stage: Stage, frame: bytes) -> bytes | None:
+        """Let requests pass, except one at which the test injects the fault."""
+        if (api, stage) == self.strike_at:
             if self.once:
                 self.strike_at = None
             self.struck.set()
@@ -55,60 +56,44 @@ class Trapped:
         return None
 
 
-@pytest.fixture(scope="module")
-def proxied(reaper: Reaper) -> Iterator[tuple[OwnBroker, int, int]]:
-    """A broker that has a listener which it advertises with another port, the proxy's."""
-    bound, advertised = free_port(), free_port()
-    properties = {
-        "listeners": f"PROXIED://127.0.0.1:{bound}",
-        "advertised.listeners": f"PROXIED://127.0.0.1:{advertised}",
-        "listener.security.protocol.map": "PROXIED:PLAINTEXT",
-    }
-    broker = OwnBroker(reaper, properties)
-    broker.start()
-    yield broker, advertised, bound
-    broker.kill()
-
-
 @pytest.fixture
-async def trapped(world: World, proxied: tuple[OwnBroker, int, int]) -> AsyncIterator[Trapped]:
-    broker, advertised, bound = proxied
-    here = Trapped(replace(world, kafka=f"127.0.0.1:{advertised}"), replace(world, kafka=broker.address))
-    async with KafkaProxy(advertised, bound, here.pass_by):
+async def trapped(pipeline: Pipeline, proxied: ProxiedBroker) -> AsyncIterator[Trapped]:
+    here = Trapped(replace(pipeline, kafka=proxied.address), replace(pipeline, kafka=proxied.broker.address))
+    async with proxied.proxy(here.pass_by):
         yield here
 
 
 async def assert_complete(trapped: Trapped, events: list[Event]) -> None:
-    """Every event is marked and on the topic, once and in sequence, and none is parked."""
+    """Check that every event is marked and on the topic, once and in sequence, and that none is parked."""
     await trapped.direct.until_sent(len(events), seconds=60)
     assert await trapped.direct.statuses() == {"SENT": len(events)}
     async with trapped.direct.reader() as reader:
         assert_in_sequence(trapped.direct, await reader.to_the_end(), events)
 
 
-@pytest.mark.parametrize(("api", "moment"), POINTS, ids=POINT_NAMES)
+@pytest.mark.parametrize(("api", "stage"), POINTS, ids=POINT_NAMES)
 async def test_a_connection_that_is_cut_at_any_request_loses_and_repeats_nothing(
-    trapped: Trapped, migrated: Database, api: Api, moment: Moment
+    trapped: Trapped, migrated: Database, api: Api, stage: Stage
 ) -> None:
-    async with trapped.world.relay(batch_events=10, kafka_timeout_seconds=2) as relay:
-        await trapped.world.until_held()
-        async with writing(migrated, 21) as events:
+    async with trapped.pipeline.relay(batch_events=10, kafka_timeout_seconds=2) as relay:
+        await trapped.pipeline.until_held()
+        async with writing(migrated, 21, None) as events:
             for _ in range(2):
                 await progress(trapped.direct, 15)
                 trapped.struck.clear()
-                trapped.strike_at = (api, moment)
-                if api is Api.INIT_PRODUCER_ID:  # which is asked at a take-over only
+                trapped.strike_at = (api, stage)
+                if api is Api.INIT_PRODUCER_ID:  # this request is sent only at a take-over
                     await trapped.direct.connection.execute("UPDATE relay.shards SET epoch = epoch + 1")
                 await asyncio.wait_for(trapped.struck.wait(), 20)
         await assert_complete(trapped, events)
     assert relay.publishers() == []
 
 
-@pytest.mark.parametrize(("api", "moment"), [p for p in POINTS if p[0] is not Api.INIT_PRODUCER_ID])
+@pytest.mark.parametrize(("api", "stage"), [p for p in POINTS if p[0] is not Api.INIT_PRODUCER_ID])
 async def test_a_relay_that_is_killed_at_any_request_loses_and_repeats_nothing(
-    trapped: Trapped, migrated: Database, reaper: Reaper, api: Api, moment: Moment
+    trapped: Trapped, migrated: Database, reaper: Reaper, api: Api, stage: Stage
 ) -> None:
-    with replicas(trapped.world, reaper) as start:
+    with replicas(trapped.pipeline, reaper) as start:
         replica = start()
 
         async def kill(_frame: bytes) -> bytes | None:
@@ -117,9 +102,9 @@ async def test_a_relay_that_is_killed_at_any_request_loses_and_repeats_nothing(
 
         trapped.strike = kill
         await trapped.direct.until_held(seconds=60)
-        async with writing(migrated, 22) as events:
+        async with writing(migrated, 22, None) as events:
             await progress(trapped.direct, 15)
-            trapped.strike_at = (api, moment)
+            trapped.strike_at = (api, stage)
             await asyncio.wait_for(trapped.struck.wait(), 20)
             successor = start()
         await assert_complete(trapped, events)
@@ -127,13 +112,13 @@ async def test_a_relay_that_is_killed_at_any_request_loses_and_repeats_nothing(
 
 
 @pytest.mark.parametrize(
-    ("api", "moment"),
-    [(Api.PRODUCE, Moment.ASKED), (Api.END_TRANSACTION, Moment.ASKED), (Api.END_TRANSACTION, Moment.DONE)],
+    ("api", "stage"),
+    [(Api.PRODUCE, Stage.REQUEST), (Api.END_TRANSACTION, Stage.REQUEST), (Api.END_TRANSACTION, Stage.ANSWER)],
 )
 async def test_relay_paused_past_its_lease_at_any_request_loses_and_repeats_nothing(
-    trapped: Trapped, migrated: Database, api: Api, moment: Moment
+    trapped: Trapped, migrated: Database, api: Api, stage: Stage
 ) -> None:
-    """Its request is on the way meanwhile, and arrives only after another relay has taken the shards over."""
+    """Its request is delayed, and arrives only after another relay has taken the shards over."""
     held, taken = asyncio.Event(), asyncio.Event()
 
     async def hold(_frame: bytes) -> bytes | None:
@@ -142,11 +127,11 @@ async def test_relay_paused_past_its_lease_at_any_request_loses_and_repeats_noth
         return None
 
     trapped.strike = hold
-    async with trapped.world.relay(batch_events=10, kafka_timeout_seconds=10, replica="sleeper"):
+    async with trapped.pipeline.relay(batch_events=10, kafka_timeout_seconds=10, replica="sleeper"):
         await trapped.direct.until_held("sleeper")
-        async with writing(migrated, 23) as events:
+        async with writing(migrated, 23, None) as events:
             await progress(trapped.direct, 15)
-            trapped.strike_at = (api, moment)
+            trapped.strike_at = (api, stage)
             await asyncio.wait_for(held.wait(), 20)
             async with trapped.direct.relay(batch_events=10, replica="other"):
                 await trapped.direct.connection.execute(
@@ -167,12 +152,12 @@ async def test_relay_paused_past_its_lease_at_any_request_loses_and_repeats_noth
 async def test_error_of_one_send_among_others_parks_and_loses_nothing(
     trapped: Trapped, migrated: Database, code: int
 ) -> None:
-    """The broker took all of it, and says otherwise of one partition, twice. Then it is well again."""
+    """The broker accepts everything, but reports an error for one partition, twice. Then it works normally."""
 
     async def refuse(answer: bytes) -> bytes | None:
         return first_refused(answer, code)
 
-    await publish_through(trapped, migrated, (Api.PRODUCE, Moment.DONE), refuse)
+    await publish_through(trapped, migrated, (Api.PRODUCE, Stage.ANSWER), refuse)
 
 
 @pytest.mark.parametrize("code", REFUSALS)
@@ -180,12 +165,12 @@ async def test_event_refused_at_each_attempt_parks_only_its_order(trapped: Trapp
     async def refuse(request: bytes) -> bytes | None:
         return all_refused(request, code, holding=b"poison") if b"poison" in request else None
 
-    trapped.strike, trapped.strike_at, trapped.once = refuse, (Api.PRODUCE, Moment.ASKED), False
-    # In one partition: requests that are held back here would leave a gap in those of another.
+    trapped.strike, trapped.strike_at, trapped.once = refuse, (Api.PRODUCE, Stage.REQUEST), False
+    # All in one partition: requests that are delayed here would leave a gap in another partition.
     before, poisoned, after = in_one_partition(3)
     others = [Event(order, 1) for order in (before, after, order_in(1), order_in(2), order_in(3))]
     own = [Event(poisoned, 1, payload=b"poison"), Event(poisoned, 2)]
-    async with trapped.world.relay(kafka_timeout_seconds=2):
+    async with trapped.pipeline.relay(kafka_timeout_seconds=2):
         await trapped.direct.until_held()
         await write(trapped.direct.connection, [*others[:1], *own, *others[1:]])
         await trapped.direct.until_sent(len(others), seconds=60)
@@ -196,14 +181,14 @@ async def test_event_refused_at_each_attempt_parks_only_its_order(trapped: Trapp
 
 
 def in_one_partition(count: int) -> list[UUID]:
-    """Orders of shard 0 whose events go to the topic's first partition."""
+    """Return orders of shard 0 whose events go to the topic's first partition."""
     orders = (order_in(0) for _ in repeat(None))
     return list(islice((order for order in orders if partitions([str(order).encode()], 4) == [0]), count))
 
 
-async def all_told(world: World, count: int) -> bool:
-    """Whether no event waits any more."""
-    statuses = await world.statuses()
+async def all_told(pipeline: Pipeline, count: int) -> bool:
+    """Return whether no event is pending."""
+    statuses = await pipeline.statuses()
     return "PENDING" not in statuses and sum(statuses.values()) == count
 
 
@@ -214,15 +199,15 @@ async def test_an_error_of_a_whole_request_parks_nothing_and_loses_nothing(
     async def refuse(request: bytes) -> bytes | None:
         return all_refused(request, code)
 
-    await publish_through(trapped, migrated, (Api.PRODUCE, Moment.ASKED), refuse)
+    await publish_through(trapped, migrated, (Api.PRODUCE, Stage.REQUEST), refuse)
 
 
-async def publish_through(trapped: Trapped, database: Database, point: tuple[int, Moment], strike: Strike) -> None:
-    """Publish what writers write while the strike falls twice."""
+async def publish_through(trapped: Trapped, database: Database, point: tuple[int, Stage], strike: Strike) -> None:
+    """Publish events while the fault happens twice."""
     trapped.strike = strike
-    async with trapped.world.relay(batch_events=10, kafka_timeout_seconds=2):
+    async with trapped.pipeline.relay(batch_events=10, kafka_timeout_seconds=2):
         await trapped.direct.until_held()
-        async with writing(database, 24) as events:
+        async with writing(database, 24, None) as events:
             for _ in range(2):
                 await progress(trapped.direct, 15)
                 trapped.struck.clear()
@@ -233,16 +218,16 @@ async def publish_through(trapped: Trapped, database: Database, point: tuple[int
 
 @asynccontextmanager
 async def outage(trapped: Trapped, code: int) -> AsyncIterator[None]:
-    """Within, the broker takes nothing."""
+    """During the body, the broker refuses everything."""
     ended = asyncio.Event()
 
     async def refuse(request: bytes) -> bytes | None:
         if not ended.is_set():
-            trapped.strike_at = (Api.PRODUCE, Moment.ASKED)
+            trapped.strike_at = (Api.PRODUCE, Stage.REQUEST)
         return all_refused(request, code)
 
     trapped.strike = refuse
-    trapped.strike_at = (Api.PRODUCE, Moment.ASKED)
+    trapped.strike_at = (Api.PRODUCE, Stage.REQUEST)
     yield
     ended.set()
     trapped.strike_at = None
@@ -250,7 +235,7 @@ async def outage(trapped: Trapped, code: int) -> AsyncIterator[None]:
 
 @pytest.mark.parametrize("code", [999, 2, 32])
 async def test_long_outage_gives_up_no_event(trapped: Trapped, migrated: Database, code: int) -> None:
-    async with trapped.world.relay(batch_events=10, kafka_timeout_seconds=2) as relay:
+    async with trapped.pipeline.relay(batch_events=10, kafka_timeout_seconds=2) as relay:
         await trapped.direct.until_held()
         async with writing(migrated, 25) as events, outage(trapped, code):
 
@@ -265,8 +250,8 @@ async def test_long_outage_gives_up_no_event(trapped: Trapped, migrated: Databas
 
 @pytest.mark.parametrize(("code", "name"), [(19, "NotEnoughReplicasError"), (89, "ThrottlingQuotaExceededError")])
 async def test_waiting_shard_names_the_broker_s_answer(trapped: Trapped, code: int, name: str) -> None:
-    """To the first of them the client tries again by itself, without a word."""
-    async with trapped.world.relay(kafka_timeout_seconds=1) as relay:
+    """The client itself retries the first of these errors, without a report."""
+    async with trapped.pipeline.relay(kafka_timeout_seconds=1) as relay:
         await trapped.direct.until_held()
         async with outage(trapped, code):
             await write(trapped.direct.connection, [Event(order_in(0), 1)])

@@ -1,4 +1,4 @@
-"""A cluster whose partitions lose their leader, coordinators among them: no event is lost or published twice."""
+"""Partitions of a cluster lose their leaders, including coordinators: no event is lost or published twice."""
 
 import asyncio
 from collections.abc import Iterator
@@ -9,14 +9,15 @@ import pytest
 from aiokafka.admin import AIOKafkaAdminClient
 
 from tests.infrastructure.databases import Database
+from tests.infrastructure.outbox_writers import assert_in_sequence, progress, writing
+from tests.infrastructure.own_broker import OwnBroker
+from tests.infrastructure.pipeline import Event, Pipeline
 from tests.infrastructure.reaper import Reaper
 from tests.infrastructure.waiting import eventually
-from tests.integration.relay.own_broker import OwnBroker
-from tests.integration.relay.test_competition import assert_in_sequence, progress, writing
-from tests.integration.relay.world import Event, World
 
-# Each write is at two brokers before it is acknowledged, so one may die.
+# Two brokers have each write before it is acknowledged, so one may die.
 REPLICATED = {
+    "default.replication.factor": "3",
     "offsets.topic.replication.factor": "3",
     "transaction.state.log.replication.factor": "3",
     "transaction.state.log.min.isr": "2",
@@ -27,7 +28,7 @@ LOSSES = 2
 
 @pytest.fixture(scope="module")
 def cluster(reaper: Reaper) -> Iterator[dict[int, OwnBroker]]:
-    """Three brokers by node id; the first one is the controller as well, and stays."""
+    """Three brokers by node id; the first one is also the controller, and is not killed."""
     first = OwnBroker(reaper, instead=REPLICATED)
     voters = {"controller.quorum.voters": f"1@localhost:{first.ports['CONTROLLER']}"}
     others = {
@@ -44,12 +45,14 @@ def cluster(reaper: Reaper) -> Iterator[dict[int, OwnBroker]]:
 
 @pytest.mark.timeout(300)
 async def test_a_leader_that_is_lost_costs_no_event_and_repeats_none(
-    world: World, migrated: Database, cluster: dict[int, OwnBroker]
+    pipeline: Pipeline, migrated: Database, cluster: dict[int, OwnBroker]
 ) -> None:
-    replicated = replace(world, kafka=",".join(broker.address for broker in cluster.values()))
+    replicated = replace(pipeline, kafka=",".join(broker.address for broker in cluster.values()))
     committed: list[Event] = []
-    async with replicated.relay(batch_events=10, kafka_timeout_seconds=5, topic_replication=3):
+    async with replicated.relay(batch_events=10, kafka_timeout_seconds=5, topic_replication=None) as relay:
         await replicated.until_held(seconds=60)
+        assert await replication(replicated) == {3}, "the brokers' default"
+        assert relay.broker.view.doubts == ()
         for loss in range(LOSSES):
             victim = await leader(replicated, others_than=1)
             async with writing(migrated, 31 + loss) as events:
@@ -65,31 +68,36 @@ async def test_a_leader_that_is_lost_costs_no_event_and_repeats_none(
         assert_in_sequence(replicated, await reader.to_the_end(), committed)
 
 
-async def partitions(world: World) -> list[dict[str, int]]:
-    """What the cluster tells of the partitions of the topic and of the positions."""
-    admin = AIOKafkaAdminClient(bootstrap_servers=world.kafka)
+async def partitions(pipeline: Pipeline) -> list[dict[str, int]]:
+    """Return the cluster's description of the partitions of all topics of the relay."""
+    admin = AIOKafkaAdminClient(bootstrap_servers=pipeline.kafka)
     await admin.start()
     try:
-        topics = await admin.describe_topics([world.topic, f"{world.topic}.positions"])
+        topics = await admin.describe_topics([pipeline.topic + kind for kind in ("", ".positions", ".watermarks")])
     finally:
         await admin.close()
     return [partition for topic in topics for partition in topic["partitions"]]
 
 
-async def leader(world: World, *, others_than: int) -> int:
-    """The broker that leads most partitions."""
+async def replication(pipeline: Pipeline) -> set[int]:
+    """Return how many replicas the partitions have."""
+    return {len(one["replicas"]) for one in await partitions(pipeline)}  # type: ignore[arg-type]
+
+
+async def leader(pipeline: Pipeline, *, others_than: int) -> int:
+    """Return the broker that leads most partitions."""
 
     async def most() -> int:
-        leaders = [one["leader"] for one in await partitions(world)]
+        leaders = [one["leader"] for one in await partitions(pipeline)]
         return max(set(leaders) - {others_than, -1}, key=leaders.count, default=0)
 
     return await eventually(most, 30, "a leader")
 
 
-async def in_sync(world: World) -> None:
-    """Wait until every partition has all its replicas again, so that the next loss is the only one."""
+async def in_sync(pipeline: Pipeline) -> None:
+    """Wait until every partition has all its replicas again, before the next loss."""
 
     async def all_are() -> bool:
-        return all(len(one["isr"]) == 3 for one in await partitions(world))  # type: ignore[arg-type]
+        return all(len(one["isr"]) == 3 for one in await partitions(pipeline))  # type: ignore[arg-type]
 
     await eventually(all_are, 60, "replicas in sync")

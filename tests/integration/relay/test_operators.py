@@ -1,4 +1,4 @@
-"""The operators' command line and their API, which is on a listener of its own or nowhere."""
+"""The operators' command line and their API, which needs a separate listener."""
 
 import asyncio
 import os
@@ -13,34 +13,35 @@ import pytest
 
 from services.relay.process import serve
 from shared.ids import uuid7
+from shared.process.stopping import Stop
 from tests.contract.checking import CheckedClient
+from tests.infrastructure.pipeline import Pipeline
 from tests.infrastructure.services import Client
 from tests.infrastructure.waiting import eventually, free_port, listens
 from tests.integration.relay.operators import an_order, command, parked_order, removed, statuses_of
-from tests.integration.relay.world import World
 
 REPOSITORY = Path(__file__).parents[3]
 WHO = ("--by", "sue", "--reason", "a test")
 BODY = {"actor": "sue", "reason": "a test"}
 
 
-async def test_every_command_does_what_its_dry_run_says_and_is_recorded(world: World) -> None:
-    assert (await command(world, "list")).out == "none"
-    events = await parked_order(world, 3, payload=an_order(lines=3))
-    (first, *_), order_id = (await command(world, "list", "--json")).json, str(events[0].order_id)
+async def test_every_command_does_what_its_dry_run_says_and_is_recorded(pipeline: Pipeline) -> None:
+    assert (await command(pipeline, "list")).out == "none"
+    events = await parked_order(pipeline, 3, payload=an_order(lines=3))
+    (first, *_), order_id = (await command(pipeline, "list", "--json")).json, str(events[0].order_id)
     assert (first["order_id"], first["first"], first["sequence"]) == (order_id, True, 1)
-    table = (await command(world, "list")).out.splitlines()
+    table = (await command(pipeline, "list")).out.splitlines()
     assert table[0].split()[:3] == ["event_id", "order_id", "sequence"]
     assert len(table) == 4
     for arguments in (("redact", first["event_id"]), ("skip", first["event_id"]), ("retry", order_id)):
         if arguments[0] == "retry":
-            await parked_again(world)
-        would = await command(world, *arguments, *WHO, "--dry-run", "--json")
-        did = await command(world, *arguments, *WHO, "--json")
+            await parked_again(pipeline)
+        would = await command(pipeline, *arguments, *WHO, "--dry-run", "--json")
+        did = await command(pipeline, *arguments, *WHO, "--json")
         assert (would.status, did.status) == (0, 0)
         assert [{"did": one.pop("would"), **one} for one in would.json] == did.json
-    assert await statuses_of(world, events[0].order_id) == ["SKIPPED", "PENDING", "PENDING"]
-    acts = (await command(world, "acts", "--json")).json
+    assert await statuses_of(pipeline, events[0].order_id) == ["SKIPPED", "PENDING", "PENDING"]
+    acts = (await command(pipeline, "acts", "--json")).json
     assert [(one["act"], one["actor"], one["reason"]) for one in acts] == [
         ("retry", "sue", "a test"),
         ("skip", "sue", "a test"),
@@ -49,34 +50,34 @@ async def test_every_command_does_what_its_dry_run_says_and_is_recorded(world: W
     assert acts[1]["detail"]["parked_reason"] == "MessageSizeTooLargeError"
 
 
-async def parked_again(world: World) -> None:
-    await world.connection.execute(
+async def parked_again(pipeline: Pipeline) -> None:
+    await pipeline.connection.execute(
         "UPDATE orders.outbox SET status = 'PARKED', parked_at = now(), parked_reason = 'x' WHERE status = 'PENDING'"
     )
 
 
-async def test_retry_all_retries_every_parked_event(world: World) -> None:
-    await parked_order(world, 2)
-    await parked_order(world, 1, shard=3)
-    assert len((await command(world, "retry", "--all", *WHO, "--json")).json) == 3
-    assert await world.statuses() == {"PENDING": 3}
+async def test_retry_all_retries_every_parked_event(pipeline: Pipeline) -> None:
+    await parked_order(pipeline, 2)
+    await parked_order(pipeline, 1, shard=3)
+    assert len((await command(pipeline, "retry", "--all", *WHO, "--json")).json) == 3
+    assert await pipeline.statuses() == {"PENDING": 3}
 
 
-async def test_refused_command_prints_a_line_and_exits_1(world: World) -> None:
-    events = await parked_order(world, 2)
+async def test_refused_command_prints_a_line_and_exits_1(pipeline: Pipeline) -> None:
+    events = await parked_order(pipeline, 2)
     for name, id_, refusal in (
         ("retry", uuid7(), "EventNotParked"),
         ("skip", events[1].event_id, "EventNotFirst"),
         ("skip", uuid7(), "EventNotParked"),
     ):
         for dry_run in ([], ["--dry-run"]):
-            refused = await command(world, name, str(id_), *WHO, *dry_run)
+            refused = await command(pipeline, name, str(id_), *WHO, *dry_run)
             assert (refused.status, refused.out, refused.err.count("\n")) == (1, "", 0)
             assert refused.err.startswith(f"{refusal}: ")
 
 
-async def test_command_line_needs_the_database_only_and_exits_2_on_wrong_usage(world: World) -> None:
-    environment = {"PATH": os.environ["PATH"], "RELAY_DATABASE_URL": world.url}
+async def test_command_line_needs_the_database_only_and_exits_2_on_wrong_usage(pipeline: Pipeline) -> None:
+    environment = {"PATH": os.environ["PATH"], "RELAY_DATABASE_URL": pipeline.url}
     environment |= {"KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1"}
 
     def run(*arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
@@ -94,10 +95,10 @@ async def test_command_line_needs_the_database_only_and_exits_2_on_wrong_usage(w
 
 
 @pytest.fixture
-async def served(world: World) -> AsyncIterator[tuple[Client, Client]]:
-    """A relay with both its listeners: a client of the public one, and a checking one of the operators'."""
-    port, admin_port, stop = free_port(), free_port(), asyncio.Event()
-    running = asyncio.create_task(serve(world.settings(port=port, admin_port=admin_port), stop))
+async def served(pipeline: Pipeline) -> AsyncIterator[tuple[Client, Client]]:
+    """Serve a relay with both listeners; yield a client of the public one, and a checking client of the operators'."""
+    port, admin_port, stop = free_port(), free_port(), Stop()
+    running = asyncio.create_task(serve(pipeline.settings(port=port, admin_port=admin_port), stop))
 
     async def accept() -> bool:
         if running.done():
@@ -113,9 +114,9 @@ async def served(world: World) -> AsyncIterator[tuple[Client, Client]]:
     await running
 
 
-async def test_the_api_does_what_the_commands_do(world: World, served: tuple[Client, Client]) -> None:
+async def test_api_has_the_same_effects_as_the_command_line(pipeline: Pipeline, served: tuple[Client, Client]) -> None:
     _, admin = served
-    events = await parked_order(world, 2, payload=an_order(lines=3))
+    events = await parked_order(pipeline, 2, payload=an_order(lines=3))
     first, second = (await admin.get("/admin/v1/parked"))["items"]
     assert [first["first"], second["first"]] == [True, False]
     path = f"/admin/v1/parked/{first['event_id']}"
@@ -126,19 +127,19 @@ async def test_the_api_does_what_the_commands_do(world: World, served: tuple[Cli
     behind = await admin.call("POST", f"/admin/v1/parked/{second['event_id']}/skip", BODY)
     assert (behind.status, behind.problem) == (409, "event-not-first")
     await admin.post(f"{path}/skip", BODY)
-    await world.until_sent(1)
+    await pipeline.until_sent(1)
     gone = await admin.call("POST", f"{path}/retry", BODY)
     assert (gone.status, gone.problem) == (404, "event-not-parked")
     assert (await admin.call("POST", "/admin/v1/parked/nonsense/retry", BODY)).problem == "event-not-parked"
     assert (await admin.call("POST", f"{path}/skip", {"actor": "sue"})).problem == "validation-failed"
-    more = await parked_order(world, 1)
+    more = await parked_order(pipeline, 1)
     assert len((await admin.post(f"/admin/v1/parked/{more[0].order_id}/retry", BODY))["events"]) == 1
-    await world.until_sent(2)
-    await parked_order(world, 1)
+    await pipeline.until_sent(2)
+    await parked_order(pipeline, 1)
     assert len((await admin.post("/admin/v1/parked/retry", BODY))["events"]) == 1
     acts = (await admin.get("/admin/v1/acts"))["items"]
     assert [one["act"] for one in acts] == ["retry", "retry", "skip", "redact"]
-    assert await statuses_of(world, events[0].order_id) == ["SKIPPED", "SENT"]
+    assert await statuses_of(pipeline, events[0].order_id) == ["SKIPPED", "SENT"]
 
 
 async def test_public_listener_serves_no_admin_route(served: tuple[Client, Client]) -> None:
@@ -148,10 +149,10 @@ async def test_public_listener_serves_no_admin_route(served: tuple[Client, Clien
     assert not [path for path in (await public.get("/openapi.json"))["paths"] if "admin" in path]
 
 
-async def test_api_starts_and_shows_replays(world: World, served: tuple[Client, Client]) -> None:
+async def test_api_starts_and_shows_replays(pipeline: Pipeline, served: tuple[Client, Client]) -> None:
     _, admin = served
     every, some = "/admin/v1/replays", {"from": "2020-01-01T00:00:00Z", "type": "order.paid.v1"}
-    topic = f"{world.topic}-again"
+    topic = f"{pipeline.topic}-again"
     asked = await admin.post(every, {**BODY, **some, "topic": topic})
     one = f"{every}/{asked['replay_id']}"
 
@@ -161,7 +162,7 @@ async def test_api_starts_and_shows_replays(world: World, served: tuple[Client, 
     await eventually(done, 15, "the end of the replay")
     assert [each["topic"] for each in (await admin.get(every))["items"]] == [topic]
     for path, body, status, problem in (
-        (every, {**BODY, **some, "topic": world.topic}, 400, "replay-topic-not-allowed"),
+        (every, {**BODY, **some, "topic": pipeline.topic}, 400, "replay-topic-not-allowed"),
         (every, {**BODY, "topic": topic}, 400, "replay-of-nothing"),
         (every, {**BODY, **some, "topic": "a/b"}, 422, "validation-failed"),
         (f"{one}/cancel", BODY, 409, "replay-not-running"),
@@ -172,6 +173,6 @@ async def test_api_starts_and_shows_replays(world: World, served: tuple[Client, 
         refused = await admin.call("POST", path, body)
         assert (refused.status, refused.problem) == (status, problem), path
     assert (await admin.call("GET", f"{every}/{uuid7()}")).problem == "replay-not-found"
-    async with removed(world, datetime(2021, 1, 1, tzinfo=UTC)):
+    async with removed(pipeline, datetime(2021, 1, 1, tzinfo=UTC)):
         gone = await admin.call("POST", every, {**BODY, **some, "topic": topic})
         assert (gone.status, gone.problem) == (410, "events-removed")

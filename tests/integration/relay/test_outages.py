@@ -13,16 +13,16 @@ from services.relay import api
 from services.relay.kafka.client import STOP_SECONDS, BrokerFailed
 from services.relay.kafka.producer import EventProducer
 from services.relay.process import Relay
-from shared import connecting
-from shared.postgres import Session
+from shared.postgres import connecting
+from shared.postgres.connections import Session
 from shared.refusals import Unavailable
 from tests.infrastructure.broker import wait_for
 from tests.infrastructure.databases import Database
+from tests.infrastructure.outbox_writers import assert_in_sequence, progress, writing
+from tests.infrastructure.own_broker import OwnBroker
+from tests.infrastructure.pipeline import Event, Pipeline, expected, identity, order_in, write
 from tests.infrastructure.reaper import Reaper
 from tests.infrastructure.waiting import eventually, free_port
-from tests.integration.relay.own_broker import OwnBroker
-from tests.integration.relay.test_competition import assert_in_sequence, progress, writing
-from tests.integration.relay.world import Event, World, expected, identity, order_in, write
 
 TERMINATE = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE $1"
 
@@ -36,7 +36,7 @@ def own_broker(reaper: Reaper) -> Iterator[OwnBroker]:
 
 
 async def failing(relay: Relay, check: str) -> bool:
-    """Whether /readyz would name this check."""
+    """Return whether /readyz would name this check."""
     async with Session(relay._pool._settings, "relay readiness") as readiness:
         try:
             await api.checks(readiness, relay.broker, relay.publishers)[check]()
@@ -55,28 +55,28 @@ def start_embedded_broker(port: int, reaper: Reaper) -> None:
     wait_for(f"127.0.0.1:{port}")
 
 
-async def test_events_wait_for_a_broker_that_starts_later(world: World, reaper: Reaper) -> None:
+async def test_events_wait_for_a_broker_that_starts_later(pipeline: Pipeline, reaper: Reaper) -> None:
     port = free_port()
-    away = replace(world, kafka=f"127.0.0.1:{port}")
+    away = replace(pipeline, kafka=f"127.0.0.1:{port}")
     event = Event(order_in(0), 1)
     async with away.relay(kafka_timeout_seconds=1) as relay:
-        await write(world.connection, [event])
+        await write(pipeline.connection, [event])
         await eventually(lambda: failing(relay, "broker"), 5, "an unready broker")
         await eventually(lambda: failing(relay, "shards"), 10, "unready shards")
         assert await passing(relay, "database")
         await asyncio.to_thread(start_embedded_broker, port, reaper)
         async with away.reader() as reader:
             assert [identity(record) for record in await reader.until(1)] == expected([event])
-        await world.until_sent(1)
+        await pipeline.until_sent(1)
         await eventually(lambda: passing(relay, "broker"), 5, "a ready broker")
         await eventually(lambda: passing(relay, "shards"), 10, "ready shards")
-    assert await world.connection.fetchval("SELECT count(*) FROM orders.outbox WHERE status = 'PARKED'") == 0
+    assert await pipeline.connection.fetchval("SELECT count(*) FROM orders.outbox WHERE status = 'PARKED'") == 0
 
 
 async def test_a_broker_that_is_killed_and_comes_back_loses_and_repeats_nothing(
-    world: World, migrated: Database, own_broker: OwnBroker
+    pipeline: Pipeline, migrated: Database, own_broker: OwnBroker
 ) -> None:
-    killed = replace(world, kafka=own_broker.address)
+    killed = replace(pipeline, kafka=own_broker.address)
     async with killed.relay(batch_events=10, kafka_timeout_seconds=2) as relay:
         await killed.until_held()
         async with writing(migrated, 3) as events:
@@ -92,9 +92,9 @@ async def test_a_broker_that_is_killed_and_comes_back_loses_and_repeats_nothing(
 
 
 async def test_a_broker_that_hangs_past_every_time_limit_loses_and_repeats_nothing(
-    world: World, migrated: Database, own_broker: OwnBroker
+    pipeline: Pipeline, migrated: Database, own_broker: OwnBroker
 ) -> None:
-    hanging = replace(world, kafka=own_broker.address)
+    hanging = replace(pipeline, kafka=own_broker.address)
     async with hanging.relay(batch_events=10, kafka_timeout_seconds=1) as relay:
         await hanging.until_held()
         async with writing(migrated, 4) as events:
@@ -109,13 +109,15 @@ async def test_a_broker_that_hangs_past_every_time_limit_loses_and_repeats_nothi
         assert_in_sequence(hanging, await reader.to_the_end(), events)
 
 
-async def test_producer_of_a_hanging_broker_is_dropped_within_seconds(world: World, own_broker: OwnBroker) -> None:
-    hanging = replace(world, kafka=own_broker.address)
+async def test_producer_of_a_hanging_broker_is_dropped_within_seconds(
+    pipeline: Pipeline, own_broker: OwnBroker
+) -> None:
+    hanging = replace(pipeline, kafka=own_broker.address)
     async with hanging.relay():
         await hanging.until_held()
     producer = EventProducer(hanging.settings(), None)
     await producer.open()
-    await producer._producer.send_and_wait(hanging.topic, b"first")  # or the next one still waits for a producer id
+    await producer._producer.send_and_wait(hanging.topic, b"first")  # gets the producer id
     before = asyncio.all_tasks()
     own_broker.pause()
     try:
@@ -131,13 +133,13 @@ async def test_producer_of_a_hanging_broker_is_dropped_within_seconds(world: Wor
     assert asyncio.all_tasks() - before <= {sending}
 
 
-async def test_relay_with_a_hanging_broker_stops_in_time(world: World, own_broker: OwnBroker) -> None:
-    hanging = replace(world, kafka=own_broker.address)
+async def test_relay_with_a_hanging_broker_stops_in_time(pipeline: Pipeline, own_broker: OwnBroker) -> None:
+    hanging = replace(pipeline, kafka=own_broker.address)
     try:
         async with hanging.relay() as relay:
             await hanging.until_held()
             own_broker.pause()
-            await write(world.connection, [Event(order_in(shard), 1) for shard in range(4)])
+            await write(pipeline.connection, [Event(order_in(shard), 1) for shard in range(4)])
             await eventually(lambda: none_idle(relay), 5, "every shard publishing")
             started = asyncio.get_running_loop().time()
         assert asyncio.get_running_loop().time() - started < 6
@@ -151,52 +153,52 @@ async def none_idle(relay: Relay) -> bool:
 
 @pytest.mark.parametrize("connections", ["relay%", "relay wakeup", "relay shard%"])
 async def test_database_connections_that_are_cut_are_opened_again(
-    world: World, migrated: Database, connections: str
+    pipeline: Pipeline, migrated: Database, connections: str
 ) -> None:
-    async with world.relay(batch_events=10) as relay:
-        await world.until_held()
+    async with pipeline.relay(batch_events=10) as relay:
+        await pipeline.until_held()
         async with writing(migrated, 5) as events:
             for _ in range(4):
-                await progress(world, 20)
-                await world.connection.execute(TERMINATE, connections)
-        await world.until_sent(len(events))
+                await progress(pipeline, 20)
+                await pipeline.connection.execute(TERMINATE, connections)
+        await pipeline.until_sent(len(events))
         await eventually(lambda: passing(relay, "database"), 5, "a ready database")
-    async with world.reader() as reader:
-        assert_in_sequence(world, await reader.to_the_end(), events, once=world.real_broker)
+    async with pipeline.reader() as reader:
+        assert_in_sequence(pipeline, await reader.to_the_end(), events, once=pipeline.real_broker)
 
 
 @pytest.fixture
-async def slow_claims(world: World) -> AsyncIterator[None]:
-    """Each claim takes 0.8 s, as while it walks over dead entries that an old snapshot keeps."""
-    await world.connection.execute("""
+async def slow_claims(pipeline: Pipeline) -> AsyncIterator[None]:
+    """Each claim takes 0.8 s, as if it read past dead index entries that an old snapshot keeps."""
+    await pipeline.connection.execute("""
         CREATE FUNCTION relay.slowly() RETURNS trigger LANGUAGE plpgsql
         AS $$ BEGIN PERFORM pg_sleep(0.8); RETURN new; END $$;
         CREATE TRIGGER slowly BEFORE UPDATE ON relay.shards FOR EACH ROW
         WHEN (old.outbox_ids = '{}' AND new.outbox_ids <> '{}') EXECUTE FUNCTION relay.slowly();
     """)
     yield
-    await world.connection.execute("DROP FUNCTION relay.slowly CASCADE")
+    await pipeline.connection.execute("DROP FUNCTION relay.slowly CASCADE")
 
 
 @pytest.mark.usefixtures("slow_claims")
 async def test_slow_claims_get_a_longer_time_limit_until_they_succeed(
-    world: World, monkeypatch: pytest.MonkeyPatch
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(connecting, "COMMAND_TIMEOUT_SECONDS", 0.5)
     event = Event(order_in(0), 1)
-    async with world.relay(), world.reader() as reader:
-        await write(world.connection, [event])
-        await world.until_sent(1)
+    async with pipeline.relay(), pipeline.reader() as reader:
+        await write(pipeline.connection, [event])
+        await pipeline.until_sent(1)
         assert [identity(record) for record in await reader.to_the_end()] == expected([event])
 
 
-async def test_notifications_arrive_again_after_the_listening_connection_was_cut(world: World) -> None:
+async def test_notifications_arrive_again_after_the_listening_connection_was_cut(pipeline: Pipeline) -> None:
     listening = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'relay wakeup' AND pid <> ALL($1)"
     pids = "SELECT array_agg(pid) FROM pg_stat_activity WHERE application_name = 'relay wakeup'"
-    async with world.relay(poll_interval_seconds=1, lease_seconds=60):
-        await world.until_held()
-        old = await world.connection.fetchval(pids)
-        await world.connection.execute(TERMINATE, "relay wakeup")
-        await eventually(lambda: world.connection.fetchval(listening, old), 10, "a new listener")
-        await write(world.connection, [Event(order_in(1), 1)])
-        await world.until_sent(1, seconds=5)
+    async with pipeline.relay(poll_interval_seconds=1, lease_seconds=60):
+        await pipeline.until_held()
+        old = await pipeline.connection.fetchval(pids)
+        await pipeline.connection.execute(TERMINATE, "relay wakeup")
+        await eventually(lambda: pipeline.connection.fetchval(listening, old), 10, "a new listener")
+        await write(pipeline.connection, [Event(order_in(1), 1)])
+        await pipeline.until_sent(1, seconds=5)

@@ -1,16 +1,16 @@
-"""The relay's SQL fits its tables, and its role can do no more than it needs."""
+"""The relay's SQL fits its tables, and its role has no more rights than it needs."""
 
 import asyncpg
 import pytest
 
 from services.relay.store import SQL
 from tests.infrastructure.databases import Database
-from tests.integration.relay.world import Event, World, order_in
+from tests.infrastructure.pipeline import Event, Pipeline, order_in
 
 
 @pytest.fixture
-async def as_relay(world: World):  # type: ignore[no-untyped-def]
-    connection = await asyncpg.connect(world.url)
+async def as_relay(pipeline: Pipeline):  # type: ignore[no-untyped-def]
+    connection = await asyncpg.connect(pipeline.url)
     yield connection
     await connection.close()
 
@@ -47,14 +47,14 @@ async def test_no_other_service_may_touch_the_relays_tables(migrated: Database) 
         await connection.close()
 
 
-async def test_a_sequence_is_used_once_in_an_order(world: World) -> None:
+async def test_a_sequence_is_used_once_in_an_order(pipeline: Pipeline) -> None:
     order_id = order_in(0)
-    await Event(order_id, 1).insert(world.connection)
+    await Event(order_id, 1).insert(pipeline.connection)
     with pytest.raises(asyncpg.UniqueViolationError):
-        await Event(order_id, 1).insert(world.connection)
+        await Event(order_id, 1).insert(pipeline.connection)
 
 
 @pytest.mark.parametrize("shard", range(4))
-async def test_an_order_stays_in_the_shard_of_its_last_byte(world: World, shard: int) -> None:
-    await Event(order_in(shard), 1).insert(world.connection)
-    assert await world.connection.fetchval("SELECT shard FROM orders.outbox") == shard
+async def test_an_order_stays_in_the_shard_of_its_last_byte(pipeline: Pipeline, shard: int) -> None:
+    await Event(order_in(shard), 1).insert(pipeline.connection)
+    assert await pipeline.connection.fetchval("SELECT shard FROM orders.outbox") == shard

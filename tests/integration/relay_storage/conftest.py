@@ -1,6 +1,6 @@
 """A fresh outbox for each test, because tests add and drop partitions."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 
 import pytest
 
@@ -9,18 +9,25 @@ from tests.infrastructure.services import migrate_service
 from tests.integration.relay_storage.outbox import Outbox, connected
 
 
+@pytest.fixture(scope="session")
+def template(create_database: Callable[..., Database]) -> Database:
+    """Return a migrated database to copy, which takes a tenth of migrating it."""
+    database: Database = create_database()
+    for name in ("order", "relay"):
+        migrate_service(name, database)
+    return database
+
+
 @pytest.fixture
-def fresh(postgres_server: str) -> Iterator[Database]:
-    """A database of the test's own, migrated."""
-    with fresh_database(postgres_server) as database:
-        for name in ("order", "relay"):
-            migrate_service(name, database)
+def fresh(postgres_server: str, template: Database) -> Iterator[Database]:
+    """Return a migrated database for one test."""
+    with fresh_database(postgres_server, template=template) as database:
         yield database
 
 
 @pytest.fixture
 def relay_url(fresh: Database) -> str:
-    """Where the relay finds it, with its own role."""
+    """Return the relay's address of the database, with its own role."""
     return fresh.as_role("relay_service")
 
 

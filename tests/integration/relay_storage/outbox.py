@@ -1,5 +1,5 @@
-"""An outbox that tests write as the order service and read as the relay, without a broker: claimed events count as
-published."""
+"""An outbox that tests write like the order service and read like the relay, without a broker: claimed events count
+as published."""
 
 from collections import defaultdict
 from collections.abc import AsyncIterator, Sequence
@@ -11,7 +11,7 @@ import asyncpg
 from services.relay import store
 from services.relay.domain.events import OutboxEvent
 from services.relay.domain.shards import Lease
-from tests.integration.relay.world import Event
+from tests.infrastructure.pipeline import Event
 
 LEASE_SECONDS = 60.0
 SHARD = 0
@@ -36,7 +36,7 @@ class Outbox:
 
     @asynccontextmanager
     async def writer(self) -> AsyncIterator[asyncpg.Connection]:
-        """A further connection of the order service."""
+        """Open another connection of the order service."""
         connection = await asyncpg.connect(self.url)
         try:
             yield connection
@@ -53,7 +53,7 @@ class Outbox:
     async def cycle(
         self, shard: int = SHARD, events_max: int = 1000, *, in_transaction: bool = True
     ) -> list[OutboxEvent]:
-        """Mark what was claimed and claim what comes next."""
+        """Mark the claimed events SENT and claim the next ones."""
         lease = self.leases.get(shard) or await self.take(shard)
         events = await store.cycle(
             self.relay,
@@ -68,7 +68,7 @@ class Outbox:
         return events
 
     async def publish(self, *shards: int) -> int:
-        """Publish all that the shards have; return how many events."""
+        """Publish all pending events of the shards; return how many."""
         published = 0
         for shard in shards or (SHARD,):
             while events := await self.cycle(shard):
@@ -76,18 +76,18 @@ class Outbox:
         return published
 
     async def pass_by(self, shard: int = SHARD) -> None:
-        """Let the claims forget the past, as they do after a second; sweeps aside."""
+        """Advance the claims' start, as after a second; sweeps excepted."""
         for _ in range(2):
             await self.root.execute("UPDATE relay.shards SET scan_moved_at = '-infinity' WHERE shard = $1", shard)
             await self.cycle(shard)
 
     async def sweeps(self, *, due: bool, shard: int = SHARD) -> None:
-        """Decide whether the next cycle looks at all that may wait."""
+        """Decide whether the next cycle sweeps."""
         at = "-infinity" if due else "infinity"
         await self.root.execute(f"UPDATE relay.shards SET sweep_at = '{at}' WHERE shard = $1", shard)
 
     async def rotate(self) -> int:
-        """Have the next partition filled, and return its number."""
+        """Rotate to the next partition, and return its number."""
         steps = []
         while (step := await store.rotate_outbox(self.relay, 0)) is not None:
             steps.append(step)
@@ -97,12 +97,12 @@ class Outbox:
         return await self.filled()
 
     async def filled(self) -> int:
-        """The number of the partition that the next event goes to."""
+        """Return the number of the partition for the next event."""
         number: int = await self.root.fetchval("SELECT last_value >> 40 FROM orders.outbox_ids")
         return number
 
     async def partitions(self) -> list[int]:
-        """The numbers of the partitions that are there."""
+        """Return the numbers of the existing partitions."""
         rows = await self.root.fetch(
             "SELECT substr(relname, 8)::bigint AS number FROM pg_inherits JOIN pg_class ON pg_class.oid = inhrelid "
             "WHERE inhparent = 'orders.outbox'::regclass ORDER BY number"
@@ -110,14 +110,14 @@ class Outbox:
         return [row["number"] for row in rows]
 
     async def statuses(self) -> list[tuple[int, str]]:
-        """Partition and status of each event, by id."""
+        """Return the partition and status of each event, by id."""
         rows = await self.root.fetch("SELECT outbox_id >> 40 AS number, status FROM orders.outbox ORDER BY outbox_id")
         return [(row["number"], row["status"]) for row in rows]
 
 
 @asynccontextmanager
 async def connected(root: str, *, relay: str, order: str) -> AsyncIterator[Outbox]:
-    """Connections with each of these addresses."""
+    """Open a connection to each of these addresses."""
     async with AsyncExitStack() as stack:
         connections: dict[str, asyncpg.Connection] = {}
         for name, url in {"root": root, "relay": relay, "order": order}.items():
@@ -127,10 +127,10 @@ async def connected(root: str, *, relay: str, order: str) -> AsyncIterator[Outbo
 
 
 def ids(events: Sequence[OutboxEvent]) -> list[str]:
-    """The ids of claimed events."""
+    """Return the ids of claimed events."""
     return [event.event_id for event in events]
 
 
 def ids_of(*events: Event) -> list[str]:
-    """The ids of written events."""
+    """Return the ids of written events."""
     return [str(event.event_id) for event in events]

@@ -1,4 +1,4 @@
-"""Claims begin near the end of what was published, and still find everything, each order in sequence."""
+"""Claims begin near the end of the published events, and still find everything, each order in sequence."""
 
 import asyncio
 
@@ -6,18 +6,18 @@ import asyncpg
 import pytest
 
 from services.relay import store
+from tests.infrastructure.pipeline import Event, order_in
 from tests.infrastructure.waiting import eventually
-from tests.integration.relay.world import Event, order_in
 from tests.integration.relay_storage.outbox import SHARD, Outbox, ids, ids_of
 
 
 def event(sequence: int = 1, of: Event | None = None) -> Event:
-    """A new order's event, or another one of an order."""
+    """Return an event of a new order, or another event of an order."""
     return Event(of.order_id if of else order_in(SHARD), sequence)
 
 
 async def an_event_committed_late(outbox: Outbox, late: Event) -> None:
-    """Commit `late` after later ids of other orders have been published and claims have passed it by."""
+    """Commit `late` after later ids of other orders were published and claims have passed its id."""
     async with outbox.writer() as writer:
         transaction = writer.transaction()
         await transaction.start()
@@ -28,7 +28,7 @@ async def an_event_committed_late(outbox: Outbox, late: Event) -> None:
         await transaction.commit()
 
 
-async def test_a_lower_id_that_commits_after_a_higher_one_is_claimed_at_once(outbox: Outbox) -> None:
+async def test_lower_id_that_commits_after_a_higher_one_is_claimed_immediately(outbox: Outbox) -> None:
     first, late, last = event(), event(), event()
     await outbox.write(first)
     async with outbox.writer() as writer:
@@ -103,17 +103,17 @@ async def test_event_is_claimed_after_earlier_ones_of_its_order_were_dropped(out
 
 @pytest.mark.parametrize("in_transaction", [True, False])
 async def test_claim_of_a_dead_relay_is_claimed_again_by_the_next(outbox: Outbox, in_transaction: bool) -> None:
-    told = [event() for _ in range(3)]
-    await outbox.write(*told)
-    assert ids(await outbox.cycle(in_transaction=in_transaction)) == ids_of(*told)
-    # As if claims had passed far beyond before it died.
+    first_events = [event() for _ in range(3)]
+    await outbox.write(*first_events)
+    assert ids(await outbox.cycle(in_transaction=in_transaction)) == ids_of(*first_events)
+    # As if claims had passed far beyond it before the relay died.
     await outbox.root.execute("UPDATE relay.shards SET scan_from = 1 << 30, scan_next = 1 << 30")
     lease = await outbox.take(replica="two")
     assert lease.claimed == (3 if in_transaction else 0)
     if in_transaction:
         outbox.numbers[SHARD] = await store.unclaim(outbox.relay, lease)
     await outbox.sweeps(due=False)
-    assert ids(await outbox.cycle(in_transaction=in_transaction)) == ids_of(*told)
+    assert ids(await outbox.cycle(in_transaction=in_transaction)) == ids_of(*first_events)
 
 
 async def test_a_take_over_between_an_order_s_events_keeps_them_in_sequence(outbox: Outbox) -> None:
@@ -150,7 +150,7 @@ async def test_idle_shard_is_woken_for_an_event_behind_the_claims(outbox: Outbox
     assert await store.shards_with_pending(outbox.relay, [SHARD]) == [SHARD]
     await outbox.publish()
     assert await store.shards_with_pending(outbox.relay, [SHARD]) == []
-    # Where a sweep takes long, only a cycle may make it, so it is woken for that.
+    # If a sweep takes long, only a cycle may run it, so the shard is woken for it.
     await outbox.root.execute("UPDATE relay.shards SET sweep_at = '-infinity', sweep_took = '1 second'")
     assert await store.shards_with_pending(outbox.relay, [SHARD]) == [SHARD]
 
@@ -166,19 +166,19 @@ async def test_claims_skip_published_events_even_if_every_second_one_is_empty(ou
 
 
 async def test_cycle_that_waited_for_its_row_keeps_its_claim(outbox: Outbox) -> None:
-    told = event()
-    await outbox.write(told)
+    first_event = event()
+    await outbox.write(first_event)
     await outbox.take()
     transaction = outbox.root.transaction()
     await transaction.start()
-    for _ in range(2):  # two versions on, and one that was only locked
+    for _ in range(2):  # two later row versions, and one that was only locked
         await outbox.root.execute("UPDATE relay.shards SET scan_floor = 0")
     waiting = asyncio.create_task(outbox.cycle())
     blocked = "SELECT pid FROM pg_locks WHERE NOT granted AND pid = $1"
     pid = outbox.relay.get_server_pid()
     await eventually(lambda: outbox.order.fetch(blocked, pid), 10, "the cycle that waits")
     await transaction.commit()
-    assert ids(await waiting) == ids_of(told)
+    assert ids(await waiting) == ids_of(first_event)
     assert await outbox.root.fetchval("SELECT outbox_ids FROM relay.shards WHERE shard = $1", SHARD) == [1]
     await outbox.cycle()
     assert await outbox.statuses() == [(0, "SENT")]
@@ -199,7 +199,7 @@ async def test_slow_sweep_is_rarely_repeated(outbox: Outbox) -> None:
 
 
 async def reads(relay: asyncpg.Connection) -> dict[str, tuple[int, int]]:
-    """Scans, and rows fetched by them, of each partition that this connection has read of late."""
+    """Return the scans, and the rows that they read, of each partition that this connection has read recently."""
     rows = await relay.fetch("""
         SELECT relname, coalesce(seq_scan, 0) + coalesce(idx_scan, 0) AS scans,
                coalesce(seq_tup_read, 0) + coalesce(idx_tup_fetch, 0) AS rows
@@ -222,7 +222,7 @@ async def test_cycle_reads_only_pending_events_of_live_partitions(outbox: Outbox
         await outbox.root.execute("ANALYZE orders.outbox")
     await store.note_published(outbox.relay)
     await outbox.pass_by()
-    await outbox.write(*(event(2, told) for told in many[:100]), *(event() for _ in range(100)))
+    await outbox.write(*(event(2, order) for order in many[:100]), *(event() for _ in range(100)))
     await outbox.cycle(events_max=10)
     await outbox.sweeps(due=True)
     async with outbox.relay.transaction():
@@ -230,8 +230,8 @@ async def test_cycle_reads_only_pending_events_of_live_partitions(outbox: Outbox
         assert len(await outbox.cycle(events_max=10)) == 10
         after = await reads(outbox.relay)
     read = {name: (scans, rows) for name, (scans, rows) in after.items() if (scans, rows) != before.get(name, (0, 0))}
-    # Partition 4 is filled, the four before are published for good.
+    # Partition 4 is being filled; the four before it are completely published.
     assert set(read) == {"outbox_4"}
-    # Ten are marked, ten claimed, and of each order one is earlier. It doesn't look at all 300 that are sent or at all
-    # 200 that wait.
+    # Ten events are marked, ten are claimed, and each of their orders has one earlier event. The cycle doesn't read all
+    # 300 sent or all 200 pending events.
     assert sum(rows - before.get(name, (0, 0))[1] for name, (_, rows) in read.items()) <= 60, (before, after)

@@ -11,9 +11,9 @@ from structlog.testing import capture_logs
 from services.relay import metrics
 from services.relay.outbox_cleaner import OutboxCleaner
 from services.relay.settings import RelaySettings
-from shared.postgres import Pool
+from shared.postgres.connections import Pool
+from tests.infrastructure.pipeline import Event, order_in
 from tests.infrastructure.waiting import eventually
-from tests.integration.relay.world import Event, order_in
 from tests.integration.relay_storage.outbox import SHARD, Outbox
 
 SECONDS = 10.0
@@ -21,7 +21,7 @@ SECONDS = 10.0
 
 @asynccontextmanager
 async def cleaning(url: str, replica: str = "one") -> AsyncIterator[None]:
-    """Run a replica's cleaner, with hardly any retention."""
+    """Run a replica's cleaner with a very short retention."""
     settings = RelaySettings(
         database_url=url, kafka_bootstrap_servers="127.0.0.1:1", replica=replica, retention_hours=1e-6
     )
@@ -39,7 +39,7 @@ async def test_a_replica_rotates_and_drops_by_itself(outbox: Outbox, relay_url: 
     await outbox.write(Event(order_in(SHARD), 1))
     await outbox.rotate()
     await outbox.publish()
-    # The first one is published and past its time; the one that is filled has been for longer than five minutes.
+    # The first partition is published and past its retention; the current one was opened over five minutes ago.
     await outbox.root.execute("""
         UPDATE orders.outbox_partitions SET published_at = now() - interval '1 minute' WHERE partition = 0;
         UPDATE orders.outbox_partitions SET opened_at = now() - interval '6 minutes' WHERE partition = 1;
@@ -54,7 +54,7 @@ async def test_a_replica_rotates_and_drops_by_itself(outbox: Outbox, relay_url: 
     assert await outbox.statuses() == [(1, "PENDING")]
 
 
-async def test_while_the_clocks_disagree_nothing_is_dropped(
+async def test_no_partition_is_dropped_while_the_clocks_disagree(
     outbox: Outbox, relay_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await outbox.write(Event(order_in(SHARD), 1))
@@ -63,7 +63,7 @@ async def test_while_the_clocks_disagree_nothing_is_dropped(
     await outbox.root.execute(
         "UPDATE orders.outbox_partitions SET published_at = now() - interval '1 minute' WHERE partition = 0"
     )
-    monkeypatch.setattr(time, "time", lambda: 0.0)  # or the database's clock is ahead
+    monkeypatch.setattr(time, "time", lambda: 0.0)  # equivalent to a database clock that is ahead
     with capture_logs() as logs:
         async with cleaning(relay_url):
 
@@ -78,18 +78,18 @@ async def test_replica_without_leadership_does_not_clean(outbox: Outbox, relay_u
     await outbox.root.execute(
         "INSERT INTO relay.duties VALUES ('clean the outbox', 'other', now() + interval '1 hour')"
     )
-    metrics.PARTITIONS_KEPT.set(1)  # as it was found to be while the duty was this one's
+    metrics.PARTITIONS_KEPT.set(1)  # as measured while this replica was the leader
     async with cleaning(relay_url):
         asked = """
             SELECT 1 FROM pg_stat_activity
             WHERE application_name = 'cleaner' AND query LIKE '%relay.duties%' AND state = 'idle'
         """
-        await eventually(lambda: outbox.root.fetch(asked), SECONDS, "the question for the duty")
+        await eventually(lambda: outbox.root.fetch(asked), SECONDS, "the question for the leadership")
 
-        async def told() -> bool:
+        async def gauge_is_zero() -> bool:
             return bool(metrics.PARTITIONS_KEPT._value.get() == 0)
 
-        await eventually(told, SECONDS, "the gauge")
+        await eventually(gauge_is_zero, SECONDS, "the gauge")
     assert await outbox.root.fetchval("SELECT writers FROM orders.outbox_partitions WHERE partition = 1") is None
 
 

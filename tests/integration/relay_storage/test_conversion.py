@@ -6,18 +6,20 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import asyncpg
+import psycopg
 import pytest
 
 from services.relay import store
-from shared.migrations import migrate
+from shared.postgres import migrations
+from shared.postgres.migrations import migrate
 from tests.infrastructure.databases import Database
+from tests.infrastructure.pipeline import INSERT, Event, order_in
 from tests.infrastructure.services import SERVICES_FOLDER
-from tests.integration.relay.world import INSERT, Event, order_in
 from tests.integration.relay_storage.outbox import LEASE_SECONDS, SHARD, Outbox, connected, ids, ids_of
 
 OWNERS = {"order": ("orders", "order_service"), "relay": ("relay", "relay_service")}
 BEFORE = {"order": "0004", "relay": "0002"}
-# Statements as they were prepared by processes of the version before.
+# Statements that processes of the previous version have prepared.
 OLD_TAKE = """
     UPDATE relay.shards SET epoch = epoch + 1, holder = 'old', lease_expires_at = now() + interval '1 hour'
     WHERE shard = $1::smallint RETURNING epoch
@@ -26,13 +28,13 @@ CYCLE = store.SQL["cycle"]
 
 
 class Deployment:
-    """A database that is migrated step by step, with a role per service or with one for all."""
+    """A database that is migrated step by step, with a role per service or one role for all."""
 
     def __init__(self, database: Database, folder: Path, *, roles: bool) -> None:
         self._database, self._folder, self._roles = database, folder, roles
 
     def url(self, service: str) -> str:
-        """The address that the service has."""
+        """Return the service's address."""
         return self._database.as_role(OWNERS[service][1]) if self._roles else self._database.url
 
     def migrate(self, service: str, last: str = "9") -> None:
@@ -42,11 +44,18 @@ class Deployment:
         for path in (SERVICES_FOLDER / service / "migrations").glob("*.sql"):
             if path.name[: len(last)] <= last:
                 shutil.copy(path, folder)
-        migrate(self.url(service), OWNERS[service][0], folder)
+        schema, role = OWNERS[service]
+        if not self._roles:
+            migrate(self._database.url, schema, folder)
+            return
+        migrate(self._database.as_role(f"{service}_migrator"), schema, folder)
+        with psycopg.connect(self._database.url) as root:  # what a role of that time could do, as the owner
+            root.execute(f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA {schema} TO {role}")
+            root.execute(f"GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA {schema} TO {role}")
 
     @asynccontextmanager
     async def connected(self) -> AsyncIterator[Outbox]:
-        """Connections as both services have them."""
+        """Open connections with the roles of both services."""
         urls = {"relay": self.url("relay"), "order": self.url("order")}
         async with connected(self._database.url, **urls) as outbox:
             yield outbox
@@ -54,14 +63,14 @@ class Deployment:
 
 @pytest.fixture(params=[True, False], ids=["a role each", "one superuser"])
 def deployment(request: pytest.FixtureRequest, create_database: Callable[..., Database], tmp_path: Path) -> Deployment:
-    """A deployment of the version before."""
+    """Return a deployment of the previous version."""
     deployment = Deployment(create_database(roles=request.param), tmp_path, roles=request.param)
     for service, last in BEFORE.items():
         deployment.migrate(service, last)
     return deployment
 
 
-async def test_what_was_in_the_outbox_stays_and_is_published(deployment: Deployment) -> None:
+async def test_events_from_before_the_conversion_are_published(deployment: Deployment) -> None:
     sent, pending, parked, later = (Event(order_in(SHARD), 1) for _ in range(4))
     async with deployment.connected() as outbox:
         await outbox.write(sent, pending, parked)
@@ -83,7 +92,7 @@ async def test_what_was_in_the_outbox_stays_and_is_published(deployment: Deploym
         assert await outbox.rotate() == 1
 
 
-async def test_processes_of_the_version_before_go_on_at_each_step(deployment: Deployment) -> None:
+async def test_processes_of_the_previous_version_work_at_each_migration_step(deployment: Deployment) -> None:
     steps = [
         ("order", "0005."),
         ("order", "0005b"),
@@ -100,9 +109,9 @@ async def test_processes_of_the_version_before_go_on_at_each_step(deployment: De
             if step is not None:
                 deployment.migrate(*step)
             for _ in range(2):
-                told = Event(order_in(SHARD), 1)
-                written.append(told)
-                await insert.fetchval(told.event_id, told.order_id, 1, "order.paid.v1", told.payload, None)
+                event = Event(order_in(SHARD), 1)
+                written.append(event)
+                await insert.fetchval(event.event_id, event.order_id, 1, "order.paid.v1", event.payload, None)
                 claimed = await cycle.fetch(SHARD, epoch, number, LEASE_SECONDS, 100, 1 << 20, True)
                 number += bool(claimed)
                 published += [row["event_id"] for row in claimed]
@@ -111,15 +120,18 @@ async def test_processes_of_the_version_before_go_on_at_each_step(deployment: De
 
 async def test_a_relay_that_is_newer_than_the_order_service_publishes(deployment: Deployment) -> None:
     deployment.migrate("relay")
-    told = Event(order_in(SHARD), 1)
+    event = Event(order_in(SHARD), 1)
     async with deployment.connected() as outbox:
-        await outbox.write(told)
-        assert ids(await outbox.cycle()) == ids_of(told)
-        with pytest.raises(asyncpg.UndefinedFunctionError):  # the cleaner says so and waits
+        await outbox.write(event)
+        assert ids(await outbox.cycle()) == ids_of(event)
+        with pytest.raises(asyncpg.UndefinedFunctionError):  # the cleaner logs this and waits
             await store.rotate_outbox(outbox.relay, 0)
 
 
-async def test_the_conversion_fails_rather_than_hold_checkouts_up(deployment: Deployment) -> None:
+async def test_conversion_fails_instead_of_blocking_checkouts(
+    deployment: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(migrations, "LOCK_TRIES", 2)
     deployment.migrate("order", "0005b")
     async with deployment.connected() as outbox:
         async with outbox.root.transaction():

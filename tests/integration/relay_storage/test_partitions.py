@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from uuid import UUID
 
 import asyncpg
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from services.order import store as order_store
 from services.relay import metrics, store
 from services.relay.outbox_cleaner import clean
-from tests.integration.relay.world import Event, order_in
+from tests.infrastructure.pipeline import Event, order_in
 from tests.integration.relay_storage.outbox import SHARD, Outbox
 
 HOUR = 3600.0
@@ -17,11 +18,11 @@ EDGE = 1 << 40
 
 
 def event() -> Event:
-    """A new order's event."""
+    """Return an event of a new order."""
     return Event(order_in(SHARD), 1)
 
 
-async def test_an_event_finds_its_partition_though_nobody_ever_rotates(outbox: Outbox) -> None:
+async def test_event_has_a_partition_even_if_no_replica_rotates(outbox: Outbox) -> None:
     await outbox.root.execute("SELECT setval('orders.outbox_ids', $1)", EDGE - 2)
     assert await outbox.write(event(), event()) == [EDGE - 1, EDGE]
     assert await outbox.statuses() == [(0, "PENDING"), (1, "PENDING")]
@@ -36,7 +37,7 @@ async def test_after_a_rotation_events_go_to_the_next_partition_and_all_are_publ
     assert await outbox.statuses() == [(number, "SENT") for number in range(4)]
 
 
-async def test_a_partition_is_not_left_before_its_time_or_while_it_is_empty(outbox: Outbox) -> None:
+async def test_rotation_waits_for_its_interval_and_a_partition_with_events(outbox: Outbox) -> None:
     assert await store.rotate_outbox(outbox.relay, 0) == "readied"
     assert await store.rotate_outbox(outbox.relay, 0) is None  # empty
     await outbox.write(event())
@@ -48,7 +49,7 @@ async def test_a_partition_is_not_left_before_its_time_or_while_it_is_empty(outb
     assert await store.rotate_outbox(outbox.relay, 0) == "rotated"
 
 
-async def test_a_partition_is_filled_only_when_all_who_may_not_know_it_have_ended(outbox: Outbox) -> None:
+async def test_partition_is_filled_only_after_older_transactions_have_ended(outbox: Outbox) -> None:
     await outbox.write(event())
     async with outbox.writer() as writer:
         transaction = writer.transaction()
@@ -71,8 +72,8 @@ async def test_steps_of_one_rotation_are_refused_within_one_transaction(outbox: 
 
 async def test_a_rotation_that_was_cut_short_is_brought_to_its_end(outbox: Outbox) -> None:
     await outbox.write(event())
-    # What is left when a server loses the connection between the sequence's step, which no rollback takes back, and
-    # the commit.
+    # The state if the connection breaks between the advance of the sequence, which no rollback undoes, and the
+    # commit.
     await outbox.root.execute("SELECT setval('orders.outbox_ids', $1, false)", EDGE)
     await outbox.publish()
     await store.note_published(outbox.relay)
@@ -105,10 +106,10 @@ async def test_a_partition_made_later_is_like_the_first_one(outbox: Outbox) -> N
 async def test_a_sequence_is_used_once_in_a_partition_made_later(outbox: Outbox) -> None:
     await outbox.write(event())
     await outbox.rotate()
-    told = event()
-    await outbox.write(told)
+    written = event()
+    await outbox.write(written)
     with pytest.raises(asyncpg.UniqueViolationError):
-        await outbox.write(Event(told.order_id, told.sequence))
+        await outbox.write(Event(written.order_id, written.sequence))
 
 
 async def test_partition_is_dropped_only_after_the_retention(outbox: Outbox) -> None:
@@ -142,7 +143,7 @@ async def test_unpublished_events_stay_while_younger_partitions_are_dropped(outb
     assert (await outbox.partitions())[:2] == [0, 2]
     assert await outbox.statuses() == [(0, status)]
     assert metrics.PARTITIONS_KEPT._value.get() == 1
-    # Published at last, or given up, it goes too.
+    # Once its last event is published or skipped, the partition is dropped too.
     over = "status = 'SENT', sent_at = now()" if status == "PENDING" else "status = 'SKIPPED'"
     await outbox.root.execute(f"UPDATE orders.outbox SET {over}, parked_at = NULL, parked_reason = NULL")
     await clean(outbox.relay, 0, 0)
@@ -172,7 +173,7 @@ async def test_a_partition_is_kept_while_a_transaction_may_still_write_to_it(out
 @pytest.mark.parametrize(
     "open_with", ["SELECT FROM orders.outbox LIMIT 1", "LOCK TABLE orders.outbox IN ROW EXCLUSIVE MODE"]
 )
-async def test_a_drop_waits_for_nobody_and_nobody_waits_for_it(outbox: Outbox, open_with: str) -> None:
+async def test_drop_waits_for_no_session_and_blocks_none(outbox: Outbox, open_with: str) -> None:
     await outbox.write(event())
     await outbox.rotate()
     await outbox.publish()
@@ -198,10 +199,10 @@ async def test_a_drop_waits_for_nobody_and_nobody_waits_for_it(outbox: Outbox, o
 
 
 async def test_one_replica_cleans_for_all_until_it_is_dead(outbox: Outbox) -> None:
-    assert await store.hold_duty(outbox.relay, "clean", "one", 60)
-    assert not await store.hold_duty(outbox.relay, "clean", "two", 60)
-    assert await store.hold_duty(outbox.relay, "clean", "one", 0)
-    assert await store.hold_duty(outbox.relay, "clean", "two", 60)
+    assert await store.hold_leadership(outbox.relay, 60, leadership="clean", holder="one")
+    assert not await store.hold_leadership(outbox.relay, 60, leadership="clean", holder="two")
+    assert await store.hold_leadership(outbox.relay, 0, leadership="clean", holder="one")
+    assert await store.hold_leadership(outbox.relay, 60, leadership="clean", holder="two")
 
 
 async def test_the_record_of_partitions_does_not_grow(outbox: Outbox) -> None:
@@ -210,26 +211,26 @@ async def test_the_record_of_partitions_does_not_grow(outbox: Outbox) -> None:
         await outbox.rotate()
         await outbox.publish()
         await clean(outbox.relay, HOUR, 0)
-    # The last one dropped, the one that is filled, the next one.
+    # The last dropped partition, the current one, and the next one.
     rows = await outbox.root.fetch("SELECT partition, dropped_at FROM orders.outbox_partitions ORDER BY partition")
     assert [(row["partition"], row["dropped_at"] is not None) for row in rows] == [(4, True), (5, False), (6, False)]
 
 
-async def test_only_orders_older_than_what_was_dropped_may_lack_events(outbox: Outbox) -> None:
+async def test_only_orders_older_than_the_dropped_partitions_may_lack_events(outbox: Outbox) -> None:
     async def placed() -> Event:
-        told = event()
+        written = event()
         await outbox.order.execute(
             "INSERT INTO orders.orders (order_id, user_id, status, lines, currency) "
             "VALUES ($1, 'u', 'PLACING', '[]', 'KRW')",
-            told.order_id,
+            written.order_id,
         )
-        await outbox.write(told)
-        return told
+        await outbox.write(written)
+        return written
 
-    async def forgotten(told: Event) -> bool:
-        row = await outbox.order.fetchrow(order_store.SQL["get_order_to_audit"], told.order_id)
-        assert row is not None
-        return bool(row["forgotten"])
+    async def forgotten(written: Event) -> bool:
+        rows = await outbox.order.fetch(order_store.SQL["list_orders_to_audit"], UUID(int=written.order_id.int - 1), 1)
+        assert [row["order_id"] for row in rows] == [written.order_id]
+        return bool(rows[0]["forgotten"])
 
     old = await placed()
     await outbox.rotate()
@@ -253,16 +254,16 @@ async def test_the_relay_may_not_drop_or_attach_anything_by_itself(outbox: Outbo
             await outbox.relay.execute(forbidden)
 
 
-async def test_both_sides_tell_how_long_the_oldest_event_has_waited(outbox: Outbox) -> None:
-    async def told() -> tuple[float, float]:
+async def test_relay_and_order_service_report_the_age_of_the_oldest_event(outbox: Outbox) -> None:
+    async def ages() -> tuple[float, float]:
         (backlog,) = [shard for shard in await store.backlog(outbox.relay, 10) if shard.shard == SHARD]
         return backlog.oldest_seconds, await outbox.order.fetchval("SELECT orders.oldest_unpublished_seconds()")
 
-    assert await told() == (0, 0)
+    assert await ages() == (0, 0)
     await outbox.write(event(), event())
     await outbox.root.execute("UPDATE orders.outbox SET occurred_at = now() - interval '1 hour' WHERE outbox_id = 1")
     await outbox.rotate()
     await outbox.write(event())
-    assert all(HOUR <= seconds < HOUR + 60 for seconds in await told())
+    assert all(HOUR <= seconds < HOUR + 60 for seconds in await ages())
     await outbox.publish()
-    assert await told() == (0, 0)
+    assert await ages() == (0, 0)

@@ -13,14 +13,14 @@ from services.relay import store
 from services.relay.domain.shards import Lease, LeaseLost, ShardLocked
 from tests.infrastructure.databases import Database
 from tests.infrastructure.locks import waits
+from tests.infrastructure.pipeline import Event, order_in
 from tests.infrastructure.services import migrate_service
-from tests.integration.relay.world import Event, order_in
 from tests.integration.relay_storage.outbox import SHARD, Outbox, connected, ids, ids_of
 
 
 @pytest.fixture(scope="module")
 def migrated(database: Database) -> Database:
-    """One database for all: none of these tests makes or drops a partition."""
+    """One database for all tests: none of them adds or drops a partition."""
     for name in ("order", "relay"):
         migrate_service(name, database)
     return database
@@ -53,7 +53,7 @@ async def take(outbox: Outbox, replica: str, *, by_force: bool = False) -> Lease
 
 
 async def overtaken(outbox: Outbox) -> Lease:
-    """A lease whose shard another replica has taken since."""
+    """Return a lease whose shard another replica has since taken."""
     old = await outbox.take()
     await outbox.take(replica="two")
     return old
@@ -66,7 +66,7 @@ async def status_of(outbox: Outbox, *events: Event) -> list[str]:
 
 @asynccontextmanager
 async def locked(outbox: Outbox, query: str, *arguments: object) -> AsyncIterator[asyncpg.Connection]:
-    """Keep rows locked, as another session does."""
+    """Keep rows locked in another session."""
     other = await asyncpg.connect(outbox.root_url)
     try:
         async with other.transaction():
@@ -88,7 +88,7 @@ async def test_shard_of_another_replica_is_not_taken(outbox: Outbox) -> None:
 @pytest.mark.parametrize(
     "free", ["holder = NULL, lease_expires_at = 'infinity'", "lease_expires_at = '-infinity'"], ids=["nobody", "over"]
 )
-async def test_shard_that_nobody_holds_or_whose_lease_is_over_is_taken(outbox: Outbox, free: str) -> None:
+async def test_shard_without_a_valid_lease_is_taken(outbox: Outbox, free: str) -> None:
     await take(outbox, "one")
     await change(outbox, free)
     lease = await take(outbox, "two")
@@ -123,7 +123,7 @@ async def test_next_holder_looks_from_the_floor_again(outbox: Outbox) -> None:
     assert (found["scan_from"], found["scan_next"]) == (5, 5)
 
 
-async def test_replica_that_was_overtaken_changes_nothing_of_the_shard(outbox: Outbox) -> None:
+async def test_overtaken_replica_changes_nothing_of_the_shard(outbox: Outbox) -> None:
     old = await overtaken(outbox)
     await change(outbox, "batch_number = 1, outbox_ids = '{1}', in_transaction = true")
     before = await row(outbox)
@@ -169,7 +169,7 @@ async def test_event_that_an_operator_gave_up_meanwhile_is_not_parked_nor_those_
     assert await status_of(outbox, *events) == ["SKIPPED", "PENDING"]
 
 
-async def test_nothing_is_parked_by_a_replica_that_was_overtaken_or_while_a_batch_is_claimed(outbox: Outbox) -> None:
+async def test_overtaken_replica_parks_nothing_nor_does_one_with_a_claimed_batch(outbox: Outbox) -> None:
     event = Event(order_in(SHARD), 1)
     (outbox_id,) = await outbox.write(event)
     assert await store.park(outbox.relay, await overtaken(outbox), outbox_id, "late") == 0
@@ -197,7 +197,7 @@ async def test_replicas_that_are_dead_are_not_live_and_forgotten_after_an_hour(o
 
 
 async def cycle(outbox: Outbox, lease: Lease, number: int, **changes: Any) -> list[str]:
-    """Call a cycle; return the ids of what it claimed."""
+    """Call a cycle; return the ids of the claimed events."""
     bounds: dict[str, Any] = {"lease_seconds": 60, "events_max": 10, "bytes_max": 1 << 20, "in_transaction": True}
     return ids(await store.cycle(outbox.relay, lease, number, **(bounds | changes)))
 
@@ -213,7 +213,7 @@ async def test_cycle_of_another_tenure_or_batch_does_nothing(outbox: Outbox, epo
     assert await row(outbox) == before
 
 
-async def test_cycle_waits_for_whoever_has_the_shards_row_and_renews_the_lease_after_that(outbox: Outbox) -> None:
+async def test_cycle_waits_for_the_shard_row_s_lock_and_then_renews_the_lease(outbox: Outbox) -> None:
     lease = await outbox.take()
     async with locked(outbox, LOCK_ROW, SHARD) as other:
         cycling = await waits(outbox.root, cycle(outbox, lease, 0))
@@ -246,7 +246,7 @@ async def test_event_behind_a_parked_one_is_parked_and_one_before_it_claimed(out
 
 
 async def test_event_that_joins_a_parked_order_during_a_cycle_is_not_claimed(outbox: Outbox) -> None:
-    """The cycle parks those behind it in one statement and claims in a later one, which sees what came meanwhile."""
+    """The cycle parks followers in one statement and claims in a later one, which sees events committed between."""
     order_id = order_in(SHARD)
     parked, behind, late = [Event(order_id, sequence) for sequence in (1, 2, 3)]
     first, second = await outbox.write(parked, behind)
@@ -297,7 +297,7 @@ async def test_cycles_of_several_shards_do_not_wait_long_for_a_row_that_is_kept(
 
 
 async def test_cycles_of_several_shards_lock_their_rows_in_one_order(outbox: Outbox) -> None:
-    """Two replicas that believe to have the same shards would wait for each other."""
+    """Two replicas that both believe to have the same shards could deadlock."""
     leases = [await outbox.take(shard) for shard in (1, 0)]
     bounds: dict[str, Any] = {"lease_seconds": 60, "events_max": 10, "bytes_max": 1 << 20, "lock_seconds": 5}
     async with locked(outbox, LOCK_ROW, 0) as other:

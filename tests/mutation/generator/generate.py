@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import parso.python.tree
+import parso
 from cosmic_ray.ast import ast_nodes, get_ast
 from cosmic_ray.ast.ast_query import ASTQuery
 from cosmic_ray.mutating import mutate_code
@@ -28,18 +28,25 @@ OPERATORS = (
 
 
 class _Always(Operator):  # type: ignore[misc] # publishes no types
-    """A condition that is not asked. The tool itself only negates it, which nearly every test notices."""
+    """A condition that is not asked. The tool itself only negates those of statements, which nearly every test notices.
+
+    Conditions stand in statements, conditional expressions and comprehensions.
+    """
 
     value: str
-    statements: tuple[Any, ...] = (parso.python.tree.IfStmt,)
+    keywords: tuple[str, ...] = ("if", "elif")
 
     def mutation_positions(self, node: Any) -> Iterator[tuple[tuple[int, int], tuple[int, int]]]:
-        if isinstance(node, self.statements):
-            yield node.children[1].start_pos, node.children[1].end_pos
+        for place in self._conditions(node):
+            yield node.children[place].start_pos, node.children[place].end_pos
 
-    def mutate(self, node: Any, _index: int) -> Any:
-        node.children[1] = parso.parse(f" {self.value}")
+    def mutate(self, node: Any, index: int) -> Any:
+        node.children[self._conditions(node)[index]] = parso.parse(f" {self.value}")
         return node
+
+    def _conditions(self, node: Any) -> list[int]:
+        children = enumerate(getattr(node, "children", ()), 1)
+        return [after for after, child in children if child.type == "keyword" and child.value in self.keywords]
 
     @classmethod
     def examples(cls) -> tuple[()]:
@@ -47,17 +54,17 @@ class _Always(Operator):  # type: ignore[misc] # publishes no types
 
 
 class AlwaysTrue(_Always):
-    """Take a condition to hold."""
+    """Replace a condition by True."""
 
     value = "True"
 
 
 class AlwaysFalse(_Always):
-    """Take a condition not to hold."""
+    """Replace a condition by False."""
 
     value = "False"
-    # Not the other way round as well: a loop without an end is noticed by all, slowly.
-    statements = (parso.python.tree.IfStmt, parso.python.tree.WhileStmt)
+    # Not the opposite: all tests detect an endless loop, but slowly.
+    keywords = ("if", "elif", "while")
 
 
 class Unhandled(Operator):  # type: ignore[misc] # publishes no types

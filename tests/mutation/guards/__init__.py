@@ -7,6 +7,27 @@ entry in the file of its folder.
 from collections.abc import Sequence
 
 from tests.mutation.guard import Guard
-from tests.mutation.guards import relay, shard_publisher, shards
+from tests.mutation.guards import (
+    connections,
+    consumer,
+    consumer_process,
+    http,
+    kafka,
+    leaders,
+    orders,
+    participants,
+    relay,
+    replicas,
+    shard_publisher,
+    shards,
+    shared,
+    tls,
+    tracing,
+)
 
-GUARDS: Sequence[Guard] = (*relay.GUARDS, *shard_publisher.GUARDS, *shards.GUARDS)
+GUARDS: Sequence[Guard] = (
+    *(*relay.GUARDS, *shard_publisher.GUARDS, *shards.GUARDS, *replicas.GUARDS),
+    *(*kafka.GUARDS, *leaders.GUARDS),
+    *(*consumer.GUARDS, *consumer_process.GUARDS, *participants.GUARDS, *shared.GUARDS),
+    *(*connections.GUARDS, *http.GUARDS, *tls.GUARDS, *tracing.GUARDS, *orders.GUARDS),
+)

@@ -13,18 +13,19 @@ _WINDOW_SIZE = "WHERE bytes <= $7::bigint OR bytes = octet_length(payload)"
 
 _replay = guards_in("services/relay/replay/worker.py", f"{_INTEGRATION}test_replayer.py::")
 _replay_sql = guards_in("services/relay/queries.sql", f"{_INTEGRATION}test_replayer.py::")
-_WINDOW, _OF_ORDER = "-- name: replay_window\n", "-- name: replay_window_of_order\n"
+_WINDOW = "-- name: replay_window\n"
+_READ = "window = await replay_store.replay_window(connection, replay, events_max=STEP_EVENTS, bytes_max=STEP_BYTES)"
 
 REPLAY = (
     _replay(
         "replay: a paused replica publishes nothing",
         "async def _publish",
-        "if asyncio.get_running_loop().time() > deadline:",
+        "if not self._leadership.is_certain:",
         "if False:",
         "test_paused_replica_publishes_no_step",
     ),
     _replay(
-        "replay: trouble does not end it",
+        "replay: an error does not end it",
         "async def run",
         "with supervisor:",
         "if True:",
@@ -49,21 +50,21 @@ REPLAY = (
     _replay(
         "replay: what is lost is asked last",
         "async def _step",
-        """            window = await read(connection, replay, events_max=STEP_EVENTS, bytes_max=STEP_BYTES)
+        f"""            {_READ}
             waits = window.position is None and await replay_store.replay_waits(connection, replay)
             # Queried last: events that are removed later were in the window.
             lost = await replay_store.lost_to_replay(connection, replay.replay_id)
 """,
-        """            lost = await replay_store.lost_to_replay(connection, replay.replay_id)
-            window = await read(connection, replay, events_max=STEP_EVENTS, bytes_max=STEP_BYTES)
+        f"""            lost = await replay_store.lost_to_replay(connection, replay.replay_id)
+            {_READ}
             waits = window.position is None and await replay_store.replay_waits(connection, replay)
 """,
         "test_events_removed_during_a_step_fail_the_replay",
     ),
     _replay(
-        "replay: only the replica with the duty publishes",
+        "replay: only the leader publishes",
         "async def _step",
-        "if replay is None or not self._holds:",
+        "if replay is None or not await self._leadership.renew(connection, lease_seconds):",
         "if replay is None:",
         "test_replica_without_leadership_publishes_nothing",
     ),
@@ -75,18 +76,11 @@ REPLAY = (
         "test_each_replay_goes_into_its_own_topic_with_its_own_id",
     ),
     _replay(
-        "replay: a replica that stops leaves the duty",
+        "replay: a replica that stops releases the leadership",
         "async def _give_up",
-        "if self._holds:",
-        "if False:",
+        "await self._leadership.release(self._pool)",
+        "pass",
         "test_stopped_replica_releases_the_leadership",
-    ),
-    _replay(
-        "replay: it stops in order without its database",
-        "async def _give_up",
-        "with suppress(Unavailable):",
-        "with suppress():",
-        "test_replica_stops_normally_while_its_database_is_down",
     ),
     _replay_sql(
         "replay: a step counts from where it began",
@@ -124,25 +118,11 @@ REPLAY = (
         "test_window_ends_before_an_event_that_still_waits[False]",
     ),
     _replay_sql(
-        "replay of an order: nothing behind an event that waits",
-        _OF_ORDER,
-        _WINDOW_END,
-        "",
-        "test_window_ends_before_an_event_that_still_waits[True]",
-    ),
-    _replay_sql(
         "replay: only what was published",
         _WINDOW,
         "status = 'SENT' AND",
         "",
         "test_window_leaves_out_skipped_and_later_events[False]",
-    ),
-    _replay_sql(
-        "replay of an order: only what was published",
-        _OF_ORDER,
-        "status = 'SENT' AND",
-        "",
-        "test_window_leaves_out_skipped_and_later_events[True]",
     ),
     _replay_sql(
         "replay: a window has its bytes at the most",
@@ -159,43 +139,43 @@ REPLAY = (
         "test_window_is_bounded_in_bytes_and_never_empty[False]",
     ),
     _replay_sql(
-        "replay of an order: a window has its bytes at the most",
-        _OF_ORDER,
-        _WINDOW_SIZE,
-        "WHERE $7::bigint > 0",
-        "test_window_is_bounded_in_bytes_and_never_empty[True]",
-    ),
-    _replay_sql(
-        "replay of an order: a window is never empty",
-        _OF_ORDER,
-        " OR bytes = octet_length(payload)",
-        "",
-        "test_window_is_bounded_in_bytes_and_never_empty[True]",
-    ),
-    _replay_sql(
         "replay: it ends where the topic ended",
         _WINDOW,
-        " AND outbox_id <= $2::bigint",
-        " AND $2::bigint > 0",
+        "$8::uuid IS NULL AND outbox_id > $1::bigint AND outbox_id <= $2::bigint",
+        "$8::uuid IS NULL AND outbox_id > $1::bigint AND $2::bigint > 0",
         "test_window_leaves_out_skipped_and_later_events[False]",
+    ),
+    _replay_sql(
+        "replay of an order: it ends where the topic ended",
+        _WINDOW,
+        "order_id = $8::uuid AND outbox_id > $1::bigint AND outbox_id <= $2::bigint",
+        "order_id = $8::uuid AND outbox_id > $1::bigint AND $2::bigint > 0",
+        "test_window_leaves_out_skipped_and_later_events[True]",
+    ),
+    _replay_sql(
+        "replay of an order: no other order's events",
+        _WINDOW,
+        "WHERE $8::uuid IS NULL AND outbox_id",
+        "WHERE outbox_id",
+        "test_window_leaves_out_skipped_and_later_events[True]",
     ),
     _replay_sql(
         "replay: what is not published yet is not what it ends with",
         "-- name: create_replay",
         "WHERE status = 'SENT' ",
         "",
-        "test_replay_begins_at_what_was_published_last",
+        "test_replay_begins_at_the_last_published_event",
     ),
     _replay_sql(
-        "duties: one replica at a time",
-        "-- name: hold_duty",
+        "leadership: one replica at a time",
+        "-- name: hold_leadership",
         "WHERE relay.duties.lease_until < clock_timestamp() OR relay.duties.holder = excluded.holder",
         "",
         "test_replica_without_leadership_publishes_nothing",
     ),
     _replay_sql(
-        "duties: a lease that is over can be taken",
-        "-- name: hold_duty",
+        "leadership: a lease that is over can be taken",
+        "-- name: hold_leadership",
         "relay.duties.lease_until < clock_timestamp() OR ",
         "",
         "test_replica_without_leadership_publishes_nothing",
@@ -292,19 +272,28 @@ GROUP_COMMIT = (
 )
 
 _watermark = guards_in("services/relay/completeness/watermark.py", f"{_INTEGRATION}test_watermark.py::")
-_watermark_sql = guards_in("services/relay/migrations/0004.watermark.sql", f"{_INTEGRATION}test_watermark.py::")
-_ADVANCE = "CREATE FUNCTION relay.advance_watermark"
+_watermark_sql = guards_in(
+    "services/relay/migrations/0008.watermark_after_a_restore.sql", f"{_INTEGRATION}test_watermark_step.py::"
+)
+_ADVANCE = "CREATE OR REPLACE FUNCTION relay.advance_watermark"
 
 WATERMARK = (
+    _watermark_sql(
+        "watermark: a mark of another cluster is marked again",
+        _ADVANCE,
+        " AND v_was.mark_xid < pg_snapshot_xmax(pg_current_snapshot())",
+        " AND v_was.mark_at IS NOT NULL",
+        "test_watermark_continues_after_a_restore_into_a_cluster_with_lower_ids",
+    ),
     _watermark(
         "watermark: a paused replica announces nothing",
         "async def _announce",
-        "if now > deadline:",
+        "if not self._leadership.is_certain:",
         "if False:",
         "test_paused_replica_announces_nothing",
     ),
     _watermark(
-        "watermark: trouble does not end it",
+        "watermark: an error does not end it",
         "async def run",
         "with supervisor:",
         "if True:",
@@ -312,18 +301,11 @@ WATERMARK = (
         "test_watermark_continues_after_an_error[broker]",
     ),
     _watermark(
-        "watermark: a replica that stops leaves the duty",
+        "watermark: a replica that stops releases the leadership",
         "async def run",
         "await self._give_up()",
         "pass",
         "test_stopped_replica_releases_leadership_although_its_broker_is_down",
-    ),
-    _watermark(
-        "watermark: it stops in order without its database",
-        "async def _give_up",
-        "except Unavailable:",
-        "except ZeroDivisionError:",
-        "test_replica_stops_normally_while_its_database_is_down",
     ),
     _watermark(
         "watermark: the lease lasts over the next slow call",
@@ -333,14 +315,14 @@ WATERMARK = (
         "test_lease_lasts_over_the_next_slow_call",
     ),
     _watermark(
-        "watermark: what was told counts no more without the duty",
+        "watermark: the last announcement counts no more without the leadership",
         "if advance is None:",
         "self._announced = None",
         "pass",
         "test_replica_without_leadership_closes_clients_and_announces_again_later",
     ),
     _watermark(
-        "watermark: no clients without the duty",
+        "watermark: no clients without the leadership",
         "if advance is None:",
         "await self._close()",
         "pass",
@@ -351,11 +333,11 @@ WATERMARK = (
         "async def _open",
         'isolation_level="read_uncommitted"',
         'isolation_level="read_committed"',
-        "test_offsets_include_a_transaction_under_way",
+        "test_offsets_include_an_open_transaction",
         real_broker=True,
     ),
     _watermark_sql(
-        "watermark: the moment is older than its transaction's id",
+        "watermark: the timestamp is older than its transaction's id",
         _ADVANCE,
         "IF pg_current_xact_id_if_assigned() IS NOT NULL THEN",
         "IF false THEN",
@@ -383,14 +365,14 @@ WATERMARK = (
         "test_watermark_does_not_go_back_with_the_clock",
     ),
     _watermark_sql(
-        "watermark: one replica has the duty",
+        "watermark: one replica has the leadership",
         _ADVANCE,
         "(holder IS NULL OR holder = p_holder OR lease_expires_at < v_now)",
         "true",
         "test_leader_keeps_leadership_until_release_or_lease_expiry",
     ),
     _watermark_sql(
-        "watermark: of two calls at once one counts",
+        "watermark: of two concurrent calls one counts",
         _ADVANCE,
         "\n        AND epoch = v_was.epoch AND mark_at IS NOT DISTINCT FROM v_was.mark_at",
         "",

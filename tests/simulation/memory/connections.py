@@ -1,15 +1,15 @@
-"""What the product's store functions are given in place of a connection, a session and a pool."""
+"""Replaces the connection, session and pool that the product's store functions use."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, cast
 
-from shared.postgres import Connection, Pool, Session
+from shared.postgres.connections import Connection, Pool, Session
 from tests.simulation.memory.tables import Database, Row
 
 
 class MemoryConnection:
-    """Runs queries at once, each a transaction by itself unless somebody else ends it."""
+    """Runs queries on a database in memory. If it `commits`, each query is a transaction."""
 
     def __init__(self, database: Database, *, commits: bool) -> None:
         self._database = database
@@ -33,19 +33,19 @@ class MemoryConnection:
         return next(iter(rows[0].values())) if rows else None
 
     async def execute(self, sql: str, *arguments: Any) -> str:
-        """Run a query for its effect; return its tag, which ends with the number of rows."""
+        """Run a query; return its command tag, which ends with the number of rows."""
         return f"DONE {len(await self.fetch(sql, *arguments) or ())}"
 
 
 class MemorySession(Session):
-    """A session whose transactions are committed at once and always."""
+    """A session whose commits never fail."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:
-        """Lend a connection; commit what was done with it, or roll back when that raises."""
+        """Yield a connection; commit its changes, or roll them back if the body raises."""
         try:
             yield cast("Connection", MemoryConnection(self._database, commits=False))
         except BaseException:
@@ -55,24 +55,24 @@ class MemorySession(Session):
 
     @asynccontextmanager
     async def statement(self) -> AsyncIterator[Connection]:
-        """Lend a connection for one statement, which is a transaction by itself."""
+        """Yield a connection for one statement, which is a transaction."""
         async with self.transaction() as connection:
             yield connection
 
 
 class MemoryPool(Pool):
-    """A pool likewise; outside a transaction each query is one by itself."""
+    """A pool whose commits never fail; outside a transaction, each query is one."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:
-        """Lend a connection that commits after each query."""
+        """Yield a connection that commits after each query."""
         yield cast("Connection", MemoryConnection(self._database, commits=True))
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:
-        """Lend a connection inside a transaction."""
+        """Yield a connection inside a transaction."""
         async with MemorySession(self._database).transaction() as connection:
             yield connection

@@ -1,4 +1,4 @@
-"""The order service's database in memory: a method per query of services/order/queries.sql."""
+"""Replaces the order service's database in memory, with one method per query of services/order/queries.sql."""
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
@@ -22,9 +22,9 @@ class OrdersDatabase(Database):
         self.orders = self.table()
         self.sagas = self.table()
         self.keys = self.table()
-        self.processes = self.table(booked=False)
+        self.processes = self.table(checked_by_invariants=False)
         self.outbox = self.table()
-        self.acts = self.table(booked=False)
+        self.acts = self.table(checked_by_invariants=False)
 
     # Reading ------------------------------------------------------------------------------------------------------
 
@@ -62,7 +62,14 @@ class OrdersDatabase(Database):
         return claimed
 
     def read_keys(self, *columns: Sequence[str]) -> list[Row]:
-        return self.keys.find(list(zip(*columns, strict=True)))
+        return [{**key, "refused": self._refused(key)} for key in self.keys.find(list(zip(*columns, strict=True)))]
+
+    def _refused(self, key: Row) -> Row | None:
+        saga = None if key["status"] is not None else self.sagas.get(key["saga_id"])
+        if saga is None or saga["ended_at"] is None or saga["problem"] is None:
+            return None
+        refused = {"kind": saga["kind"], "order_id": str(saga["order_id"]), "problem": saga["problem"]}
+        return {**refused, "lines": self.orders.rows[saga["order_id"]]["lines"]}
 
     def answer_keys_now(self, *columns: Sequence[Any]) -> None:
         for *place, status, body, location in zip(*columns, strict=True):
@@ -138,11 +145,11 @@ class OrdersDatabase(Database):
             if order["status"] in ("PENDING_PAYMENT", "PAID") and order["closing"] is None
         ]
 
-    # Going on and ending ------------------------------------------------------------------------------------------
+    # Transitions ------------------------------------------------------------------------------------------
 
     def apply_transitions(self, *arguments: Any) -> list[Row]:
         *columns, owner = arguments
-        # All guards are asked of what was there before the statement.
+        # All guards see the rows as they were before the statement.
         locked = [move for move in zip(*columns, strict=True) if self._may_move(move, owner)]
         return [self._move(*move) for move in locked]
 
@@ -180,11 +187,13 @@ class OrdersDatabase(Database):
         }
         self._save_order(row)
         if event is not None:
-            self._tell(event_id, order_id, row["event_sequence"], event, payload, traceparent)
+            self._write_event(event_id, order_id, row["event_sequence"], event, payload, traceparent)
         self._answer(saga_id, payload, *answer)
         return {"saga_id": saga_id, "now": self.clock()}
 
-    def _tell(self, event_id: UUID, order_id: UUID, sequence: int, type_: str, payload: bytes, trace: str) -> None:
+    def _write_event(
+        self, event_id: UUID, order_id: UUID, sequence: int, type_: str, payload: bytes, trace: str
+    ) -> None:
         row = {"event_id": event_id, "order_id": order_id, "sequence": sequence, "type": type_}
         row |= {"payload": payload, "traceparent": trace}
         checked(row, sequence=sequence >= 1)
@@ -264,16 +273,16 @@ class OrdersDatabase(Database):
 
     def prune_keys(self, after: datetime, limit: int, hours: int) -> list[Row]:
         before = self.clock() - timedelta(hours=hours)
-        due = (key for key in self.keys if after <= key["created_at"] < before and key["status"] is not None)
+        due = (key for key in self.keys if after <= key["created_at"] < before)
         old = sorted((key for key in due if self._ended(key["saga_id"], before)), key=_age)[:limit]
         for row in old:
             self.keys.delete((row["user_id"], row["operation"], row["key"]))
         return old
 
     def _ended(self, saga_id: UUID | None, before: datetime) -> bool:
-        """Whether a saga ended before that, or is not there any more."""
+        """Return whether a saga ended before that time, or is pruned."""
         saga = self.sagas.get(saga_id) if saga_id else None
-        return saga is None or saga["ended_at"] is None or saga["ended_at"] < before
+        return saga is None or (saga["ended_at"] is not None and saga["ended_at"] < before)
 
     def prune_sagas(self, after: UUID, limit: int, days: int) -> list[Row]:
         before = self.clock() - timedelta(days=days)
@@ -310,7 +319,7 @@ class OrdersDatabase(Database):
 
 
 def _grouped(move: Sequence[Any]) -> Sequence[Any]:
-    """Return a transition's columns with the three of its answer as one."""
+    """Return a transition's columns, with the three columns of its answer as one list."""
     return [*move[:-3], move[-3:]]
 
 

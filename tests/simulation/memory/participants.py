@@ -1,4 +1,4 @@
-"""The participants' databases in memory: a method per query of their queries.sql."""
+"""Replaces the participants' databases in memory, with one method per query of their queries.sql."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime
@@ -12,13 +12,13 @@ from tests.simulation.memory.tables import Database, Row, checked, violated
 
 
 class ParticipantDatabase(Database):
-    """What every participant keeps: a gate per order, and the outcomes stored with their effect."""
+    """The tables of every participant: a gate per order, the outcomes, and the horizon."""
 
     def __init__(self, queries: Mapping[str, str], clock: Callable[[], datetime]) -> None:
         super().__init__(queries, clock)
         self.gates = self.table()
         self.outcomes = self.table()
-        self.horizon = self.table(booked=False)
+        self.horizon = self.table(checked_by_invariants=False)
         self.horizon.insert(True, {"pruned_before": UUID(int=0)})
 
     def open_gates(self, orders: Sequence[UUID]) -> None:
@@ -27,26 +27,29 @@ class ParticipantDatabase(Database):
                 self.gates.insert(order_id, {"order_id": order_id, "closed": False})
 
     def all_new(self, orders: Sequence[UUID]) -> bool:
-        """Open the gates, and say whether none was open and none is past, as the statements that apply at once do."""
+        """Open the gates; return whether all orders were new and none is past, as the fast path's statements check."""
         new = all(self.gates.get(order_id) is None and not self.is_past(order_id) for order_id in orders)
         self.open_gates(orders)
         return new
 
     def lock_gates(self, orders: Sequence[UUID]) -> list[Row]:
         gates = self.gates.find(orders)
-        return [{**gate, "past": self.is_past(gate["order_id"]), "moment": self.clock()} for gate in gates]
+        return [
+            {**gate, "gate": gate["order_id"], "past": self.is_past(gate["order_id"]), "now": self.clock()}
+            for gate in gates
+        ]
 
     def is_past(self, order_id: UUID) -> bool:
         before: UUID = self.horizon.rows[True]["pruned_before"]
         return order_id < before and order_id.version == 7
 
     def raise_horizon_to(self, before: UUID) -> None:
-        """What raise_horizon does, to a place instead of a time: histories are over in minutes."""
+        """Raise the horizon to an order, not to a time as raise_horizon does: a history lasts minutes."""
         self.horizon.update(True, pruned_before=max(before, self.horizon.rows[True]["pruned_before"]))
 
     def lock_gates_to_prune(self, after: UUID, limit: int) -> list[Row]:
         gates = sorted(order_id for order_id in self.gates.rows if order_id > after and self.is_past(order_id))
-        return self.gates.find(gates[:limit])
+        return [{"gate": order_id} for order_id in gates[:limit]]
 
     def delete_outcomes(self, orders: Sequence[UUID]) -> None:
         for place in [place for place in self.outcomes.rows if place[0] in orders]:
@@ -57,7 +60,7 @@ class ParticipantDatabase(Database):
             self.gates.delete(order_id)
 
     def read_outcomes(self, orders: Sequence[UUID]) -> list[Row]:
-        return [row for row in self.outcomes if row["order_id"] in orders]
+        return [{**row, "gate": row["order_id"]} for row in self.outcomes if row["order_id"] in orders]
 
     def write_outcomes(self, *columns: Sequence[Any]) -> None:
         for values in zip(*columns, strict=True):
@@ -90,7 +93,7 @@ class ProductsDatabase(ParticipantDatabase):
     def lock_stock(self, products: Sequence[str]) -> list[Row]:
         return self.products.find(products)
 
-    def hold_at_once(self, orders: Sequence[UUID], *columns: Sequence[Any]) -> list[Row]:
+    def hold_in_one_statement(self, orders: Sequence[UUID], *columns: Sequence[Any]) -> list[Row]:
         if not self.all_new(orders):
             return []
         stocks = {row["product_id"]: row["stock"] for row in self.products}
@@ -145,7 +148,7 @@ class CouponsDatabase(ParticipantDatabase):
     def lock_coupons(self, coupons: Collection[str], orders: Collection[UUID]) -> list[Row]:
         return [row for row in self.coupons.find(self.coupons.rows) if _either(row, coupons, orders)]
 
-    def use_at_once(self, orders: Sequence[UUID], *columns: Sequence[Any]) -> list[Row]:
+    def use_in_one_statement(self, orders: Sequence[UUID], *columns: Sequence[Any]) -> list[Row]:
         if not self.all_new(orders):
             return []
         taken = []
@@ -198,7 +201,7 @@ class BalancesDatabase(ParticipantDatabase):
     def lock_accounts(self, users: Sequence[str]) -> list[Row]:
         return self.accounts.find(users)
 
-    def debit_at_once(self, orders: Sequence[UUID], *columns: Sequence[Any]) -> list[Row]:
+    def debit_in_one_statement(self, orders: Sequence[UUID], *columns: Sequence[Any]) -> list[Row]:
         if not self.all_new(orders):
             return []
         before = {row["user_id"]: row for row in self.accounts}

@@ -1,8 +1,8 @@
-"""Tables in memory: rows by key, transactions that can be rolled back, and queries found by their SQL.
+"""Stores tables in memory: rows by key, transactions that can be rolled back, and queries found by their SQL.
 
-A database here answers the product's own store functions. It restates of each query only what SQL holds: which
-rows are found, under which guards they change, and which constraints refuse. Transactions run one after the
-other, as the row locks of the real ones make them do for one order.
+A database in memory serves the product's own store functions. For each query it implements only what SQL decides: the
+rows that are found, the guards of a change, and the constraints. Transactions run one after the other, as the row locks
+of the real databases enforce for one order.
 """
 
 import inspect
@@ -16,23 +16,23 @@ Row = dict[str, Any]
 
 
 def violated(constraint: str) -> asyncpg.IntegrityConstraintViolationError:
-    """Return what Postgres raises when a row would break a unique index."""
+    """Return the error that Postgres raises when a row breaks a unique index."""
     return asyncpg.UniqueViolationError(f'duplicate key value violates unique constraint "{constraint}"')
 
 
 def checked(row: Mapping[str, Any], **checks: object) -> None:
-    """Raise what Postgres raises, for the first CHECK that does not hold."""
+    """Raise the error of Postgres for the first CHECK that does not hold."""
     for name, holds in checks.items():
         if not holds:
             raise asyncpg.CheckViolationError(f'row violates check constraint "{name}": {dict(row)}')
 
 
 class Table:
-    """Rows by primary key. Rows are never changed in place, so that an older one can be put back."""
+    """Rows by primary key. A change replaces the row, so that a rollback can restore the older one."""
 
-    def __init__(self, journal: list[tuple["Table", Any, Row | None]], *, booked: bool) -> None:
+    def __init__(self, journal: list[tuple["Table", Any, Row | None]], *, checked_by_invariants: bool) -> None:
         self._journal = journal
-        self.booked = booked
+        self.checked_by_invariants = checked_by_invariants
         self.rows: dict[Any, Row] = {}
 
     def __iter__(self) -> Iterator[Row]:
@@ -53,11 +53,11 @@ class Table:
         return self.put(key, row)
 
     def update(self, key: Any, **changes: Any) -> Row:
-        """Change a row and return it as it is now."""
+        """Change a row and return the new one."""
         return self.put(key, {**self.rows[key], **changes})
 
     def put(self, key: Any, row: Row) -> Row:
-        """Set a row, whether it is there or not."""
+        """Insert or replace a row, and return it."""
         self._journal.append((self, key, self.rows.get(key)))
         self.rows[key] = row
         return row
@@ -75,7 +75,7 @@ class Table:
 
 
 class Database:
-    """A schema; its subclasses have a method per query, of the query's name and arguments."""
+    """A schema. Its subclasses have one method per query, with the query's name and arguments."""
 
     def __init__(self, queries: Mapping[str, str], clock: Callable[[], datetime]) -> None:
         self.clock = clock
@@ -84,22 +84,22 @@ class Database:
             sql: getattr(self, name) for name, sql in queries.items() if inspect.ismethod(getattr(self, name, None))
         }
 
-    def table(self, *, booked: bool = True) -> Table:
-        """Return a new table of this database; one that is not `booked` holds nothing that has to add up."""
-        return Table(self._journal, booked=booked)
+    def table(self, *, checked_by_invariants: bool = True) -> Table:
+        """Return a new table of this database. `checked_by_invariants`: whether an invariant reads it."""
+        return Table(self._journal, checked_by_invariants=checked_by_invariants)
 
     def run(self, sql: str, arguments: tuple[Any, ...]) -> Any:
-        """Run a query of the product's by its text."""
+        """Run one of the product's queries, given its SQL."""
         return self._queries[sql](*arguments)
 
     def commit(self) -> bool:
-        """Keep what was done since the last commit; say whether any of it matters to the books."""
-        changed = any(table.booked for table, _, _ in self._journal)
+        """Commit the changes since the last commit; return whether an invariant may depend on them."""
+        changed = any(table.checked_by_invariants for table, _, _ in self._journal)
         self._journal.clear()
         return changed
 
     def roll_back(self) -> None:
-        """Undo what was done since the last commit."""
+        """Undo the changes since the last commit."""
         while self._journal:
             table, key, row = self._journal.pop()
             table.restore(key, row)

@@ -1,4 +1,4 @@
-"""The rules of the ledger: no money made or lost, none owed, every change an entry, an undo is for good."""
+"""The rules of the ledger: no money is created, lost or owed; every change is an entry; an undo is permanent."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -11,6 +11,7 @@ from services.balance.domain import (
     CHARGED_MAX,
     Account,
     BalanceTooLarge,
+    Batch,
     Command,
     Debit,
     Entry,
@@ -18,7 +19,6 @@ from services.balance.domain import (
     Refund,
     UserId,
     charge,
-    decide,
 )
 from shared.participant.protocol import FENCED, Outcome, OutcomeKey, key
 from tests.unit.protocol import ORDERS, Protocol, assert_repeats_are_answered_alike
@@ -29,7 +29,7 @@ ANN, BOB, NOBODY = (UserId(user) for user in ("ann", "bob", "nobody"))
 
 @dataclass
 class World:
-    """The tables in memory; `run` loads and writes what services/balance/batch.py does."""
+    """The tables in memory; `run` loads and writes like services/balance/batch.py."""
 
     accounts: dict[UserId, Account] = field(default_factory=dict)
     entries: list[Entry] = field(default_factory=list)
@@ -54,17 +54,18 @@ class World:
         return paid
 
     def run(self, *commands: Command) -> Sequence[Outcome]:
-        undone = {c.order_id for c in commands if isinstance(c, Refund)} - self.protocol.closed
-        paid = {order: self.paid(OrderId(order)) for order in undone}
-        decision = decide(commands, self.protocol.closed, self.protocol.stored, self.accounts, paid)
-        self.entries += decision.entries
-        for account in decision.accounts:
+        undone = {c.gate for c in commands if isinstance(c, Refund)} - self.protocol.closed
+        paid = {OrderId(order): self.paid(OrderId(order)) for order in undone}
+        batch = Batch(self.accounts, paid)
+        outcomes = self.protocol.run(commands, batch)
+        self.entries += batch.entries
+        for account in batch.changed:
             assert self.accounts[account.user_id] != account, "only what changed is written"
             self.accounts[account.user_id] = account
-        return self.protocol.write(decision.verdict)
+        return outcomes
 
     def check(self) -> None:
-        """Check what must be true of every ledger."""
+        """Check the invariants of every ledger."""
         for user, account in self.accounts.items():
             entries = [entry for entry in self.entries if entry.user_id == user]
             assert [entry.number for entry in entries] == list(range(1, account.entry_count + 1))
@@ -83,12 +84,12 @@ orders = st.sampled_from([ORDER, OTHER, THIRD])
 commands = st.one_of(
     st.builds(
         Debit,
-        order_id=orders,
+        gate=orders,
         attempt=st.integers(1, 3),
         user_id=st.sampled_from([ANN, ANN, BOB, NOBODY]),
         amount=st.integers(0, 6),
     ),
-    st.builds(Refund, order_id=orders),
+    st.builds(Refund, gate=orders),
 )
 worlds = st.builds(World.of, ann=st.integers(1, 10), bob=st.integers(1, 10))
 batches = st.lists(st.lists(commands, min_size=1, max_size=6), max_size=4)
@@ -113,11 +114,9 @@ def test_money_moves_between_accounts_and_sales_and_nowhere_else(world: World, b
 
 
 @given(worlds, batches)
-def test_what_an_order_paid_is_what_its_applied_debits_took_until_it_is_refunded(
-    world: World, batches: list[list[Command]]
-) -> None:
+def test_paid_amount_is_the_sum_of_applied_debits_until_the_refund(world: World, batches: list[list[Command]]) -> None:
     asked = [command for batch in batches for command in batch if isinstance(command, Debit)]
-    # Of two debits of one attempt the first counts.
+    # Of two debits with the same attempt, the first counts.
     debits: dict[OutcomeKey, Debit] = {key(debit): debit for debit in reversed(asked)}
     for batch in batches:
         world.run(*batch)
@@ -136,7 +135,7 @@ def test_batching_changes_no_outcome(world: World, batches: list[list[Command]])
 
 
 @given(worlds, st.lists(commands, min_size=1, max_size=8))
-def test_a_repeated_batch_is_answered_alike_and_changes_nothing(world: World, batch: list[Command]) -> None:
+def test_repeated_batch_gets_the_same_answers_and_changes_nothing(world: World, batch: list[Command]) -> None:
     outcomes = world.run(*batch)
     entries = list(world.entries)
     repeated = world.run(*batch)
@@ -150,7 +149,7 @@ def test_a_debit_is_an_entry_that_names_its_order_and_payment() -> None:
     assert world.entries[-1] == Entry(ANN, 2, "debit", -4, 6, ORDER, 2)
 
 
-def test_more_than_the_balance_is_refused_and_says_what_is_missing() -> None:
+def test_debit_above_the_balance_is_refused_with_the_missing_amount() -> None:
     world = World.of(ann=10)
     (outcome,) = world.run(Debit(ORDER, 1, ANN, 11))
     assert (outcome.body["type"], outcome.body["status"]) == ("/problems/insufficient-balance", 400)
@@ -186,7 +185,7 @@ def test_a_refund_gives_back_all_attempts_in_one_entry_to_the_account_that_paid(
     assert world.accounts[BOB].balance == 5
 
 
-def test_what_is_refunded_can_be_spent_by_a_later_command_of_the_batch() -> None:
+def test_refunded_money_can_be_spent_by_a_later_command_of_the_batch() -> None:
     world = World.of(ann=10)
     world.run(Debit(ORDER, 1, ANN, 10))
     refunded, debited = world.run(Refund(ORDER), Debit(OTHER, 1, ANN, 10))
@@ -201,10 +200,11 @@ def test_a_debit_and_its_refund_in_one_batch_are_both_entries() -> None:
     assert [entry.amount for entry in world.entries] == [10, -10, 10]
 
 
-def test_refund_of_nothing_makes_no_entry() -> None:
+def test_refund_of_0_makes_no_entry() -> None:
     world = World.of(ann=100)
-    decision = decide([Refund(ORDER)], set(), {}, world.accounts, {ORDER: {ANN: 0}})
-    assert decision.entries == []
+    batch = Batch(world.accounts, {ORDER: {ANN: 0}})
+    world.protocol.run([Refund(ORDER)], batch)
+    assert batch.entries == []
 
 
 def test_a_refund_closes_every_attempt_even_those_never_seen() -> None:

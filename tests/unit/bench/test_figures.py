@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.bench.checkout.figures import TARGETS, Spread, Target, Verdict, ratios, verdicts
+from tests.bench.checkout.figures import TARGETS, Spread, Target, Verdict, median_interval, ratios, verdicts
 
 KEPT_BARELY = {
     "cold 64": 1000.0,
@@ -34,6 +34,13 @@ SPOILT = {
 }
 
 
+@pytest.mark.parametrize(
+    ("count", "expected"), [(1, (0, 0)), (5, (0, 4)), (6, (0, 5)), (9, (1, 7)), (10, (1, 8)), (20, (5, 14))]
+)
+def test_interval_of_a_median_follows_the_sign_test(count: int, expected: tuple[int, int]) -> None:
+    assert median_interval([float(value) for value in reversed(range(count))]) == expected
+
+
 def test_a_spread_is_the_median_and_the_range_of_the_rounds() -> None:
     assert Spread.of([3.0, 1.0, 2.0]) == Spread(2.0, 1.0, 3.0, 3)
 
@@ -42,7 +49,7 @@ def test_an_even_number_of_rounds_has_its_median_in_between() -> None:
     assert Spread.of([1.0, 2.0]).median == 1.5
 
 
-def test_all_is_kept_when_every_ratio_is_just_what_it_has_to_be() -> None:
+def test_all_targets_are_kept_if_every_ratio_equals_its_limit() -> None:
     assert [verdict.target.name for verdict in verdicts(KEPT_BARELY) if verdict.missed] == []
 
 
@@ -57,14 +64,14 @@ def test_every_target_has_its_case_above() -> None:
 
 
 @pytest.mark.parametrize("figure", KEPT_BARELY)
-def test_what_was_not_measured_is_missed(figure: str) -> None:
+def test_unmeasured_figure_is_missed(figure: str) -> None:
     found = verdicts({name: value for name, value in KEPT_BARELY.items() if name != figure})
     missed = [verdict for verdict in found if verdict.missed]
     assert missed
     assert all("not measured" in verdict.line() and "MISSED" in verdict.line() for verdict in missed)
 
 
-def test_a_figure_of_nothing_gives_no_ratio() -> None:
+def test_figure_of_zero_gives_no_ratio() -> None:
     assert "saga" not in ratios({"cold 64": 100.0, "pgbench saga": 0.0})
 
 
@@ -75,7 +82,7 @@ def test_the_line_of_a_verdict_names_figure_and_limit() -> None:
     assert Verdict(target, 1.5).line() == "cold against saga: 1.50 (at least 1.00) kept, and the moonshot too"
 
 
-def test_an_upper_limit_is_called_one_and_a_share_is_a_percentage() -> None:
+def test_upper_limits_and_shares_are_labelled_as_such() -> None:
     target = Target("safety", "safety", 0.2, 0.1, more_is_better=False, percent=True)
     assert Verdict(target, 0.25).line() == "safety: 25.0% (at most 20.0%) MISSED"
     assert Verdict(target, 0.1).line() == "safety: 10.0% (at most 20.0%) kept, and the moonshot too"

@@ -1,4 +1,4 @@
-"""What wrk counted, and when a round does not count."""
+"""Reading wrk's results, and the rounds that do not count."""
 
 from typing import Any
 
@@ -37,8 +37,8 @@ def test_several_loads_add_up_and_the_slowest_counts() -> None:
 @pytest.mark.parametrize(
     "changes",
     [
-        {"error_statuses": 1},  # a 503, say, where nothing is to be refused
-        {"broken": 1},  # a connection that was reset, or an answer that did not come
+        {"error_statuses": 1},  # for example a 503 in a scenario without refusals
+        {"broken": 1},  # a reset connection, or a missing answer
         {"other": 1},  # a 202
         {"refused": 1, "error_statuses": 1},
         {"requests": 0},

@@ -1,4 +1,4 @@
-"""The scripts that pgbench runs, and how they are held against the product."""
+"""The scripts for pgbench, and their comparison with the product."""
 
 import re
 
@@ -31,7 +31,7 @@ def test_every_shape_writes_every_table(shape: str, *, hot: bool) -> None:
     assert set(re.findall(r"(?:INSERT INTO|UPDATE) (\w+\.\w+)", script(shape, hot=hot))) == WRITTEN
 
 
-def test_the_saga_commits_after_each_participant_and_what_is_local_once() -> None:
+def test_saga_commits_after_each_participant_and_once_for_local_steps() -> None:
     assert script("saga", hot=False).count("COMMIT;") == 5
     assert script("local", hot=False).count("COMMIT;") == 1
     assert script("single", hot=False).count("COMMIT;") == 0

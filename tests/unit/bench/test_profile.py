@@ -1,4 +1,4 @@
-"""How a profile sorts statements, plans and stacks by what they are for."""
+"""A profile assigns statements, plans and stacks to purposes."""
 
 import json
 from pathlib import Path
@@ -73,18 +73,18 @@ def test_a_plan_that_was_cut_off_is_left_out() -> None:
     assert list(plans.sampled('2026 LOG:  duration: 0.1 ms  plan:\n\t{"Query Text\n')) == []
 
 
-def test_statements_count_by_the_shares_of_their_plans() -> None:
+def test_statements_count_by_their_plans_shares() -> None:
     found = sql_purposes([statement("order", "UPDATE  a")], {"UPDATE a": {OTHER: 0.5, "saga record": 0.5}})
     assert found == {OTHER: 5.0, "saga record": 5.0}
 
 
-def test_a_plan_belongs_to_its_statement_though_postgres_replaced_the_constants_of_one() -> None:
+def test_plan_is_matched_to_its_statement_despite_replaced_constants() -> None:
     counted = statement("product", "INSERT INTO products.holds SELECT $1, $2, $3 WHERE $4")
     logged = "INSERT INTO products.holds SELECT $1, 'HELD', 1 WHERE true"
     assert sql_purposes([counted], {logged: {"fences": 1.0}}) == {"fences": 10.0}
 
 
-def test_what_a_function_runs_counts_instead_of_its_call() -> None:
+def test_statements_of_a_function_count_instead_of_its_call() -> None:
     call = statement("product", "SELECT products.decide($1)", 10.0)
     inner = statement("product", "INSERT INTO products.gates", 4.0, toplevel=False)
     found = sql_purposes([call, inner], {"INSERT INTO products.gates": {"fences": 1.0}})
@@ -111,15 +111,15 @@ def test_a_query_is_named_though_postgres_replaced_its_constants() -> None:
     assert label("VACUUM", known) == "VACUUM"
 
 
-def test_a_stack_is_for_the_innermost_function_that_tells() -> None:
+def test_stack_gets_the_purpose_of_its_innermost_known_function() -> None:
     frames = [("asyncpg/connection.py", "execute"), ("shared/participant/gates.py", "write_outcomes")]
     assert of_stack(frames) == "stored outcomes"
     assert of_stack([("services/order/api.py", "place")]) == OTHER
     assert of_stack([("shared/participant/protocol.py", "decide")]) == "stored outcomes"
 
 
-def test_the_event_loop_is_shared_out_as_the_rest_is() -> None:
-    loop = (("shared/process.py", "main"),)
+def test_event_loop_time_is_distributed_like_the_other_time() -> None:
+    loop = (("shared/process/main.py", "main"),)
     gates = (("shared/participant/gates.py", "open_gates"), *loop)
     api = (("services/product/api.py", "commands"), *loop)
     shares = Stacks({loop: 6.0, gates: 1.0, api: 3.0}).purposes("product")
@@ -129,10 +129,10 @@ def test_the_event_loop_is_shared_out_as_the_rest_is() -> None:
 def test_stacks_are_read_innermost_frame_first(tmp_path: Path) -> None:
     path = tmp_path / "speedscope.json"
     frames = [
-        {"name": "main", "file": "/somewhere/shared/process.py"},
+        {"name": "main", "file": "/somewhere/shared/process/main.py"},
         {"name": "place", "file": "/somewhere/services/order/api.py"},
     ]
     profile = {"samples": [[0, 1], [0]], "weights": [0.2, 0.1]}
     path.write_text(json.dumps({"shared": {"frames": frames}, "profiles": [profile]}))
     stacks = load_speedscope(path)
-    assert stacks.by_function() == {"services/order/api.py:place": 0.2, "shared/process.py:main": 0.1}
+    assert stacks.by_function() == {"services/order/api.py:place": 0.2, "shared/process/main.py:main": 0.1}

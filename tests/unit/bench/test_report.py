@@ -18,12 +18,12 @@ SPREADS = {
 SVG = "{http://www.w3.org/2000/svg}"
 
 
-def test_a_row_shows_rate_range_latency_and_cost() -> None:
+def test_row_has_rate_range_latency_and_cost() -> None:
     row = next(line for line in table(SPREADS).splitlines() if line.startswith("cold, 64 clients"))
     assert row.split()[3:] == ["2,000", "1,900-2,100", "30.0", "500"]
 
 
-def test_only_what_was_measured_has_a_row() -> None:
+def test_only_measured_figures_have_a_row() -> None:
     assert len(table(SPREADS).splitlines()) == 3
 
 
@@ -40,11 +40,11 @@ def test_the_chart_is_svg_with_a_bar_in_proportion_for_each_row() -> None:
     assert widths[0] / widths[1] == pytest.approx(2000 / 140, rel=0.01)
 
 
-def test_the_chart_of_nothing_is_empty_but_whole() -> None:
+def test_chart_without_rows_is_valid_and_empty() -> None:
     assert Tree.fromstring(chart({}, "nothing")).findall(f"{SVG}line") == []
 
 
-def test_every_row_of_the_chart_has_room() -> None:
+def test_chart_is_high_enough_for_every_row() -> None:
     svg = Tree.fromstring(chart(dict.fromkeys(ROWS, Spread(1.0, 1.0, 1.0, 1)), "all"))
     bottoms = [float(bar.attrib["y"]) + float(bar.attrib["height"]) for bar in svg.findall(f"{SVG}rect")[1:]]
     assert max(bottoms) <= float(svg.attrib["height"])

@@ -1,18 +1,29 @@
-"""What the reference consumer makes of events: read or not, in sequence, once, and what that comes to."""
+"""The reference consumer's rules: which events it accepts, their sequence, repeats, and the resulting order."""
 
 import hashlib
 import json
 import random
 from datetime import UTC, datetime
+from typing import Any
 from uuid import UUID
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deploy.consumer.digests import Differences, bucket_of, differences, digest
-from deploy.consumer.events import Event, Order, Undecodable, decode, identity
-from deploy.consumer.streams import Sales, Stream, decide
+from deploy.consumer.events import (
+    Event,
+    Order,
+    Undecodable,
+    decode,
+    differences,
+    digest,
+    identity,
+    minute_of,
+    parse_timestamp,
+)
+from deploy.consumer.intake import Decision, Sales, Stream, apply, decide
+from deploy.consumer.store import SQL
 from shared.ids import uuid7
 
 ORDER_ID = UUID("019a0c1e-7d52-7c3a-9b1f-2f4e8a6d0c12")
@@ -40,7 +51,7 @@ def test_a_record_becomes_an_event() -> None:
     assert event.sha256 == hashlib.sha256(event.payload).digest()
 
 
-def test_an_unknown_type_is_an_event_that_changes_nothing_whatever_it_holds() -> None:
+def test_event_of_unknown_type_changes_nothing_whatever_its_value() -> None:
     assert read(b"\xff", ce_type=b"order.shipped.v1").order is None
     assert read(b"\xff", ce_type=b"order.shipped.v7").order is None
 
@@ -74,10 +85,12 @@ def test_an_unknown_type_is_an_event_that_changes_nothing_whatever_it_holds() ->
         ({**DATA, "total_amount": True}, {}, "total_amount is True"),
         ({**DATA, "total_amount": -1}, {}, "total_amount is -1"),
         ({**DATA, "user_id": "a\0"}, {}, "user_id has a NUL"),
-        ({**DATA, "order_id": str(uuid7())}, {}, "tells of another order"),
+        ({**DATA, "user_id": "\ud800"}, {}, "half of a surrogate pair"),
+        (b"[" * 100_000, {}, "not JSON"),
+        ({**DATA, "order_id": str(uuid7())}, {}, "belongs to another order"),
     ],
 )
-def test_what_cannot_be_read_says_why(data: object, headers: dict[str, bytes | None], reason: str) -> None:
+def test_unreadable_record_has_a_reason(data: object, headers: dict[str, bytes | None], reason: str) -> None:
     with pytest.raises(Undecodable, match=reason):
         read(data, **headers)
 
@@ -89,7 +102,7 @@ def test_a_cloudevents_header_given_twice_is_not_read_but_others_may_be() -> Non
     assert decode([*HEADERS.items(), ("traceparent", b"1"), ("traceparent", b"\xff")], value).sequence == 2
 
 
-def test_of_a_record_that_cannot_be_read_the_place_in_its_order_is_told_as_far_as_it_is_known() -> None:
+def test_unreadable_record_is_identified_as_far_as_its_headers_allow() -> None:
     assert identity(list({**HEADERS, "ce_type": b"order.paid.v2"}.items())) == (ORDER_ID, 2)
     assert identity([("ce_subject", str(ORDER_ID).encode())]) == (ORDER_ID, None)
     assert identity([("ce_subject", b"\xff")]) == (None, None)
@@ -97,7 +110,7 @@ def test_of_a_record_that_cannot_be_read_the_place_in_its_order_is_told_as_far_a
 
 
 def stream_of(*statuses: str | None, total: int = 500) -> list[Event]:
-    """The events of a new order; None stands for one of unknown type."""
+    """Return the events of a new order; None stands for an event of unknown type."""
     order_id = uuid7()
     return [
         Event(
@@ -119,7 +132,7 @@ def states(events: list[Event], **streams: Stream) -> list[str]:
     return [decision.states[event.event_id] for event in events]
 
 
-def test_events_are_applied_in_sequence_and_wait_for_what_is_missing() -> None:
+def test_events_are_applied_in_sequence_and_wait_for_missing_ones() -> None:
     events = stream_of("PENDING_PAYMENT", "PAID", "REFUNDED")
     assert states(events) == ["APPLIED"] * 3
     assert states([events[2], events[0]]) == ["WAITING", "APPLIED"]
@@ -133,7 +146,7 @@ def test_an_event_of_unknown_type_lets_the_stream_go_on() -> None:
     assert decide({}, events[:2], {}).streams[events[0].order_id] == Stream(2, events[0].order)
 
 
-def test_what_is_given_up_lets_the_stream_go_on_but_only_up_to_the_event_behind_it() -> None:
+def test_skipped_events_let_the_stream_continue_up_to_the_next_gap() -> None:
     events = stream_of("PENDING_PAYMENT", "PAID", "REFUNDED")
     order_id = events[0].order_id
     decision = decide({}, [events[2]], {order_id: [1, 2, 3, 4]})
@@ -142,7 +155,7 @@ def test_what_is_given_up_lets_the_stream_go_on_but_only_up_to_the_event_behind_
     assert decide({}, [], {order_id: [1]}).streams[order_id] == Stream(0)
 
 
-def test_sales_count_an_order_by_what_it_is_whichever_events_of_it_were_seen() -> None:
+def test_sales_count_an_order_by_its_status_whichever_events_arrived() -> None:
     events = stream_of("PENDING_PAYMENT", "PAID", "REFUNDED")
     whole = decide({}, events, {}).sales["KRW"]
     assert whole == Sales(1, 500, 1, 500)
@@ -151,8 +164,21 @@ def test_sales_count_an_order_by_what_it_is_whichever_events_of_it_were_seen() -
     assert decide({}, stream_of("PENDING_PAYMENT", "EXPIRED"), {}).sales["KRW"] == Sales()
 
 
+async def test_sales_are_written_in_order_of_currency() -> None:
+    """Two processes would otherwise lock the rows in different orders."""
+    written: dict[str, list[tuple[Any, ...]]] = {}
+
+    class Session:
+        async def executemany(self, query: str, rows: list[tuple[Any, ...]]) -> None:
+            written[query] = rows
+
+    db: Any = Session()
+    await apply(db, Decision(sales={"USD": Sales(1, 5), "KRW": Sales(), "EUR": Sales(1, 7)}), {})
+    assert [currency for currency, *_ in written[SQL["add_sales"]]] == ["EUR", "USD"]
+
+
 @given(st.lists(st.sampled_from([("PAID",), ("PENDING_PAYMENT", "PAID", "REFUNDED")]), max_size=8), st.randoms())
-def test_however_events_are_cut_into_batches_and_shuffled_between_orders_the_end_is_the_same(
+def test_batching_and_shuffling_between_orders_does_not_change_the_result(
     shapes: list[tuple[str, ...]], source: random.Random
 ) -> None:
     events = [event for shape in shapes for event in stream_of(*shape)]
@@ -171,19 +197,34 @@ def test_however_events_are_cut_into_batches_and_shuffled_between_orders_the_end
     assert (streams, waiting, sales) == (whole.streams, [], whole.sales["KRW"])
 
 
-def test_the_digest_of_a_minute_does_not_depend_on_the_order_in_which_events_came() -> None:
+def test_digest_of_a_minute_does_not_depend_on_the_order_of_arrival() -> None:
     events = [(event.event_id, event.sha256) for event in stream_of("PAID", "REFUNDED", None)]
     expected = hashlib.sha256(b"".join(event_id.bytes + sha256 for event_id, sha256 in sorted(events))).hexdigest()
-    assert digest(reversed(events)).hash == expected
-    assert digest([]).hash == hashlib.sha256().hexdigest()
+    assert digest(reversed(events)) == (3, expected)
+    assert digest([]) == (0, hashlib.sha256().hexdigest())
     assert digest(events[:2]) != digest(events)
 
 
-def test_differences_are_what_is_missing_what_is_too_much_and_what_has_other_bytes() -> None:
+def test_differences_list_missing_extra_and_changed_events() -> None:
     one, two, three = sorted(uuid7() for _ in range(3))
-    assert differences({one: b"1", two: b"2"}, {two: b"other", three: b"3"}) == Differences([one], [three], [two])
+    assert differences({one: b"1", two: b"2"}, {two: b"other", three: b"3"}) == {
+        "missing": [one],
+        "unexpected": [three],
+        "altered": [two],
+    }
 
 
-def test_a_moment_is_in_the_minute_that_it_began() -> None:
-    moment = datetime(2026, 1, 5, 9, 30, 59, 999999, UTC)
-    assert bucket_of(moment) == datetime(2026, 1, 5, 9, 30, tzinfo=UTC)
+def test_timestamp_belongs_to_the_minute_in_which_it_lies() -> None:
+    timestamp = datetime(2026, 1, 5, 9, 30, 59, 999999, UTC)
+    assert minute_of(timestamp) == datetime(2026, 1, 5, 9, 30, tzinfo=UTC)
+
+
+@pytest.mark.parametrize("year", ["0001", "9999"])
+def test_timestamp_that_may_fall_off_the_calendar_is_refused(year: str) -> None:
+    with pytest.raises(ValueError, match="years 2 and 9998"):
+        parse_timestamp(f"{year}-06-01T12:00:00Z")
+
+
+@pytest.mark.parametrize("year", [2, 9998])
+def test_timestamp_of_any_other_year_is_read(year: int) -> None:
+    assert parse_timestamp(f"{year:04}-06-01T12:00:00Z") == datetime(year, 6, 1, 12, tzinfo=UTC)

@@ -1,4 +1,4 @@
-"""The rules of coupons: who may use one, for how much, once, and an undo is for good."""
+"""The rules of coupons: which user may use one, the discount, single use, and permanent undos."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.coupon.domain import (
+    Batch,
     Command,
     Coupon,
     CouponId,
@@ -18,7 +19,6 @@ from services.coupon.domain import (
     ReleaseCoupon,
     ReserveCoupon,
     UserId,
-    decide,
 )
 from shared.participant.protocol import FENCED, Outcome
 from tests.unit.protocol import ORDERS, Protocol, assert_repeats_are_answered_alike
@@ -32,7 +32,7 @@ PLAIN = Coupon(COUPON, OWNER, "fixed", 500, None, 0, None)
 
 @dataclass
 class World:
-    """The tables in memory; `run` loads and writes what services/coupon/batch.py does."""
+    """The tables in memory; `run` loads and writes like services/coupon/batch.py."""
 
     coupons: dict[CouponId, Coupon]
     protocol: Protocol = field(default_factory=Protocol)
@@ -42,18 +42,19 @@ class World:
         return cls({coupon.coupon_id: coupon for coupon in coupons})
 
     def run(self, *commands: Command) -> Sequence[Outcome]:
-        orders = {command.order_id for command in commands}
+        orders = {command.gate for command in commands}
         named = {command.coupon_id for command in commands if not isinstance(command, ReleaseCoupon)}
         loaded = {
             coupon.coupon_id: coupon
             for coupon in self.coupons.values()
             if coupon.coupon_id in named or coupon.order_id in orders
         }
-        decision = decide(commands, self.protocol.closed, self.protocol.stored, loaded, NOW)
-        for coupon in decision.coupons:
+        batch = Batch(loaded, NOW)
+        outcomes = self.protocol.run(commands, batch)
+        for coupon in batch.changed:
             assert self.coupons[coupon.coupon_id] != coupon, "only what changed is written"
             self.coupons[coupon.coupon_id] = coupon
-        return self.protocol.write(decision.verdict)
+        return outcomes
 
 
 def reserve(order: OrderId = ORDER, coupon: CouponId = COUPON, user: UserId = OWNER, subtotal: int = 1000) -> Command:
@@ -92,7 +93,7 @@ worlds = st.lists(some_coupons, min_size=1, max_size=3).map(
 )
 orders = st.sampled_from([ORDER, OTHER, THIRD])
 uses = {
-    "order_id": orders,
+    "gate": orders,
     "coupon_id": st.sampled_from([CouponId("c0"), CouponId("c1"), UNKNOWN]),
     "user_id": st.sampled_from([OWNER, OWNER, STRANGER]),
     "subtotal_amount": st.integers(0, 100),
@@ -100,7 +101,7 @@ uses = {
 commands = st.one_of(
     st.builds(ReserveCoupon, **uses, attempt=st.just(0)),
     st.builds(RedeemCoupon, **uses, attempt=st.just(0), reserved=st.booleans()),
-    st.builds(ReleaseCoupon, order_id=orders),
+    st.builds(ReleaseCoupon, gate=orders),
 )
 batches = st.lists(st.lists(commands, min_size=1, max_size=5), max_size=5)
 
@@ -126,7 +127,7 @@ def test_batching_changes_no_outcome(world: World, batches: list[list[Command]])
 
 
 @given(worlds, st.lists(commands, min_size=1, max_size=8))
-def test_a_repeated_batch_is_answered_alike_and_changes_nothing(world: World, batch: list[Command]) -> None:
+def test_repeated_batch_gets_the_same_answers_and_changes_nothing(world: World, batch: list[Command]) -> None:
     outcomes = world.run(*batch)
     coupons = dict(world.coupons)
     repeated = world.run(*batch)
@@ -135,9 +136,7 @@ def test_a_repeated_batch_is_answered_alike_and_changes_nothing(world: World, ba
 
 
 @given(worlds, batches)
-def test_when_every_order_is_released_every_coupon_is_as_it_was_given(
-    world: World, batches: list[list[Command]]
-) -> None:
+def test_releasing_all_orders_restores_every_coupon(world: World, batches: list[list[Command]]) -> None:
     given_out = dict(world.coupons)
     for batch in batches:
         world.run(*batch)
@@ -173,7 +172,7 @@ def test_a_discount_is_floored_capped_and_never_above_the_subtotal(
     assert World.of(coupon).run(redeem(subtotal=subtotal))[0].body == {"discount_amount": discount}
 
 
-def test_reasons_are_told_in_a_fixed_order() -> None:
+def test_reasons_are_listed_in_a_fixed_order() -> None:
     coupon = replace(PLAIN, user_id=STRANGER, expires_at=NOW, min_subtotal=2000)
     coupon = replace(coupon, status="REDEEMED", order_id=OTHER, discount_amount=1)
     mended: list[tuple[str, dict[str, Any]]] = [
@@ -190,17 +189,17 @@ def test_reasons_are_told_in_a_fixed_order() -> None:
     assert World.of(coupon).run(redeem())[0].applied
 
 
-def test_a_subtotal_below_the_minimum_is_told_the_minimum() -> None:
+def test_refusal_of_a_too_low_subtotal_names_the_minimum() -> None:
     (outcome,) = World.of(replace(PLAIN, min_subtotal=1001)).run(redeem())
     assert (reason(outcome), outcome.body["min_subtotal"]) == ("below-minimum", 1001)
 
 
-def test_a_coupon_is_valid_until_the_moment_it_expires() -> None:
+def test_coupon_is_valid_until_its_expires_at() -> None:
     assert reason(World.of(replace(PLAIN, expires_at=NOW)).run(reserve())[0]) == "expired"
     assert World.of(replace(PLAIN, expires_at=NOW + timedelta(microseconds=1))).run(reserve())[0].applied
 
 
-def test_a_reserved_coupon_is_redeemed_at_the_discount_it_was_reserved_with_though_it_expired_since() -> None:
+def test_reserved_coupon_that_expired_since_is_redeemed_at_its_reserved_discount() -> None:
     world = World.of(PLAIN)
     world.run(reserve(subtotal=400))
     world.coupons[COUPON] = replace(
@@ -212,7 +211,7 @@ def test_a_reserved_coupon_is_redeemed_at_the_discount_it_was_reserved_with_thou
 
 
 @pytest.mark.parametrize("holder", [None, OTHER])
-def test_what_an_order_has_not_reserved_it_can_not_redeem_as_reserved(holder: OrderId | None) -> None:
+def test_unreserved_coupon_cannot_be_redeemed_as_reserved(holder: OrderId | None) -> None:
     world = World.of(PLAIN)
     if holder:
         world.run(reserve(holder))
@@ -250,7 +249,7 @@ def test_a_released_coupon_can_be_used_by_another_order(use: object) -> None:
     assert world.coupons[COUPON].order_id == OTHER
 
 
-def test_a_release_does_not_touch_what_another_order_has() -> None:
+def test_release_does_not_change_another_order_s_coupon() -> None:
     world = World.of(PLAIN)
     world.run(redeem(OTHER))
     assert world.run(ReleaseCoupon(ORDER))[0].applied

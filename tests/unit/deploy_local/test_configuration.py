@@ -1,4 +1,4 @@
-"""What `make run` makes of the environment."""
+"""How `make run` reads the environment."""
 
 from pathlib import Path
 
@@ -61,6 +61,14 @@ def test_some_database_urls_without_the_others_name_the_missing_ones() -> None:
     assert line.startswith("setting COUPON_DATABASE_URL, RELAY_DATABASE_URL: not set")
 
 
+def test_migrations_use_the_services_urls_unless_others_are_given() -> None:
+    migrators = {f"MIGRATE_{name}": f"{url}_m" for name, url in URLS.items()}
+    assert read(URLS).migrator_urls == read(URLS).database_urls
+    assert set(read(URLS | migrators).migrator_urls.values()) == set(migrators.values())
+    (line,) = errors_of({name: url for name, url in migrators.items() if "ORDER" in name})
+    assert "MIGRATE_RELAY_DATABASE_URL: not set" in line
+
+
 def test_a_wrong_database_url_is_named_without_its_password() -> None:
     (line,) = errors_of(URLS | {"ORDER_DATABASE_URL": "mysql://user:secret@host/db"})
     assert line == "setting ORDER_DATABASE_URL: must begin with postgresql://"
@@ -69,11 +77,23 @@ def test_a_wrong_database_url_is_named_without_its_password() -> None:
     assert "secret" not in line
 
 
+def test_a_database_url_may_be_in_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "address"
+    path.write_text("postgresql://user:secret@host/db\n")
+    environment = {name: url for name, url in URLS.items() if name != "ORDER_DATABASE_URL"}
+    environment["ORDER_DATABASE_URL_FILE"] = str(path)
+    urls = read(environment).database_urls
+    assert urls["order"] == "postgresql://user:secret@host/db"
+    assert "ORDER_DATABASE_URL_FILE" not in service_environment(read(environment), environment, urls, "127.0.0.1:9")
+    path.write_text("")
+    assert errors_of(environment) == [f"setting ORDER_DATABASE_URL: {path} is empty"]
+
+
 def test_the_local_folder_can_be_elsewhere(tmp_path: Path) -> None:
     assert local_folder({"LOCAL_DIR": str(tmp_path)}) == tmp_path
 
 
-def test_services_are_told_where_the_database_kafka_and_the_participants_are() -> None:
+def test_services_get_the_addresses_of_database_kafka_and_participants() -> None:
     configuration = read({"PRODUCT_PORT": "9002", "PRODUCT_HOST": "0.0.0.0"})
     urls = {service: f"postgresql://{service}" for service in SERVICES}
     environment = service_environment(configuration, {"PATH": "/bin"}, urls, "127.0.0.1:9")

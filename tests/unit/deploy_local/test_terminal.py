@@ -4,6 +4,8 @@ import json
 import re
 from pathlib import Path
 
+import pytest
+
 from deploy.local.configuration import read
 from deploy.local.terminal import commands, place, ready_page
 
@@ -16,13 +18,13 @@ def test_every_service_is_listed_with_its_docs() -> None:
     assert "127.0.0.1:9092" in page
 
 
-def test_without_demo_data_there_is_nothing_to_paste() -> None:
+def test_without_demo_data_no_commands_are_printed() -> None:
     page = ready_page(read({}), "127.0.0.1:9092", Path("/x/run.json"), demo=False)
     assert "curl" not in page
 
 
 def test_a_command_places_an_order_as_the_contract_has_it() -> None:
-    body = re.search(r"-d '(.*)'", place("http://127.0.0.1:8001", "later"))
+    body = re.search(r"-d '(.*)'", place("curl", "http://127.0.0.1:8001", "later"))
     assert body is not None
     assert json.loads(body.group(1)) == {
         "user_id": "alice",
@@ -31,5 +33,13 @@ def test_a_command_places_an_order_as_the_contract_has_it() -> None:
     }
 
 
-def test_each_command_is_one_line() -> None:
-    assert sum("curl" in line for line in commands("http://127.0.0.1:8001")) == 2
+@pytest.mark.parametrize("jwt", [False, True])
+def test_each_command_is_one_line(jwt: bool) -> None:
+    lines = commands("http://127.0.0.1:8001", jwt=jwt)
+    assert sum("curl" in line for line in lines) == 2
+    assert sum("make -s token SUB=alice" in line for line in lines) == (2 if jwt else 0)
+
+
+def test_issuer_is_listed_where_tokens_are_asked_for() -> None:
+    assert "make token" in ready_page(read({"AUTH": "jwt"}), "127.0.0.1:9092", Path("/x/run.json"), demo=True)
+    assert "make token" not in ready_page(read({}), "127.0.0.1:9092", Path("/x/run.json"), demo=True)

@@ -33,7 +33,7 @@ def record(value: bytes | None, **headers: str) -> ConsumerRecord[bytes, bytes]:
     )
 
 
-def test_a_line_shows_time_type_order_sequence_and_what_was_bought() -> None:
+def test_line_has_time_type_order_sequence_and_products() -> None:
     event = event_of(
         record(
             json.dumps(ORDER).encode(),
@@ -54,7 +54,7 @@ def test_an_event_holds_its_attributes_its_place_and_its_data() -> None:
     assert event == {"id": "e1", "partition": 2, "offset": 7, "data": {"status": "PAID"}}
 
 
-def test_a_record_of_another_kind_is_shown_rather_than_refused() -> None:
+def test_record_of_another_kind_is_shown() -> None:
     event = event_of(record(b"\xff not JSON"))
     assert event["data"] == "\ufffd not JSON"
     assert line_of(event).startswith("?  ?")

@@ -1,4 +1,4 @@
-"""The night's table: a row for each target, with the figures that it printed."""
+"""The nightly table: a row for each target, with the figures that it printed."""
 
 import re
 from pathlib import Path
@@ -18,7 +18,7 @@ def test_target_that_passed_has_its_figures_in_the_table() -> None:
     )
 
 
-@pytest.mark.parametrize(("status", "result"), [(2, "FAILED (2)"), (None, "TOOK TOO LONG")])
+@pytest.mark.parametrize(("status", "result"), [(2, "FAILED (2)"), (None, "TOOK TOO LONG"), (0, "FAILED (no figures)")])
 def test_target_that_failed_has_its_last_line_in_the_table(status: int | None, result: str) -> None:
     ended = Ended(SHOP, 1.0, status, "begin\nmake: *** it failed\n\n")
     assert table([ended]).splitlines()[-1] == f"| `make faults SECONDS=300` | 1 | {result} | make: *** it failed |"
@@ -30,4 +30,9 @@ def test_target_is_one_of_make_and_takes_the_seed_if_it_is_given_one(target: Tar
     found = re.search(rf"^{target.name}:.*\n((?:\t.*\n)+)", makefile, re.M)
     assert found is not None
     assert ("$(SEED)" in found[1]) is target.seeded
-    assert all(f"$(or $({variable.split('=')[0]})" in found[1] for variable in target.variables)
+    assert all(f"$({variable.split('=')[0]})" in found[1] for variable in target.variables)
+
+
+def test_simulation_of_the_night_is_more_than_one_history() -> None:
+    (simulate,) = [target for target in TARGETS if target.name == "simulate"]
+    assert simulate.command == "make simulate STEPS=1000000"

@@ -1,4 +1,4 @@
-"""Orders and sagas to try rules on, and a driver that runs a saga against scripted outcomes. Pure."""
+"""Orders and sagas for tests of rules, and a driver that runs a saga with scripted outcomes. Pure."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -45,7 +45,7 @@ STATUS_WHILE_RUNNING = {
 
 
 def an_order(status: OrderStatus = OrderStatus.PLACING, **fields: Any) -> Order:
-    """An order of two cups and a pen, without prices unless it is past its placement."""
+    """Return an order of two cups and a pen; it has prices once it is past its placement."""
     order = Order(ORDER_ID, "ann", status, (Line("cup", 2), Line("pen", 1)), "KRW", NOW)
     if status not in (OrderStatus.PLACING, OrderStatus.REJECTED):
         order = price(order, held())
@@ -53,17 +53,17 @@ def an_order(status: OrderStatus = OrderStatus.PLACING, **fields: Any) -> Order:
 
 
 def held(prices: Mapping[str, tuple[str, int]] = PRICES) -> list[dict[str, Any]]:
-    """What a hold of that order's lines answers."""
+    """Return the result of a hold of that order's lines."""
     return [{"product_id": product, "name": name, "unit_price": price} for product, (name, price) in prices.items()]
 
 
 def a_live_saga(kind: str = "close") -> Live:
-    """The live saga of the order."""
+    """Return the live saga of the order."""
     return Live(SAGA_ID, kind)
 
 
 def a_saga(kind: Kind, *, coupon: bool = True, free: bool = False, **fields: Any) -> Saga:
-    """A saga as it is when it has just been started."""
+    """Return a saga that has just been started."""
     order = an_order(STATUS_WHILE_RUNNING[kind], coupon_id="WELCOME" if coupon else None)
     if free:
         order = replace(order, lines=(Line("gift", 1),))
@@ -79,7 +79,7 @@ GIFT = [{"product_id": "gift", "name": "Gift", "unit_price": 0}]
 
 
 def applied(command: Command, discount_amount: int = 100) -> Outcome:
-    """What a participant answers that has applied the command."""
+    """Return the outcome of an applied command."""
     products = [line["product_id"] for line in command.fields.get("lines", [])]
     lines = GIFT if products == ["gift"] else held()
     return Outcome(True, {"lines": lines, "discount_amount": discount_amount, "balance": 7})
@@ -87,7 +87,7 @@ def applied(command: Command, discount_amount: int = 100) -> Outcome:
 
 @dataclass(slots=True)
 class Run:
-    """What a saga did: the command types it sent, round by round, and the transitions it committed."""
+    """A saga's run: the types of the sent commands, by round, and the committed transitions."""
 
     saga: Saga
     sent: list[list[str]] = field(default_factory=list)
@@ -96,7 +96,7 @@ class Run:
 
     @property
     def end(self) -> Transition:
-        """The last transition."""
+        """Return the last transition."""
         return self.transitions[-1]
 
 

@@ -1,4 +1,4 @@
-"""What a client is told when a saga has ended, now or for a repeated key."""
+"""The answer to a client when a saga has ended, at the end or for a repeated key."""
 
 import json
 from dataclasses import replace
@@ -21,7 +21,7 @@ def final(kind: Kind, order: Order, problem: Any = None) -> Answer:
 
 
 @pytest.mark.parametrize(("kind", "status"), [(Kind.PLACE_NOW, S.PAID), (Kind.PLACE_LATER, S.PENDING_PAYMENT)])
-def test_a_placed_order_is_answered_201_and_where_it_is(kind: Kind, status: OrderStatus) -> None:
+def test_placed_order_is_answered_201_with_its_location(kind: Kind, status: OrderStatus) -> None:
     answer = final(kind, an_order(status))
     assert (answer.status, answer.location) == (201, f"/v1/orders/{ORDER_ID}")
     assert json.loads(answer.body)["status"] == status
@@ -78,3 +78,10 @@ def test_a_refused_operation_names_its_order_and_its_path() -> None:
         "order_id": str(ORDER_ID),
         "instance": f"/v1/orders/{ORDER_ID}/cancel",
     }
+
+
+def test_refusal_has_the_same_bytes_in_whatever_order_its_members_were_stored() -> None:
+    problem = {**OUT_OF_STOCK.body, "product_ids": ["cup"]}
+    stored = dict(reversed(problem.items()))
+    order = an_order(S.REJECTED, reason="out-of-stock")
+    assert final(Kind.PLACE_NOW, order, stored) == final(Kind.PLACE_NOW, order, problem)

@@ -1,4 +1,4 @@
-"""What an order costs, and when it may be paid, cancelled or expired."""
+"""The price of an order, and when it may be paid, cancelled or expired."""
 
 from dataclasses import replace
 from datetime import timedelta
@@ -24,6 +24,8 @@ from services.order.domain import (
     rule_on_cancellation,
     rule_on_expiry,
     rule_on_payment,
+    with_products,
+    without_products,
 )
 from tests.unit.order.samples import LATER, NOW, SAGA_ID, a_live_saga, an_order, held
 
@@ -68,7 +70,7 @@ def test_a_subtotal_is_exact_or_refused(lines: list[tuple[int, int]]) -> None:
             price(order, prices)
 
 
-def test_a_view_leaves_out_what_does_not_apply() -> None:
+def test_view_omits_fields_that_do_not_apply() -> None:
     view = an_order().view()
     assert view["subtotal_amount"] is None
     assert not {"coupon_id", "expires_at", "paid_at", "closing", "reason"} & set(view)
@@ -133,7 +135,7 @@ def test_a_repeated_cancellation_is_done_already(status: OrderStatus) -> None:
 
 
 @pytest.mark.parametrize("closing", [S.CANCELLED, S.REFUNDED])
-def test_a_cancellation_attaches_to_the_one_under_way(closing: OrderStatus) -> None:
+def test_cancellation_attaches_to_a_running_cancellation(closing: OrderStatus) -> None:
     order = replace(PAID if closing is S.REFUNDED else UNPAID, closing=closing)
     assert rule_on_cancellation(order, a_live_saga()) == Attach(SAGA_ID)
 
@@ -171,3 +173,27 @@ def test_expiry_loses_against_an_earlier_operation(order: Order) -> None:
 def test_expiry_loses_against_any_live_saga() -> None:
     with pytest.raises(OrderNotCancellable):
         rule_on_expiry(UNPAID, a_live_saga("pay"), LATER)
+
+
+LINES = tuple(Line(f"p-{n}", 1) for n in range(50))
+
+
+@given(st.lists(st.integers(0, 49), unique=True))
+def test_problem_stored_without_its_products_is_the_same_with_them(places: list[int]) -> None:
+    products = [LINES[place].product_id for place in sorted(places)]
+    problem = {"type": "/problems/out-of-stock", "status": 400, "product_ids": products}
+    short = without_products(problem, LINES)
+    assert short is not None
+    assert "product_ids" not in short
+    assert with_products(short, LINES) == problem
+
+
+@pytest.mark.parametrize("products", [["p-2", "p-1"], ["elsewhere"], ["p-1", "p-1"]])
+def test_problem_with_other_products_than_the_lines_is_stored_whole(products: list[str]) -> None:
+    problem = {"status": 400, "product_ids": products}
+    assert without_products(problem, LINES) == problem
+
+
+@pytest.mark.parametrize("problem", [None, {"status": 400, "detail": "It has expired."}])
+def test_problem_without_products_stays(problem: dict[str, object] | None) -> None:
+    assert with_products(without_products(problem, LINES), LINES) == problem

@@ -1,4 +1,4 @@
-"""Without a lease a process takes nothing on, and it knows by its own clock."""
+"""Without a lease a process begins nothing; it checks the lease by its own clock."""
 
 import asyncio
 
@@ -32,14 +32,14 @@ async def test_a_lease_counts_from_the_question_not_from_the_answer() -> None:
         lease.check()
 
 
-async def test_a_lease_that_was_given_up_is_not_valid() -> None:
+async def test_released_lease_is_not_valid() -> None:
     lease = Lease(SECONDS)
     lease.renewed(now())
     lease.given_up()
     assert not lease.valid
 
 
-async def test_without_a_lease_no_order_is_placed_and_none_goes_on() -> None:
+async def test_without_a_lease_no_order_is_placed_and_none_continues() -> None:
     lease = Lease(SECONDS)
     admission = Admission(SagaRegistry(), 10, (lease.check,))
     for ask in (admission.check_capacity, admission.check_hard_limit, admission.check_fitness):

@@ -1,4 +1,4 @@
-"""What tells two requests with one idempotency key apart, and how a new order begins."""
+"""The fingerprint that distinguishes requests with the same idempotency key, and the start of a new order."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -22,7 +22,7 @@ def test_the_order_of_members_does_not_matter(body: dict[str, Any]) -> None:
 
 @given(JSON, JSON)
 def test_different_requests_have_different_fingerprints(one: Any, other: Any) -> None:
-    # repr tells True from 1, as JSON does.
+    # repr distinguishes True from 1, as JSON does.
     if repr(one) != repr(other) and one != other:
         assert fingerprint(one) != fingerprint(other)
 
@@ -42,8 +42,8 @@ def test_a_new_order_is_placing_and_only_one_that_is_paid_now_has_a_payment() ->
     assert [(line.product_id, line.quantity, line.amount) for line in now.lines] == [("cup", 2, None)]
 
 
-def test_a_new_order_s_id_tells_the_time_that_it_is_given() -> None:
-    then = datetime(2020, 2, 29, 12, tzinfo=UTC)  # whatever this host's clock says
+def test_new_order_s_id_contains_its_creation_time() -> None:
+    then = datetime(2020, 2, 29, 12, tzinfo=UTC)  # not this host's time
     order = new_order(then, "ann", [("cup", 1)], None, pay_now=True)
     assert order.order_id.int >> 80 == then.timestamp() * 1000
 

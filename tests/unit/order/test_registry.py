@@ -1,4 +1,4 @@
-"""How many sagas a process has, and how many of them are of orders with a coupon."""
+"""The registry counts a process' sagas, and those of orders with a coupon."""
 
 import asyncio
 import time
@@ -16,7 +16,7 @@ def another(kind: Kind, *, coupon: bool = True) -> Saga:
 
 
 class Work:
-    """A saga that goes on until it is told to end."""
+    """A saga that runs until the test ends it."""
 
     def __init__(self, registry: SagaRegistry, saga: Saga) -> None:
         self.registry = registry
@@ -53,7 +53,7 @@ async def test_withdrawn_claim_no_longer_counts() -> None:
     assert counts(registry) == (0, 0)
 
 
-async def test_saga_joins_the_coupon_lane_when_it_runs_if_unknown_at_its_claim() -> None:
+async def test_saga_of_unknown_lane_joins_the_coupon_lane_when_it_runs() -> None:
     registry = SagaRegistry()
     sagas = [another(Kind.CLOSE), another(Kind.PAY, coupon=False)]
     for saga in sagas:
@@ -75,7 +75,7 @@ async def test_until_ended_returns_when_enough_sagas_have_ended() -> None:
     assert not waiting.done()
     works[1].end.set()
     await asyncio.wait_for(waiting, 10)
-    # Those that have ended before count as well, and who waits does not wait for ever.
+    # Sagas that ended before count too, and a wait always ends.
     await registry.until_ended([work.saga.saga_id for work in works], 2, 3600)
     began = time.monotonic()
     await registry.until_ended([work.saga.saga_id for work in works], 3, 0.05)

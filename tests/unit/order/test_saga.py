@@ -1,4 +1,4 @@
-"""What a saga sends and commits: every kind, every refusal, forced and taken over."""
+"""The commands and commits of a saga: every kind, every refusal, forced and taken over."""
 
 from dataclasses import replace
 
@@ -50,7 +50,7 @@ def test_a_coupon_is_asked_with_the_subtotal() -> None:
     assert redeem.fields == {"coupon_id": "WELCOME", "user_id": "ann", "subtotal_amount": 2300, "reserved": False}
 
 
-def test_a_payment_redeems_what_its_order_reserved_and_keeps_the_discount() -> None:
+def test_payment_redeems_the_reserved_coupon_and_keeps_its_discount() -> None:
     saga = a_saga(Kind.PAY, attempt=3)
     saga = replace(saga, order=replace(saga.order, discount_amount=300, total_amount=2000))
     done = run(saga, discount_amount=999)
@@ -223,12 +223,12 @@ def test_taken_over_running_saga_starts_again_from_its_first_step(kind: Kind) ->
     saga = a_saga(kind)
     first = next_move(saga)
     assert isinstance(first, Send)
-    for _ in STEPS[kind]:  # however far the one before had come, the stored row says RUNNING and no more
+    for _ in STEPS[kind]:  # the stored row is only RUNNING, independently of the previous runner's progress
         resumed = next_move(replace(saga, applied=frozenset(), refused=None))
         assert resumed == first
 
 
-def test_a_commit_takes_over_the_order_as_it_was_written() -> None:
+def test_commit_returns_the_order_as_written() -> None:
     saga = a_saga(Kind.PLACE_LATER)
     done = Transition(Status.RUNNING, Status.DONE, S.PLACING, S.PENDING_PAYMENT, event="order.placed.v1")
     written = an_order(S.PENDING_PAYMENT)

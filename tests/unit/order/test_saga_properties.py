@@ -1,4 +1,4 @@
-"""Whatever happens to its messages and its runners, a saga ends, and what it ends as is true at every participant."""
+"""With any loss of messages and runners, a saga ends, and every participant agrees with its end."""
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -43,12 +43,12 @@ EFFECTS = {
     Participant.COUPON: {S.PAID: {"redeem_coupon"}, S.PENDING_PAYMENT: {"reserve_coupon"}},
     Participant.BALANCE: {S.PAID: {"debit"}, S.PENDING_PAYMENT: set[str]()},
 }
-TROUBLES_MAX = 60  # then all goes well, so that a saga that never ends is found as such
+FAULTS_MAX = 60  # after these nothing fails, so that the test finds a saga that never ends
 
 
 @dataclass(frozen=True, slots=True)
 class Wire:
-    """A command as the protocol's rules see it; do or undo."""
+    """A command with the fields that the protocol's rules need; a do or an undo."""
 
     type: ClassVar[str] = ""
     undo: ClassVar[bool] = False
@@ -64,8 +64,8 @@ class Wire:
 
 
 @dataclass(slots=True)
-class Desk:
-    """A participant: the product's own gates and stored outcomes, in front of effects that are just names."""
+class FakeParticipant:
+    """A participant: the product's own gates and stored outcomes, with effects that are only names."""
 
     refuses: bool
     effects: set[str] = field(default_factory=set)
@@ -94,7 +94,7 @@ class Desk:
 
 @dataclass(slots=True)
 class Runner:
-    """A process with a saga in its memory; it may have been replaced and not know it."""
+    """A process with a saga in memory; another process may have replaced it without its knowledge."""
 
     saga: Saga
 
@@ -104,7 +104,7 @@ class World:
     """One order, its participants, and a stored saga with its owner."""
 
     order: Order
-    desks: dict[Participant, Desk]
+    participants: dict[Participant, FakeParticipant]
     stored: Saga | None = None
     owner: Runner | None = None
     sent: list[Command] = field(default_factory=list)
@@ -124,7 +124,7 @@ class World:
         return self.owner
 
     def ask(self, kind: Kind, *, expiring: bool = False) -> None:
-        """Start an operation if the order's rules let it begin, as the first of its commits does."""
+        """Start an operation if the order's rules allow it, like its first commit."""
         live = Live(self.stored.saga_id, self.stored.kind) if self.stored and self.stored.status.live else None
         try:
             if kind is Kind.PAY:
@@ -139,13 +139,13 @@ class World:
             self.begin(kind, ruling.target)
 
     def take_over(self) -> Runner:
-        """Read the stored saga with what is stored of it, and own it from now on."""
+        """Take the stored saga over, and return its new runner."""
         assert self.stored is not None
         self.owner = Runner(self._read())
         return self.owner
 
     def force(self) -> None:
-        """What an operator may do: turn a running saga round."""
+        """Force a running saga to compensate, as an operator may do."""
         if self.stored is not None and self.stored.status is Status.RUNNING:
             target = S.CANCELLED if self.stored.kind is Kind.PAY else S.REJECTED
             self.stored = replace(self.stored, status=Status.COMPENSATING, target=target)
@@ -169,20 +169,20 @@ class World:
         fresh = replace(self.stored, order=self.order)
         return replace(fresh, applied=frozenset(), undone=frozenset(), refused=None)
 
-    def step(self, runner: Runner, trouble: Iterator[int]) -> None:
-        """Have a runner do one thing; messages may get lost either way."""
+    def step(self, runner: Runner, faults: Iterator[int]) -> None:
+        """Let a runner do one step; requests or answers may be lost."""
         move = next_move(runner.saga)
         if isinstance(move, Send):
             for command in move.commands:
                 self.sent.append(command)
-                lost = next(trouble)
+                lost = next(faults)
                 if lost == 1:
                     continue
-                outcome = self.desks[command.participant].take(command)
+                outcome = self.participants[command.participant].take(command)
                 if lost != 2:
                     runner.saga = learn(runner.saga, command, outcome)
         elif self.commit(runner, move):
-            if next(trouble) != 2:  # else it never hears of its commit
+            if next(faults) != 2:  # otherwise the result of its commit is lost
                 runner.saga = committed(runner.saga, move, self.order)
             else:
                 runner.saga = self._read()
@@ -191,11 +191,11 @@ class World:
 
 
 def play(world: World, script: list[int], plan: list[int]) -> None:
-    """Run everything to its end under the script's troubles; `plan` says what clients ask for on the way."""
-    trouble = iter([*script, *[0] * 10_000])
+    """Run everything to its end with the script's faults; `plan` has the clients' requests."""
+    faults = iter([*script, *[0] * 10_000])
     zombies: list[Runner] = []
     wishes = iter(plan)
-    for _ in range(TROUBLES_MAX * 10):
+    for _ in range(FAULTS_MAX * 10):
         assert world.stored is not None
         assert world.owner is not None
         if not world.stored.status.live:
@@ -204,32 +204,32 @@ def play(world: World, script: list[int], plan: list[int]) -> None:
                 return
             world.ask(Kind.PAY if wish == 0 else Kind.CLOSE, expiring=wish == 2)
             continue
-        chance = next(trouble)
+        chance = next(faults)
         if chance == 3:
             zombies.append(world.owner)
             world.take_over()
         elif chance == 4 and zombies and zombies[-1].saga.status.live:
-            world.step(zombies[-1], trouble)
+            world.step(zombies[-1], faults)
         elif chance == 5:
             world.force()
         elif chance == 6 and world.sent:
-            late = world.sent[next(trouble) % len(world.sent)]
-            world.desks[late.participant].take(late)
+            late = world.sent[next(faults) % len(world.sent)]
+            world.participants[late.participant].take(late)
         elif chance == 7:
             world.ask(Kind.PAY)
             world.ask(Kind.CLOSE)
         else:
-            world.step(world.owner, trouble)
+            world.step(world.owner, faults)
     raise AssertionError("the saga does not end")
 
 
-SCRIPTS = st.lists(st.integers(0, 9), max_size=TROUBLES_MAX)
+SCRIPTS = st.lists(st.integers(0, 9), max_size=FAULTS_MAX)
 REFUSERS = st.sets(st.sampled_from(Participant))
 PLANS = st.lists(st.integers(0, 2), max_size=4)
 
 
 def started(kind: Kind, refusers: Collection[Participant] = ()) -> World:
-    """An order with a saga of this kind just started, and what it has by then at the participants."""
+    """Return an order with a new saga of this kind, and its holds at the participants at that time."""
     now = kind is Kind.PLACE_NOW
     placing = kind in (Kind.PLACE_NOW, Kind.PLACE_LATER)
     order = an_order(
@@ -238,10 +238,10 @@ def started(kind: Kind, refusers: Collection[Participant] = ()) -> World:
         expires_at=None if now else LATER,
         payment_attempt=int(now),
     )
-    world = World(order, {who: Desk(refuses=who in refusers) for who in Participant})
+    world = World(order, {who: FakeParticipant(refuses=who in refusers) for who in Participant})
     if not placing:
-        world.desks[Participant.PRODUCT].effects.add("hold_stock")
-        world.desks[Participant.COUPON].effects.add("reserve_coupon")
+        world.participants[Participant.PRODUCT].effects.add("hold_stock")
+        world.participants[Participant.COUPON].effects.add("reserve_coupon")
     world.begin(kind, S.CANCELLED if kind is Kind.CLOSE else None)
     return world
 
@@ -253,8 +253,8 @@ def test_every_saga_ends_and_holds_match_its_order(
 ) -> None:
     world = started(kind, refusers)
     play(world, script, plan)
-    for who, desk in world.desks.items():
-        assert desk.effects == EFFECTS[who].get(world.order.status, set()), (who, world.order.status)
+    for who, participant in world.participants.items():
+        assert participant.effects == EFFECTS[who].get(world.order.status, set()), (who, world.order.status)
     assert world.order.status not in (S.PLACING, S.PAYING)
     assert world.order.closing is None
 
@@ -278,6 +278,6 @@ def test_refused_payment_can_be_retried_until_forced_or_cancelled(script: list[i
     refused = world.order.status
     assert refused is S.PENDING_PAYMENT
     assert not [command for command in world.sent if command.type in UNDOS]
-    world.desks[Participant.BALANCE].refuses = False
+    world.participants[Participant.BALANCE].refuses = False
     play(world, [], [0])
     assert world.order.status is S.PAID

@@ -1,4 +1,4 @@
-"""What the order service's settings demand of each other."""
+"""The constraints between the order service's settings."""
 
 import pytest
 from pydantic import ValidationError

@@ -1,4 +1,4 @@
-"""What the audit expects of an order at rest, and how it names what differs."""
+"""What the audit expects of an order without a live saga, and its findings."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -33,7 +33,7 @@ Found = Mapping[Participant, Holds]
 
 
 def paid(**fields: object) -> Order:
-    """An order that was paid at once, with a coupon."""
+    """Return an order that was paid when it was placed, with a coupon."""
     return replace(an_order(OrderStatus.PAID, coupon_id="WELCOME"), paid_at=NOW, event_sequence=1, **fields)  # type: ignore[arg-type]
 
 
@@ -55,7 +55,7 @@ def test_an_order_without_a_coupon_or_a_price_is_due_none() -> None:
 
 
 @pytest.mark.parametrize("status", [status for status in OrderStatus if status not in HOLDING])
-def test_an_order_that_is_over_or_not_placed_is_due_nothing(status: OrderStatus) -> None:
+def test_ended_or_unplaced_order_is_due_no_holds(status: OrderStatus) -> None:
     assert not any(due(an_order(status, coupon_id="WELCOME")).values())
 
 
@@ -155,7 +155,7 @@ def test_only_orphans_are_repaired_each_by_the_undo_of_its_participant() -> None
 
 
 def test_id_made_within_the_grace_period_is_left_for_the_next_pass() -> None:
-    now = datetime(2026, 1, 5, 12, tzinfo=UTC)  # by the database, whatever this host's clock says
+    now = datetime(2026, 1, 5, 12, tzinfo=UTC)  # the database's time, not this host's
     assert _is_recent(uuid7(now - timedelta(seconds=4)), now, 5)
     assert _is_recent(uuid7(now + timedelta(seconds=4)), now, 5), "made after the page was read"
     assert not _is_recent(uuid7(now - timedelta(seconds=5)), now, 5)

@@ -1,4 +1,4 @@
-"""The rules of stock: all or nothing, no unit made or lost, an undo is for good."""
+"""The rules of stock: all lines or none, no unit is created or lost, an undo is permanent."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from services.product.domain import (
     UNITS_MAX,
+    Batch,
     Command,
     Hold,
     HoldStock,
@@ -19,7 +20,6 @@ from services.product.domain import (
     Stock,
     StockTooLarge,
     check_stock_move,
-    decide,
 )
 from shared.contracts.refusals import OutOfStock
 from shared.participant.protocol import FENCED, Outcome
@@ -33,7 +33,7 @@ ORDER, OTHER, THIRD = (OrderId(order) for order in ORDERS)
 
 @dataclass
 class World:
-    """The tables in memory; `run` loads and writes what services/product/batch.py does."""
+    """The tables in memory; `run` loads and writes like services/product/batch.py."""
 
     stock: dict[ProductId, Stock]
     protocol: Protocol = field(default_factory=Protocol)
@@ -45,24 +45,25 @@ class World:
         return cls({ProductId(name): Stock(name.upper(), 100, count) for name, count in units.items()})
 
     def run(self, *commands: Command) -> Sequence[Outcome]:
-        undone = {c.order_id for c in commands if isinstance(c, RestoreStock)} - self.protocol.closed
+        undone = {c.gate for c in commands if isinstance(c, RestoreStock)} - self.protocol.closed
         held: dict[OrderId, dict[ProductId, int]] = {}
         for (order, product), hold in self.held.items():
             if order in undone:
                 held.setdefault(order, {})[product] = hold.quantity
-        decision = decide(commands, self.protocol.closed, self.protocol.stored, self.stock, held)
-        for order in decision.restored:
+        batch = Batch(self.stock, held)
+        outcomes = self.protocol.run(commands, batch)
+        for order in batch.restored:
             for place in [place for place in self.held if place[0] == order]:
                 del self.held[place]
                 self.restored.add(place)
-        for hold in decision.holds:
+        for hold in batch.holds.values():
             place = (hold.order_id, hold.product_id)
             assert place not in self.held, "an order holds a product once"
             assert place not in self.restored, "an order holds a product once"
             self.held[place] = hold
-        for product, units in decision.units.items():
+        for product, units in batch.changed.items():
             self.stock[product] = replace(self.stock[product], units=units)
-        return self.protocol.write(decision.verdict)
+        return outcomes
 
     def units(self) -> dict[str, int]:
         return {product: item.units for product, item in self.stock.items()}
@@ -84,8 +85,8 @@ lines = st.lists(
 )
 orders = st.sampled_from([ORDER, OTHER, THIRD])
 commands = st.one_of(
-    st.builds(HoldStock, order_id=orders, attempt=st.just(0), lines=lines.map(tuple)),
-    st.builds(RestoreStock, order_id=orders),
+    st.builds(HoldStock, gate=orders, attempt=st.just(0), lines=lines.map(tuple)),
+    st.builds(RestoreStock, gate=orders),
 )
 worlds = st.builds(World.of, a=st.integers(0, 6), b=st.integers(0, 6), c=st.integers(0, 6))
 batches = st.lists(st.lists(commands, min_size=1, max_size=5), max_size=4)
@@ -122,7 +123,7 @@ def test_batching_changes_no_outcome(world: World, batches: list[list[Command]])
 
 
 @given(worlds, st.lists(commands, min_size=1, max_size=8))
-def test_a_repeated_batch_is_answered_alike_and_changes_nothing(world: World, batch: list[Command]) -> None:
+def test_repeated_batch_gets_the_same_answers_and_changes_nothing(world: World, batch: list[Command]) -> None:
     outcomes = world.run(*batch)
     units = world.units()
     repeated = world.run(*batch)
@@ -150,13 +151,29 @@ def test_one_short_line_refuses_the_whole_order_and_names_the_products() -> None
     assert world.units() == {"a": 5, "b": 1, "c": 0}
 
 
-def test_an_unknown_product_is_told_before_a_lack_of_stock() -> None:
+def test_unknown_product_is_reported_before_a_lack_of_stock() -> None:
     (outcome,) = World.of(a=0).run(hold(ORDER, a=1, unknown=1))
     assert outcome.body["type"] == "/problems/product-not-found"
     assert (outcome.body["status"], outcome.body["product_ids"]) == (404, ["unknown"])
 
 
-def test_a_refused_large_order_leaves_the_units_to_a_small_one_behind_it() -> None:
+@pytest.mark.parametrize(
+    ("unknown", "detail"),
+    [
+        (["tea"], "There is no product tea."),
+        (["tea", "cup"], "There is no product tea, cup."),
+        (["a" * 50, "b" * 48, "c"], f"There is no product {'a' * 50}, {'b' * 48} and 1 more."),
+        (["a" * 128, "b", "c"], f"There is no product {'a' * 100}… and 2 more."),
+        (["a" * 128], f"There is no product {'a' * 100}…."),
+    ],
+)
+def test_refusals_text_names_few_products_and_its_members_all(unknown: list[str], detail: str) -> None:
+    (outcome,) = World.of().run(hold(ORDER, **dict.fromkeys(unknown, 1)))
+    assert outcome.body["detail"] == detail
+    assert outcome.body["product_ids"] == unknown
+
+
+def test_refused_large_order_leaves_its_units_to_a_later_small_order() -> None:
     world = World.of(a=5)
     large, small = world.run(hold(ORDER, a=6), hold(OTHER, a=5))
     assert (large.applied, small.applied) == (False, True)
@@ -169,7 +186,7 @@ def test_a_stored_refusal_stays_when_stock_has_come() -> None:
     assert world.run(hold(ORDER, a=1)) == first
 
 
-def test_what_is_restored_can_be_held_by_a_later_command_of_the_batch() -> None:
+def test_restored_units_can_be_held_by_a_later_command_of_the_batch() -> None:
     world = World.of(a=3)
     world.run(hold(ORDER, a=3))
     restored, held = world.run(RestoreStock(ORDER), hold(OTHER, a=3))

@@ -29,6 +29,11 @@ def test_a_shard_of_a_living_replica_is_not_taken() -> None:
     assert assign("b", ["a", "b"], holders, []).take == []
 
 
+def test_replicas_that_start_together_try_different_shards_first() -> None:
+    assert assign("a", ["a", "b"], free(4), []).take == [0, 1]
+    assert assign("b", ["a", "b"], free(4), []).take == [2, 3]
+
+
 def test_replica_releases_shards_when_another_joins() -> None:
     holders = [ShardHolder(shard, "a") for shard in range(4)]
     assert assign("a", ["a", "b"], holders, [0, 1, 2, 3]).give == [2, 3]

@@ -6,7 +6,7 @@ from services.relay.domain.batching import BACKLOG_EVENTS, PAUSE_MAX_SECONDS, RA
 
 
 def pauses(rate: float, *, burst: int = 1, seconds: float = 5.0) -> list[float]:
-    """The pauses of a shard that gets `burst` events at a time, `rate` a second in all."""
+    """Return the pauses of a shard that gets `burst` events at a time, and `rate` events per second."""
     pacer, step = BatchPacer(), burst / rate
     return [pacer.next_pause(burst, number * step) for number in range(int(seconds / step))]
 

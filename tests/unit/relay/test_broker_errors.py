@@ -1,4 +1,4 @@
-"""Only what a broker refuses for an event's own sake is the event's fault, and every error says what it means."""
+"""Only refusals of an event's content or size count as caused by the event, and every error has an explanation."""
 
 from typing import Any
 
@@ -8,8 +8,8 @@ from aiokafka.errors import BrokerResponseError, KafkaError, for_code
 
 from services.relay.kafka.errors import EVENT, REFUSALS, SURROUNDINGS, describe, reason
 
-LAST = 133  # of Kafka 4.1; a newer broker answers an older client with what that one knows
-# What other errors derive from, and what is none.
+LAST = 133  # of Kafka 4.1; a newer broker answers an older client with errors that it knows
+# Base classes of errors, and numbers that are not errors.
 NO_ANSWERS = {"KafkaError", "BrokerResponseError", "NoError"}
 
 GROUPS = (*EVENT, *SURROUNDINGS)
@@ -42,14 +42,14 @@ def test_no_group_names_a_class_that_the_client_does_not_have() -> None:
 
 
 @pytest.mark.parametrize("number", [10, 18, 44, 87])
-def test_refused_record_is_the_event_s_fault(number: int) -> None:
+def test_refusal_of_a_record_is_attributed_to_its_event(number: int) -> None:
     assert isinstance(for_code(number)(), REFUSALS)
 
 
 @pytest.mark.parametrize(
     "number", [-1, 2, 3, 6, 7, 19, 20, 29, 31, 32, 35, 43, 47, 50, 53, 56, 58, 76, 89, 90, 120, 999]
 )
-def test_error_of_the_surroundings_is_not_the_event_s_fault(number: int) -> None:
+def test_broker_error_is_not_attributed_to_an_event(number: int) -> None:
     assert not isinstance(for_code(number)(), REFUSALS)
 
 
@@ -58,9 +58,13 @@ def test_every_number_has_a_name_of_its_own(number: int) -> None:
     assert for_code(number).__name__ != "UnknownError"
 
 
-def test_an_error_says_its_name_and_what_it_means() -> None:
+def test_error_text_has_its_name_and_meaning() -> None:
     assert describe(for_code(32)()).startswith("[Error 32] InvalidTimestampError (the database's clock")
-    assert describe(for_code(89)()) == "[Error 89] ThrottlingQuotaExceededError (a quota of the broker's is used up)"
+    assert describe(for_code(89)()) == "[Error 89] ThrottlingQuotaExceededError (a quota of the broker is used up)"
     assert describe(KafkaError("odd")) == "KafkaError: odd"
     assert describe(OSError("gone")) == "OSError: gone"
     assert describe(TimeoutError()) == "TimeoutError"
+
+
+def test_number_of_the_operating_system_is_not_taken_for_one_of_kafka_s() -> None:
+    assert reason(OSError(87, "Structure needs cleaning")) is None

@@ -4,14 +4,14 @@ import asyncio
 import struct
 
 import pytest
-from aiokafka import AIOKafkaConsumer
 
 from services.relay.kafka import client as clients
-from services.relay.kafka.client import started, stopped
+from services.relay.kafka.client import BrokerFailed, bounded, stopped
+from shared.kafka import KafkaConsumer
 
 
 class Client:
-    """Takes its time to stop."""
+    """A client that takes long to stop."""
 
     def __init__(self, steps: int = 3) -> None:
         self.steps = steps
@@ -43,7 +43,7 @@ async def test_clients_are_closed_even_if_their_stop_is_cancelled() -> None:
     assert [client.closed for client in clients] == [True, True]
 
 
-async def test_client_that_hangs_delays_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_hanging_client_does_not_delay_the_stop(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(clients, "STOP_SECONDS", 0.01)
     await stopped(Hanging())
 
@@ -56,7 +56,7 @@ async def test_client_that_fails_to_stop_leaves_no_other_open() -> None:
 
 
 class HalfABroker:
-    """Tells which versions it speaks, and answers nothing else."""
+    """A broker that reports its versions, and answers no other request."""
 
     def __init__(self) -> None:
         self.asked = asyncio.Event()
@@ -80,12 +80,12 @@ class HalfABroker:
         return await reader.readexactly(length)
 
 
-async def test_a_start_that_is_cut_off_closes_what_it_has_opened() -> None:
+async def test_cancelled_start_closes_what_it_opened() -> None:
     half = HalfABroker()
     server = await asyncio.start_server(half.serve, "127.0.0.1", 0)
     host, port = server.sockets[0].getsockname()
-    consumer = AIOKafkaConsumer(bootstrap_servers=f"{host}:{port}")
-    starting = asyncio.create_task(started(consumer))
+    consumer = KafkaConsumer(bootstrap_servers=f"{host}:{port}")
+    starting = asyncio.create_task(consumer.start())
     await asyncio.wait_for(half.asked.wait(), 10)
     starting.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -93,3 +93,10 @@ async def test_a_start_that_is_cut_off_closes_what_it_has_opened() -> None:
     await asyncio.wait_for(half.left.wait(), 10)
     await stopped(consumer)
     server.close()
+
+
+@pytest.mark.parametrize("error", [AssertionError(), AttributeError("x"), OSError("gone"), TimeoutError()], ids=repr)
+async def test_any_error_of_a_client_is_a_failure_of_the_broker(error: Exception) -> None:
+    with pytest.raises(BrokerFailed):
+        async with bounded(10):
+            raise error

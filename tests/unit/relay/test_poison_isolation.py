@@ -4,19 +4,26 @@ from datetime import UTC, datetime
 
 from aiokafka.errors import MessageSizeTooLargeError
 
-from services.relay.domain.events import CHUNK_BYTES, ONE_BY_ONE_EVENTS, EventsRefused, OutboxEvent, PoisonIsolation
+from services.relay.domain.events import (
+    CHUNK_BYTES,
+    CHUNK_BYTES_MIN,
+    ONE_BY_ONE_EVENTS,
+    EventsRefused,
+    OutboxEvent,
+    PoisonIsolation,
+)
 from services.relay.kafka.errors import InvalidRecordError
 
 TOO_LARGE, WRONG = MessageSizeTooLargeError(), InvalidRecordError()
 
 
 def refused(error: Exception, *outbox_ids: int) -> EventsRefused:
-    """A refusal of events, each in a record batch of its own."""
+    """Return a refusal of events, each in its own record batch."""
     return EventsRefused(str(error), [[event] for event in events(*outbox_ids)], too_large=error is TOO_LARGE)
 
 
 def refused_as_a_whole(error: Exception, *outbox_ids: int) -> EventsRefused:
-    """A refusal of events in one record batch."""
+    """Return a refusal of events in one record batch."""
     return EventsRefused(str(error), [events(*outbox_ids)], too_large=error is TOO_LARGE)
 
 
@@ -58,5 +65,13 @@ def test_batch_too_large_only_together_makes_record_batches_smaller() -> None:
 def test_single_too_large_event_leaves_the_record_batch_size() -> None:
     isolation = PoisonIsolation()
     isolation.batch_refused(refused(TOO_LARGE, 9))
-    isolation.batch_published()  # what went before it, one by one
+    isolation.batch_published()  # the events before it, one by one
     assert isolation.chunk_bytes == CHUNK_BYTES
+
+
+def test_record_batches_never_get_so_small_that_a_batch_takes_too_many_round_trips() -> None:
+    isolation = PoisonIsolation()
+    for _ in range(20):
+        isolation.batch_refused(refused_as_a_whole(TOO_LARGE, 1, 2))
+        isolation.batch_published()
+    assert isolation.chunk_bytes == CHUNK_BYTES_MIN

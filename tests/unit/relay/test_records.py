@@ -13,7 +13,7 @@ from services.relay.kafka.records import headers, partitions
 
 
 def event(**changes: Any) -> OutboxEvent:
-    """An event with every field set."""
+    """Return an event with every field set."""
     whole = OutboxEvent(
         outbox_id=7,
         event_id="01890a5d-ac96-774b-bcce-b302099a8057",

@@ -1,17 +1,22 @@
-"""One shard's publisher: what it does after a pause, and what it takes from each failure."""
+"""One shard's publisher: its behaviour after a pause and after each failure."""
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
 
+from services.relay import store
+from services.relay.domain.batching import SLOW_SECONDS
 from services.relay.domain.events import Batch, EventsRefused, OutboxEvent
 from services.relay.domain.shards import Lease, LeaseLost, TakeOverRefused
 from services.relay.kafka.admin import Broker
 from services.relay.kafka.client import BrokerFailed
-from services.relay.publishing import failures, shard_publisher
+from services.relay.publishing import failures, shard_publisher, takeover
 from services.relay.publishing.group_commit import GroupCommit, GroupRefused
 from services.relay.publishing.shard_publisher import ShardPublisher
 from services.relay.settings import RelaySettings
@@ -22,7 +27,7 @@ LEASE = Lease(0, 1, 0, 0, True, None)
 
 
 class Connection:
-    """Stands in for one to Postgres: each query fails, or has these rows after some time."""
+    """A fake connection to Postgres: each query fails, or returns these rows after some time."""
 
     def __init__(self, *, rows: int | None, seconds: float = 0.0) -> None:
         self._rows = rows
@@ -36,13 +41,19 @@ class Connection:
 
 
 class Producer:
-    """Keeps what it is to publish."""
+    """A fake producer that records what it gets to publish."""
 
     def __init__(self) -> None:
         self.published: list[Batch] = []
 
     async def publish(self, batch: Batch, **_: Any) -> None:
         self.published.append(batch)
+
+
+class RightTopics:
+    """Stands in for the watch over topics that are as they should be."""
+
+    async def ensure(self) -> None: ...
 
 
 @pytest.fixture
@@ -81,7 +92,7 @@ async def test_replica_paused_past_its_lease_publishes_nothing(publisher: ShardP
     ],
     ids=["broker", "database", "bug", "group"],
 )
-async def test_failures_in_a_row_are_trouble_unless_the_broker_answers(
+async def test_failures_in_a_row_make_a_shard_failing_unless_the_broker_answers(
     publisher: ShardPublisher, error: Exception, *, failing: bool
 ) -> None:
     for _ in range(failures.FAILING_AFTER - 1):
@@ -91,7 +102,7 @@ async def test_failures_in_a_row_are_trouble_unless_the_broker_answers(
     assert publisher.failures.failing is failing
 
 
-async def test_parking_one_event_after_the_other_is_no_trouble(publisher: ShardPublisher) -> None:
+async def test_parking_events_one_by_one_does_not_make_the_shard_failing(publisher: ShardPublisher) -> None:
     for _ in range(4 * failures.FAILING_AFTER):
         publisher._failed(refused())
         publisher._isolation.batch_published()
@@ -100,10 +111,10 @@ async def test_parking_one_event_after_the_other_is_no_trouble(publisher: ShardP
     assert not publisher.failures.failing
 
 
-async def test_batch_that_succeeds_ends_the_trouble(publisher: ShardPublisher) -> None:
+async def test_successful_batch_ends_the_failing_state(publisher: ShardPublisher) -> None:
     for _ in range(failures.FAILING_AFTER):
         publisher._failed(BrokerFailed("away"))
-    publisher._out(1)
+    publisher._record_published(1)
     assert not publisher.failures.failing
 
 
@@ -133,7 +144,7 @@ async def test_topics_are_looked_for_again_after_what_may_have_changed_them(
     assert publisher._broker.topics_seen is seen
 
 
-async def test_refusal_for_operators_is_told_once_and_until_it_is_over(publisher: ShardPublisher) -> None:
+async def test_refusal_for_operators_is_logged_once_and_reported_until_it_ends(publisher: ShardPublisher) -> None:
     failing = []
     with capture_logs() as logs:
         for _ in range(2):
@@ -153,21 +164,26 @@ async def test_pause_grows_with_failures_and_has_a_bound(publisher: ShardPublish
         assert all(least <= publisher.failures.pause_seconds() <= most for _ in range(20))
 
 
+async def test_state_of_a_failed_shard_has_a_bounded_length(publisher: ShardPublisher) -> None:
+    publisher._failed(BrokerFailed("x" * 10 * failures.STATE_CHARACTERS))
+    assert len(publisher.state) == failures.STATE_CHARACTERS
+
+
 async def test_event_that_could_not_be_parked_is_parked_after_the_next_take_over() -> None:
     publisher = made(transactions=False)
     publisher._isolation.to_park = [(7, "too large")]
     broken: Any = Connection(rows=None)
     producer: Any = Producer()
     with pytest.raises(ConnectionResetError):
-        await publisher._settle(broken, LEASE, producer)
+        await publisher._reconcile(broken, LEASE, producer)
     assert publisher._isolation.to_park == [(7, "too large")]
     parking: Any = Connection(rows=1)
-    await publisher._settle(parking, LEASE, producer)
+    await publisher._reconcile(parking, LEASE, producer)
     assert publisher._isolation.to_park == []
 
 
 @pytest.mark.parametrize("rows", [0, 2])
-async def test_event_that_waits_no_more_is_not_told_as_parked(publisher: ShardPublisher, rows: int) -> None:
+async def test_event_that_no_longer_waits_is_not_reported_as_parked(publisher: ShardPublisher, rows: int) -> None:
     connection: Any = Connection(rows=rows)
     with capture_logs() as logs:
         await publisher._park(connection, LEASE, 7, "too large")
@@ -177,4 +193,131 @@ async def test_event_that_waits_no_more_is_not_told_as_parked(publisher: ShardPu
 async def test_idle_shard_renews_its_lease_in_time() -> None:
     publisher = made(lease_seconds=1)
     async with asyncio.timeout(0.9):
-        await publisher._rest()
+        await publisher._wait_for_work()
+
+
+@pytest.mark.parametrize(
+    ("transactions", "claimed", "opened"),
+    [(True, 0, [True]), (True, 5, [True]), (False, 0, [False]), (False, 5, [True, False])],
+)
+async def test_producer_without_transactions_follows_one_that_settles_those_of_before(
+    monkeypatch: pytest.MonkeyPatch, opened: list[bool], claimed: int, *, transactions: bool
+) -> None:
+    made_with: list[bool] = []
+
+    @asynccontextmanager
+    async def producer(_: RelaySettings, transactional_id: str | None, **__: Any) -> AsyncIterator[bool]:
+        made_with.append(transactional_id is not None)
+        yield made_with[-1]
+
+    async def reconcile(*_: Any) -> int:
+        return 7
+
+    async def publish(*arguments: Any) -> None:
+        published.append(arguments[2:])
+
+    published: list[Any] = []
+    monkeypatch.setattr(shard_publisher, "EventProducer", producer)
+    monkeypatch.setattr(takeover, "reconcile_shard", reconcile)
+    publisher: Any = made(transactions=transactions)
+    publisher._watch = RightTopics()
+    publisher._publish = publish
+    await publisher._reconcile_and_publish(None, replace(LEASE, claimed=claimed))
+    assert made_with == opened
+    number = 7 if transactions or claimed else LEASE.number
+    assert published == [(number, opened[-1])], "by the last one only"
+
+
+async def test_shard_that_another_replica_took_over_is_left_without_a_failure(publisher: Any) -> None:
+    async def hold() -> None:
+        raise LeaseLost("epoch 2")
+
+    publisher._take_and_publish = hold
+    with capture_logs() as logs:
+        await publisher.run()
+    assert [entry["event"] for entry in logs] == ["shard.lease_lost"]
+    assert publisher.failures.in_a_row == 0
+
+
+@pytest.mark.parametrize("transactions", [True, False])
+async def test_transactional_id_is_recorded_only_with_transactions(*, transactions: bool) -> None:
+    async def note(*arguments: Any) -> None:
+        recorded.append(arguments[-1])
+
+    async def cycle(*_: Any) -> list[OutboxEvent]:
+        return []
+
+    recorded: list[str] = []
+    publisher: Any = made(transactions=transactions)
+    publisher._record_transactional_id, publisher._cycle = note, cycle
+    assert await publisher._alone(None, LEASE, 0, Producer()) == 0
+    assert recorded == ([publisher._settings.shard_name(0)] if transactions else [])
+
+
+async def test_shard_whose_connection_was_closed_is_taken_over_again(publisher: Any) -> None:
+    class Closed:
+        def is_closed(self) -> bool:
+            return True
+
+    with pytest.raises(Unavailable):
+        await publisher._publish(Closed(), LEASE, 0, Producer())
+
+
+async def test_shard_is_taken_over_again_after_a_topic_was_created_again(publisher: Any) -> None:
+    class Open:
+        def is_closed(self) -> bool:
+            return False
+
+    async def next_batch(*_: Any) -> int:
+        batches.append(None)
+        assert len(batches) == 1
+        publisher._broker.view.made_again += 1
+        return 1
+
+    batches: list[None] = []
+    publisher._next_batch = next_batch
+    with pytest.raises(BrokerFailed):
+        await publisher._publish(Open(), LEASE, 0, Producer())
+
+
+@pytest.mark.parametrize("seconds", [0.0, SLOW_SECONDS * 2, None], ids=["quick", "slow", "failed"])
+async def test_shard_goes_alone_after_its_group_failed_or_was_slow(publisher: Any, seconds: float | None) -> None:
+    async def record(*_: Any) -> None: ...
+
+    async def round_(*_: Any) -> int:
+        if seconds is None:
+            raise GroupRefused
+        publisher._group.claim_seconds = seconds
+        return 1
+
+    publisher._record_transactional_id, publisher._group.round = record, round_
+    assert publisher.grouped
+    with suppress(GroupRefused):
+        await publisher._together(None, LEASE, 0)
+    assert publisher.grouped == (seconds == 0.0)
+
+
+async def test_shard_that_failed_is_left_to_other_replicas_immediately(
+    publisher: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @asynccontextmanager
+    async def connected(*_: Any) -> AsyncIterator[None]:
+        yield
+
+    async def take_lease(*_: Any) -> Lease:
+        return LEASE
+
+    async def release_lease(_: Any, lease: Lease) -> None:
+        released.append(lease)
+
+    async def fail(*_: Any) -> None:
+        raise BrokerFailed("unreachable")
+
+    released: list[Lease] = []
+    monkeypatch.setattr(shard_publisher, "connected", connected)
+    monkeypatch.setattr(store, "take_lease", take_lease)
+    monkeypatch.setattr(store, "release_lease", release_lease)
+    publisher._reconcile_and_publish = fail
+    with pytest.raises(BrokerFailed):
+        await publisher._take_and_publish()
+    assert released == [LEASE]

@@ -10,7 +10,7 @@ COUNTS = st.integers(0, 5)
 
 
 def lease(number: int, claimed: int = 0, *, declared: bool = True) -> Lease:
-    """A shard as it was found at its take-over."""
+    """Return a shard's row at its take-over."""
     return Lease(shard=0, epoch=1, number=number, claimed=claimed, declared=declared, transactional_id=None)
 
 
@@ -27,11 +27,11 @@ def test_a_batch_whose_number_was_not_committed_is_claimed_again() -> None:
 
 
 @pytest.mark.parametrize("committed", [0, 5, 8, 100, None])
-def test_any_other_number_is_refused(committed: int | None) -> None:
+def test_number_that_is_neither_next_nor_last_is_refused(committed: int | None) -> None:
     assert reconcile(lease(7, claimed=3), committed) is Reconciliation.REFUSED
 
 
-def test_the_number_before_is_refused_when_nothing_was_claimed() -> None:
+def test_previous_number_is_refused_without_a_claimed_batch() -> None:
     assert reconcile(lease(7), 6) is Reconciliation.REFUSED
 
 

@@ -4,12 +4,13 @@ import asyncio
 
 import asyncpg
 import pytest
+import structlog
 from prometheus_client import REGISTRY
 from structlog.testing import capture_logs
 
-from shared import background
-from shared.background import PAUSE_MAX_SECONDS, LoopSupervisor, dead_tasks, essential, on_death
-from shared.postgres import translated
+from shared.postgres.errors import translated
+from shared.process import tasks
+from shared.process.tasks import PAUSE_MAX_SECONDS, LoopSupervisor, essential
 from shared.refusals import Unavailable
 
 
@@ -19,7 +20,7 @@ def failed_rounds(cause: str) -> float:
 
 @pytest.fixture
 def supervisor() -> LoopSupervisor:
-    """A supervisor of the loop `test`."""
+    """Return a supervisor of the loop `test`."""
     return LoopSupervisor("test", "test failed")
 
 
@@ -51,14 +52,14 @@ async def test_failure_is_logged_once_until_it_changes_or_is_over(supervisor: Lo
     assert [(line["event"], line["log_level"]) for line in logs] == [
         ("test failed", "warning"),
         ("test failed", "error"),
-        ("loop recovered", "info"),
+        ("loop.recovered", "info"),
         ("test failed", "warning"),
     ]
     assert isinstance(logs[1]["exc_info"], ValueError), "a bug comes with its trace"
     assert logs[2]["failed_rounds"] == 11
 
 
-async def test_two_troubles_of_the_database_are_two_changes(supervisor: LoopSupervisor) -> None:
+async def test_two_different_database_errors_are_logged_separately(supervisor: LoopSupervisor) -> None:
     with capture_logs() as logs:
         for code in ("42501", "42501", "53100", "42501"):
             with supervisor, translated():
@@ -66,7 +67,7 @@ async def test_two_troubles_of_the_database_are_two_changes(supervisor: LoopSupe
     assert ["42501" in logs[0]["detail"], "53100" in logs[1]["detail"], len(logs)] == [True, True, 2]
 
 
-async def test_loop_rests_longer_while_it_fails_and_never_much_longer(supervisor: LoopSupervisor) -> None:
+async def test_pause_of_a_failing_loop_grows_to_a_bound(supervisor: LoopSupervisor) -> None:
     assert supervisor.pause(0.5) == 0.5
     pauses = []
     for _ in range(100):
@@ -92,7 +93,7 @@ async def test_cancellation_of_something_that_a_round_waits_for_is_a_failure_of_
 
 async def test_cancellation_of_the_loop_itself_ends_it(supervisor: LoopSupervisor) -> None:
     async def loop() -> None:
-        while True:
+        while supervisor.failures == 0:
             with supervisor:
                 await asyncio.Event().wait()
 
@@ -112,10 +113,10 @@ def test_end_of_the_process_ends_the_loop(supervisor: LoopSupervisor, end: type[
 
 @pytest.fixture
 def deaths(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Collects deaths; those of this test don't count in others."""
-    monkeypatch.setattr(background, "_essentials", background._Essentials())
+    """Collect deaths; those of this test don't count in others."""
+    monkeypatch.setattr(tasks, "essentials", tasks.Essentials())
     found: list[str] = []
-    on_death(lambda: found.append("told"))
+    tasks.essentials.on_death = lambda: found.append("reported")
     return found
 
 
@@ -126,8 +127,26 @@ async def test_essential_task_that_raises_is_dead_and_its_death_is_reported_once
     with capture_logs() as logs:
         await asyncio.wait([essential("mortal", die())])
         await asyncio.sleep(0)
-    assert (dead_tasks(), deaths) == (["mortal"], ["told"])
-    assert [(line["event"], line["task"]) for line in logs] == [("background task died", "mortal")]
+    assert (tasks.essentials.dead, deaths) == (["mortal"], ["reported"])
+    assert [(line["event"], line["task"]) for line in logs] == [("task.died", "mortal")]
+
+
+async def test_death_is_reported_although_the_log_fails(deaths: list[str]) -> None:
+    async def die() -> None:
+        raise ValueError
+
+    def fail(*_: object) -> None:
+        raise OSError
+
+    errors: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: errors.append(context["exception"]))
+    structlog.configure(processors=[fail])  # type: ignore[list-item] # it returns nothing
+    try:
+        await asyncio.wait([essential("mortal", die())])
+        await asyncio.sleep(0)
+    finally:
+        structlog.reset_defaults()
+    assert (tasks.essentials.dead, deaths, [type(error) for error in errors]) == (["mortal"], ["reported"], [OSError])
 
 
 async def test_essential_task_that_was_cancelled_by_what_it_waits_for_is_dead(deaths: list[str]) -> None:
@@ -141,7 +160,7 @@ async def test_essential_task_that_was_cancelled_by_what_it_waits_for_is_dead(de
     other.cancel()
     await asyncio.wait([task])
     await asyncio.sleep(0)
-    assert (dead_tasks(), deaths) == (["mortal"], ["told"])
+    assert (tasks.essentials.dead, deaths) == (["mortal"], ["reported"])
 
 
 async def test_essential_task_that_returns_or_is_cancelled_has_not_died(deaths: list[str]) -> None:
@@ -149,7 +168,7 @@ async def test_essential_task_that_returns_or_is_cancelled_has_not_died(deaths: 
         pass
 
     await essential("returns", end())
-    async with background.background("waits", asyncio.Event().wait):  # type: ignore[arg-type] # its answer is nobody's
+    async with tasks.background("waits", asyncio.Event().wait):  # type: ignore[arg-type] # its answer is nobody's
         await asyncio.sleep(0)
     await asyncio.sleep(0)
-    assert (dead_tasks(), deaths) == ([], [])
+    assert (tasks.essentials.dead, deaths) == ([], [])

@@ -1,4 +1,4 @@
-"""Natural batching: what arrives while a batch is in flight goes in the next one, and nobody's failure is another's."""
+"""Natural batching: items that arrive while a batch is in flight go in the next one, and fail independently."""
 
 import asyncio
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ def batcher(work: object, *, batch_max: int = 4, queue_max: int = 8) -> Batcher[
     return Batcher("test", work, batch_max=batch_max, queue_max=queue_max)  # type: ignore[arg-type]
 
 
-async def test_a_lone_item_leaves_at_once() -> None:
+async def test_single_item_starts_immediately() -> None:
     work = Work()
     work.through.set()
     async with batcher(work) as batches:
@@ -22,7 +22,7 @@ async def test_a_lone_item_leaves_at_once() -> None:
     assert work.batches == [[1]]
 
 
-async def test_what_arrives_while_a_batch_is_in_flight_goes_in_the_next_in_order_and_bounded() -> None:
+async def test_items_that_arrive_during_a_batch_go_into_the_next_ones_in_order_and_bounded() -> None:
     work = Work()
     async with batcher(work, batch_max=4) as batches:
         first = batches.submit(0)
@@ -33,7 +33,7 @@ async def test_what_arrives_while_a_batch_is_in_flight_goes_in_the_next_in_order
     assert work.batches == [[0], [1, 2, 3, 4], [5, 6]]
 
 
-async def test_an_item_s_failure_is_its_own() -> None:
+async def test_failed_item_fails_no_other_item() -> None:
     work = Work()
     work.through.set()
     async with batcher(work) as batches:
@@ -55,7 +55,7 @@ async def test_a_failed_batch_fails_its_items_and_not_the_next_batch() -> None:
     assert [type(result) for result in results] == [OSError, OSError, int, int]
 
 
-async def test_a_result_too_few_fails_the_batch_instead_of_leaving_someone_waiting() -> None:
+async def test_missing_result_fails_the_batch_so_that_no_caller_waits_for_ever() -> None:
     async def work(items: Sequence[int]) -> Sequence[int]:
         return items[:-1]
 
@@ -64,7 +64,7 @@ async def test_a_result_too_few_fails_the_batch_instead_of_leaving_someone_waiti
             await batches.submit(1)
 
 
-async def test_a_waiter_that_gives_up_cancels_nobody_else_s_batch() -> None:
+async def test_cancelled_waiter_does_not_cancel_the_batch_of_others() -> None:
     work = Work()
     async with batcher(work) as batches:
         first = batches.submit(0)
@@ -103,7 +103,7 @@ async def test_closing_finishes_what_is_queued_and_takes_nothing_more() -> None:
         await batches.submit(2)
 
 
-async def test_closing_does_not_begin_what_nobody_waits_for_any_more() -> None:
+async def test_closing_does_not_begin_items_without_a_waiter() -> None:
     work = Work()
     async with batcher(work) as batches:
         first = batches.submit(0)
@@ -152,7 +152,7 @@ async def test_lone_item_that_fails_is_not_tried_twice() -> None:
     assert tries == 1
 
 
-async def test_items_queued_together_get_their_results_in_order_whatever_batches_they_went_in() -> None:
+async def test_items_queued_together_get_results_in_order_even_across_batches() -> None:
     work = Work()
     async with batcher(work, batch_max=2) as batches:
         alone = batches.submit(0)
@@ -164,7 +164,7 @@ async def test_items_queued_together_get_their_results_in_order_whatever_batches
     assert work.batches == [[0, 1], [-2, 3]]
 
 
-async def test_items_queued_together_find_room_for_all_of_them_or_for_none() -> None:
+async def test_items_submitted_together_are_all_queued_or_none() -> None:
     work = Work()
     async with batcher(work, queue_max=3) as batches:
         alone = [batches.submit(0)]
@@ -188,7 +188,7 @@ async def test_closed_batcher_takes_no_items_together() -> None:
         _ = batches.submit_all([1, 2])
 
 
-async def test_waiter_for_several_items_that_is_cancelled_during_their_batch_stops_no_later_one() -> None:
+async def test_waiter_cancelled_during_its_batch_of_several_items_stops_no_later_batch() -> None:
     work = Work()
     async with batcher(work) as batches:
         cancelled = batches.submit_all([1, 2])
@@ -198,7 +198,7 @@ async def test_waiter_for_several_items_that_is_cancelled_during_their_batch_sto
         assert await asyncio.wait_for(batches.submit(3), 1) == 30
 
 
-async def test_nothing_queued_together_is_done_at_once() -> None:
+async def test_submitting_no_items_returns_immediately() -> None:
     async with batcher(Work()) as batches:
         assert await batches.submit_all([]) == []
 

@@ -1,4 +1,4 @@
-"""A command line ends with the status of what became of it, whoever reads what it prints."""
+"""A command line ends with the status of its result, even if its output can't be written."""
 
 import os
 import subprocess
@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from shared.exits import Exit
+from shared.process.exits import Exit
 
 COMMAND = """
 from shared.operators import command_ends, show
@@ -18,7 +18,7 @@ with command_ends():
 
 
 def ended(work: str, stdout: int, stderr: int = subprocess.PIPE) -> tuple[int, str]:
-    """Run a command; return its status and what it said on standard error."""
+    """Run a command; return its status and its standard error."""
     command = [sys.executable, "-c", COMMAND.format(work=work)]
     done = subprocess.run(command, stdout=stdout, stderr=stderr, text=True, check=False)
     return done.returncode, done.stderr or ""
@@ -43,7 +43,7 @@ def test_bug_comes_with_its_trace() -> None:
     assert said.startswith("Traceback")
 
 
-def test_result_that_can_not_be_written_has_a_status_of_its_own() -> None:
+def test_result_that_cannot_be_written_has_its_own_status() -> None:
     full = os.open("/dev/full", os.O_WRONLY)
     reading, writing = os.pipe()
     os.close(reading)

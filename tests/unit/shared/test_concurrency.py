@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from shared.concurrency import run_to_completion, wait_for
+from shared.process.tasks import run_to_completion, wait_for
 
 
 async def test_wait_returns_true_when_the_event_is_set() -> None:

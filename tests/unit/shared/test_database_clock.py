@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from shared.database_clock import ANSWER_LATE_MAX, DatabaseClock
+from shared.postgres.clocks import ANSWER_LATE_MAX, DatabaseClock
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 

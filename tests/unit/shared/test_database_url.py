@@ -1,4 +1,4 @@
-"""Addresses of databases: every form that is taken, and what is wrong with those that are not."""
+"""Addresses of databases: every accepted form, and the errors of the others."""
 
 import re
 import subprocess
@@ -9,7 +9,7 @@ import asyncpg
 import pytest
 from psycopg.conninfo import make_conninfo
 
-from shared.database_url import DatabaseUrl, Host, parse
+from shared.postgres.database_url import DatabaseUrl, Host, parse
 
 SECRET = "hunter2"
 TAKEN: Mapping[str, DatabaseUrl] = {
@@ -104,7 +104,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("text", TAKEN)
-def test_a_form_that_is_taken_means_one_thing(text: str) -> None:
+def test_accepted_form_has_one_meaning(text: str) -> None:
     assert parse(text) == TAKEN[text]
 
 
@@ -115,12 +115,12 @@ def test_a_form_that_is_refused_names_the_fault_and_no_secret(text: str) -> None
     assert SECRET not in str(refused.value)
 
 
-def test_a_password_is_not_in_what_is_printed_of_an_address() -> None:
+def test_printed_address_has_no_password() -> None:
     assert SECRET not in repr(parse(f"postgresql://u:{SECRET}@h/db?sslpassword={SECRET}"))
 
 
 @pytest.mark.parametrize("text", TAKEN)
-def test_libpq_reads_what_it_is_given(text: str) -> None:
+def test_libpq_accepts_each_valid_address(text: str) -> None:
     assert "target_session_attrs=read-write" in make_conninfo(**parse(text).libpq_options())
 
 
@@ -150,7 +150,7 @@ def test_libpq_is_given_all_hosts_and_asyncpg_one_of_them() -> None:
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with cert.pem, its key key.pem, and junk.pem, which is none."""
+    """Return a folder with cert.pem, its key key.pem, and junk.pem, which is not a certificate."""
     folder = tmp_path_factory.mktemp("certificate")
     (folder / "junk.pem").write_text("junk")
     request = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
@@ -187,8 +187,34 @@ def test_certificates_are_tried_at_start(
         url.check_certificates()
 
 
-async def test_asyncpg_reads_what_it_is_given(certificate: Path) -> None:
-    """Nothing listens there, so what is wrong with the arguments would be said first."""
+@pytest.mark.parametrize("mode", [0o644, 0o660, 0o601])
+def test_key_that_others_may_read_is_refused_as_libpq_does(certificate: Path, mode: int) -> None:
+    url = parse(f"postgresql://h/db?sslcert={certificate}/cert.pem&sslkey={certificate}/key.pem")
+    url.check_certificates()
+    (certificate / "key.pem").chmod(mode)
+    try:
+        with pytest.raises(ValueError, match="sslkey: others may read it"):
+            url.check_certificates()
+    finally:
+        (certificate / "key.pem").chmod(0o600)
+
+
+@pytest.mark.parametrize("place", ["PGSSLROOTCERT", "the default file"])
+def test_root_certificate_may_be_given_outside_the_address(
+    certificate: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    if place == "PGSSLROOTCERT":
+        monkeypatch.setenv(place, str(certificate / "cert.pem"))
+    else:
+        monkeypatch.delenv("PGSSLROOTCERT", raising=False)
+        (tmp_path / ".postgresql").mkdir()
+        (tmp_path / ".postgresql" / "root.crt").write_text((certificate / "cert.pem").read_text())
+    parse("postgresql://h/db?sslmode=verify-full").check_certificates()
+
+
+async def test_asyncpg_accepts_each_valid_address(certificate: Path) -> None:
+    """Nothing listens there, so an error in the arguments would be raised first."""
     query = f"sslmode=verify-full&sslrootcert={certificate}/cert.pem&sslcert={certificate}/cert.pem"
     url = parse(
         f"postgresql://u:p@127.0.0.1:1/db?{query}&sslkey={certificate}/key.pem&ssl_max_protocol_version=TLSv1.3"

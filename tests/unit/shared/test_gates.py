@@ -1,4 +1,4 @@
-"""Gates as they were locked; one that was pruned meanwhile leaves the batch unknown."""
+"""Sorting of locked gates; a gate that was pruned before its lock makes the batch unknown."""
 
 from typing import Any
 from uuid import UUID
@@ -11,11 +11,11 @@ from shared.refusals import Unavailable
 ONE, TWO = UUID(int=1), UUID(int=2)
 
 
-def row(order_id: UUID, *, closed: bool = False, past: bool = False) -> Any:
-    return {"order_id": order_id, "closed": closed, "past": past}
+def row(gate: UUID, *, closed: bool = False, past: bool = False) -> Any:
+    return {"gate": gate, "closed": closed, "past": past}
 
 
-def test_closed_and_past_are_told_apart() -> None:
+def test_closed_gate_and_passed_horizon_are_distinguished() -> None:
     assert sort_gates([row(ONE, closed=True), row(TWO, past=True)], [ONE, TWO]) == ({ONE}, {TWO})
 
 

@@ -1,4 +1,4 @@
-"""This host's clock is compared with the database's: a difference of minutes is told, and one of seconds is not."""
+"""This host's clock is compared with the database's: a difference of minutes is reported, one of seconds is not."""
 
 import time
 from datetime import UTC, datetime, timedelta
@@ -6,15 +6,14 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from prometheus_client import REGISTRY
 
-from shared.database_clock import DatabaseClock
-from shared.host_clock import SKEW_MAX_SECONDS, ClocksDisagree, HostClock
+from shared.postgres.clocks import SKEW_MAX_SECONDS, ClocksDisagree, DatabaseClock, HostClock
 from shared.refusals import Unavailable
 
 DAYS = timedelta(days=100)
 
 
 async def database_s(ahead: timedelta) -> datetime:
-    """The answer of a database whose clock is `ahead` of this host's."""
+    """Return the answer of a database whose clock is `ahead` of this host's."""
     return datetime.now(UTC) + ahead
 
 
@@ -36,12 +35,12 @@ async def test_clocks_that_differ_by_less_than_the_bound_agree(sign: int) -> Non
 
 
 @pytest.mark.parametrize(
-    ("ahead", "told"), [(DAYS, "8640000 s behind"), (-DAYS, "8640000 s ahead of")], ids=["behind", "ahead"]
+    ("ahead", "direction"), [(DAYS, "8640000 s behind"), (-DAYS, "8640000 s ahead of")], ids=["behind", "ahead"]
 )
-async def test_clocks_that_differ_by_more_disagree_and_which_way_is_told(ahead: timedelta, told: str) -> None:
+async def test_clocks_that_differ_by_more_disagree_with_the_direction_named(ahead: timedelta, direction: str) -> None:
     clock = await compared(ahead)
     assert not clock.agrees
-    with pytest.raises(ClocksDisagree, match=f"this host's clock is {told} the database's") as error:
+    with pytest.raises(ClocksDisagree, match=f"this host's clock is {direction} the database's") as error:
         clock.check()
     assert isinstance(error.value, Unavailable), "a request that comes meanwhile is answered 503"
     skew = REGISTRY.get_sample_value("host_clock_skew_seconds")

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from shared.contracts.books import Books, HoldsPage
-from shared.integers import INT64_MAX, INT64_MIN, from_json, to_json
+from shared.encoding import INT64_MAX, INT64_MIN, from_json, to_json
 
 ORDER = "00000000-0000-7000-8000-000000000000"
 sizes = st.one_of(st.integers(), st.integers(min_value=-(2**80), max_value=2**80))
@@ -36,7 +36,7 @@ def test_beyond_64_bits_an_integer_is_its_digits_however_deep(number: int) -> No
 
 
 @pytest.mark.parametrize("value", [None, True, 1.5, "1", UUID(ORDER), {}, []], ids=str)
-def test_everything_else_is_left_alone(value: Any) -> None:
+def test_other_values_are_unchanged(value: Any) -> None:
     assert to_json(value) is value or to_json(value) == value
 
 
@@ -64,7 +64,7 @@ def test_a_coupon_keeps_its_status() -> None:
     assert page.items[0].holds == {"WELCOME": "RESERVED"}
 
 
-def test_the_published_schema_tells_both_forms() -> None:
+def test_published_schema_has_both_forms() -> None:
     sums = Books.model_json_schema()["properties"]["totals"]["additionalProperties"]["anyOf"]
     holds = HoldsPage.model_json_schema()["$defs"]["OrderHolds"]["properties"]["holds"]["additionalProperties"]["anyOf"]
     assert [one["type"] for one in sums] == [one["type"] for one in holds] == ["integer", "string"]

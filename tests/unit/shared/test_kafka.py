@@ -1,4 +1,4 @@
-"""No client of ours has a broker create a topic, and other clients of the library are left as they are."""
+"""None of our clients makes a broker create a topic, and other clients of the library are unchanged."""
 
 import asyncio
 import struct
@@ -15,7 +15,7 @@ UNKNOWN_TOPIC = 3
 
 
 class Broker:
-    """A broker without topics that notes whether it was asked to create one."""
+    """A broker without topics that records whether a request would create one."""
 
     def __init__(self) -> None:
         self.asked: asyncio.Queue[tuple[list[str], bool]] = asyncio.Queue()
@@ -71,7 +71,7 @@ async def broker() -> AsyncIterator[Broker]:
 
 
 async def asked(broker: Broker, client: Any, work: Any) -> bool:
-    """Whether the client asked for the topic in a way that may create it."""
+    """Return whether the client requested the topic in a way that may create it."""
     await client.start()
     try:
         task = asyncio.create_task(work())
@@ -98,14 +98,14 @@ async def test_a_consumer_has_no_topic_created(broker: Broker) -> None:
     assert not await asked(broker, consumer, subscribe)
 
 
-async def test_an_admin_client_has_no_topic_created_unless_that_is_what_it_was_told(broker: Broker) -> None:
+async def test_admin_client_creates_no_topic_by_describing_it(broker: Broker) -> None:
     admin = KafkaAdmin(bootstrap_servers=broker.address)
     assert not await asked(broker, admin, lambda: admin.describe_topics(["orders.v1"]))
     admin = KafkaAdmin(bootstrap_servers=broker.address)
     assert await asked(broker, admin, lambda: admin.create_by_asking(["orders.v1"]))
 
 
-async def test_a_client_of_somebody_else_s_that_is_started_beside_is_left_as_it_is(broker: Broker) -> None:
+async def test_unrelated_client_in_the_same_process_keeps_its_behaviour(broker: Broker) -> None:
     ours = KafkaConsumer(bootstrap_servers=broker.address)
     await ours.start()
     theirs = AIOKafkaConsumer(bootstrap_servers=broker.address)

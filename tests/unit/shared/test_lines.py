@@ -1,4 +1,4 @@
-"""A line is written whole or not at all, and writing one never raises and never waits."""
+"""A line is written completely or not at all; writing never raises and never waits."""
 
 import os
 import pty
@@ -11,23 +11,23 @@ from pathlib import Path
 import pytest
 from prometheus_client import REGISTRY
 
-from shared import lines
-from shared.lines import LineWriter
+from shared.process import lines
+from shared.process.lines import LineWriter
 
 LINE = "x" * 199
-# More than any buffer of the system here, with the longest pipe there may be.
+# More than any buffer of this system, even with the largest pipe.
 MORE_THAN_FITS = 2 * lines.PIPE_BYTES // len(LINE)
 
-pytestmark = pytest.mark.timeout(20)  # what waits for a reader waits for ever
+pytestmark = pytest.mark.timeout(20)  # a write that waits for a reader would wait for ever
 
 
 def lost() -> float:
-    """How many lines were lost."""
+    """Return how many lines were lost."""
     return REGISTRY.get_sample_value("log_lines_lost_total") or 0.0
 
 
 def fill(writer: LineWriter) -> int:
-    """Write more than fits while nobody reads; return how many lines were written."""
+    """Without a reader, write more than fits; return how many lines were written."""
     before = lost()
     for _ in range(MORE_THAN_FITS):
         writer.write(LINE)
@@ -36,7 +36,7 @@ def fill(writer: LineWriter) -> int:
 
 
 def drain(descriptor: int) -> bytes:
-    """Read what there is."""
+    """Read the available data."""
     os.set_blocking(descriptor, False)
     found = b""
     try:
@@ -49,7 +49,7 @@ def drain(descriptor: int) -> bytes:
 
 @pytest.fixture
 def pipe() -> Iterator[tuple[int, int]]:
-    """A pipe: its reading and its writing end."""
+    """Yield a pipe's reading and writing ends."""
     ends = os.pipe()
     yield ends
     for end in ends:
@@ -59,7 +59,7 @@ def pipe() -> Iterator[tuple[int, int]]:
 
 @pytest.fixture(params=["a description of its own", "a shared description"])
 def writer(request: pytest.FixtureRequest, pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> LineWriter:
-    """A writer to the pipe, also where the system doesn't let it open the pipe again."""
+    """Return a writer to the pipe, also if the system does not let it reopen the pipe."""
     if request.param == "a shared description":
 
         def refuse(*_: object) -> int:
@@ -142,7 +142,7 @@ def test_descriptor_that_was_closed_costs_the_line_only(pipe: tuple[int, int]) -
     assert lost() == before + 1
 
 
-def test_terminal_that_nobody_reads_loses_lines() -> None:
+def test_terminal_without_a_reader_loses_lines() -> None:
     main, terminal = pty.openpty()
     try:
         assert fill(LineWriter(terminal)) > 0
@@ -151,7 +151,7 @@ def test_terminal_that_nobody_reads_loses_lines() -> None:
         os.close(terminal)
 
 
-def test_socket_that_nobody_reads_loses_lines_and_breaks_none() -> None:
+def test_socket_without_a_reader_loses_lines_and_breaks_none() -> None:
     reading, writing = socket.socketpair()
     with reading, writing:
         writer = LineWriter(writing.fileno())

@@ -1,4 +1,4 @@
-"""What is logged arrives as JSON lines, and nothing that is logged harms who logs it."""
+"""Log records are written as JSON lines, and no record can harm the code that logs it."""
 
 import json
 import logging
@@ -8,15 +8,17 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
+import asyncpg
 import pytest
 import structlog
+from pydantic import BaseModel
 
-from shared import logs
+from shared.process import logs
 
-# What others than we log, in a process of its own: pytest listens to the standard library's records as well.
+# Log records of libraries, in a separate process: pytest also handles the standard library's records.
 LIBRARIES = """
 import logging, threading, warnings
-from shared import logs
+from shared.process import logs
 
 
 class Unprintable:
@@ -48,7 +50,7 @@ class Unprintable:
 
 @pytest.fixture
 def lines(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """What was logged since the last call, as configured for a service; the process' own settings come back."""
+    """Return a function for the log since its last call, configured as in a service; restore the settings."""
     root, before = logging.getLogger(), structlog.get_config()
     handlers, level, cached = root.handlers[:], root.level, logs.log
     monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
@@ -62,7 +64,7 @@ def lines(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) ->
     assert cached is not None
 
 
-def test_line_tells_service_event_level_and_fields(lines: Any) -> None:
+def test_line_has_service_event_level_and_fields(lines: Any) -> None:
     structlog.get_logger().info("something happened", count=3)
     (line,) = lines()
     assert line.pop("timestamp")
@@ -82,9 +84,9 @@ def test_records_of_libraries_warnings_and_threads_come_as_lines() -> None:
     library, warning, crash, ignored, last = map(json.loads, done.stdout.splitlines())
     assert library["event"] == "failed thing"
     assert "deprecated" in warning["event"]
-    assert (crash["event"], crash["thread"]) == ("thread crashed", "worker")
+    assert (crash["event"], crash["thread"]) == ("thread.crashed", "worker")
     assert crash["exception"][0]["exc_type"] == "ZeroDivisionError"
-    assert (ignored["event"], ignored["exception"][0]["exc_type"]) == ("unraisable", "RuntimeError")
+    assert (ignored["event"], ignored["exception"][0]["exc_type"]) == ("error.unraisable", "RuntimeError")
     assert last["event"] == "records that can't be rendered harm nobody"
 
 
@@ -97,3 +99,46 @@ def test_trace_has_no_values_of_local_variables(lines: Any) -> None:
     (line,) = lines()
     assert line["exception"][0]["exc_type"] == "ValueError"
     assert "hunter2" not in json.dumps(line)
+
+
+class Row(BaseModel):
+    """A row that a test reads."""
+
+    user_id: int
+
+
+@pytest.mark.parametrize(
+    ("bug", "left"),
+    [
+        (lambda: dict[str, int]()["alice"], "…"),
+        (lambda: int("alice"), "invalid literal for int() with base 10: …"),
+        (lambda: Row.model_validate({"user_id": "alice"}), "1 validation error for Row"),
+        (lambda: None.alice, "'NoneType' object has no attribute 'alice'"),  # type: ignore[attr-defined]
+    ],
+)
+def test_trace_of_a_bug_has_no_values(lines: Any, bug: Any, left: str) -> None:
+    try:
+        bug()
+    except Exception:
+        structlog.get_logger().exception("request.failed")
+        logging.getLogger("library").exception("request failed")
+    for line in lines():
+        assert line["exception"][0]["exc_value"] == left
+
+
+def test_trace_of_a_violated_constraint_names_it_without_the_row(lines: Any) -> None:
+    error = asyncpg.UniqueViolationError('duplicate key value violates unique constraint "accounts_pkey" in "alice"')
+    error.detail = "Key (user_id)=(alice) already exists."
+    try:
+        try:
+            raise error
+        except asyncpg.UniqueViolationError as cause:
+            raise RuntimeError("while charging") from cause
+    except RuntimeError:
+        structlog.get_logger().exception("request.failed")
+    (line,) = lines()
+    assert "alice" not in str(line)
+    assert [stack["exc_value"] for stack in line["exception"]] == [
+        "while charging",
+        'duplicate key value violates unique constraint "accounts_pkey" in …',
+    ]

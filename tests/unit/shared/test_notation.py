@@ -1,8 +1,8 @@
-"""Timestamps, UUIDs and numbers are written in one way only, wherever they come from."""
+"""Timestamps, UUIDs and numbers have only one notation, from every source."""
 
 import importlib
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -12,10 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic_settings import BaseSettings
 
+from deploy.consumer import settings as consumer_settings
 from shared.contracts.types import Query
 from shared.notation import Timestamp, Uuid, parse_integer, parse_number, parse_timestamp, parse_uuid
-from shared.settings import ServiceSettings, load
+from shared.process.settings import ServiceSettings, load
 
 REPOSITORY = Path(__file__).parents[3]
 ID = "019a0c1e-7d52-7c3a-9b1f-2f4e8a6d0c11"
@@ -169,20 +171,20 @@ def test_a_timestamp_is_a_text(value: Any) -> None:
 
 
 def all_below(base: type[BaseModel]) -> Iterator[type[BaseModel]]:
-    """The models that the services and the consumer derive from a base."""
-    for path in [*REPOSITORY.glob("services/*/**/*.py"), *REPOSITORY.glob("deploy/consumer/*.py")]:
+    """The models that the services derive from a base."""
+    for path in REPOSITORY.glob("services/*/**/*.py"):
         if not path.stem.startswith("__") and "migrations" not in path.parts:
             importlib.import_module(".".join(path.relative_to(REPOSITORY).with_suffix("").parts))
     todo = base.__subclasses__()
     while todo:
         model = todo.pop()
         todo += model.__subclasses__()
-        if model.__module__.startswith(("services.", "shared.", "deploy.")):
+        if model.__module__.startswith(("services.", "shared.")):
             yield model
 
 
 def numbers(model: type[BaseModel]) -> Mapping[str, Sequence[str]]:
-    """The fields of a model that are numbers, each with texts that aren't."""
+    """Return a model's number fields, each with texts that are not numbers."""
     wrong = {}
     for name, field in model.model_fields.items():
         kinds = re.findall(r"\w+", str(field.annotation))
@@ -200,9 +202,22 @@ def test_every_number_of_every_query_is_written_as_in_json(model: type[BaseModel
             assert (name,) in [error["loc"] for error in refused.value.errors()], (name, text)
 
 
-@pytest.mark.parametrize("model", sorted(all_below(ServiceSettings), key=str), ids=lambda model: model.__module__)
+def load_consumer(_model: object) -> None:
+    consumer_settings.load()
+
+
+@pytest.mark.parametrize(
+    ("model", "load_model"),
+    [
+        *((model, load) for model in sorted(all_below(ServiceSettings), key=str)),
+        (consumer_settings.ConsumerSettings, load_consumer),
+    ],
+)
 def test_every_number_of_every_setting_is_written_as_in_json(
-    model: type[ServiceSettings], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    model: type[BaseSettings],
+    load_model: Callable[[Any], object],
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     found = {}
     for name, texts in numbers(model).items():
@@ -212,7 +227,7 @@ def test_every_number_of_every_setting_is_written_as_in_json(
         for variable, text in zip(found, wrong, strict=True):
             monkeypatch.setenv(variable, text)
         with pytest.raises(SystemExit):
-            load(model)
+            load_model(model)
         lines = capfd.readouterr().err.splitlines()
-        told = {line.split(":")[0] for line in lines if "Value error, must be a" in line}
-        assert {f"setting {variable}" for variable in found} <= told, wrong
+        named = {line.split(":")[0] for line in lines if "Value error, must be a" in line}
+        assert {f"setting {variable}" for variable in found} <= named, wrong

@@ -1,6 +1,7 @@
-"""A command line takes what the API takes, and says in a line what it does not take."""
+"""A command line accepts the same values as the API, and reports other values in one line."""
 
 import argparse
+import pwd
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -11,7 +12,7 @@ from services.order.admin.api import AgeSeconds
 from services.relay.replay.api import Topic
 from shared.contracts.types import Id, Name
 from shared.notation import Timestamp, Uuid
-from shared.operators import argument
+from shared.operators import add_who, argument, table
 
 ID = "019a0c1e-7d52-7c3a-9b1f-2f4e8a6d0c11"
 
@@ -27,7 +28,7 @@ ID = "019a0c1e-7d52-7c3a-9b1f-2f4e8a6d0c11"
         (Topic, "orders.again", "orders.again"),
     ],
 )
-def test_an_argument_becomes_its_value(kind: Any, text: str, value: Any) -> None:
+def test_argument_is_converted_to_its_type(kind: Any, text: str, value: Any) -> None:
     assert argument(kind)(text) == value
 
 
@@ -47,3 +48,50 @@ def test_an_argument_that_the_api_refuses_is_refused(kind: Any, text: str) -> No
     with pytest.raises(argparse.ArgumentTypeError) as refused:
         argument(kind)(text)
     assert "\n" not in str(refused.value)
+
+
+def test_table_has_a_line_for_each_row_or_one_that_says_none() -> None:
+    rows: list[dict[str, Any]] = [
+        {"id": 1, "seconds": 2.6, "why": None},
+        {"id": 10, "seconds": None, "why": {"a": [1]}},
+    ]
+    assert table(rows).split("\n") == ["id  seconds  why", "1   3        -", '10  -        {"a":[1]}']
+    assert table([]) == "none"
+
+
+def account(name: str, uid: int, shell: str) -> pwd.struct_passwd:
+    return pwd.struct_passwd((name, "x", uid, uid, "", "/", shell))
+
+
+@pytest.mark.parametrize(
+    ("user", "expected"),
+    [
+        (account("sue", 1000, "/bin/bash"), "sue"),
+        (account("root", 0, "/bin/bash"), None),
+        (account("service", 10001, "/usr/sbin/nologin"), None),
+        (account("service", 10001, "/bin/false"), None),
+        (account("service", 10001, ""), None),
+        (None, None),
+    ],
+)
+def test_operator_must_be_named_where_no_person_is_logged_in(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], user: Any, expected: str | None
+) -> None:
+    def find(_uid: int) -> pwd.struct_passwd:
+        if user is None:
+            raise KeyError
+        found: pwd.struct_passwd = user
+        return found
+
+    monkeypatch.setattr(pwd, "getpwuid", find)
+    monkeypatch.setenv("USER", "service")  # the images set it
+    parser = argparse.ArgumentParser()
+    add_who(parser)
+    assert parser.parse_args(["--reason", "x", "--by", "olga"]).by == "olga"
+    if expected is not None:
+        assert parser.parse_args(["--reason", "x"]).by == expected
+        return
+    with pytest.raises(SystemExit) as ended:
+        parser.parse_args(["--reason", "x"])
+    assert ended.value.code == 2
+    assert "--by" in capsys.readouterr().err

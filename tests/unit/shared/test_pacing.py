@@ -20,13 +20,13 @@ def batcher(step: int, work: Work, scheduler: BatchScheduler) -> Batcher[int, in
 
 
 async def all_that_can_run() -> None:
-    for _ in range(3 * module.ROUNDS_TO_THE_NEXT):
+    for _ in range(3 * module.LOOP_ITERATIONS_TO_NEXT_STEP):
         await asyncio.sleep(0)
 
 
 @asynccontextmanager
 async def beside_a_batch(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[Batcher[int, int], Work]]:
-    """A batcher and its work, while a batch of another has one of two slots; the other slot needs three items."""
+    """Return a batcher and its work, while another's batch has one of two slots; the other slot needs three items."""
     monkeypatch.setattr(module, "MIN_CONCURRENT_BATCH", 3)
     monkeypatch.setattr(module, "SLOT_SECONDS", 60)
     busy, work = Work(), Work()
@@ -62,7 +62,7 @@ async def test_no_more_batches_are_in_flight_than_slots(
         assert await asyncio.gather(*results, more) == [0, 10, 20, 70]
 
 
-async def test_batch_starts_beside_another_once_it_has_the_minimum_size(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_batch_starts_while_another_runs_once_it_has_the_minimum_size(monkeypatch: pytest.MonkeyPatch) -> None:
     async with beside_a_batch(monkeypatch) as (batches, work):
         results = [batches.submit(2), batches.submit(3)]
         await all_that_can_run()
@@ -150,7 +150,7 @@ async def test_results_join_the_items_that_wait_at_the_next_step() -> None:
 
         async def both_steps(number: int) -> int:
             result = await zero.submit(number)
-            for _ in range(2):  # as many turns of the event loop as a saga takes between two steps
+            for _ in range(2):  # the iterations of the event loop that a saga takes between two steps
                 await asyncio.sleep(0)
             return await one.submit(result)
 
@@ -167,9 +167,9 @@ async def test_results_join_the_items_that_wait_at_the_next_step() -> None:
 async def first_and_last(
     monkeypatch: pytest.MonkeyPatch, *, slot_seconds: float = 60
 ) -> AsyncIterator[tuple[Batcher[int, int], Batcher[int, int], Work, Work]]:
-    """Two steps with one slot, and their work; the first step's ends at once. The wait for clients is long."""
+    """Return two steps with one slot, and their work; the first ends immediately. The wait for clients is long."""
     monkeypatch.setattr(module, "SLOT_SECONDS", slot_seconds)
-    monkeypatch.setattr(module, "COME_BACK_SECONDS", 5)
+    monkeypatch.setattr(module, "CLIENT_RETURN_SECONDS", 5)
     scheduler, firsts, lasts = BatchScheduler(1, STEPS[:2]), Work(), Work()
     firsts.through.set()
     async with batcher(0, firsts, scheduler) as first, batcher(1, lasts, scheduler) as last:
@@ -178,7 +178,7 @@ async def first_and_last(
 
 @dataclass
 class Clients:
-    """Three clients in a batch of the last of two steps, and one that waits at the first step."""
+    """Submit three clients in a batch of the last of two steps, and one that waits at the first step."""
 
     first: Batcher[int, int]
     firsts: Work
@@ -197,7 +197,7 @@ class Clients:
 
 @pytest.fixture
 async def clients(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Clients]:
-    monkeypatch.setattr(module, "COME_BACK_MIN", 3)
+    monkeypatch.setattr(module, "CLIENT_RETURN_MIN", 3)
     async with first_and_last(monkeypatch) as (first, last, firsts, lasts):
         leaving = [last.submit(number) for number in (1, 2, 3)]
         await lasts.started.wait()
@@ -231,12 +231,12 @@ async def test_wait_ends_when_all_clients_have_returned(clients: Clients) -> Non
 async def test_wait_for_clients_that_do_not_return_is_bounded(
     clients: Clients, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "COME_BACK_SECONDS", 0)
+    monkeypatch.setattr(module, "CLIENT_RETURN_SECONDS", 0)
     await clients.do_not_delay_the_waiting_item()
 
 
 async def test_slot_is_not_kept_for_few_clients(clients: Clients, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "COME_BACK_MIN", 4)
+    monkeypatch.setattr(module, "CLIENT_RETURN_MIN", 4)
     await clients.do_not_delay_the_waiting_item()
 
 
@@ -260,19 +260,19 @@ async def test_slot_is_not_kept_for_cancelled_clients(monkeypatch: pytest.Monkey
 
 
 async def test_slot_given_back_early_is_not_kept_for_clients(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "COME_BACK_MIN", 1)
+    monkeypatch.setattr(module, "CLIENT_RETURN_MIN", 1)
     async with asyncio.timeout(2), first_and_last(monkeypatch, slot_seconds=0.0) as (first, last, _, lasts):
         leaving = last.submit(1)
         await lasts.started.wait()
-        assert await first.submit(2) == 20  # the slot was given back
+        assert await first.submit(2) == 20  # the slot was released
         lasts.through.set()
         assert await leaving == 10
 
 
-async def test_small_batch_does_not_start_beside_another_because_a_larger_one_waits(
+async def test_small_batch_does_not_start_because_a_larger_one_waits(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Its step is earlier and it is more than half as large, but not worth a slot of its own."""
+    """Its step is earlier and it is more than half as large, but too small for its own slot."""
     monkeypatch.setattr(module, "MIN_CONCURRENT_BATCH", 3)
     monkeypatch.setattr(module, "SLOT_SECONDS", 60)
     busy, small, large = works = [Work() for _ in range(3)]

@@ -1,5 +1,6 @@
-"""A service as a process: what ends it, with which status, and that its log can't."""
+"""A service as a process: what ends it, with which status; its log can't end it."""
 
+import json
 import os
 import signal
 import socket
@@ -13,7 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from shared.exits import MEANINGS, Exit
+from shared.process.exits import Exit
+from shared.process.main import STOP_MAX_SECONDS
+from shared.process.settings import STOP_DELAY_MAX_SECONDS
 from tests.infrastructure.waiting import free_port, wait_until
 
 REPOSITORY = Path(__file__).parents[3]
@@ -26,14 +29,16 @@ from pathlib import Path
 
 import structlog
 
-from shared import process
-from shared.background import background
+from shared.process import main
+from shared.process.tasks import background
 from shared.http.server import HttpServer
+from shared.identity.authenticator import OpenAuthenticator
 from shared.refusals import Unavailable
-from shared.settings import ServiceSettings
+from shared.process.settings import ServiceSettings
+from shared.process.stopping import Stop
 
 log = structlog.get_logger()
-process.STOP_MAX_SECONDS = float(os.environ.get("STOP_MAX_SECONDS", "5"))
+main.STOP_MAX_SECONDS = float(os.environ.get("STOP_MAX_SECONDS", "5"))
 
 
 class Settings(ServiceSettings):
@@ -72,11 +77,11 @@ async def lose_a_task(settings, stop):
 
 async def lose_a_task_and_hang(settings, stop):
     async with background("mortal", die):
-        await HttpServer("x", "x", settings, [], {}).run(asyncio.Event())
+        await HttpServer("x", "x", settings, OpenAuthenticator(), [], {}).run(Stop())
 
 
 async def listen(settings, stop):
-    await HttpServer("x", "x", settings, [], {}).run(stop)
+    await HttpServer("x", "x", settings, OpenAuthenticator(), [], {}).run(stop)
 
 
 async def chat():
@@ -105,7 +110,7 @@ async def wait(settings):
 
 serve = globals()[os.environ.get("SERVE", "until_stopped")]
 commands = {"done": done, "unavailable": unavailable, "buggy": lambda settings: die(), "wait": wait}
-process.main(process.Service("x", Settings, "x", Path(os.environ.get("MIGRATIONS", ".")), serve, commands))
+main.main(main.Service("x", Settings, "x", Path(os.environ.get("MIGRATIONS", ".")), serve, commands))
 """
 
 
@@ -122,7 +127,7 @@ def start(*arguments: str, **environment: str) -> "subprocess.Popen[str]":
 
 
 def ended(*arguments: str, **environment: str) -> tuple[int, str]:
-    """Wait for the end of what ends by itself; return its status and all it printed."""
+    """Wait for a process that ends by itself; return its status and output."""
     with start(*arguments, **environment) as process:
         out, err = process.communicate(timeout=SECONDS)
     return process.returncode, out + err
@@ -130,7 +135,7 @@ def ended(*arguments: str, **environment: str) -> tuple[int, str]:
 
 @contextmanager
 def serving(*arguments: str, **environment: str) -> Iterator["subprocess.Popen[str]"]:
-    """Start what prints `serving`, and wait until it does."""
+    """Start a process that prints `serving`, and wait until it does."""
     with start(*arguments, **environment) as process:
         try:
             assert process.stdout is not None
@@ -141,7 +146,7 @@ def serving(*arguments: str, **environment: str) -> Iterator["subprocess.Popen[s
 
 
 def get(port: int, path: str) -> tuple[int, str]:
-    """The answer's status and body; status 0 while nobody answers."""
+    """Return the answer's status and body; status 0 without an answer."""
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=2) as response:
             return response.status, response.read().decode()
@@ -153,7 +158,7 @@ def get(port: int, path: str) -> tuple[int, str]:
 
 def test_no_two_ends_share_a_status_and_each_has_its_row_in_the_runbook() -> None:
     table = (REPOSITORY / "docs" / "runbook.md").read_text()
-    assert len(set(Exit)) == len(Exit.__members__) == len(MEANINGS)
+    assert len(set(Exit)) == len(Exit.__members__) == len({status.meaning for status in Exit})
     for exit_ in Exit:
         assert f"| {int(exit_)} | " in table, exit_
 
@@ -168,22 +173,56 @@ def test_clean_stop_is_0_also_with_a_second_signal(number: signal.Signals) -> No
         assert process.wait(SECONDS) == Exit.DONE
 
 
-def test_stop_that_hangs_is_ended_and_says_so() -> None:
+@contextmanager
+def stopping(port: int) -> Iterator["subprocess.Popen[str]"]:
+    """Ask a listening process to stop after a long delay, and wait until it says so."""
+    with start(SERVE="listen", PORT=str(port), STOP_DELAY_SECONDS="15") as process:
+        try:
+            wait_until(lambda: get(port, "/readyz")[0] == 200, SECONDS, "the service")
+            process.send_signal(signal.SIGTERM)
+            wait_until(lambda: get(port, "/readyz")[0] == 503, SECONDS, "the announced stop")
+            yield process
+        finally:
+            process.kill()
+
+
+def test_sigterm_makes_the_process_unready_while_it_serves_until_the_next_signal() -> None:
+    port = free_port()
+    with stopping(port) as process:
+        assert '"process":"is stopping"' in get(port, "/readyz")[1]
+        assert get(port, "/livez")[0] == 200
+        process.send_signal(signal.SIGTERM)
+        output, _ = process.communicate(timeout=SECONDS / 2)
+        assert process.returncode == Exit.DONE
+        assert '"event":"process.stopping"' in output
+
+
+def test_ctrl_c_waits_for_no_balancer() -> None:
+    with stopping(free_port()) as process:
+        process.send_signal(signal.SIGINT)
+        assert process.wait(SECONDS / 2) == Exit.DONE
+
+
+def test_whole_stop_takes_less_than_25_seconds() -> None:
+    assert STOP_DELAY_MAX_SECONDS + STOP_MAX_SECONDS < 25
+
+
+def test_hanging_stop_is_ended_and_logged() -> None:
     with serving(SERVE="hang", STOP_MAX_SECONDS="0.2") as process:
         process.send_signal(signal.SIGTERM)
         output, _ = process.communicate(timeout=SECONDS)
         assert process.returncode == Exit.STOPPED_LATE
-        assert "stop took too long" in output
+        assert "process.stop_overdue" in output
 
 
 def test_death_of_a_background_task_ends_the_process_with_a_status_of_its_own() -> None:
     status, output = ended(SERVE="lose_a_task")
     assert status == Exit.TASK_DIED
-    assert '"event":"background task died"' in output
+    assert '"event":"task.died"' in output
     assert '"task":"mortal"' in output
 
 
-def test_livez_tells_of_a_dead_task_while_the_process_is_still_there() -> None:
+def test_livez_reports_a_dead_task_while_the_process_still_runs() -> None:
     port = free_port()
     with start(SERVE="lose_a_task_and_hang", PORT=str(port), STOP_MAX_SECONDS="3") as process:
         wait_until(lambda: get(port, "/livez")[0], SECONDS, "an answer")
@@ -191,7 +230,7 @@ def test_livez_tells_of_a_dead_task_while_the_process_is_still_there() -> None:
         assert process.wait(SECONDS) == Exit.TASK_DIED, "the cause comes before the stop that took too long"
 
 
-def test_bug_while_serving_is_told_by_its_trace_and_status() -> None:
+def test_bug_while_serving_ends_the_process_with_its_trace_and_status() -> None:
     status, output = ended(SERVE="crash")
     assert status == Exit.CRASHED
     assert '"exc_type":"ValueError"' in output
@@ -216,7 +255,7 @@ def test_host_that_is_none_of_this_machine_has_a_status_and_one_line() -> None:
         (["buggy"], {}, Exit.CRASHED),
         (["nonsense"], {}, Exit.MISCONFIGURED),
         (["done"], {"LOG_LEVEL": "loud"}, Exit.MISCONFIGURED),
-        (["migrate"], {}, Exit.FAILED),  # nobody listens there
+        (["migrate"], {}, Exit.FAILED),  # nothing listens there
         (["migrate"], {"DATABASE_URL": "postgresql://nobody@host.invalid/x"}, Exit.FAILED),
     ],
 )
@@ -234,14 +273,14 @@ def test_ctrl_c_ends_a_command_with_a_status_and_no_trace() -> None:
         assert "Traceback" not in output + errors
 
 
-@pytest.mark.parametrize("trouble", ["its reader is gone", "its disk is full", "its reader hangs"])
-def test_log_that_can_not_be_written_changes_nothing(trouble: str) -> None:
+@pytest.mark.parametrize("fault", ["its reader is gone", "its disk is full", "its reader hangs"])
+def test_log_that_can_not_be_written_changes_nothing(fault: str) -> None:
     reading, writing = os.pipe()
     full = os.open("/dev/full", os.O_WRONLY)
     port = free_port()
-    if trouble == "its reader is gone":
+    if fault == "its reader is gone":
         os.close(reading)
-    where = full if trouble == "its disk is full" else writing
+    where = full if fault == "its disk is full" else writing
     command = [sys.executable, "-c", SERVICE]
     environment = {"PATH": os.environ["PATH"], "SERVE": "log_and_serve", "PORT": str(port)}
     with subprocess.Popen(command, env=environment, cwd=REPOSITORY, stdout=where, stderr=where) as process:
@@ -260,7 +299,7 @@ def test_log_that_can_not_be_written_changes_nothing(trouble: str) -> None:
             assert process.wait(SECONDS) == Exit.DONE
         finally:
             process.kill()
-            if trouble != "its reader is gone":
+            if fault != "its reader is gone":
                 os.close(reading)
 
 
@@ -277,10 +316,21 @@ def test_service_without_standard_descriptors_serves_and_stops() -> None:
             process.kill()
 
 
-def test_wrong_setting_keeps_its_status_when_nobody_reads_the_complaint() -> None:
+def test_wrong_setting_keeps_its_status_when_stderr_has_no_reader() -> None:
     full = os.open("/dev/full", os.O_WRONLY)
     environment = {"PATH": os.environ["PATH"], "LOG_LEVEL": "loud"}
     command = [sys.executable, "-c", SERVICE]
     done = subprocess.run(command, env=environment, cwd=REPOSITORY, stdout=full, stderr=full, check=False)
     os.close(full)
     assert done.returncode == Exit.MISCONFIGURED
+
+
+def test_signals_change_the_log_level_while_the_process_runs() -> None:
+    with serving(LOG_LEVEL="warning", AUTH_MODE="open") as process:
+        assert process.stdout is not None
+        for number, before, now in ((signal.SIGUSR1, "warning", "debug"), (signal.SIGUSR2, "debug", "warning")):
+            process.send_signal(number)
+            line = json.loads(process.stdout.readline())
+            assert (line["event"], line["before"], line["now"]) == ("log_level.changed", before, now)
+        process.terminate()
+        assert process.wait(SECONDS) == Exit.DONE

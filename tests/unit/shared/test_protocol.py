@@ -1,4 +1,4 @@
-"""The protocol's pure half: stored outcomes, fences, and undos that close for good."""
+"""The protocol's pure half: stored outcomes, fences, and undos that close permanently."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,14 +12,14 @@ GATE, OTHER = UUID(int=1), UUID(int=2)
 
 
 class No(Refusal):
-    """Not this one."""
+    """A refusal of the test."""
 
     slug = "no"
 
 
 @dataclass(frozen=True, slots=True)
 class Do:
-    """A do, which the rules refuse when told so."""
+    """A do; the rules refuse it if `refused` is set."""
 
     type: ClassVar[str] = "do"
     undo: ClassVar[bool] = False
@@ -30,7 +30,7 @@ class Do:
 
 @dataclass(frozen=True, slots=True)
 class Undo:
-    """Its undo."""
+    """The do's undo."""
 
     type: ClassVar[str] = "undo"
     undo: ClassVar[bool] = True
@@ -42,7 +42,7 @@ Command = Do | Undo
 
 
 class Rules:
-    """What was done and undone, in order."""
+    """Records what was done and undone, in order."""
 
     def __init__(self) -> None:
         self.calls: list[Command] = []
@@ -66,7 +66,7 @@ def run(*commands: Command, closed: frozenset[UUID] = frozenset(), **stored: Out
     return decide(commands, closed, known, rules.do, rules.undo), rules.calls
 
 
-def test_what_is_new_is_decided_and_stored() -> None:
+def test_new_command_is_decided_and_its_outcome_stored() -> None:
     verdict, calls = run(Do(), Do(OTHER, refused=True))
     assert verdict.outcomes == [Outcome(True, {"call": 1}), Outcome(False, No().problem())]
     assert verdict.new_outcomes == {(GATE, "do", 0): verdict.outcomes[0], (OTHER, "do", 0): verdict.outcomes[1]}
@@ -119,14 +119,14 @@ def test_a_repeated_undo_is_applied_and_changes_nothing() -> None:
         assert (verdict.new_outcomes, verdict.newly_closed, calls) == ({}, set(), [])
 
 
-def test_a_do_on_a_gate_that_is_past_is_fenced_although_its_outcome_may_be_known() -> None:
+def test_do_before_the_horizon_is_fenced_even_if_its_outcome_is_stored() -> None:
     rules = Rules()
     verdict = decide([Do(), Do(OTHER)], (), {(GATE, "do", 0): Outcome(True, {})}, rules.do, rules.undo, {GATE})
     assert verdict.outcomes == [FENCED, Outcome(True, {"call": 1})]
     assert list(verdict.new_outcomes) == [(OTHER, "do", 0)]
 
 
-def test_an_undo_of_what_is_past_still_undoes_and_closes() -> None:
+def test_undo_before_the_horizon_still_undoes_and_closes() -> None:
     rules = Rules()
     verdict = decide([Undo()], (), {}, rules.do, rules.undo, {GATE})
     assert (verdict.outcomes, verdict.newly_closed, rules.calls) == ([Outcome(True, {})], {GATE}, [Undo()])

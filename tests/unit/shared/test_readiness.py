@@ -1,15 +1,22 @@
-"""/readyz answers within its time whatever a check does, and probes that come together share one run of the checks."""
+"""/readyz answers within its time limit with any check, and concurrent probes share one run of the checks."""
 
 import asyncio
+import json
 from contextlib import suppress
 
-from shared.http.readiness import CHECK_SECONDS, NO_ANSWER, Check, Readiness
+from aiohttp.test_utils import make_mocked_request
+from aiohttp.web import Response
 
-MARGIN_SECONDS = 0.15  # of the second that a probe waits
+from shared.http.readiness import CHECK_SECONDS, NO_ANSWER, Check, Readiness
+from shared.http.server import HttpServer
+from shared.identity.authenticator import OpenAuthenticator
+from shared.process.settings import ServiceSettings
+
+MARGIN_SECONDS = 0.15  # beyond the second that a probe waits
 
 
 class Asked:
-    """A check that waits to be let through."""
+    """A check that waits for the test."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -21,7 +28,7 @@ class Asked:
 
 
 async def fine() -> None:
-    """Nothing to complain of."""
+    """A check that succeeds."""
 
 
 async def away() -> None:
@@ -29,7 +36,7 @@ async def away() -> None:
 
 
 async def timed(readiness: Readiness) -> dict[str, str]:
-    """The answers, within their time."""
+    """Return the answers; fail if they are late."""
     async with asyncio.timeout(CHECK_SECONDS + MARGIN_SECONDS):
         return await readiness.ask()
 
@@ -93,3 +100,39 @@ async def test_a_probe_after_the_run_starts_another() -> None:
     await readiness.ask()
     await readiness.ask()
     assert count == 2
+
+
+async def test_probe_that_comes_during_a_run_begins_no_check_again() -> None:
+    count = 0
+
+    async def counted() -> None:
+        nonlocal count
+        count += 1
+
+    slow = Asked()
+    readiness = Readiness({"counted": counted, "slow": slow})
+    first = asyncio.create_task(readiness.ask())
+    for _ in range(5):  # until the first check has ended
+        await asyncio.sleep(0)
+    assert count == 1
+    second = asyncio.create_task(readiness.ask())
+    await asyncio.sleep(0)
+    slow.through.set()
+    assert await first == await second == {"counted": "ok", "slow": "ok"}
+    assert count == 1
+
+
+async def test_service_that_stops_is_not_ready() -> None:
+    settings = ServiceSettings.model_validate({"port": 1, "database_url": "postgresql://nowhere"})
+    server = HttpServer("x", "x", settings, OpenAuthenticator(), [], {"database": fine})
+    assert await asked(server) == (200, {"database": "ok"})
+    server._stop.announced = True
+    assert await asked(server) == (503, {"database": "ok", "process": "is stopping"})
+
+
+async def asked(server: HttpServer) -> tuple[int, dict[str, str]]:
+    """Return the status and the checks that /readyz answers."""
+    response = await server._readyz(make_mocked_request("GET", "/readyz"))
+    assert isinstance(response, Response)
+    assert isinstance(response.body, bytes)
+    return response.status, json.loads(response.body)["checks"]

@@ -1,22 +1,22 @@
-"""Every error of Postgres is either transient or a bug of ours, for a reason that is written down."""
+"""Every Postgres error is either transient or one of our bugs, with a documented reason."""
 
 import asyncpg
 import psycopg.errors
 import pytest
 from asyncpg.exceptions._base import PostgresMessageMeta
 
-from shared.postgres import explain, is_transient, needs_operator, translated
+from shared.postgres.errors import explain, is_about_the_batch, is_transient, needs_operator, translated
+from shared.postgres.sqlstates import BUGS, TRANSIENT
+from shared.postgres.sqlstates import is_transient as is_transient_code
 from shared.refusals import Unavailable
-from shared.sqlstates import BUGS, TRANSIENT
-from shared.sqlstates import is_transient as is_transient_code
 
-# What asyncpg knows is Postgres' appendix, but for 00000; psycopg's list is a second opinion.
+# asyncpg's list is Postgres' appendix without 00000; psycopg's list is a cross-check.
 CODES = sorted(PostgresMessageMeta._message_map)  # type: ignore[attr-defined]
 PSYCOPG_CODES = sorted(code for code in psycopg.errors._sqlcodes if len(code) == 5 and not code.islower())
 
 
 def error(sqlstate: str, severity: str = "ERROR") -> asyncpg.PostgresError:
-    """An error as asyncpg makes it of the server's answer."""
+    """Return an error as asyncpg creates it from the server's answer."""
     return asyncpg.PostgresError.new({"C": sqlstate, "M": "message", "V": severity})
 
 
@@ -42,7 +42,7 @@ def test_the_tables_name_codes_that_exist_each_with_its_reason() -> None:
         *("57014", "57P01", "57P02", "57P03", "57P04", "57P05", "58000", "58030", "XX000", "XX001", "XX002"),
     ],
 )
-def test_what_somebody_else_mends_is_transient(code: str) -> None:
+def test_errors_that_others_repair_are_transient(code: str) -> None:
     assert is_transient(error(code))
 
 
@@ -50,11 +50,11 @@ def test_what_somebody_else_mends_is_transient(code: str) -> None:
     "code",
     ["0A000", "21000", "22003", "22012", "23505", "25P02", "42601", "42702", "42804", "54001", "P0001", "RLY01"],
 )
-def test_what_our_sql_did_wrong_is_a_bug(code: str) -> None:
+def test_errors_of_our_sql_are_bugs(code: str) -> None:
     assert not is_transient(error(code))
 
 
-def test_what_ends_the_session_is_transient_whatever_its_code() -> None:
+def test_error_that_ends_the_session_is_transient_whatever_its_code() -> None:
     assert all(is_transient_code(code, severity) for code in CODES for severity in ("FATAL", "PANIC"))
 
 
@@ -68,21 +68,25 @@ def test_a_lost_connection_is_transient(lost: Exception) -> None:
 
 
 @pytest.mark.parametrize("other", [ValueError(), KeyError("x"), AssertionError()])
-def test_what_is_not_the_database_s_is_no_failure_of_it(other: Exception) -> None:
+def test_other_exceptions_are_no_database_failure(other: Exception) -> None:
     assert not is_transient(other)
 
 
-def test_transient_failures_become_unavailable_and_bugs_stay_what_they_are() -> None:
-    with pytest.raises(Unavailable, match="InsufficientPrivilegeError"), translated():
+def test_transient_failures_become_unavailable_and_bugs_stay_bugs() -> None:
+    with pytest.raises(Unavailable) as unavailable, translated():
         raise error("42501")
+    assert str(unavailable.value) == "The database can't serve this now."  # clients get it
     with pytest.raises(asyncpg.PostgresSyntaxError), translated():
         raise error("42601")
 
 
-def test_the_log_gets_the_server_s_words_and_what_they_mean() -> None:
+def test_log_has_the_server_s_message_and_its_meaning() -> None:
     with pytest.raises(Unavailable) as unavailable, translated():
         raise error("42501")
     assert explain(unavailable.value) == f"InsufficientPrivilegeError: message ({TRANSIENT['42501']})"
+    with pytest.raises(Unavailable) as lost, translated():
+        raise ConnectionResetError
+    assert explain(lost.value) == "The database can't serve this now. (ConnectionResetError)"
     assert explain(Unavailable("The queue is full.")) == "The queue is full."
 
 
@@ -94,10 +98,18 @@ def test_the_log_gets_the_server_s_words_and_what_they_mean() -> None:
         ("42501", "FATAL", False),  # the session ended, perhaps in the middle of a commit
     ],
 )
-def test_only_a_statement_that_was_refused_until_an_operator_acts_is_not_repeated_at_once(
-    code: str, severity: str, *, expected: bool
-) -> None:
+def test_statement_is_repeated_unless_an_operator_must_act(code: str, severity: str, *, expected: bool) -> None:
     unavailable = Unavailable()
     unavailable.__cause__ = error(code, severity)
     assert needs_operator(unavailable) is expected
     assert not needs_operator(Unavailable("the queue is full"))
+
+
+@pytest.mark.parametrize(
+    ("failure", "expected"),
+    [(error("23505"), True), (error("40P01"), True), (error("57P01"), False), (ValueError("a bug"), False)],
+)
+def test_only_errors_of_single_items_are_tried_one_by_one(failure: Exception, *, expected: bool) -> None:
+    with pytest.raises(Exception) as raised, translated():  # noqa: PT011 - any
+        raise failure
+    assert is_about_the_batch(raised.value) is expected

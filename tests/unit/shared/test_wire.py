@@ -1,4 +1,4 @@
-"""Strict input: nothing is coerced, everything is bounded, and what is wrong is named."""
+"""Strict input: nothing is coerced, everything is bounded, and errors are named."""
 
 import asyncio
 import json
@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.contracts.types import Id, Int64, NoBody, Page, Wire, no_control_characters
+from shared.encoding import INT64_MAX
 from shared.http import wire
 from shared.http.problems import (
     BodyTooLarge,
@@ -32,7 +33,6 @@ from shared.http.wire import (
     read_body,
     read_query,
 )
-from shared.integers import INT64_MAX
 from shared.notation import Timestamp
 
 
@@ -52,7 +52,7 @@ class Connected(BaseProtocol):
 
 
 def request(body: bytes | None, media_type: str = "application/json", **headers: str) -> web.Request:
-    """A POST with a body, or one whose body never comes."""
+    """Return a POST with a body, or one whose body never comes."""
     stream = StreamReader(Connected(asyncio.get_running_loop()), 2**20)
     if body is not None:
         stream.feed_data(body)
@@ -79,7 +79,7 @@ async def test_a_body_becomes_its_model() -> None:
 @pytest.mark.parametrize(
     "size", ["1.0", "1.5", '"1"', "true", "null", "[]", str(2**63), str(-(2**63) - 1), "1e3", "9" * 400]
 )
-async def test_what_is_no_64_bit_integer_is_refused_not_coerced(size: str) -> None:
+async def test_value_that_is_no_64_bit_integer_is_refused_not_coerced(size: str) -> None:
     ((pointer, _),) = await errors(b'{"name": "a", "size": %s}' % size.encode())
     assert pointer == "/size"
 
@@ -100,12 +100,12 @@ async def test_every_error_is_named_by_its_json_pointer() -> None:
     assert {pointer for pointer, _ in found} == {"/parts/1/name", "/parts/1/size", "/a~1b~0c"}
 
 
-async def test_no_more_than_twenty_errors_are_told() -> None:
+async def test_no_more_than_twenty_errors_are_listed() -> None:
     assert len(await errors(b'{"name": "a", %s}' % b",".join(b'"x%d": 1' % n for n in range(500)))) == 20
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"{}{}", b"\xff", b'{"name": "\xff"}', b'{"name": "\\ud800"}'])
-async def test_what_is_no_json_is_malformed(body: bytes) -> None:
+async def test_body_that_is_no_json_is_malformed(body: bytes) -> None:
     with pytest.raises(MalformedBody):
         await read_body(request(body), Thing)
 
@@ -120,7 +120,8 @@ async def test_what_is_no_json_is_malformed(body: bytes) -> None:
         b'{"name": "a", "parts": [{"name": "b", "parts": [{"name": "c", "name": "d"}]}]}',
         b'{"name": "a", "\\u006eame": "b"}',
         b'{"\\u006e\\u0061me": "a", "\\u006Eame": "b"}',
-        b'{"name": "\\u003a", "name": "\\u003A\\u003a"}',  # as many colons when written anew
+        # As many colons when written anew.
+        pytest.param(b'{"name": "\\u003a", "name": "\\u003A"}', id="escaped colons"),
         b'{"name": ":", "name": "::"}',
         b'{"unknown": 1, "unknown": 1}',
         b'{"name": "a", "unknown": {"": 1, "": 2}}',
@@ -132,6 +133,11 @@ async def test_what_is_no_json_is_malformed(body: bytes) -> None:
 async def test_a_member_given_twice_is_malformed_at_any_depth_in_any_spelling(body: bytes) -> None:
     with pytest.raises(MalformedBody):
         await read_body(request(body), Thing)
+
+
+async def test_body_that_is_nested_too_deeply_is_malformed() -> None:
+    with pytest.raises(MalformedBody):
+        await read_body(request(b'{"name": "a", "parts": %s%s}' % (b"[" * 20_000, b"]" * 20_000)), Thing)
 
 
 @pytest.mark.parametrize(
@@ -156,7 +162,7 @@ _JSON = st.recursive(
 
 
 def written(value: Any, escape: Callable[[str], str]) -> str:
-    """JSON in which an object is a tuple of pairs, so that it can have a member twice."""
+    """Return JSON of a value in which objects are tuples of pairs, so that a member can be repeated."""
     if isinstance(value, tuple):
         members = (f"{escape(name)}:{written(inner, escape)}" for name, inner in value)
         return "{" + ",".join(members) + "}"
@@ -244,7 +250,7 @@ async def test_a_body_that_does_not_come_times_out() -> None:
         await read_body(request(None), Thing, timeout_seconds=0.01)
 
 
-async def test_a_call_without_a_body_takes_nothing_or_an_empty_object() -> None:
+async def test_call_without_a_body_accepts_no_body_or_an_empty_object() -> None:
     await read_body(request(b""), NoBody)
     await read_body(request(b"{}"), NoBody)
     with pytest.raises(ValidationFailed):
@@ -268,7 +274,7 @@ def test_a_query_that_breaks_its_model_is_refused_and_its_parameter_named(query:
 
 
 @given(st.text(st.characters(exclude_categories=["Cc", "Cs"])), st.integers(0, INT64_MAX), st.uuids())
-def test_a_cursor_brings_back_what_it_was_made_of(text: str, number: int, uuid: UUID) -> None:
+def test_cursor_decodes_to_its_values(text: str, number: int, uuid: UUID) -> None:
     assert decode_cursor(encode_cursor(text, number, str(uuid)), str, int, UUID) == (text, number, uuid)
 
 
@@ -311,7 +317,7 @@ def test_text_with_control_characters_or_half_a_character_is_refused(text: str) 
 
 
 @pytest.mark.parametrize("name", ["", "a\0", "a\n", "\ud800", "x" * 129])
-def test_what_can_be_nobody_s_id_is_not_found(name: str) -> None:
+def test_impossible_id_is_not_found(name: str) -> None:
     with pytest.raises(NotFound):
         path_id(make_mocked_request("GET", "/", match_info={"id": name}), "id", NotFound)
 
@@ -331,7 +337,7 @@ def test_shortest_and_longest_id_in_the_path_are_taken(length: int) -> None:
 
 
 @pytest.mark.parametrize("encoded", ["%ff", "a%zz", "%"])
-def test_what_stands_for_no_utf_8_is_no_text(encoded: str) -> None:
+def test_percent_encoding_that_is_no_utf_8_is_no_text(encoded: str) -> None:
     assert not wire._is_text(encoded)
 
 

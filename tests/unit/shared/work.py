@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 
 class Work:
-    """Work that waits to be let through, and keeps the batches it got."""
+    """Work that waits for the test, and records its batches."""
 
     def __init__(self) -> None:
         self.batches: list[list[int]] = []

@@ -1,4 +1,4 @@
-"""The same checkout as one writes it with DBOS: a workflow with a step for each participant, and its compensation.
+"""The same checkout, written with DBOS: a workflow with a step for each participant, and its compensation.
 
 Runs in an environment of its own, see requirements.in. What it sells is on the product's own tables; gates, stored
 outcomes and sagas it needs none, as the library's tables are what makes its steps durable. Its steps work on the
@@ -75,7 +75,7 @@ def hold_stock(query: Query, order: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def restore_stock(query: Query, order: dict[str, Any]) -> None:
-    """Give the stock back."""
+    """Restore the stock."""
     query(
         """WITH restored AS (
                UPDATE products.holds SET status = 'RESTORED', restored_at = now()
@@ -87,7 +87,7 @@ def restore_stock(query: Query, order: dict[str, Any]) -> None:
 
 
 def redeem_coupon(query: Query, order: dict[str, Any]) -> int:
-    """Use the coupon up; return its discount."""
+    """Redeem the coupon; return its discount."""
     found = query(
         """UPDATE coupons.coupons
            SET status = 'REDEEMED', order_id = :order_id, discount_amount = value, held_at = now()
@@ -241,7 +241,7 @@ class Shop:
         return result
 
     def _connection(self) -> "psycopg.Connection[Any]":
-        """This thread's own connection."""
+        """Return this thread's own connection."""
         if not hasattr(self._local, "connection"):
             self._local.connection = psycopg.connect(self._url, autocommit=True)
         connection: psycopg.Connection[Any] = self._local.connection
@@ -250,23 +250,23 @@ class Shop:
 
 @cache
 def statement(text: str) -> Any:
-    """A query as SQLAlchemy takes it."""
+    """Return a query for SQLAlchemy."""
     return sa.text(text)
 
 
 @cache
 def psycopg_text(text: str) -> bytes:
-    """A query as psycopg takes it."""
+    """Return a query for psycopg."""
     return re.sub(r"(?<!:):(\w+)", r"%(\1)s", text).encode()
 
 
 def sqlalchemy_url(url: str) -> str:
-    """The address with the driver that DBOS uses."""
+    """Return the address with the driver that DBOS uses."""
     return url.replace("postgresql://", "postgresql+psycopg://")
 
 
 class Buyers:
-    """The load: each thread places an order after the other."""
+    """The load: each thread places one order after the other."""
 
     def __init__(self, shop: Shop, number: int, of: int, first_coupon: int) -> None:
         self._shop = shop
@@ -278,7 +278,7 @@ class Buyers:
         self.last_coupon = first_coupon
 
     def buy(self, seed: int) -> None:
-        """Buy until told to stop."""
+        """Buy until stopped."""
         chance = random.Random(seed)
         while self.buying:
             began = time.perf_counter()
@@ -308,7 +308,7 @@ class Buyers:
 
 @contextmanager
 def launched() -> Any:
-    """The library at work."""
+    """Run the library."""
     DBOS.launch()
     try:
         yield
@@ -317,7 +317,7 @@ def launched() -> Any:
 
 
 def run(url: str, style: str, threads: int, seconds: float, number: int, of: int, first_coupon: int) -> None:
-    """Buy for some seconds, after a warm-up that doesn't count, and print how much was bought."""
+    """Buy for some seconds, after a warm-up that doesn't count, and print the number of purchases."""
     cores = sorted(os.sched_getaffinity(0))
     os.sched_setaffinity(0, {cores[number % len(cores)]})
     shop = Shop(url, style, threads)

@@ -1,1 +1,1 @@
-"""Small processes in the place of the five services: they answer what the supervisor asks."""
+"""Small processes that replace the five services: they answer the supervisor's requests."""

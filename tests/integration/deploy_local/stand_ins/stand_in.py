@@ -1,6 +1,6 @@
-"""What every stand-in does: serves HTTP until SIGTERM, keeps what is posted in a file, misbehaves when told to.
+"""The code of every stand-in: serves HTTP until SIGTERM, writes POST bodies to a file, and misbehaves on request.
 
-STAND_IN_<NAME>: `exit:N` ends at once with status N, `unready` never becomes ready, `stubborn` ignores SIGTERM.
+STAND_IN_<NAME>: `exit:N` ends immediately with status N, `unready` never becomes ready, `stubborn` ignores SIGTERM.
 """
 
 import json
@@ -60,6 +60,6 @@ def handler(kept: Path, mode: str) -> type[BaseHTTPRequestHandler]:
             self.wfile.write(b"{}")
 
         def log_message(self, *_: object) -> None:
-            """Silent: the log shall show what the test printed."""
+            """Log nothing: the log must have only what the test prints."""
 
     return Handler

@@ -1,4 +1,4 @@
-"""Every move of replicas, Kafka and failures, under the protocol's rules or with one of them broken."""
+"""Every step of replicas, Kafka and failures, with the protocol's rules or with one of them broken."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -44,7 +44,7 @@ class Rules:
 
     @property
     def spared(self) -> Step | None:
-        """Return the step at which a round outlives its session, to go on with the next one."""
+        """Return the step at which a round outlives its session, and continues with the next one."""
         return None if self.session_from_before_claim else Step.WRITE_TOGETHER
 
     def after(self, step: Step) -> Step:
@@ -54,7 +54,7 @@ class Rules:
 
 
 def moves(state: State, rules: Rules) -> Iterator[Move]:
-    """Return everything that can happen next, each with what it is called."""
+    """Return every possible next step with its name."""
     for replica in range(rules.replicas):
         for shard in SHARDS:
             yield from _of_publisher(state, rules, replica, shard)
@@ -172,7 +172,7 @@ def _cycle(state: State, rules: Rules, replica: int, shard: int) -> Iterator[Mov
 
 
 def _claimed(state: State, rules: Rules, replica: int, shard: int, id_: int) -> World:
-    """Mark, claim the next, and find out at once if the producer that is to carry it is fenced already."""
+    """Mark, claim the next batch, and detect immediately whether its producer is already fenced."""
     world = World(state, rules.idle)
     world.mark(shard)
     world.claim(shard)
@@ -321,7 +321,7 @@ def _give_up(world: World, replica: int, shard: int) -> None:
 
 
 def _drop_group(world: World, rules: Rules, replica: int, *, late_end: bool) -> None:
-    """Drop the group's producer, and with it all who are aboard; either writes or the commit may still arrive."""
+    """Drop the group's producer, and all its publishers; either its writes or its commit may still arrive."""
     late = []
     for shard in SHARDS:
         publisher = world.publisher(replica, shard)
@@ -338,7 +338,7 @@ def _drop_group(world: World, rules: Rules, replica: int, *, late_end: bool) -> 
 
 
 def _crash(world: World, rules: Rules, replica: int, *, late_end: bool) -> None:
-    """End a process; it comes back under another name, and so with another id for its group."""
+    """End a process; it restarts with another name, and so with another id for its group."""
     _drop_group(world, rules, replica, late_end=late_end)
     for shard in SHARDS:
         _give_up(world, replica, shard)

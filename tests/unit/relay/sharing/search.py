@@ -15,7 +15,7 @@ from tests.unit.relay.sharing.world import State, beginning
 
 @dataclass
 class Found:
-    """What a search has come to: how many states, and if something is wrong, what, and the way there."""
+    """The result of a search: the number of states, and the first error with the steps that lead to it."""
 
     states: int
     wrong: str = ""
@@ -24,14 +24,14 @@ class Found:
 
 @dataclass
 class _Reached:
-    """All states by the order in which they were met, each with where it came from first."""
+    """All states in the order in which they were found, each with its first predecessor."""
 
     rules: Rules
     states: list[State]
     parents: list[int]
 
     def trace(self, place: int) -> list[str]:
-        """Return what happened on the way to a state, in one naming of shards and replicas throughout."""
+        """Return the steps to a state, with the same names of shards and replicas throughout."""
         way = [place]
         while self.parents[way[-1]] >= 0:
             way.append(self.parents[way[-1]])
@@ -47,16 +47,16 @@ class _Reached:
 
 
 def search(rules: Rules, *, events: int, faults: int) -> Found:
-    """Look at every state that can be reached; stop at the first that is wrong.
+    """Check every reachable state; stop at the first wrong one.
 
-    `events` are each shard's; `faults` bounds how often a lease is taken from its holder, an outcome stays unknown or
-    a replica crashes. Wrong is also a state from which, without another fault, not everything can be published.
+    `events`: per shard. `faults` limits how often a lease is taken from its holder, an outcome stays unknown, or a
+    replica crashes. A state is also wrong if not everything can be published from it without another fault.
     """
     reached = _Reached(rules, [canonical(beginning(rules.idle, events, faults), rules.replicas)], [-1])
     places = {reached.states[0]: 0}
     before: list[list[int]] = [[]]
-    aliases: dict[State, State] = {}  # to find a state's one name takes longer than all else
-    for place, state in enumerate(reached.states):  # which grows meanwhile
+    aliases: dict[State, State] = {}  # cached: computing a state's canonical form takes longest
+    for place, state in enumerate(reached.states):  # this list grows during the loop
         for _, world in moves(state, rules):
             alias = world.state()
             following = aliases.get(alias)
@@ -78,7 +78,7 @@ def search(rules: Rules, *, events: int, faults: int) -> Found:
 
 
 def _stuck(states: Sequence[State], before: Sequence[Sequence[int]]) -> int | None:
-    """Return the first state from which no way leads to one with every event SENT."""
+    """Return the first state from which no state with every event SENT can be reached."""
     ends = [place for place, state in enumerate(states) if not any(row.waiting or row.claimed for row in state.rows)]
     well = set(ends)
     while ends:

@@ -18,7 +18,7 @@ _OTHER_GROUP = {group_id(replica): group_id(1 - replica) for replica in REPLICAS
 
 
 def canonical(state: State, replicas: int) -> State:
-    """Return the one state that stands for all that are like this one."""
+    """Return the canonical state of all states that are equal to this one except for names."""
     likes = [state, _shards_swapped(state)]
     if replicas == len(REPLICAS):
         likes += [_replicas_swapped(like) for like in likes]

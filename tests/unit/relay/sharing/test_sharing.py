@@ -1,8 +1,9 @@
-"""Shards that share a Kafka transaction are published exactly once and in order, whatever happens when.
+"""Shards that share a Kafka transaction are published exactly once and in order, with any fault at any time.
 
-A model of the protocol, searched exhaustively within small bounds. A cycle of several shards in one statement is one
-of its histories: their own cycles with nothing in between. Two replicas, two shards; one thing goes wrong, of any kind
-and at any moment, beside the replicas pausing anywhere, requests arriving late, and stale replicas fencing live ones.
+The test searches a model of the protocol exhaustively within small bounds. The model has two replicas and two shards. A
+cycle of several shards in one statement is the history in which their own cycles follow each other directly. One fault
+of any kind happens at any time. Replicas may also pause anywhere, requests arrive late, and stale replicas fence live
+ones.
 """
 
 import pytest

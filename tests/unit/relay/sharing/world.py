@@ -1,8 +1,8 @@
 """The states of the shared-transactions model: rows in Postgres, transactions in Kafka, publishers in replicas.
 
-Everything that only grows is left out, so that states repeat. An epoch, of a lease or of a producer, is known by
-whether it is still the newest: what comes under an older one is refused, however old it is. Batches have one event
-each, and event n is the one of batch n.
+Values that only grow are omitted, so that states repeat. For an epoch of a lease or of a producer, the model only has
+whether it is the newest: requests with any older epoch are refused. Each batch has one event, and event n is the one
+of batch n.
 """
 
 from enum import IntEnum
@@ -11,8 +11,8 @@ from typing import NamedTuple
 REPLICAS = (0, 1)
 SHARDS = (0, 1)
 
-# Transactional ids are places in `State.transactions`: the shards' own, the replicas' groups, and then the groups of
-# processes that have crashed.
+# Transactional ids are indexes of `State.transactions`: the shards' own ids, the replicas' groups, and then the groups
+# of crashed processes.
 NO_ID = -1
 NOBODY = -1
 
@@ -23,7 +23,7 @@ def group_id(replica: int) -> int:
 
 
 def name(id_: int) -> str:
-    """Return what people call a transactional id."""
+    """Return the name of a transactional id."""
     if id_ in SHARDS:
         return f"shard {id_}"
     if id_ < 0:
@@ -53,7 +53,7 @@ TOGETHER = (Step.NOTE, Step.WRITE_TOGETHER, Step.COMMIT_TOGETHER)
 
 
 class ShardPublisher(NamedTuple):
-    """One shard in one replica. `current`: its epoch is the row's; `number`: of the batch that it sends."""
+    """One shard in one replica. `current`: its epoch is the row's; `number`: that of the batch it sends."""
 
     step: Step
     current: bool = False
@@ -63,7 +63,7 @@ class ShardPublisher(NamedTuple):
 
 
 class Row(NamedTuple):
-    """A shard's row and events: how many are SENT, claimed and neither, and the id that its batches go out with."""
+    """A shard's row and events: how many are SENT, claimed and neither, and the transactional id of its batches."""
 
     sent: int
     claimed: int
@@ -77,18 +77,18 @@ class Row(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """What one produce request brings: a shard's event, and its number for the position partition."""
+    """The content of one produce request: a shard's event, and its number for the position partition."""
 
     shard: int
     number: int
 
 
 class Transaction(NamedTuple):
-    """What Kafka knows of a transactional id, and what is still on its way there.
+    """Kafka's state of a transactional id, and the requests in transit.
 
-    `session` is the replica that has the newest producer, if that is not dropped. A transaction is under way while
-    anything is `written`; `ended` once its commit is certain, but not yet visible. `late` and `late_end` are requests
-    of a producer that was dropped; they may still arrive until the next one is opened.
+    `session` is the replica with the newest producer, unless it was dropped. A transaction is open while anything is
+    `written`; it is `ended` once its commit is certain, but not yet visible. `late` and `late_end` are requests of a
+    dropped producer; they may still arrive until the next producer is opened.
     """
 
     session: int = NOBODY
@@ -99,9 +99,9 @@ class Transaction(NamedTuple):
 
 
 class State(NamedTuple):
-    """Everything. `group_alive`: the replica has a group producer and knows of nothing wrong with it.
+    """The whole state. `group_alive`: the replica has a group producer without a known failure.
 
-    `broken` says what must not be, without naming the shard: states that differ only in names are taken for one.
+    `broken` describes a violation without the shard's name, because states that differ only in names count as one.
     """
 
     rows: tuple[Row, ...]
@@ -114,7 +114,7 @@ class State(NamedTuple):
 
 
 def beginning(idle: Step, events: int, faults: int) -> State:
-    """Return the state in which nothing is held, opened or published, and each shard has some events."""
+    """Return the initial state: nothing is held, opened or published, and each shard has some events."""
     return State(
         rows=tuple(Row(0, 0, events) for _ in SHARDS),
         committed=tuple(0 for _ in SHARDS),
@@ -155,14 +155,14 @@ class World:
         return self.publishers[len(SHARDS) * replica + shard]
 
     def move(self, replica: int, shard: int, publisher: ShardPublisher) -> None:
-        """Move a publisher to another step; one whose epoch is over only goes on while that does anything."""
+        """Move a publisher to another step; a publisher with an old epoch only continues while it has an effect."""
         if not publisher.current and publisher.step in (Step.READ, Step.SETTLE, Step.CYCLE):
             self.leave(replica, shard)
         else:
             self.publishers[len(SHARDS) * replica + shard] = publisher
 
     def leave(self, replica: int, shard: int) -> None:
-        """Let a publisher drop its own producer and begin again with a take-over."""
+        """Let a publisher drop its producer and restart with a take-over."""
         self.publishers[len(SHARDS) * replica + shard] = self._idle
         if self.transactions[shard].session == replica:
             self.transactions[shard] = self.transactions[shard]._replace(session=NOBODY)
@@ -175,9 +175,9 @@ class World:
                 self.move(replica, shard, publisher._replace(current=False))
 
     def open_producer(self, id_: int, session: int, *, spared: Step | None = None) -> None:
-        """Open a producer: whatever the one before left open is over, and nothing it sends is taken any more.
+        """Open a producer: the previous one's transaction ends, and none of its requests is accepted any more.
 
-        Who was sending with it can only fail, so it does at once; but for those at the step that is `spared`.
+        Publishers that used the previous one can only fail, so they fail now, except those at the `spared` step.
         """
         self.transactions[id_] = Transaction(session=session)
         for replica in REPLICAS:
@@ -203,7 +203,7 @@ class World:
         self.transactions[id_] = self.transactions[id_]._replace(ended=True, late_end=False)
 
     def note(self, shard: int, id_: int) -> None:
-        """Note with which transactional id the shard's next batch goes out."""
+        """Record the transactional id of the shard's next batch."""
         self.rows[shard] = self.rows[shard]._replace(transactional_id=id_)
 
     def mark(self, shard: int) -> None:
@@ -214,11 +214,11 @@ class World:
         self.rows[shard] = row._replace(sent=row.number, claimed=0)
 
     def claim(self, shard: int) -> None:
-        """Claim the next event, of which there is one."""
+        """Claim the next event; there must be one."""
         row = self.rows[shard]
         self.rows[shard] = row._replace(claimed=1, waiting=row.waiting - 1)
 
     def unclaim(self, shard: int) -> None:
-        """Give up the claim, if there is one."""
+        """Undo the claim, if there is one."""
         row = self.rows[shard]
         self.rows[shard] = row._replace(claimed=0, waiting=row.waiting + row.claimed)

@@ -1,0 +1,31 @@
+"""Tells the parts of the process to stop, after a delay in which balancers notice that it is no longer ready."""
+
+import asyncio
+
+import structlog
+
+log = structlog.get_logger()
+
+
+class Stop(asyncio.Event):
+    """Set when the process has to stop. With a delay it is announced before: unready, but still serving."""
+
+    def __init__(self, delay_seconds: float = 0.0) -> None:
+        super().__init__()
+        self._delay_seconds = delay_seconds
+        self.announced = False
+        self.listening = False  # before that, there is no client for whom to wait
+
+    def request(self) -> None:
+        """Announce the stop, and set this after the delay. A second request, or one during the start, sets it now."""
+        if self.announced or not self.listening or not self._delay_seconds:
+            self.set()
+            return
+        self.announced = True
+        log.info("process.stopping", seconds=self._delay_seconds)
+        asyncio.get_running_loop().call_later(self._delay_seconds, self.set)
+
+    def set(self) -> None:
+        """Stop now."""
+        self.announced = True
+        super().set()

@@ -1,0 +1,241 @@
+"""Compares what the topic said of an order with the relay's history. An event that is not in it is forged.
+
+Everybody who may write to the topic can publish a record that looks like the relay's. The relay's API is asked for
+each order that has a gap, two records that contradict each other, or an event of an unlikely time. The comparison of
+minutes finds all other forged events. A forged event is named and withdrawn, and the order becomes what the true
+events say. The relay commits an event before it publishes it. So an event that was read from the topic is in the
+history by the time that the relay is asked.
+"""
+
+import base64
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import Enum
+from uuid import UUID
+
+import structlog
+
+from . import intake, store
+from .events import Event, Undecodable, decode, event_of
+from .relay import Item, Relay
+from .runtime import Connection, Pool
+from .store import Row
+
+log = structlog.get_logger()
+
+# Far more events than an order has. A longer gap is a mistake, and counting through it could take for ever.
+GAP_MAX = 10_000
+GIVEN_UP = "SKIPPED"  # the relay's status of an event that an operator gave up
+UNKNOWN = "the relay has no such event"
+SKIPPED = "an operator gave this event up, so it was never published"
+NAMES = ("event_id", "sequence", "type", "occurred_at", "sha256")
+
+
+class Verdict(Enum):
+    """What the relay's history says of an event. OPEN: not yet. ABSENT: nothing."""
+
+    TRUE = 1
+    OPEN = 2
+    ABSENT = 3
+    FORGED = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What a record says. `removed_before`: the relay had removed all earlier events before the record was published.
+
+    None if that time is unknown.
+    """
+
+    event_id: UUID
+    sequence: int
+    type: str
+    occurred_at: datetime
+    sha256: bytes
+    removed_before: datetime | None = None
+
+
+@dataclass(slots=True)
+class Findings:
+    """Why stored events and dead letters are forged, and which events are true, or can't be judged yet or ever."""
+
+    forged: dict[UUID, str] = field(default_factory=dict)
+    letters: dict[Event, str] = field(default_factory=dict)
+    true: set[UUID] = field(default_factory=set)
+    undecided: bool = False
+    unprovable: list[UUID] = field(default_factory=list)
+
+
+async def verify(pool: Pool, relay: Relay, topic: str, order_id: UUID, doubted_at: datetime | None = None) -> None:
+    """Make an order what the relay's history says: withdraw forged events, and take missing ones. Raises Unavailable.
+
+    `doubted_at`: when the doubt that this call answers was raised. Sequences that will never come are passed.
+    """
+    # Ours first: the relay has what was read from the topic before.
+    async with pool.connection() as db:
+        rows = await store.events_of_order(db, order_id)
+        letters = _readable(await store.letters_of_order(db, order_id))
+        sequence = await store.last_sequence(db, order_id) or 0
+    theirs = await relay.events_of_order(order_id)
+    findings = await _findings(relay, rows, letters, theirs)
+    gaps, given_up = missing(order_id, sequence, rows, findings, theirs)
+    events, unreadable = decode_all(item for item in theirs if UUID(item["event_id"]) not in findings.true)
+    async with pool.transaction() as db:
+        withdrawn = await _withdraw(db, order_id, findings, theirs)
+        await store.confirm_events(db, list(findings.true))
+        taken = await intake.take(db, events, intake.RELAY, {order_id: given_up})
+        for letter, reason in findings.letters.items():
+            await store.insert_forged(db, letter, reason)
+            assert letter.place is not None
+            await store.resolve_dead_letter(db, topic, *letter.place)
+        if not findings.undecided and doubted_at is not None:
+            await store.settle_stream(db, order_id, doubted_at)
+    name(withdrawn, findings.forged)
+    for letter, reason in findings.letters.items():
+        _name(letter.event_id, order_id, letter.sequence, letter.type, letter.place, reason)
+    if findings.unprovable and doubted_at is not None:
+        log.warning("event.unprovable", order_id=str(order_id), event_ids=list(map(str, findings.unprovable)))
+    if unreadable:
+        log.error("event.unreadable", order_id=str(order_id), sequences=unreadable)
+    if gaps and (taken.new or given_up):
+        ends = {"first": gaps[0], "last": gaps[-1]}
+        log.warning("gap.filled", order_id=str(order_id), **ends, fetched=taken.new, given_up=given_up)
+
+
+def judge(claim: Claim, theirs: Sequence[Item]) -> tuple[Verdict, str]:
+    """Compare a record with the relay's events of its order. Return the verdict and the reason for it."""
+    item = next((one for one in theirs if one["sequence"] == claim.sequence), None)
+    own = next((one for one in theirs if UUID(one["event_id"]) == claim.event_id), None)
+    if item is None:
+        return (Verdict.ABSENT, UNKNOWN) if own is None else (Verdict.FORGED, f"its sequence is {own['sequence']}")
+    if own is not item:
+        return Verdict.FORGED, "another event has this sequence of the order"
+    if item["status"] == GIVEN_UP:
+        return Verdict.FORGED, SKIPPED
+    if not item["sha256"]:
+        return Verdict.OPEN, "the event is not marked as published yet"
+    differing = [
+        what
+        for what, same in {
+            "type": item["type"] == claim.type,
+            "time": datetime.fromisoformat(item["occurred_at"]) == claim.occurred_at,
+            "value": bytes.fromhex(item["sha256"]) == claim.sha256,
+        }.items()
+        if not same
+    ]
+    return (
+        (Verdict.FORGED, f"its {' and '.join(differing)} differ from the relay's") if differing else (Verdict.TRUE, "")
+    )
+
+
+async def _findings(
+    relay: Relay, rows: Sequence[Row], letters: Mapping[Event, datetime | None], theirs: Sequence[Item]
+) -> Findings:
+    findings = Findings()
+    for row in rows:
+        verdict, reason = Verdict.TRUE, ""
+        if row["source"] != intake.RELAY:
+            claim = Claim(**{name: row[name] for name in (*NAMES, "removed_before")})
+            verdict, reason = await _verdict(relay, claim, theirs)
+        if verdict is Verdict.FORGED:
+            findings.forged[row["event_id"]] = reason
+        elif verdict is Verdict.ABSENT:
+            findings.unprovable.append(row["event_id"])
+        elif verdict is Verdict.TRUE:
+            findings.true.add(row["event_id"])
+        findings.undecided |= verdict is Verdict.OPEN
+    for letter, removed_before in letters.items():
+        claim = Claim(**{name: getattr(letter, name) for name in NAMES}, removed_before=removed_before)
+        verdict, reason = await _verdict(relay, claim, theirs)
+        if verdict is Verdict.FORGED:
+            findings.letters[letter] = reason
+        findings.undecided |= verdict is Verdict.OPEN
+    return findings
+
+
+async def _verdict(relay: Relay, claim: Claim, theirs: Sequence[Item]) -> tuple[Verdict, str]:
+    verdict, reason = judge(claim, theirs)
+    if verdict is Verdict.ABSENT:
+        if await relay.keeps(claim.occurred_at):
+            return Verdict.FORGED, reason
+        if claim.removed_before is not None and claim.occurred_at < claim.removed_before:
+            return Verdict.FORGED, f"{reason}; it had removed that time before the record was published"
+    return verdict, reason
+
+
+def missing(
+    order_id: UUID, sequence: int, rows: Sequence[Row], findings: Findings, theirs: Sequence[Item]
+) -> tuple[list[int], list[int]]:
+    """Return the sequences of an order that we lack, and those of them that will never come.
+
+    `sequence`: the last one that was applied, forged events included.
+    """
+    undone = [row for row in rows if row["event_id"] in findings.forged and row["state"] in intake.COUNTED]
+    first = 1 + min([sequence, *((row["before"] or [0])[0] for row in undone)])
+    kept = {row["sequence"] for row in rows if row["event_id"] not in findings.forged}
+    published = {item["sequence"] for item in theirs if item["sha256"]}
+    last = max(kept | published, default=0)
+    if last - first >= GAP_MAX:
+        log.error("gap.too_long", order_id=str(order_id), first=first, last=last)
+        return [], []
+    gaps = [number for number in range(first, last + 1) if number not in kept]
+    to_come = {item["sequence"] for item in theirs if item["status"] != GIVEN_UP}
+    return gaps, [number for number in gaps if number not in to_come]
+
+
+async def _withdraw(db: Connection, order_id: UUID, findings: Findings, theirs: Sequence[Item]) -> list[Row]:
+    """Withdraw the forged events of an order, and events of other orders that have the id of one of its events."""
+    elsewhere = await store.events_elsewhere(db, order_id, [UUID(item["event_id"]) for item in theirs])
+    for row in elsewhere:
+        findings.forged[row["event_id"]] = f"its id belongs to an event of order {order_id}"
+    return await intake.withdraw(db, findings.forged, {order_id, *(row["order_id"] for row in elsewhere)})
+
+
+def name(withdrawn: Iterable[Row], reasons: Mapping[UUID, str]) -> None:
+    """Log events that were withdrawn, each with its reason."""
+    for row in withdrawn:
+        place = None if row["partition"] is None else (row["partition"], row["record_offset"])
+        identity = (row["event_id"], row["order_id"], row["sequence"], row["type"])
+        _name(*identity, place, reasons[row["event_id"]])
+
+
+def _name(
+    event_id: UUID, order_id: UUID, sequence: int, type_: str, place: tuple[int, int] | None, reason: str
+) -> None:
+    partition, offset = place or (None, None)
+    log.error(
+        "event.forged",
+        event_id=str(event_id),
+        order_id=str(order_id),
+        sequence=sequence,
+        type=type_,
+        partition=partition,
+        offset=offset,
+        reason=reason,
+    )
+
+
+def _readable(letters: Iterable[Row]) -> dict[Event, datetime | None]:
+    """Return the events of dead letters, each with the time before which the relay had removed its events."""
+    events = {}
+    for letter in letters:
+        headers = [(key, None if value is None else bytes.fromhex(value)) for key, value in letter["headers"]]
+        try:
+            event = decode(headers, letter["value"], (letter["partition"], letter["record_offset"]))
+        except Undecodable:
+            continue
+        events[event] = letter["removed_before"]
+    return events
+
+
+def decode_all(items: Iterable[Item]) -> tuple[list[Event], list[int]]:
+    """Return the published events of a list, and the sequences of those that this build can't read."""
+    events, unreadable = [], []
+    for item in items:
+        if item["sha256"]:
+            try:
+                events.append(event_of(item, base64.b64decode(item["data_base64"])))
+            except Undecodable:
+                unreadable.append(item["sequence"])
+    return events, unreadable

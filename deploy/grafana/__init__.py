@@ -1,0 +1,1 @@
+"""Dashboards for Grafana, written as code: `make dashboards` writes them as JSON."""

@@ -1,0 +1,1 @@
+"""Replaces the replicas of a service in compose, one at a time."""

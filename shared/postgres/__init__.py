@@ -1,0 +1,1 @@
+"""Postgres: addresses, connections, sessions and pools, errors, clocks and migrations."""

@@ -1,0 +1,1 @@
+"""A service as a process: settings, start and stop, background tasks, exit statuses, logs and traces."""

@@ -1,0 +1,160 @@
+"""Typed settings from the environment; at start, all errors are reported together."""
+
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, ValidationInfo, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from shared import tls
+from shared.notation import Seconds
+from shared.postgres.connecting import DatabaseSettings
+from shared.process.exits import Exit, end
+from shared.tracing.settings import TracingSettings
+
+
+def _http_url(url: str) -> str:
+    if not url.startswith(("http://", "https://")):
+        raise ValueError("must begin with http:// or https://")
+    return url.rstrip("/")
+
+
+def _words(text: Any) -> Any:
+    return tuple(text.split()) if isinstance(text, str) else text
+
+
+# Words that are separated by spaces.
+Words = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_words)]
+HttpUrl = Annotated[str, AfterValidator(_http_url)]
+Port = Annotated[int, Field(ge=1, le=65535)]
+FilePath = Annotated[str, Field(min_length=1)]
+# PEM, like all files for TLS. Each may be replaced at any time.
+AuthoritiesFile = Annotated[str, AfterValidator(tls.check_authorities)]
+
+
+def key_of(certificate: str) -> Any:
+    """Return a validator for the setting of a key: it must belong to the certificate in another setting."""
+
+    def check(path: str | None, known: ValidationInfo) -> str | None:
+        if certificate in known.data:  # else it is wrong, which is reported
+            tls.check_pair(known.data[certificate], path)
+        return path
+
+    return AfterValidator(check)
+
+
+RETENTION_DAYS = 90
+STOP_DELAY_SECONDS = 5.0  # in which balancers commonly notice, or a cluster has told all its proxies
+STOP_DELAY_MAX_SECONDS = 15.0  # with the stop itself, within 25 seconds
+
+
+class ServiceSettings(DatabaseSettings, TracingSettings, BaseSettings):
+    """Settings of every service. Subclasses set `env_prefix` and add their own fields."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="ignore", populate_by_name=True)
+
+    host: str = "127.0.0.1"
+    port: Port
+    # Where this product's services, probes and metrics are served in jwt mode; 100 above `port` unless it is set.
+    internal_port: Port | None = None
+    # With these, every listener of the service speaks TLS.
+    tls_certificate_file: FilePath | None = None
+    tls_key_file: Annotated[FilePath | None, key_of("tls_certificate_file"), Field(validate_default=True)] = None
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["json", "console"] = "json"
+    # A line per request costs about a tenth of a checkout's CPU, so by default only failed requests are logged.
+    access_log: Literal["all", "errors", "off"] = "errors"
+    client_timeout_seconds: Seconds = 10.0
+    # How long a request may take. Then it is answered 503, or 202 if its work continues.
+    request_deadline_seconds: Seconds = 10.0
+    # After SIGTERM, how long the service still serves while it reports itself unready. By default 0 in open mode, which
+    # is for one machine without a balancer.
+    stop_delay_seconds: Annotated[float | None, Field(ge=0, le=STOP_DELAY_MAX_SECONDS)] = None
+    # How callers are identified: the same in all services. There is no default, since either could be a mistake.
+    auth_mode: Annotated[Literal["open", "jwt"] | None, Field(validation_alias="AUTH_MODE")] = None
+    auth_issuer: Annotated[str | None, Field(validation_alias="AUTH_ISSUER", min_length=1)] = None
+    auth_audience: Annotated[str | None, Field(validation_alias="AUTH_AUDIENCE", min_length=1)] = None
+    auth_jwks: Annotated[str | None, Field(validation_alias="AUTH_JWKS", min_length=1)] = None
+    # The authorities to trust, instead of the machine's, where auth_jwks is an https URL.
+    auth_ca_file: Annotated[AuthoritiesFile | None, Field(validation_alias="AUTH_CA_FILE")] = None
+    auth_algorithms: Annotated[Words, Field(validation_alias="AUTH_ALGORITHMS", min_length=1)] = ("RS256", "ES256")
+    auth_token_types: Annotated[Words, Field(validation_alias="AUTH_TOKEN_TYPES", min_length=1)] = ("at+jwt", "JWT")
+
+    def tls_files(self, *, internal: bool) -> tls.TlsFiles:  # noqa: ARG002
+        """Return the files for a listener. `internal`: whether services of this product call it."""
+        return tls.TlsFiles(self.tls_certificate_file, self.tls_key_file)
+
+    @property
+    def stop_delay(self) -> float:
+        """Return how many seconds the service still serves after SIGTERM."""
+        if self.stop_delay_seconds is not None:
+            return self.stop_delay_seconds
+        return STOP_DELAY_SECONDS if self.auth_mode == "jwt" else 0.0
+
+    @property
+    def internal_listener(self) -> "ServiceSettings":
+        """Return these settings with the port of the internal listener."""
+        return self.model_copy(update={"port": self.internal_port or self.port + 100})
+
+
+class DomainSettings(ServiceSettings):
+    """Settings of the services that take part in a saga. The added ones must be the same in all of them."""
+
+    currency: Annotated[str, Field(pattern=r"^[A-Z]{3}$", validation_alias="CURRENCY")] = "KRW"
+    # Once one service has deleted its data of a saga, no other may ask for them. A command is late by far less than a
+    # week.
+    retention_days: Annotated[int, Field(ge=7, le=36_500, validation_alias="RETENTION_DAYS")] = RETENTION_DAYS
+
+
+class ParticipantSettings(DomainSettings):
+    """Settings of the services that execute commands. A caller of /internal has a secret or a client certificate."""
+
+    internal_secret_file: FilePath | None = None
+    # The authorities of the callers' certificates, and the names of the callers in them.
+    internal_client_ca_file: AuthoritiesFile | None = None
+    internal_client_names: Annotated[Words, Field(min_length=1)] = ("order", "audit")
+
+    @field_validator("internal_client_ca_file")
+    @classmethod
+    def _with_tls(cls, path: str | None, known: ValidationInfo) -> str | None:
+        if path is not None and known.data.get("tls_certificate_file", "") is None:
+            prefix = cls.model_config.get("env_prefix", "")
+            raise ValueError(f"needs {prefix}TLS_CERTIFICATE_FILE: without TLS there are no client certificates")
+        return path
+
+    def tls_files(self, *, internal: bool) -> tls.TlsFiles:
+        """Return the files for a listener. `internal`: whether services of this product call it."""
+        authorities = self.internal_client_ca_file if internal else None
+        return tls.TlsFiles(self.tls_certificate_file, self.tls_key_file, authorities)
+
+
+S = TypeVar("S", bound=BaseSettings)
+
+
+def load(settings_class: type[S]) -> S:
+    """Return the settings from the environment; or print one line an error on standard error and exit."""
+    try:
+        return settings_class()
+    except ValidationError as error:
+        end(Exit.MISCONFIGURED, *explain(settings_class, error))
+
+
+def explain(settings_class: type[BaseSettings], error: ValidationError) -> list[str]:
+    """Return one line for each wrong setting, with its environment variable."""
+    prefix = str(settings_class.model_config.get("env_prefix", ""))
+    names: dict[str, str] = {}
+    for name, field in settings_class.model_fields.items():
+        alias = field.validation_alias
+        names[name] = alias if isinstance(alias, str) else (prefix + name).upper()
+    lines = []
+    for item in error.errors(include_url=False):
+        location = str(item["loc"][0]) if item["loc"] else ""
+        variable = names.get(location, location)
+        got = "" if item["type"] == "missing" else f" (got {_shown(variable, item['input'])})"
+        message = "is not set" if item["type"] == "missing" else item["msg"]
+        lines.append(f"setting {variable}: {message}{got}")
+    return lines
+
+
+def _shown(variable: str, value: Any) -> str:
+    secret = variable.endswith("DATABASE_URL") or (variable.endswith("_URL") and "@" in str(value))
+    return "a secret" if secret else repr(value)

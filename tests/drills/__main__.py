@@ -1,0 +1,105 @@
+"""`python -m tests.drills`: runs all drills or those that are named, and prints their table."""
+
+import argparse
+import asyncio
+import os
+import shutil
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.drills import kafka_faults, leaders, postgres_faults, restore, service_faults
+from tests.drills.drill import Drill, run
+from tests.drills.platform import LONG, SHORT, Pace, Platform, platform
+from tests.drills.table import Row, replaced, table
+from tests.faults.cluster import REPOSITORY
+from tests.infrastructure.reaper import Reaper
+
+PAGE = REPOSITORY / "docs" / "drills.md"
+OUTPUT = REPOSITORY / ".local" / "drills"
+Stage = Callable[[Reaper, Path, Pace], AbstractAsyncContextManager[Platform]]
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Drills that share a platform, one after the other."""
+
+    stage: Stage
+    drills: Sequence[Drill]
+
+
+# A restore leads the services to another server, so it comes last.
+GROUPS = [
+    Group(platform, [*service_faults.DRILLS, *postgres_faults.DRILLS, *kafka_faults.DRILLS, *restore.DRILLS]),
+    Group(leaders.replicated, leaders.DRILLS),
+]
+
+
+async def run_group(group: Group, drills: Sequence[Drill], pace: Pace, reaper: Reaper, folder: Path) -> list[Row]:
+    """Run these drills one after the other; a platform that a drill has broken ends the group."""
+    rows: list[Row] = []
+    try:
+        async with group.stage(reaper, folder, pace) as running:
+            for drill in drills:
+                began = time.monotonic()
+                rows.append(await run(drill, running))
+                print(f"{drill.name}: {rows[-1].result} ({time.monotonic() - began:.0f} s)", flush=True)
+    except Exception as error:  # noqa: BLE001 - the other groups are worth their results
+        broken = drills[min(len(rows), len(drills) - 1)]
+        rows.append(Row(broken.name, broken.what, wrong=(f"{type(error).__name__}: {error}"[:500],)))
+        print(f"{broken.name}: {rows[-1].result}; logs: {OUTPUT}", flush=True)
+        rows += [Row(drill.name, drill.what, wrong=("not run",)) for drill in drills[len(rows) :]]
+        traceback.print_exc()
+        _keep_logs(folder)
+    return rows
+
+
+def _keep_logs(folder: Path) -> None:
+    for log in folder.glob("*.log"):
+        shutil.copy(log, OUTPUT)
+
+
+def main() -> int:
+    """Run the chosen drills; return 1 if one of them failed."""
+    known = [drill.name for group in GROUPS for drill in group.drills]
+    parser = argparse.ArgumentParser(prog="python -m tests.drills", description=__doc__)
+    parser.add_argument("--short", action="store_true", help="one drill of each kind, each for seconds")
+    parser.add_argument("--write", action="store_true", help=f"put the table into {PAGE.name}")
+    parser.add_argument("drills", nargs="*", help="only these (default: all)")
+    arguments = parser.parse_args()
+    if unknown := set(arguments.drills) - set(known):
+        parser.error(f"unknown: {', '.join(sorted(unknown))}; there are {', '.join(known)}")
+    os.environ.setdefault("AUTH_MODE", "open")
+    OUTPUT.mkdir(parents=True, exist_ok=True)
+    rows: list[Row] = []
+    for group in GROUPS:
+        drills = [drill for drill in group.drills if drill.name in arguments.drills or not arguments.drills]
+        if arguments.short and not arguments.drills:
+            drills = [drill for drill in drills if drill.in_short]
+        if drills:
+            rows += _run(group, drills, SHORT if arguments.short else LONG)
+    rendered = table(rows)
+    print(f"\n{rendered}")
+    if arguments.write:
+        PAGE.write_text(replaced(PAGE.read_text(), rendered))
+    return int(any(row.wrong for row in rows))
+
+
+def _run(group: Group, drills: Sequence[Drill], pace: Pace) -> list[Row]:
+    folder = Path(tempfile.mkdtemp(prefix="order-platform-drills-"))
+    folder.chmod(0o755)  # for servers that run as another user
+    reaper = Reaper()
+    reaper.folder(folder)
+    try:
+        return asyncio.run(run_group(group, drills, pace, reaper, folder))
+    finally:
+        reaper.close()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,86 @@
+"""One drill: load, a fault, its end, and a verdict."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from tests.drills.platform import Platform, Skipped
+from tests.drills.table import Row
+from tests.drills.verdict import judge
+
+T = TypeVar("T")
+# Strikes and heals; returns when the fault had ended, by time.monotonic().
+Fault = Callable[[Platform], Awaitable[float]]
+
+
+@dataclass(frozen=True, slots=True)
+class Drill:
+    """A fault with a name and what happens, in words.
+
+    `recover_max_seconds`: the drill fails if customers can't buy again within this time of the fault's end.
+    `failed_max`: how many requests may fail; None if the fault makes any number fail.
+    `in_short`: whether the drill stands for its kind in the short form.
+    """
+
+    name: str
+    what: str
+    fault: Fault
+    recover_max_seconds: float = 30.0
+    failed_max: int | None = None
+    in_short: bool = False
+
+
+async def run(drill: Drill, platform: Platform) -> Row:
+    """Run a drill on a platform where nothing else happens."""
+    load, pace = platform.load, platform.pace
+    load.reset()
+    buying = asyncio.create_task(load.buy(pace.customers))
+    try:
+        await _unless_ended(buying, asyncio.sleep(pace.around_seconds))
+        try:
+            ended_at = await _unless_ended(buying, drill.fault(platform))
+        except Skipped as skipped:
+            return Row(drill.name, drill.what, skipped=str(skipped))
+        recovered_seconds = await _unless_ended(buying, platform.recovered(ended_at))
+        await _unless_ended(buying, asyncio.sleep(pace.around_seconds))
+        load.end()
+        await buying
+    finally:
+        load.end()
+        buying.cancel()
+    late = [at - ended_at for at, _ in load.failed if at > ended_at]
+    recovered_seconds = max([recovered_seconds, *late])
+    verdict = await judge(platform.cluster, load.purchases)
+    wrong = list(verdict.wrong)
+    if recovered_seconds > drill.recover_max_seconds:
+        wrong.append(f"recovered after {recovered_seconds:.1f} s, may take {drill.recover_max_seconds:g}")
+    if drill.failed_max is not None and len(load.failed) > drill.failed_max:
+        wrong.append(f"{len(load.failed)} failed, may be {drill.failed_max}: {load.failed[0][1]}")
+    return Row(
+        drill.name,
+        drill.what,
+        recovered_seconds,
+        load.requests,
+        len(load.failed),
+        len(verdict.lost),
+        verdict.audit,
+        tuple(wrong),
+    )
+
+
+async def _unless_ended(buying: "asyncio.Task[None]", work: Awaitable[T]) -> T:
+    """Return what `work` returns; fail at once if the customers fail meanwhile."""
+    task = asyncio.ensure_future(work)
+    await asyncio.wait({task, buying}, return_when=asyncio.FIRST_COMPLETED)
+    if not task.done():
+        task.cancel()
+        await buying
+        raise AssertionError("the customers have stopped")
+    return task.result()
+
+
+def now() -> float:
+    """Return the time by which a fault's end is reported."""
+    return time.monotonic()

@@ -1,0 +1,161 @@
+"""The platform that drills strike: two order replicas, the other services, a consumer, and servers of its own."""
+
+import asyncio
+import sys
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import aiohttp
+import asyncpg
+
+from tests.drills.disks import Disk, small_disk
+from tests.drills.load import Load
+from tests.faults.cluster import REPLICAS, REPOSITORY, Addresses, Broker, Cluster, OwnPostgres, Process, cluster
+from tests.infrastructure.own_broker import OwnBroker
+from tests.infrastructure.reaper import Reaper
+from tests.infrastructure.sagas import UNPUBLISHED
+from tests.infrastructure.waiting import eventually, free_port
+
+# Few connections and little log, so that a drill can use them up. A login may have a quarter of the connections.
+POSTGRES_SETTINGS = (
+    "max_connections=120",
+    "superuser_reserved_connections=3",
+    "min_wal_size=32MB",
+    "max_wal_size=64MB",
+)
+POSTGRES_MEGABYTES, KAFKA_MEGABYTES = 400, 300
+RECOVER_SECONDS = 60  # after this time a drill has failed, whatever it allows
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How long a drill takes: seconds of load before and after the fault, seconds of a fault that lasts, customers."""
+
+    around_seconds: float
+    fault_seconds: float
+    customers: int
+
+
+SHORT = Pace(0.7, 2.5, 6)
+LONG = Pace(5.0, 10.0, 16)
+
+
+@dataclass(slots=True)
+class Platform:
+    """The running platform, its load and the files of its addresses."""
+
+    cluster: Cluster
+    load: Load
+    addresses: Addresses
+    reaper: Reaper
+    folder: Path
+    pace: Pace
+    disks: dict[str, Disk | str]
+
+    @property
+    def postgres(self) -> OwnPostgres:
+        """Return its Postgres server."""
+        return self.cluster.postgres
+
+    @property
+    def broker(self) -> Broker:
+        """Return its broker."""
+        return self.cluster.broker
+
+    def process(self, name: str) -> Process:
+        """Return the process of a service or replica."""
+        return self.cluster.processes[name]
+
+    def disk(self, server: str) -> Disk:
+        """Return the small disk of a server. Raises Skipped if this machine can't mount one."""
+        disk = self.disks[server]
+        if isinstance(disk, str):
+            raise Skipped(disk)
+        return disk
+
+    async def recovered(self, since: float) -> float:
+        """Wait until everything is ready, each order replica has sold since `since` and no event waits.
+
+        Return the seconds from `since` on.
+        """
+        async with asyncio.timeout(RECOVER_SECONDS):
+            for name, process in self.cluster.processes.items():
+                await process.ready(RECOVER_SECONDS)
+                assert process.running is not None, name
+
+            async def all_sell() -> bool:
+                return all(self.load.answered.get(replica, 0) > since for replica in REPLICAS)
+
+            await eventually(all_sell, RECOVER_SECONDS, "an order at each replica")
+            sold = time.monotonic()
+            connection = await asyncpg.connect(self.cluster.database.url)
+            try:
+                # Those that were committed by then.
+                last = await connection.fetchval("SELECT coalesce(max(outbox_id), 0) FROM orders.outbox")
+
+                async def published() -> bool:
+                    return not await connection.fetchval(f"{UNPUBLISHED} AND outbox_id <= $1", last)
+
+                if not await published():
+                    await eventually(published, RECOVER_SECONDS, "the publication of all events")
+                    sold = time.monotonic()
+            finally:
+                await connection.close()
+        return sold - since
+
+
+class Skipped(Exception):  # noqa: N818 - it is no error
+    """A drill can't run on this machine; the text is the reason."""
+
+
+@asynccontextmanager
+async def platform(
+    reaper: Reaper, folder: Path, pace: Pace, *, broker: Broker | None = None, **settings: str
+) -> AsyncIterator[Platform]:
+    """Start everything. `broker`: one that is not started yet, instead of a real broker on a small disk."""
+    postgres_disk = small_disk(reaper, folder / "postgres-disk", POSTGRES_MEGABYTES)
+    postgres = OwnPostgres(reaper, postgres_disk.folder if isinstance(postgres_disk, Disk) else None, POSTGRES_SETTINGS)
+    disks: dict[str, Disk | str] = {"postgres": postgres_disk}
+    if broker is None:
+        kafka_disk = disks["kafka"] = small_disk(reaper, folder / "kafka-disk", KAFKA_MEGABYTES)
+        log_dirs = {"log.dirs": str(kafka_disk.folder / "data")} if isinstance(kafka_disk, Disk) else {}
+        broker = OwnBroker(reaper, instead=log_dirs)
+    addresses = Addresses(folder)
+    made = cluster(reaper, folder, None, postgres=postgres, broker=broker, addresses=addresses, **settings)
+    async with made as running, aiohttp.ClientSession() as session:
+        await start_consumer(running, reaper, addresses, folder)
+        running.sessions["consumer"] = session
+        load = Load(running.client)
+        await load.prepare()
+        yield Platform(running, load, addresses, reaper, folder, pace, disks)
+
+
+async def start_consumer(running: Cluster, reaper: Reaper, addresses: Addresses, folder: Path) -> None:
+    """Migrate and start the reference consumer."""
+    port = free_port()
+    database = running.database
+    environment = running.environment | {
+        "CONSUMER_PORT": str(port),
+        "CONSUMER_RELAY_URL": running.processes["relay"].url,
+        "CONSUMER_DATABASE_URL_FILE": addresses.give("consumer", database.as_role("platform_consumer")),
+        "CONSUMER_SESSION_SECONDS": "6",
+    }
+    migrate = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "deploy.consumer", "migrate"),
+        env={**environment, "CONSUMER_DATABASE_URL_FILE": addresses.give("migrator", _migrator(running))},
+        cwd=REPOSITORY,
+        stdout=asyncio.subprocess.DEVNULL,
+    )
+    assert await migrate.wait() == 0
+    command = [sys.executable, "-m", "deploy.consumer"]
+    log = folder / "consumer.log"
+    process = running.processes["consumer"] = Process("consumer", command, environment, port, log, reaper)
+    process.start()
+    await process.ready()
+
+
+def _migrator(running: Cluster) -> str:
+    return running.database.as_role("platform_migrator")

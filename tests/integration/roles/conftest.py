@@ -1,0 +1,13 @@
+"""A database with the tables of all services and of the reference consumer, made by the migrators."""
+
+import pytest
+
+from tests.infrastructure.databases import Database
+from tests.infrastructure.everything import migrate_everything
+
+
+@pytest.fixture(scope="module")
+def migrated(database: Database) -> Database:
+    """Return a database in which each migrator has migrated its schema."""
+    migrate_everything(database)
+    return database

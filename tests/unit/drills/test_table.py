@@ -1,0 +1,62 @@
+"""The drills' table and verdict: what is lost is found, and the page has a row for each drill."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.drills.__main__ import GROUPS
+from tests.drills.load import Purchase
+from tests.drills.table import BEGIN, END, HEADINGS, Row, replaced, table
+from tests.drills.verdict import lost
+
+PAGE = Path(__file__).parents[3] / "docs" / "drills.md"
+DRILLS = [drill for group in GROUPS for drill in group.drills]
+
+
+@pytest.mark.parametrize(
+    ("purchase", "status", "is_lost"),
+    [
+        (Purchase("a", "PAID"), "PAID", False),
+        (Purchase("a", "PAID"), "REJECTED", True),
+        (Purchase("a", "PAID"), None, True),
+        (Purchase("a", "PLACING"), "REJECTED", False),
+        (Purchase("a", "PLACING"), None, True),
+        (Purchase(), None, False),
+    ],
+    ids=["paid", "paid-and-rejected", "paid-and-gone", "accepted-and-refused", "accepted-and-gone", "unanswered"],
+)
+def test_order_is_lost_if_a_customer_was_told_more_than_there_is(
+    purchase: Purchase, status: str | None, is_lost: bool
+) -> None:
+    assert lost([purchase], {} if status is None else {"a": status}) == (["a"] if is_lost else [])
+
+
+def test_row_of_a_drill_that_failed_says_what_it_does_not_allow() -> None:
+    row = Row("kill-relay", "SIGKILL | again", 12.34, 1000, 2, 1, "clean", ("1 orders are lost", "2 failed"))
+    assert table([row]).splitlines()[-1] == (
+        "| `kill-relay` | SIGKILL \\| again | 12.3 | 1,000 | 2 | 1 | clean | FAILED: 1 orders are lost; 2 failed |"
+    )
+
+
+def test_row_of_a_drill_that_cannot_run_here_has_the_reason_and_no_figures() -> None:
+    row = Row("postgres-full", "full", skipped="only root can mount")
+    assert (row.passed, row.cells[2:]) == (False, ("", "", "", "", "", "skipped: only root can mount"))
+
+
+def test_table_replaces_what_is_between_the_marks_of_the_page() -> None:
+    page = f"before\n{BEGIN}\n\nold\n\n{END}\nafter\n"
+    assert replaced(page, "new") == f"before\n{BEGIN}\n\nnew\n\n{END}\nafter\n"
+    with pytest.raises(ValueError, match="the page has no"):
+        replaced("without marks", "new")
+
+
+def test_every_drill_has_a_name_of_its_own_and_a_row_on_the_page() -> None:
+    names = [drill.name for drill in DRILLS]
+    assert len(names) == len(set(names))
+    page = PAGE.read_text()
+    assert [name for name in names if f"| `{name}` |" not in page] == []
+    assert f"| {' | '.join(HEADINGS)} |" in page
+
+
+def test_short_form_has_a_drill_of_each_kind() -> None:
+    assert all(any(drill.in_short for drill in group.drills) for group in GROUPS)

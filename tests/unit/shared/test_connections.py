@@ -1,0 +1,69 @@
+"""A session discards the server's plans as its work grows; a pool drops a connection whose check was cancelled."""
+
+import asyncio
+import time
+from typing import Any
+
+import pytest
+
+from shared.postgres.connections import REPLAN_SECONDS, Pool, Session
+from shared.process.settings import ServiceSettings
+
+
+class Plans:
+    """Stands in for a connection: counts what is executed."""
+
+    def __init__(self) -> None:
+        self.executed: list[str] = []
+
+    async def execute(self, statement: str) -> None:
+        self.executed.append(statement)
+
+
+async def test_plans_are_made_anew_at_twice_the_transactions_and_once_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1000.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    session = Session(ServiceSettings(port=1, database_url="postgresql://nowhere"), "test")
+    connection: Any = Plans()
+    counts: list[int] = []
+    for transaction in range(1, 17):
+        await session._replan(connection)
+        counts.extend([transaction] * (len(connection.executed) - len(counts)))
+    assert counts == [1, 2, 4, 8, 16]
+    now += REPLAN_SECONDS - 1
+    await session._replan(connection)
+    assert len(connection.executed) == 5
+    now += 1
+    await session._replan(connection)
+    assert connection.executed == ["DISCARD PLANS"] * 6
+
+
+class Silent:
+    """Stands in for the driver's pool and for its connection, whose server does not answer."""
+
+    def __init__(self) -> None:
+        self.asked = asyncio.Event()
+        self.terminated = False
+
+    async def acquire(self, timeout: float) -> "Silent":  # noqa: ARG002, ASYNC109 - the signature is the driver's
+        return self
+
+    async def takes_writes(self, *, within_seconds: float) -> bool:  # noqa: ARG002 - as a connection's
+        self.asked.set()
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    def terminate(self) -> None:
+        self.terminated = True
+
+
+async def test_pool_drops_a_connection_whose_check_was_cancelled() -> None:
+    pool = Pool(ServiceSettings(port=1, database_url="postgresql://nowhere"), "test")
+    silent: Any = Silent()
+    pool._pool = silent
+    acquiring = asyncio.create_task(pool._acquire())
+    await silent.asked.wait()
+    acquiring.cancel()
+    await asyncio.wait([acquiring])
+    assert acquiring.cancelled()
+    assert silent.terminated, "the pool would never lend it again"
