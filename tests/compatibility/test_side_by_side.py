@@ -5,7 +5,6 @@ combinations, with a real broker.
 """
 
 import asyncio
-import os
 import signal
 import time
 from collections.abc import Iterator
@@ -15,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests.compatibility.load import Load
-from tests.compatibility.previous import CURRENT, Version
+from tests.compatibility.previous import ALL_COMBINATIONS, CURRENT, Version
 from tests.faults.checker import unpublished
 from tests.faults.cluster import PARTICIPANTS, REPLICAS, Cluster, cluster
 from tests.faults.test_faults import audited, is_bad, until_idle
@@ -23,7 +22,6 @@ from tests.infrastructure.books import violations
 from tests.infrastructure.own_broker import OwnBroker
 from tests.infrastructure.reaper import Reaper
 
-ALL = bool(os.environ.get("VERSIONS_ALL"))
 SERVICES: dict[str, tuple[str, ...]] = {**{name: (name,) for name in (*PARTICIPANTS, "relay")}, "order": REPLICAS}
 STOP_SECONDS = 25
 # Short, so that orders expire during the run; long enough to pay while a participant is replaced.
@@ -33,7 +31,7 @@ SETTINGS: dict[str, Any] = {"ORDER_PAYMENT_TIMEOUT_SECONDS": "6", "ORDER_REQUEST
 def switches() -> Iterator[str]:
     """Yield the service to switch to its other version next; at the end all have their first version again."""
     names = list(SERVICES)
-    if not ALL:
+    if not ALL_COMBINATIONS:
         yield from (name for name in names for _ in range(2))
         return
     for number in range(1, 2 ** len(names) + 1):  # a Gray code: each combination once, one service at a time
@@ -53,14 +51,14 @@ async def switch(made: Cluster, load: Load, service: str, version: Version) -> N
         load.put_back(name)
 
 
-@pytest.mark.timeout(3000 if ALL else 400)
+@pytest.mark.timeout(3000 if ALL_COMBINATIONS else 400)
 async def test_a_previous_version_works_beside_current_ones(reaper: Reaper, tmp_path: Path, previous: Version) -> None:
     began = time.monotonic()
     old: set[str] = set()
     combinations = set()
-    async with cluster(reaper, tmp_path, broker=OwnBroker(reaper) if ALL else None, **SETTINGS) as made:
+    async with cluster(reaper, tmp_path, broker=OwnBroker(reaper) if ALL_COMBINATIONS else None, **SETTINGS) as made:
         load = Load(made)
-        await load.prepare(coupons=1000 if ALL else 200)
+        await load.prepare(coupons=1000 if ALL_COMBINATIONS else 200)
         shopping = asyncio.create_task(load.run())
         try:
             for service in switches():
@@ -76,7 +74,7 @@ async def test_a_previous_version_works_beside_current_ones(reaper: Reaper, tmp_
         assert not old
         await until_idle(made, 60)
         lines = load.failures + await violations(made.database.url)
-        lines += await unpublished(made.broker.address, made.database.url, once=ALL)
+        lines += await unpublished(made.broker.address, made.database.url, once=ALL_COMBINATIONS)
         lines += [f"{name}: {line}" for name, log in made.logs().items() for line in log.splitlines() if is_bad(line)]
         audit = await audited(made)
         assert (lines, audit["clean"], audit["findings"]) == ([], True, [])
