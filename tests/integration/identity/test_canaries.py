@@ -74,6 +74,8 @@ def lines() -> Iterator[Lines]:
     collected = Lines()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(logs, "LineWriter", lambda _descriptor: collected)
+        for name in ("name", "loggers"):  # `configure` sets them
+            patch.setattr(logs._Level, name, getattr(logs._Level, name))
         logs.configure("canaries", "debug")
         structlog.configure(cache_logger_on_first_use=False)  # later tests set up their own
         yield collected
