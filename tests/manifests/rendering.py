@@ -1,5 +1,6 @@
 """Renders the manifests of deploy/kubernetes with kustomize, as users do, and knows what is in them."""
 
+import fcntl
 import os
 import shutil
 import subprocess
@@ -40,11 +41,14 @@ def go_tool(package: str) -> Path:
     path, version = package.split("@")
     name = next(part for part in reversed(path.split("/")) if not part.startswith("v"))
     folder = CACHE / f"{name}-{version}"
-    if not (folder / name).exists():
-        go = shutil.which("go")
-        assert go, "the manifests are checked with tools that Go builds: install Go 1.24 or newer"
-        environment = {**os.environ, "GOBIN": str(folder)}
-        subprocess.run([go, "install", package], env=environment, check=True, timeout=BUILD_SECONDS)
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as lock:  # tests run in several processes
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (folder / name).exists():
+            go = shutil.which("go")
+            assert go, "the manifests are checked with tools that Go builds: install Go 1.24 or newer"
+            environment = {**os.environ, "GOBIN": str(folder)}
+            subprocess.run([go, "install", package], env=environment, check=True, timeout=BUILD_SECONDS)
     return folder / name
 
 
