@@ -88,6 +88,10 @@ alerts: environment-dev environment-grafana ## check the rules for Prometheus wi
 versions: environment-dev ## replace services by their previous version and back, in every combination, while customers buy
 	@VERSIONS_ALL=yes exec $(PYTEST) -s tests/compatibility
 
+.PHONY: rolling
+rolling: environment-dev ## replace every replica behind HAProxy and nginx while customers make 10,000 calls; CALLS=…
+	@ROLLING_CALLS=$(or $(CALLS),10000) exec $(PYTEST) -s tests/faults/test_rolling.py
+
 faults: environment-dev ## place orders while every component fails; SECONDS=300, SEED=… to repeat a run
 	@FAULTS_SECONDS=$(or $(SECONDS),300) FAULTS_SEED=$(SEED) $(PYTEST) -s tests/faults/test_faults.py
 

@@ -179,6 +179,7 @@ class Process:
     log: Path
     reaper: Reaper
     source: Path = REPOSITORY  # of which version
+    probes_port: int | None = None  # of its probes, if they have another one
     running: subprocess.Popen[bytes] | None = None
     paused: bool = False
 
@@ -225,7 +226,7 @@ class Process:
                 assert self.running is not None
                 assert self.running.poll() is None, f"{self.name} ended: {self.log.read_text()[-2000:]}"
                 try:
-                    async with session.get(f"{self.url}/readyz") as response:
+                    async with session.get(f"http://127.0.0.1:{self.probes_port or self.port}/readyz") as response:
                         return response.status == 200
                 except (aiohttp.ClientError, TimeoutError):
                     return False

@@ -26,6 +26,7 @@ TARGETS = (
     Target("relay-faults", r"events by .* writers|^read_committed: | times, ", seeded=True),
     Target("races", r"^winners: |connections dropped, ", seeded=True),
     Target("versions", r"combinations of versions"),
+    Target("rolling", r" calls, \d+ failed"),
     Target("drills", r"^\| `.*\| (?:passed|FAILED|skipped)"),
     Target("runbook", r"blocks of the runbook can't run here|^\d+ passed"),
     Target("containers", r"^docs/reach.md, .* rows$|^SKIPPED .* engine|^\d+ passed"),

@@ -1,0 +1,1 @@
+"""Replicas of all services behind a balancer, and customers who repeat no call."""
