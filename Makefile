@@ -72,6 +72,7 @@ conformance: environment-dev environment-conformance ## call every API with what
 
 .PHONY: manifests manifest-rules environment-manifests
 manifests: environment-dev environment-manifests ## render and check the manifests in deploy/kubernetes; needs Go 1.24
+	@.venv-dev/bin/python -m tests.manifests.tools
 	@exec $(PYTEST) --numprocesses $(WORKERS) --basetemp="$$(mktemp -d)/tests" tests/manifests
 
 containers: environment-dev environment-sbom ## build the images, run deploy/compose.yaml from them, and compare docs/reach.md; needs Docker

@@ -1,8 +1,5 @@
 """Renders the manifests of deploy/kubernetes with kustomize, as users do, and knows what is in them."""
 
-import fcntl
-import os
-import shutil
 import subprocess
 from collections.abc import Iterator
 from functools import cache
@@ -10,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml  # type: ignore[import-untyped]
+
+from tests.manifests.tools import KUSTOMIZE, go_tool
 
 REPOSITORY = Path(__file__).parents[2]
 KUBERNETES = REPOSITORY / "deploy" / "kubernetes"
@@ -28,28 +27,8 @@ COMPLETE = (
     "overlays/custom-metrics/relay",
     "overlays/draining/order",
 )
-KUSTOMIZE = "sigs.k8s.io/kustomize/kustomize/v5@v5.8.1"
-CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "order-platform"
-BUILD_SECONDS = 1800  # compiles on a busy machine, once
 
 Manifest = dict[str, Any]
-
-
-@cache
-def go_tool(package: str) -> Path:
-    """Return a command, `path@version` of a Go package. It is built once, and kept outside the repository."""
-    path, version = package.split("@")
-    name = next(part for part in reversed(path.split("/")) if not part.startswith("v"))
-    folder = CACHE / f"{name}-{version}"
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("w") as lock:  # tests run in several processes
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not (folder / name).exists():
-            go = shutil.which("go")
-            assert go, "the manifests are checked with tools that Go builds: install Go 1.24 or newer"
-            environment = {**os.environ, "GOBIN": str(folder)}
-            subprocess.run([go, "install", package], env=environment, check=True, timeout=BUILD_SECONDS)
-    return folder / name
 
 
 @cache

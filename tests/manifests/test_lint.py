@@ -5,10 +5,10 @@ from collections.abc import Collection
 
 import pytest
 
-from tests.manifests.rendering import go_tool, rendered
+from tests.manifests.rendering import rendered
 from tests.manifests.test_valid import OLDEST
+from tests.manifests.tools import KUBE_SCORE, go_tool
 
-KUBE_SCORE = "github.com/zegl/kube-score/cmd/kube-score@v1.20.0"
 # Checks that kube-score makes only if it is asked to.
 ADDITIONAL = ("container-ports-check", "container-seccomp-profile")
 # By what is applied together. The policies of the platform are part of it, so no service is checked without them.
