@@ -47,7 +47,8 @@ class IssuerKeys:
         self._looked_at = self._read_at = float("-inf")
         self._look: asyncio.Task[None] | None = None
         self._look_failed = False
-        AGE.set_function(self._age)
+        self._is_open = False
+        AGE.set_function(self._reported_age)
 
     def usable(self) -> bool:
         """Return whether the keys were read recently enough. Begin to read them again if they are old."""
@@ -79,10 +80,18 @@ class IssuerKeys:
     def _age(self) -> float:
         return self._clock() - self._read_at
 
+    def _reported_age(self) -> float:
+        # Without callers nobody else would look, and the age would say that the issuer is away.
+        if self._is_open:
+            self.usable()
+        return self._age()
+
     async def __aenter__(self) -> "IssuerKeys":
+        self._is_open = True
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        self._is_open = False
         if self._look is not None:
             self._look.cancel()
             await asyncio.wait([self._look])

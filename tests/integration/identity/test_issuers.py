@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 import aiohttp
 import pytest
 from aiohttp import web
+from prometheus_client import REGISTRY
 
 from shared.identity import keys
 from shared.identity.keys import (
@@ -22,6 +23,7 @@ from shared.identity.keys import (
     from_url,
 )
 from tests.infrastructure.issuer import EC, RSA, jwk_set
+from tests.infrastructure.waiting import eventually
 
 WAIT_SECONDS = 0.2
 KEYS = jwk_set(RSA)
@@ -107,6 +109,22 @@ async def test_issuer_that_misbehaves_keeps_its_keys_up_to_a_bound(
         assert set(await known.current()) == {"rsa"}
     assert "/elsewhere" not in issuer.asked
     assert issuer.asked["/jwks"] <= 2 * 5  # the client repeats a request whose connection was closed
+
+
+async def test_keys_that_no_caller_needs_are_read_again_for_their_metric() -> None:
+    issuer, now = Issuer(), 0.0
+    async with (
+        served(issuer) as url,
+        aiohttp.ClientSession() as session,
+        IssuerKeys(from_url(session, url), lambda: now) as known,
+    ):
+        await known.current()
+        now = REFRESH_SECONDS + 1
+
+        async def age() -> bool:
+            return REGISTRY.get_sample_value("issuer_keys_age_seconds") == 0
+
+        await eventually(age, 10, "keys that were read again")
 
 
 async def test_issuer_that_nobody_answers_for_is_closed() -> None:
