@@ -38,6 +38,7 @@ class OutboxCleaner:
     async def run(self) -> None:
         """Clean every INTERVAL_SECONDS, for ever."""
         supervisor = LoopSupervisor("cleaner", "outbox.cleaning_failed")
+        metrics.LAST_CLEANING.set_to_current_time()  # its alert must not count from 1970
         while True:
             with supervisor:
                 async with self._pool.connection() as connection:

@@ -173,5 +173,13 @@ SILENT = (
     Case("a healthy product", {}, frozenset()),
     Case("a night with few calls", {ANSWERED: "0+2x40", SOON: "0+2x40", FAILED: "0+0x20 1+0x19"}, frozenset()),
     Case("a saga that is undone at its third try", {f"sagas_stuck{ORDER}": "0+0x38 1+0x1"}, frozenset()),
+    Case(
+        "a relay that has run for long takes the cleaning over",
+        {
+            f"relay_outbox_last_cleaning_timestamp_seconds{RELAY}": "0+30x36 stale _x3",
+            'relay_outbox_last_cleaning_timestamp_seconds{job="relay", instance="relay-2"}': still(1),
+        },
+        frozenset(),
+    ),
     Case("a restart of a replica", {up("order", "2"): "1+0x38 0+0x1"}, frozenset()),
 )

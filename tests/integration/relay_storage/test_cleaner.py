@@ -79,6 +79,7 @@ async def test_replica_without_leadership_does_not_clean(outbox: Outbox, relay_u
         "INSERT INTO relay.duties VALUES ('clean the outbox', 'other', now() + interval '1 hour')"
     )
     metrics.PARTITIONS_KEPT.set(1)  # as measured while this replica was the leader
+    metrics.LAST_CLEANING.set(0)
     async with cleaning(relay_url):
         asked = """
             SELECT 1 FROM pg_stat_activity
@@ -90,6 +91,7 @@ async def test_replica_without_leadership_does_not_clean(outbox: Outbox, relay_u
             return bool(metrics.PARTITIONS_KEPT._value.get() == 0)
 
         await eventually(gauge_is_zero, SECONDS, "the gauge")
+        assert metrics.LAST_CLEANING._value.get() > time.time() - SECONDS, "else its alert counts from 1970"
     assert await outbox.root.fetchval("SELECT writers FROM orders.outbox_partitions WHERE partition = 1") is None
 
 
