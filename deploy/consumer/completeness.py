@@ -4,6 +4,7 @@ If a minute differs, the minute and the orders are named, missing events are fet
 minute is compared again. Gaps within an order are filled without waiting for the minute's end.
 """
 
+import time
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
@@ -48,6 +49,9 @@ class Completeness:
         self._keep = timedelta(hours=settings.keep_hours)
         self._pool = pool
         self._relay = relay
+        # By the monotonic clock, so that the lag grows also while it can't be measured. At first, the start.
+        self._proven_at = time.monotonic()
+        PROVEN.set_function(lambda: time.monotonic() - self._proven_at)
 
     async def check(self) -> None:
         """Compare the minutes that can be compared now. Raises Unavailable."""
@@ -192,7 +196,8 @@ class Completeness:
         FORGED.set(counts["forged_events"])
         proven = proven_up_to(watermark, unproven)
         if proven is not None:
-            PROVEN.set((counts["now"] - proven).total_seconds())
+            age_seconds = (counts["now"] - proven).total_seconds()
+            self._proven_at = time.monotonic() - age_seconds
 
 
 def reached(watermark: Row, positions: Mapping[int, int]) -> bool:

@@ -154,8 +154,13 @@ class Reader(ConsumerRebalanceListener):  # type: ignore[misc] # the library pub
                 self._known.pop(partition, None)
             elif position > known[partition]:
                 moves[partition] = (known[partition], position)
+        self._measure(consumer)  # also before what follows, which a locked table or a full disk may prevent
         if moves and moves.keys() <= self._known.keys():
             await self._commit({one: found for one, found in records.items() if one in moves}, moves)
+        self._measure(consumer)
+
+    def _measure(self, consumer: AIOKafkaConsumer) -> None:
+        """Set the lag of each partition whose position is known."""
         for partition in consumer.assignment():
             end = consumer.last_stable_offset(partition) or consumer.highwater(partition)
             if end is not None and partition in self._known and partition.topic == self._settings.topic:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from structlog.testing import capture_logs
@@ -15,9 +15,11 @@ from deploy.consumer.completeness import (
 )
 from deploy.consumer.events import digest
 from deploy.consumer.relay import BucketGone, Item
+from deploy.consumer.runtime import REGISTRY
 from deploy.consumer.settings import ConsumerSettings
 from deploy.consumer.verification import decode_all
 from shared.ids import uuid7
+from tests.infrastructure.waiting import eventually
 from tests.unit.consumer.database import Database
 
 SETTINGS = ConsumerSettings.model_validate(
@@ -124,3 +126,18 @@ async def test_event_that_is_not_published_is_neither_missing_nor_decoded() -> N
     await check(Relay(digests=[of_minute(FIRST, count=1)], events=[UNPUBLISHED]), database)
     assert database.arguments("put_bucket") == [(FIRST, 0, "DIFFERS", [])]
     assert decode_all([UNPUBLISHED]) == ([], [])
+
+
+async def test_proven_lag_grows_while_it_can_not_be_measured() -> None:
+    pool: Any = Database()
+    completeness = Completeness(SETTINGS, pool, cast("Any", Relay()))
+
+    async def grown(least: float) -> bool:
+        lag = REGISTRY.get_sample_value("consumer_proven_lag_seconds")
+        return lag is not None and lag > least
+
+    await eventually(lambda: grown(0.05), 5, "a lag since the start")
+    counts = {"dead_letters": 0, "waiting_orders": 0, "differing_buckets": 0, "forged_events": 0, "now": END}
+    pool._answers |= {"counts": counts, "watermark": watermark(FIRST)}
+    await completeness.measure()
+    await eventually(lambda: grown((END - FIRST).total_seconds() + 0.05), 5, "a lag since the last proof")

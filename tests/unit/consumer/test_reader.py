@@ -198,6 +198,17 @@ async def test_lag_is_that_of_the_topic_and_not_of_its_watermarks() -> None:
     assert lags == [END - 7, None]
 
 
+async def test_lag_is_measured_although_nothing_can_be_stored() -> None:
+    class Full(Database):
+        def transaction(self) -> Any:
+            raise Unavailable("the disk is full")
+
+    client = Client(8)
+    with pytest.raises(Unavailable):
+        await read_batch(reading(client, Full(), known=6), client)
+    assert REGISTRY.get_sample_value("consumer_lag_records", {"partition": "0"}) == END - 6
+
+
 async def test_reader_of_an_absent_topic_is_not_ready() -> None:
     client = Client(7)
     reader = reading(client, stored(7), known=7)
