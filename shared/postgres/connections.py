@@ -198,6 +198,7 @@ class Session:
         self._connection: CheckedConnection | None = None
         self._lock = asyncio.Lock()
         self._reported = ExitStack()
+        self._reconnects = RECONNECTS.labels(name)  # from 0 on: a rate would not count what the first value has
         self._transactions = 0
         self._replan_after = 1
         self._replan_at = 0.0
@@ -261,7 +262,7 @@ class Session:
     async def _open(self) -> CheckedConnection:
         if self._connection is None or self._connection.is_closed():
             if self._connection is not None:
-                RECONNECTS.labels(self._name).inc()
+                self._reconnects.inc()
             self._connection = await connect(self._settings, self._name, hot=True)
             self._transactions, self._replan_after, self._replan_at = 0, 1, 0.0
         return self._connection

@@ -5,6 +5,7 @@ import time
 from typing import Any
 
 import pytest
+from prometheus_client import REGISTRY
 
 from shared.postgres.connections import REPLAN_SECONDS, Pool, Session
 from shared.process.settings import ServiceSettings
@@ -67,3 +68,8 @@ async def test_pool_drops_a_connection_whose_check_was_cancelled() -> None:
     await asyncio.wait([acquiring])
     assert acquiring.cancelled()
     assert silent.terminated, "the pool would never lend it again"
+
+
+def test_reconnects_of_a_session_are_counted_from_zero_on() -> None:
+    Session(ServiceSettings(port=1, database_url="postgresql://nowhere"), "never broken")
+    assert REGISTRY.get_sample_value("postgres_reconnects_total", {"session": "never broken"}) == 0
