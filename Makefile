@@ -78,12 +78,15 @@ manifests: environment-dev environment-manifests ## render and check the manifes
 containers: environment-dev environment-sbom ## build the images, run deploy/compose.yaml from them, and compare docs/reach.md; needs Docker
 	@exec tests/infrastructure/engine/run $(PYTEST) -s tests/containers
 
-.PHONY: alerts dashboards
+.PHONY: alerts alert-faults dashboards
 dashboards: environment-grafana ## write deploy/grafana's dashboards again, from their description
 	@.venv-grafana/bin/python -m deploy.grafana deploy/grafana/dashboards
 
 alerts: environment-dev environment-grafana ## check the rules for Prometheus with promtool, and Grafana's dashboards; needs Debian's package prometheus
-	@exec $(PYTEST) tests/alerts
+	@exec $(PYTEST) tests/alerts --ignore tests/alerts/faults
+
+alert-faults: environment-dev ## fire each alert once by a real fault, in a Prometheus with scaled windows; needs prometheus, Postgres, Java and Maven
+	@exec $(PYTEST) -s tests/alerts/faults
 
 .PHONY: versions
 versions: environment-dev ## replace services by their previous version and back, in every combination, while customers buy

@@ -64,6 +64,10 @@ class Load:
             self._users.append(new_id("user"))
             await self.clients("balance").post(f"/v1/accounts/{self._users[-1]}/charges", {"amount": BALANCE})
 
+    def a_customer(self) -> tuple[str, str]:
+        """Return a user with money, and a product with stock."""
+        return self._users[0], self._products[0]
+
     async def buy(self, customers: int) -> None:
         """Buy with this many customers at a time until `end` is called; return when all orders have their answers."""
         self._ends.clear()

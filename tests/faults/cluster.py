@@ -277,12 +277,13 @@ async def cluster(
     postgres: OwnPostgres | None = None,
     broker: Broker | None = None,
     addresses: Addresses | None = None,
+    runner: str | None = None,
     **settings: str,
 ) -> AsyncIterator[Cluster]:
     """Start everything. `clocks`: each process' clock error in seconds; `settings` replace SETTINGS.
 
     `postgres`, `broker`: servers that are not started yet, instead of the usual ones. `addresses`: where each service
-    finds its database's address, instead of a proxy to the database.
+    finds its database's address, instead of a proxy to the database. `runner`: a module that runs a service's.
     """
     postgres = postgres or OwnPostgres(reaper)
     postgres.start()
@@ -322,7 +323,7 @@ async def cluster(
                     way = await stack.enter_async_context(Proxy("127.0.0.1", upstream))
                     ways[f"{name}→{participant}"] = way
                     own[f"ORDER_{participant.upper()}_URL"] = way.url
-            command = [sys.executable, "-m", f"services.{service}"]
+            command = [sys.executable, "-m", *([runner] if runner else []), f"services.{service}"]
             if clocks and name in clocks:
                 command.insert(2, "tests.faults.wrong_clock")
                 own["CLOCK_OFF_SECONDS"] = str(clocks[name])

@@ -28,6 +28,7 @@ TARGETS = (
     Target("versions", r"combinations of versions"),
     Target("rolling", r" calls, \d+ failed"),
     Target("drills", r"^\| `.*\| (?:passed|FAILED|skipped)"),
+    Target("alert-faults", r"alerts fired by .* faults|^\d+ passed"),
     Target("runbook", r"blocks of the runbook can't run here|^\d+ passed"),
     Target("containers", r"^docs/reach.md, .* rows$|^SKIPPED .* engine|^\d+ passed"),
     Target("dependency-audit", r"[Nn]o known vulnerabilities|could not be audited|known vulnerabilit"),
