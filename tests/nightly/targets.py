@@ -30,7 +30,7 @@ TARGETS = (
     Target("drills", r"^\| `.*\| (?:passed|FAILED|skipped)"),
     Target("alert-faults", r"alerts fired by .* faults|^\d+ passed"),
     Target("runbook", r"blocks of the runbook can't run here|^\d+ passed"),
-    Target("containers", r"^docs/reach.md, .* rows$|^SKIPPED .* engine|^\d+ passed"),
+    Target("containers", r"^docs/reach.md, .* rows$|replaced the \w+ service: |^SKIPPED .* engine|^\d+ passed"),
     Target("dependency-audit", r"[Nn]o known vulnerabilities|could not be audited|known vulnerabilit"),
     Target("simulate", r"histories from seed ", ("STEPS=1000000",), seeded=True),  # a seed alone means one history
     Target("conformance", r"calls by .* no finding", ("CALLS=50000",), seeded=True),
