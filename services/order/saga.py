@@ -164,7 +164,7 @@ def next_move(saga: Saga) -> Move:
         return _decision(saga)
     for step in STEPS[saga.kind]:
         if step.do not in saga.applied and _has(saga, step):
-            return Send((_do(step, saga),))
+            return Send((do(step, saga.order, saga.attempt, reserved=saga.kind is Kind.PAY),))
     return _finished(saga)
 
 
@@ -279,8 +279,8 @@ def _status_while_running(saga: Saga) -> OrderStatus:
     return OrderStatus.PAYING if saga.kind is Kind.PAY else OrderStatus.PLACING
 
 
-def _do(step: Step, saga: Saga) -> Command:
-    order = saga.order
+def do(step: Step, order: Order, attempt: int, *, reserved: bool) -> Command:
+    """Return a step's command. `attempt`: of the payment. `reserved`: whether the coupon was set aside before."""
     fields: dict[str, Any]
     if step is HOLD:
         fields = {"lines": [{"product_id": line.product_id, "quantity": line.quantity} for line in order.lines]}
@@ -289,9 +289,8 @@ def _do(step: Step, saga: Saga) -> Command:
     else:
         fields = {"coupon_id": order.coupon_id, "user_id": order.user_id, "subtotal_amount": order.subtotal_amount}
         if step is REDEEM:
-            fields["reserved"] = saga.kind is Kind.PAY
-    attempt = saga.attempt if step is DEBIT else 0
-    return Command(step.participant, step.do, str(order.order_id), attempt, fields)
+            fields["reserved"] = reserved
+    return Command(step.participant, step.do, str(order.order_id), attempt if step is DEBIT else 0, fields)
 
 
 def _undo(step: Step, saga: Saga) -> Command:

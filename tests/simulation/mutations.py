@@ -13,7 +13,7 @@ from uuid import UUID
 import services.coupon.domain as coupon_domain
 import services.product.domain as product_domain
 from services.order import domain, saga, store
-from services.order.domain import OrderStatus
+from services.order.domain import Order, OrderStatus
 from services.order.engine import runner, starts
 from services.order.engine.runner import Runner
 from services.order.saga import Kind, Saga, Status, Transition
@@ -304,15 +304,9 @@ def omit_undo(kind: Kind, command: str) -> Patch:
 
 def redeem_without_reservation() -> Patch:
     """Redeem the coupon in a payment as in a placement, although it is reserved."""
-    original = saga._do
+    original = saga.do
 
-    def do(step: saga.Step, of: Saga) -> saga.Command:
-        command = original(step, of)
-        return replace_fields(command, reserved=False) if step is saga.REDEEM else command
+    def do(step: saga.Step, order: Order, attempt: int, *, reserved: bool) -> saga.Command:
+        return original(step, order, attempt, reserved=reserved and step is not saga.REDEEM)
 
-    return replace(saga, "_do", do)
-
-
-def replace_fields(command: saga.Command, **fields: Any) -> saga.Command:
-    """Return the command with some fields set."""
-    return dataclasses.replace(command, fields={**command.fields, **fields})
+    return replace(saga, "do", do)

@@ -13,8 +13,9 @@ from pydantic import Field
 
 from services.order.admin import acts
 from services.order.admin.api import AgeSeconds
-from services.order.admin.audit_api import audit_now, repair_orphans
+from services.order.admin.audit_api import Sent, audit_now, repair
 from services.order.engine.participants import HttpChannel, Participants
+from services.order.saga import Participant
 from services.order.settings import Settings
 from shared.encoding import encode
 from shared.notation import Uuid
@@ -36,6 +37,8 @@ def main() -> None:
     if arguments.command == "drain-status" and any(item["version"] == arguments.version for item in result):
         raise SystemExit(Exit.NOT_DRAINED)
     if arguments.command == "audit" and not result["clean"]:
+        raise SystemExit(Exit.NOT_CLEAN)
+    if arguments.command == "repair" and any(row.get("outcome", "applied") != "applied" for row in result):
         raise SystemExit(Exit.NOT_CLEAN)
 
 
@@ -64,7 +67,18 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument("id", type=argument(Uuid), help="a saga's or an order's id")
     commands.add_parser("acts", parents=[common], help="list what operators did, newest first")
     commands.add_parser("audit", parents=[common], help="run a pass of the audit now; exit with 4 unless clean")
-    commands.add_parser("repair", parents=[common, act], help="release what the audit finds held without an order")
+    repairing = commands.add_parser(
+        "repair", parents=[common, act], help="release what the audit finds held without an order"
+    )
+    repairing.add_argument(
+        "--restored",
+        type=Participant,
+        choices=list(Participant),
+        action="append",
+        default=[],
+        help="send this participant again what it has forgotten, because it was restored to an earlier time; "
+        "exit with 4 if it refuses something",
+    )
     drain = commands.add_parser("drain-status", parents=[common], help="count live sagas by version")
     drain.add_argument("--version", type=argument(Version), help="exit with 3 while this version has live sagas")
     return parser
@@ -91,9 +105,17 @@ async def _repair(arguments: argparse.Namespace, settings: Settings, pool: Pool)
     who = Who(arguments.by, arguments.reason)
     channel = partial(HttpChannel, tls=settings.participants_tls)
     async with Participants(settings.participant_urls, channel, credentials=settings.credentials) as participants:
-        commands = await repair_orphans(settings, pool, participants, who, dry_run=arguments.dry_run)
-    did = "would" if arguments.dry_run else "did"
-    return [{did: command.type, "order_id": command.order_id} for command in commands]
+        restored = frozenset(arguments.restored)
+        sent = await repair(settings, pool, participants, who, dry_run=arguments.dry_run, restored=restored)
+    if arguments.dry_run:
+        return [{"would": one.command.type, "order_id": one.command.order_id} for one in sent]
+    return [_repaired(one) if restored else {"did": one.command.type, "order_id": one.command.order_id} for one in sent]
+
+
+def _repaired(sent: Sent) -> dict[str, Any]:
+    """Return a command of a repair after a restore: its participant may have refused it."""
+    outcome = "applied" if sent.problem is None else str(sent.problem["type"]).rpartition("/")[2]
+    return {"did": sent.command.type, "order_id": sent.command.order_id, "outcome": outcome}
 
 
 async def _act(arguments: argparse.Namespace, settings: Settings, pool: Pool) -> list[dict[str, Any]]:

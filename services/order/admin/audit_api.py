@@ -1,19 +1,26 @@
-"""The audit for operators: run it now, and release what is held without an order."""
+"""The audit for operators: run it now, release what is held without an order, take again what a restore has lost."""
 
 import asyncio
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 from aiohttp import web
+from pydantic import Field
 
+from services.order import store
 from services.order.admin import acts
+from services.order.audit import store as audit_store
 from services.order.audit.books import BookReader
 from services.order.audit.passes import Auditor, Report
+from services.order.audit.repairs import lacking, repairs
+from services.order.audit.rules import Finding as Found
 from services.order.audit.rules import Kind
-from services.order.audit.schedule import publish, repairs
+from services.order.audit.schedule import publish
 from services.order.engine.participants import Participants
-from services.order.saga import Command
+from services.order.saga import Command, Participant
 from services.order.settings import Settings
 from shared.contracts.scopes import Scope
 from shared.contracts.types import Wire
@@ -23,6 +30,8 @@ from shared.http.server import reply
 from shared.http.wire import read_body
 from shared.operators import Act, Who
 from shared.postgres.connections import Pool
+
+SENT_MAX = 1000  # commands at a time: the queue to a participant is bounded
 
 
 class Finding(Wire):
@@ -50,11 +59,26 @@ class AuditReport(Wire):
     value_at_risk: dict[str, float | str]
 
 
+class Repair(Act):
+    """`restored`: the participants that were restored to an earlier time. They get again what they have forgotten."""
+
+    restored: list[Participant] = Field(default=[])
+
+
 class Repaired(Wire):
-    """The undos that were sent, or would be."""
+    """The commands that were sent, or would be, and those among them that their participant refused."""
 
     commands: list[dict[str, Any]]
+    refused: list[dict[str, Any]]
     dry_run: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """A command of a repair; `problem`: why the participant refused it."""
+
+    command: Command
+    problem: dict[str, Any] | None = None
 
 
 async def audit_now(settings: Settings, pool: Pool) -> Report:
@@ -63,18 +87,47 @@ async def audit_now(settings: Settings, pool: Pool) -> Report:
         return await Auditor(pool, books, grace_seconds=settings.audit_grace_seconds).run()
 
 
-async def repair_orphans(
-    settings: Settings, pool: Pool, participants: Participants, who: Who, *, dry_run: bool
-) -> list[Command]:
-    """Audit, release what is held without an order, and record each undo. Raises Unavailable."""
+async def repair(
+    settings: Settings,
+    pool: Pool,
+    participants: Participants,
+    who: Who,
+    *,
+    dry_run: bool,
+    restored: AbstractSet[Participant] = frozenset(),
+) -> list[Sent]:
+    """Audit, release what is held without an order, and send the `restored` participants what they lack.
+
+    Each command is recorded before it is sent. All of them may be repeated: an undo, or a do that ran in the meantime,
+    changes nothing. A do of an order that was closed in the meantime is refused. Raises Unavailable.
+    """
     report = await audit_now(settings, pool)
     commands = repairs(report.findings)
-    if commands and not dry_run:
-        for command in commands:
+    for finding in report.findings:
+        if finding.participant in restored and (command := await _lacking(pool, finding)) is not None:
+            commands.append(command)
+    if dry_run:
+        return [Sent(command) for command in commands]
+    sent: list[Sent] = []
+    for first in range(0, len(commands), SENT_MAX):
+        some = commands[first : first + SENT_MAX]
+        for command in some:
             await acts.record_repair(pool, who, command)
-        # They are idempotent: an undo that ran in the meantime changes nothing.
-        await asyncio.gather(*(participants.send(command) for command in commands))
-    return commands
+        outcomes = await asyncio.gather(*(participants.send(command) for command in some))
+        for command, outcome in zip(some, outcomes, strict=True):
+            sent.append(Sent(command, None if outcome.applied else dict(outcome.body)))
+    return sent
+
+
+async def _lacking(pool: Pool, finding: Found) -> Command | None:
+    """Return the command to send again. None if the order, as it is now, has none that explains the finding."""
+    if finding.order_id is None or finding.kind not in (Kind.MISSING, Kind.DIFFERENT):
+        return None
+    async with pool.connection() as db:
+        row = await audit_store.get_order_to_audit(db, finding.order_id)
+    if row is None or row["live"] or row["closing"]:
+        return None
+    return lacking(store.order_of(row), finding)
 
 
 class AuditApi:
@@ -98,10 +151,10 @@ class AuditApi:
                 f"{one}/repair",
                 Scope.OPS,
                 self.repair,
-                "Give orphans back",
+                "Give orphans back, and take again what restored participants have forgotten",
                 {200: Repaired},
                 (),
-                Act,
+                Repair,
                 **by_operators,
             ),
         ]
@@ -114,8 +167,16 @@ class AuditApi:
 
     async def repair(self, request: web.Request) -> web.Response:
         """POST /admin/v1/audit/repair."""
-        act = await read_body(request, Act, timeout_seconds=self._settings.client_timeout_seconds)
-        commands = await repair_orphans(
-            self._settings, self._pool, self._participants, act.who(caller(request)), dry_run=act.dry_run
+        act = await read_body(request, Repair, timeout_seconds=self._settings.client_timeout_seconds)
+        sent = await repair(
+            self._settings,
+            self._pool,
+            self._participants,
+            act.who(caller(request)),
+            dry_run=act.dry_run,
+            restored=frozenset(act.restored),
         )
-        return reply({"commands": [command.wire() for command in commands], "dry_run": act.dry_run})
+        refused = [
+            {"order_id": one.command.order_id, "type": one.command.type, **one.problem} for one in sent if one.problem
+        ]
+        return reply({"commands": [one.command.wire() for one in sent], "refused": refused, "dry_run": act.dry_run})

@@ -143,9 +143,7 @@ class Auditor:
 
     async def _order(self, order_id: UUID) -> Row | None:
         async with self._pool.connection() as db:
-            # No order has the id 0: a pass begins after it.
-            page = await audit_store.list_orders_to_audit(db, UUID(int=order_id.int - 1), 1)
-        return page[0] if page and page[0]["order_id"] == order_id else None
+            return await audit_store.get_order_to_audit(db, order_id)
 
     async def _own_checks(self, participant: Participant, report: Report) -> None:
         books = await self._books.own_checks(participant)

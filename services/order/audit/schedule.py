@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 from uuid import UUID
 
@@ -11,8 +11,8 @@ from prometheus_client import Counter, Gauge
 
 from services.order.audit import store
 from services.order.audit.passes import Auditor, Report
-from services.order.audit.rules import UNDO, Finding, Kind
-from services.order.saga import Command, Participant
+from services.order.audit.rules import Kind
+from services.order.saga import Participant
 from shared.leadership import Leadership
 from shared.postgres.connections import Pool
 from shared.process.tasks import LoopSupervisor
@@ -109,13 +109,3 @@ def publish_value_at_risk(value: Mapping[str, float]) -> None:
     for what in ("amount", "units", "coupons", "sagas"):
         AT_RISK.labels(what).set(value.get(what, 0))
     AT_RISK_AGE.set(value.get("oldest_seconds", 0))
-
-
-def repairs(findings: Sequence[Finding]) -> list[Command]:
-    """Return the undos that give orphans back. An operator must look at every other finding."""
-    commands = []
-    for finding in findings:
-        if finding.kind is Kind.ORPHAN and finding.order_id is not None:
-            participant = Participant(finding.participant)
-            commands.append(Command(participant, UNDO[participant], str(finding.order_id), 0, {}))
-    return commands

@@ -12,6 +12,13 @@ async def list_orders_to_audit(db: Connection, after: UUID, limit: int) -> list[
     return await db.fetch(SQL["list_orders_to_audit"], after, limit)
 
 
+async def get_order_to_audit(db: Connection, order_id: UUID) -> Row | None:
+    """Return one order in the same form, None if there is none of this id."""
+    # No order has the id 0: a pass begins after it.
+    page = await list_orders_to_audit(db, UUID(int=order_id.int - 1), 1)
+    return page[0] if page and page[0]["order_id"] == order_id else None
+
+
 async def read_value_at_risk(db: Connection) -> dict[str, float]:
     """Return the money, units and coupons of orders with live sagas, and the age of the oldest saga in seconds."""
     row = await db.fetchrow(SQL["read_value_at_risk"])

@@ -8,6 +8,7 @@ from uuid import UUID
 import pytest
 
 from services.order.audit.passes import _is_recent
+from services.order.audit.repairs import lacking, repairs
 from services.order.audit.rules import (
     HOLDING,
     UNDO,
@@ -20,7 +21,6 @@ from services.order.audit.rules import (
     due,
     events_due,
 )
-from services.order.audit.schedule import repairs
 from services.order.domain import Order, OrderStatus
 from services.order.saga import Participant
 from shared.ids import uuid7
@@ -161,3 +161,42 @@ def test_id_made_within_the_grace_period_is_left_for_the_next_pass() -> None:
     assert not _is_recent(uuid7(now - timedelta(seconds=5)), now, 5)
     assert not _is_recent(uuid7(now + timedelta(hours=1)), now, 5), "an id from the future is nobody's that we made"
     assert not _is_recent(UUID("f81d4fae-7dec-41d0-8765-00a0c91e6bf6"), now, 1e12), "nor is one of another kind"
+
+
+@pytest.mark.parametrize(
+    ("order", "found", "commands"),
+    [
+        (paid(payment_attempt=2), {}, {("hold_stock", 0), ("redeem_coupon", 0), ("debit", 2)}),
+        (paid(), {PRODUCT: UNITS, BALANCE: {"ann": 2300}}, {("redeem_coupon", 0)}),
+        (paid(), {PRODUCT: UNITS, COUPON: {"WELCOME": "RESERVED"}, BALANCE: {"ann": 2300}}, {("redeem_coupon", 0)}),
+        (an_order(OrderStatus.PENDING_PAYMENT, coupon_id="WELCOME"), {}, {("hold_stock", 0), ("reserve_coupon", 0)}),
+    ],
+    ids=["forgot the order", "forgot the coupon", "forgot the payment", "forgot an unpaid order"],
+)
+def test_restored_participants_get_the_commands_that_they_have_forgotten(
+    order: Order, found: Found, commands: set[tuple[str, int]]
+) -> None:
+    sent = [lacking(order, finding) for finding in findings(order, found)]
+    assert {(command.type, command.attempt) for command in sent if command} == commands
+    reserved = {command.fields["reserved"] for command in sent if command and command.type == "redeem_coupon"}
+    assert reserved <= {COUPON in found}
+
+
+@pytest.mark.parametrize(
+    "found",
+    [
+        {PRODUCT: {"cup": 2}, COUPON: {"WELCOME": "REDEEMED"}, BALANCE: {"ann": 2300}},
+        {PRODUCT: UNITS, COUPON: {"OTHER": "REDEEMED"}, BALANCE: {"ann": 2300}},
+        {PRODUCT: UNITS, COUPON: {"WELCOME": "REDEEMED"}, BALANCE: {"ann": 9}},
+    ],
+    ids=["other units", "another coupon", "another amount"],
+)
+def test_difference_that_no_restore_explains_is_left_to_an_operator(found: Found) -> None:
+    (finding,) = findings(paid(), found)
+    assert (finding.kind, lacking(paid(), finding)) == (Kind.DIFFERENT, None)
+
+
+def test_unpaid_order_whose_coupon_is_used_up_is_left_to_an_operator() -> None:
+    order = an_order(OrderStatus.PENDING_PAYMENT, coupon_id="WELCOME")
+    (finding,) = findings(order, {PRODUCT: UNITS, COUPON: {"WELCOME": "REDEEMED"}})
+    assert lacking(order, finding) is None
