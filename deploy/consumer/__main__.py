@@ -8,14 +8,16 @@ import socket
 import sys
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from datetime import datetime
 from enum import IntEnum
 
 import asyncpg
 import structlog
 
-from . import intake, runtime, settings, store
+from . import baseline, intake, runtime, settings, store
 from .api import Api
 from .completeness import Completeness
+from .events import parse_timestamp
 from .reader import Reader
 from .relay import Relay
 from .runtime import LogWriter, Pool, Unavailable, check_clock, repeat
@@ -167,7 +169,17 @@ async def retry(settings: ConsumerSettings) -> Exit:
     return Exit.FAILED if left else Exit.DONE
 
 
-async def _run(command: str, settings: ConsumerSettings, log_writer: LogWriter) -> Exit:
+async def declare_baseline(settings: ConsumerSettings, since: datetime) -> Exit:
+    """Take the relay's history from `since` on as new, because the order database was restored."""
+    try:
+        await baseline.declare(settings, since)
+    except baseline.Refused as refused:
+        log.error("command.failed", command="baseline", detail=str(refused))  # noqa: TRY400 - expected
+        return Exit.FAILED
+    return Exit.DONE
+
+
+async def _run(command: str, since: datetime | None, settings: ConsumerSettings, log_writer: LogWriter) -> Exit:
     try:
         # Within no time, the driver only reads the address.
         await asyncpg.connect(settings.current_database_url(), timeout=0)
@@ -178,7 +190,16 @@ async def _run(command: str, settings: ConsumerSettings, log_writer: LogWriter) 
         pass
     if command == "serve":
         return await _serve(settings, log_writer)
+    if since is not None:
+        return await declare_baseline(settings, since)
     return await (migrate if command == "migrate" else retry)(settings)
+
+
+def _timestamp(text: str) -> datetime:
+    try:
+        return parse_timestamp(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} {error}") from None
 
 
 def main() -> None:
@@ -190,15 +211,20 @@ def main() -> None:
             continue
         os.open(os.devnull, os.O_RDWR)
     parser = argparse.ArgumentParser(prog="python -m consumer", description="A consumer of the order topic.")
-    commands = ["serve", "migrate", "retry"]
-    help_ = "consume (the default), create or update the tables, or try to read dead letters again"
+    commands = ["serve", "migrate", "retry", "baseline"]
+    help_ = "consume (the default), create or update the tables, try to read dead letters again, or begin anew"
+    help_ += " from a time to which the order database was restored"
     parser.add_argument("command", nargs="?", choices=commands, default="serve", help=help_)
-    command = parser.parse_args().command
+    parser.add_argument("--since", type=_timestamp, metavar="TIME", help="for baseline: like 2026-01-31T09:30:00Z")
+    arguments = parser.parse_args()
+    command, since = arguments.command, arguments.since
+    if (command == "baseline") != (since is not None):
+        parser.error("baseline needs --since, and no other command takes it")
     chosen = settings.load()
     log_writer = runtime.configure_log(chosen.log_level, chosen.log_format)
     try:
         with exported():
-            status = asyncio.run(_run(command, chosen, log_writer))
+            status = asyncio.run(_run(command, since, chosen, log_writer))
     except KeyboardInterrupt:
         status = Exit.INTERRUPTED
     except Unavailable as error:

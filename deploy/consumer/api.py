@@ -110,7 +110,8 @@ class Api:
             watermark = await store.watermark(db, self._settings.topic)
             unproven = await store.unproven_buckets(db, LIST_MAX)
             repaired = await store.repaired_buckets(db, LIST_MAX)
-            forged = await store.forged_events(db, LIST_MAX)
+            forged = await store.forged_events(db, LIST_MAX, False)
+            lost = await store.forged_events(db, LIST_MAX, True)
             counts = await store.counts(db)
         return _reply(
             {
@@ -123,6 +124,8 @@ class Api:
                 "dead_letters": counts["dead_letters"],
                 "forged_count": counts["forged_events"],
                 "forged": [dict(row) for row in forged],
+                "lost_count": counts["lost_events"],
+                "lost": [dict(row) for row in lost],
                 "unproven": [dict(row) for row in unproven],
                 "repaired": [dict(row) for row in repaired],
             }

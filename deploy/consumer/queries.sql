@@ -68,8 +68,12 @@ WHERE order_id IN (SELECT order_id FROM platform.forged);
 UPDATE platform.streams SET doubted_at = NULL WHERE order_id = $1::uuid AND doubted_at = $2::timestamptz;
 
 -- name: events_of_order
-SELECT event_id, order_id, sequence, type, occurred_at, sha256, source, state, before, removed_before
-FROM platform.inbox WHERE order_id = $1::uuid ORDER BY sequence;
+-- `proven`: the relay has sent the event itself, and its history of that time was not replaced since.
+SELECT i.event_id, i.order_id, i.sequence, i.type, i.occurred_at, i.sha256, i.state, i.before, i.removed_before,
+       i.source = 'relay' AND NOT EXISTS (
+           SELECT FROM platform.restores WHERE i.occurred_at >= since AND i.received_at < declared_at
+       ) AS proven
+FROM platform.inbox AS i WHERE i.order_id = $1::uuid ORDER BY i.sequence;
 
 -- name: confirm_events
 -- The relay has shown these events. If it removes them later, they stay true.
@@ -84,17 +88,37 @@ WHERE order_id = $1::uuid AND resolved_at IS NULL ORDER BY partition, record_off
 SELECT event_id, order_id FROM platform.inbox
 WHERE event_id = ANY ($2::uuid[]) AND order_id <> $1::uuid AND source <> 'relay';
 
+-- name: insert_restore
+INSERT INTO platform.restores (since, partitions) VALUES ($1::timestamptz, $2::jsonb);
+
+-- name: forget_compared
+-- Every minute from $2 on is compared again.
+WITH compared AS (
+    DELETE FROM platform.buckets WHERE bucket >= $2::timestamptz
+)
+UPDATE platform.watermarks SET checked_up_to = least(checked_up_to, $2::timestamptz) WHERE topic = $1::text;
+
 -- name: withdraw_events
--- What the relay has sent itself is never withdrawn.
+-- What the relay has sent itself is never withdrawn, unless its history of that time was replaced since. `lost`: the
+-- record was on the topic, or sent by the relay, before a restore to an earlier time was declared.
 WITH withdrawn AS (
-    DELETE FROM platform.inbox WHERE event_id = ANY ($1::uuid[]) AND source <> 'relay' RETURNING *
+    DELETE FROM platform.inbox AS i
+    WHERE i.event_id = ANY ($1::uuid[]) AND (i.source <> 'relay' OR EXISTS (
+        SELECT FROM platform.restores WHERE i.occurred_at >= since AND i.received_at < declared_at
+    ))
+    RETURNING i.*, EXISTS (
+        SELECT FROM platform.restores AS r
+        WHERE i.occurred_at >= r.since
+            AND coalesce(i.record_offset < (r.partitions ->> i.partition::text)::bigint, i.received_at < r.declared_at)
+    ) AS lost
 ), kept AS (
     INSERT INTO platform.forged
-        (event_id, order_id, sequence, type, occurred_at, payload, partition, record_offset, reason)
-    SELECT w.event_id, w.order_id, w.sequence, w.type, w.occurred_at, w.payload, w.partition, w.record_offset, t.reason
+        (event_id, order_id, sequence, type, occurred_at, payload, partition, record_offset, reason, lost)
+    SELECT w.event_id, w.order_id, w.sequence, w.type, w.occurred_at, w.payload, w.partition, w.record_offset,
+           t.reason, w.lost
     FROM withdrawn AS w JOIN unnest($1::uuid[], $2::text[]) AS t (event_id, reason) ON t.event_id = w.event_id
 )
-SELECT event_id, order_id, sequence, type, partition, record_offset, state, before FROM withdrawn
+SELECT event_id, order_id, sequence, type, partition, record_offset, state, before, lost FROM withdrawn
 ORDER BY order_id, sequence;
 
 -- name: events_after
@@ -104,8 +128,13 @@ FROM platform.inbox AS i JOIN unnest($1::uuid[], $2::bigint[]) AS t (order_id, s
 WHERE i.sequence > t.sequence;
 
 -- name: insert_forged
-INSERT INTO platform.forged (event_id, order_id, sequence, type, occurred_at, payload, partition, record_offset, reason)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9);
+-- A dead letter that was on the topic before a restore was declared is lost, and not forged.
+INSERT INTO platform.forged
+    (event_id, order_id, sequence, type, occurred_at, payload, partition, record_offset, reason, lost)
+VALUES ($1, $2, $3, $4, $5::timestamptz, $6, $7::int, $8::bigint, $9, EXISTS (
+    SELECT FROM platform.restores WHERE $5::timestamptz >= since AND $8::bigint < (partitions ->> $7::int::text)::bigint
+))
+RETURNING lost;
 
 -- name: acquit
 -- The relay has sent these events, so a record that was withdrawn and equals one of them was not forged.
@@ -115,8 +144,9 @@ WHERE i.event_id = ANY ($1::uuid[]) AND f.event_id = i.event_id
         = (i.order_id, i.sequence, i.type, i.occurred_at, i.payload);
 
 -- name: forged_events
+-- $2: those that a restore has lost, or the others.
 SELECT event_id, order_id, sequence, type, occurred_at, partition, record_offset AS offset, reason, found_at
-FROM platform.forged ORDER BY forged_id DESC LIMIT $1::int;
+FROM platform.forged WHERE lost = $2::boolean ORDER BY forged_id DESC LIMIT $1::int;
 
 -- name: delete_orders
 DELETE FROM platform.orders WHERE order_id = ANY ($1::uuid[]);
@@ -248,7 +278,8 @@ DELETE FROM platform.duties WHERE holder = $1::text;
 SELECT (SELECT count(*) FROM platform.dead_letters WHERE resolved_at IS NULL) AS dead_letters,
        (SELECT count(*) FROM platform.streams WHERE waiting_since IS NOT NULL) AS waiting_orders,
        (SELECT count(*) FROM platform.buckets WHERE state = 'DIFFERS') AS differing_buckets,
-       (SELECT count(*) FROM platform.forged) AS forged_events,
+       (SELECT count(*) FROM platform.forged WHERE NOT lost) AS forged_events,
+       (SELECT count(*) FROM platform.forged WHERE lost) AS lost_events,
        clock_timestamp() AS now;
 
 -- name: prune_inbox
@@ -277,4 +308,4 @@ FROM pg_class, unnest('{SELECT,INSERT,UPDATE,DELETE}'::text[]) AS wanted
 WHERE relnamespace = to_regnamespace('platform') AND relkind = 'r' AND NOT has_table_privilege(oid, wanted)
     AND relname <> 'migrations'
     AND (wanted <> 'DELETE' OR relname IN ('inbox', 'orders', 'forged', 'buckets', 'duties'))
-    AND (wanted <> 'UPDATE' OR relname <> 'forged');
+    AND (wanted <> 'UPDATE' OR relname NOT IN ('forged', 'restores'));

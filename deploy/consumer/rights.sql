@@ -10,6 +10,7 @@ BEGIN
     GRANT SELECT, INSERT, UPDATE ON platform.offsets, platform.streams, platform.sales, platform.dead_letters,
         platform.watermarks TO platform_consumer;
     GRANT SELECT, INSERT, DELETE ON platform.forged TO platform_consumer;
+    GRANT SELECT, INSERT ON platform.restores TO platform_consumer;
     -- An order goes if all of its events were forged.
     GRANT SELECT, INSERT, UPDATE, DELETE ON platform.inbox, platform.orders, platform.buckets,
         platform.duties TO platform_consumer;

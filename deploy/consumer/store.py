@@ -70,11 +70,11 @@ def _columns(event: Event) -> tuple[Any, ...]:
     return (*identity, event.shard, event.payload, event.sha256, *(event.place or (None, None)))
 
 
-async def insert_forged(db: Connection, event: Event, reason: str) -> None:
-    """Store a record that is not the relay's."""
+async def insert_forged(db: Connection, event: Event, reason: str) -> bool:
+    """Store a record that is not the relay's. Return whether it was lost in a restore."""
     place = event.place or (None, None)
     values = (event.event_id, event.order_id, event.sequence, event.type, event.occurred_at, event.payload)
-    await db.execute(SQL["insert_forged"], *values, *place, reason)
+    return bool(await db.fetchval(SQL["insert_forged"], *values, *place, reason))
 
 
 async def insert_dead_letters(db: Connection, letters: Sequence[tuple[ConsumerRecord, str]]) -> None:
@@ -140,6 +140,8 @@ doubt_streams = _query("doubt_streams", "execute")
 doubt_odd_times = _query("doubt_odd_times", "execute")
 doubt_before = _query("doubt_before", "execute")
 doubt_forged = _query("doubt_forged", "execute")
+insert_restore = _query("insert_restore", "execute")
+forget_compared = _query("forget_compared", "execute")
 settle_stream = _query("settle_stream", "execute")
 events_of_order = _query("events_of_order", "fetch")
 letters_of_order = _query("letters_of_order", "fetch")

@@ -85,15 +85,18 @@ async def verify(pool: Pool, relay: Relay, topic: str, order_id: UUID, doubted_a
         withdrawn = await _withdraw(db, order_id, findings, theirs)
         await store.confirm_events(db, list(findings.true))
         taken = await intake.take(db, events, intake.RELAY, {order_id: given_up})
+        lost_letters = set()
         for letter, reason in findings.letters.items():
-            await store.insert_forged(db, letter, reason)
+            if await store.insert_forged(db, letter, reason):
+                lost_letters.add(letter)
             assert letter.place is not None
             await store.resolve_dead_letter(db, topic, *letter.place)
         if not findings.undecided and doubted_at is not None:
             await store.settle_stream(db, order_id, doubted_at)
     name(withdrawn, findings.forged)
     for letter, reason in findings.letters.items():
-        _name(letter.event_id, order_id, letter.sequence, letter.type, letter.place, reason)
+        identity = (letter.event_id, order_id, letter.sequence, letter.type)
+        _name(*identity, letter.place, reason, lost=letter in lost_letters)
     if findings.unprovable and doubted_at is not None:
         log.warning("event.unprovable", order_id=str(order_id), event_ids=list(map(str, findings.unprovable)))
     if unreadable:
@@ -135,7 +138,7 @@ async def _findings(
     findings = Findings()
     for row in rows:
         verdict, reason = Verdict.TRUE, ""
-        if row["source"] != intake.RELAY:
+        if not row["proven"]:
             claim = Claim(**{name: row[name] for name in (*NAMES, "removed_before")})
             verdict, reason = await _verdict(relay, claim, theirs)
         if verdict is Verdict.FORGED:
@@ -197,23 +200,18 @@ def name(withdrawn: Iterable[Row], reasons: Mapping[UUID, str]) -> None:
     for row in withdrawn:
         place = None if row["partition"] is None else (row["partition"], row["record_offset"])
         identity = (row["event_id"], row["order_id"], row["sequence"], row["type"])
-        _name(*identity, place, reasons[row["event_id"]])
+        _name(*identity, place, reasons[row["event_id"]], lost=row["lost"])
 
 
 def _name(
-    event_id: UUID, order_id: UUID, sequence: int, type_: str, place: tuple[int, int] | None, reason: str
+    event_id: UUID, order_id: UUID, sequence: int, type_: str, place: tuple[int, int] | None, reason: str, *, lost: bool
 ) -> None:
     partition, offset = place or (None, None)
-    log.error(
-        "event.forged",
-        event_id=str(event_id),
-        order_id=str(order_id),
-        sequence=sequence,
-        type=type_,
-        partition=partition,
-        offset=offset,
-        reason=reason,
-    )
+    known = {"event_id": str(event_id), "order_id": str(order_id), "sequence": sequence, "type": type_}
+    if lost:
+        log.warning("event.lost", **known, partition=partition, offset=offset, reason=reason)
+    else:
+        log.error("event.forged", **known, partition=partition, offset=offset, reason=reason)
 
 
 def _readable(letters: Iterable[Row]) -> dict[Event, datetime | None]:

@@ -43,7 +43,7 @@ class Watermarks:
         if not count:
             return
         up_to, oldest = await self._relay.up_to(), await self._relay.oldest()
-        ends = await self._ends()
+        ends = await topic_ends(self._settings)
         true: Watermark | None = None
         for body in [self._announced.popleft() for _ in range(count)]:
             reason = why_forged(body, up_to, ends)
@@ -55,31 +55,32 @@ class Watermarks:
             async with self._pool.connection() as db:
                 await store.keep_watermark(db, self._settings.topic, up_to, oldest, ends, true)
 
-    async def _ends(self) -> dict[str, int]:
-        """Return the end of each partition, open transactions included.
 
-        A transaction that is open may hide records from `read_committed` that are committed already.
-        """
-        topic = self._settings.topic
+async def topic_ends(settings: ConsumerSettings) -> dict[str, int]:
+    """Return the end of each partition, open transactions included. Raises Unavailable.
+
+    A transaction that is open may hide records from `read_committed` that are committed already.
+    """
+    topic = settings.topic
+    try:
+        options = settings.kafka_options()
+    except (OSError, ValueError) as error:
+        raise Unavailable(f"Kafka's credentials can't be read: {error}") from error
+    async with asyncio.timeout(KAFKA_SECONDS):
+        # New clients each time: they use replaced passwords, and see new partitions at once.
+        admin = AIOKafkaAdminClient(**options)
         try:
-            options = self._settings.kafka_options()
-        except (OSError, ValueError) as error:
-            raise Unavailable(f"Kafka's credentials can't be read: {error}") from error
-        async with asyncio.timeout(KAFKA_SECONDS):
-            # New clients each time: they use replaced passwords, and see new partitions at once.
-            admin = AIOKafkaAdminClient(**options)
-            try:
-                await admin.start()
-                # Of all topics: a broker may create a topic that a client asks for by name.
-                found = [one["partitions"] for one in await admin.describe_topics() if one["topic"] == topic]
-            finally:
-                await admin.close()
-            if not found or not found[0]:
-                raise Unavailable(f"the topic {topic} is not there")
-            partitions = [TopicPartition(topic, one["partition"]) for one in found[0]]
-            async with AIOKafkaConsumer(isolation_level="read_uncommitted", **options) as consumer:
-                ends = await consumer.end_offsets(partitions)
-        return {str(partition.partition): ends[partition] for partition in partitions}
+            await admin.start()
+            # Of all topics: a broker may create a topic that a client asks for by name.
+            found = [one["partitions"] for one in await admin.describe_topics() if one["topic"] == topic]
+        finally:
+            await admin.close()
+        if not found or not found[0]:
+            raise Unavailable(f"the topic {topic} is not there")
+        partitions = [TopicPartition(topic, one["partition"]) for one in found[0]]
+        async with AIOKafkaConsumer(isolation_level="read_uncommitted", **options) as consumer:
+            ends = await consumer.end_offsets(partitions)
+    return {str(partition.partition): ends[partition] for partition in partitions}
 
 
 def why_forged(body: Watermark, up_to: datetime | None, ends: Mapping[str, int]) -> str | None:

@@ -288,7 +288,8 @@ async def platform(
     connection = await asyncpg.connect(database.url)
     await connection.execute("""
         TRUNCATE platform.offsets, platform.streams, platform.inbox, platform.orders, platform.sales,
-                 platform.dead_letters, platform.forged, platform.watermarks, platform.buckets, platform.duties
+                 platform.dead_letters, platform.forged, platform.watermarks, platform.buckets, platform.duties,
+                 platform.restores
     """)
     there = Platform(database, connection, pipeline, relay_url, folder, reaper)
     try:

@@ -52,7 +52,7 @@ async def pool(settings: ConsumerSettings) -> AsyncIterator[Pool]:
 async def db(settings: ConsumerSettings) -> AsyncIterator[asyncpg.Connection]:
     """Return a session besides the pool's; the tables are empty."""
     connection = await asyncpg.connect(settings.database_url)
-    names = "offsets, streams, orders, inbox, sales, buckets, dead_letters, forged, watermarks, duties"
+    names = "offsets, streams, orders, inbox, sales, buckets, dead_letters, forged, watermarks, duties, restores"
     await connection.execute(f"TRUNCATE {', '.join(f'platform.{name}' for name in names.split(', '))}")
     yield connection
     await connection.close()

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
+from deploy.consumer import watermarks
 from deploy.consumer.runtime import Unavailable
 from deploy.consumer.settings import ConsumerSettings
 from deploy.consumer.watermarks import Watermark, Watermarks, why_forged
@@ -43,7 +44,7 @@ def following(read: deque[Watermark], relay: Any, database: Any, monkeypatch: py
     async def ends(_: object) -> dict[str, int]:
         return ENDS
 
-    monkeypatch.setattr(Watermarks, "_ends", ends)
+    monkeypatch.setattr(watermarks, "topic_ends", ends)
     return Watermarks(SETTINGS, database, relay, read)
 
 

@@ -1,0 +1,50 @@
+"""Declares that the order database was restored to an earlier time: from now on, its new history is the true one.
+
+A consumer that was not told would call the lost events forged, and would keep those whose minutes it has compared
+already.
+"""
+
+from datetime import UTC, datetime
+
+import structlog
+from aiokafka.errors import KafkaError
+
+from . import store
+from .events import minute_of
+from .relay import Relay
+from .runtime import Pool, Unavailable
+from .settings import ConsumerSettings
+from .watermarks import topic_ends
+
+log = structlog.get_logger()
+
+HOLDER = "baseline"
+LEASE_SECONDS = 60.0  # longer than the statements take
+
+
+class Refused(Exception):  # noqa: N818 - an operator's mistake
+    """A restore can't be declared like this."""
+
+
+async def declare(settings: ConsumerSettings, since: datetime) -> None:
+    """Have every minute from `since` on compared again with the relay's history.
+
+    `since`: at or before the time of the restored dump. The consumers must not run: they would note minutes as compared
+    that are not. Afterwards they do the rest: they withdraw what the history lacks, take what it has instead, and log
+    each lost event as `event.lost`. Raises Refused or Unavailable; then nothing has changed.
+    """
+    if since > datetime.now(UTC):
+        raise Refused(f"{since} is in the future")
+    async with Relay(settings) as relay, Pool(settings) as pool:
+        await relay.up_to()  # without its history, nothing could be compared
+        try:
+            ends = await topic_ends(settings)
+        except (KafkaError, TimeoutError) as error:
+            raise Unavailable(f"Kafka did not answer: {type(error).__name__}") from error
+        async with pool.transaction() as db:
+            if not await store.take_leadership(db, "completeness", HOLDER, LEASE_SECONDS):
+                raise Refused("a consumer runs, or was killed within the last 30 seconds: stop all consumers first")
+            await store.insert_restore(db, since, ends)
+            await store.forget_compared(db, settings.topic, minute_of(since))
+            await store.leave_leadership(db, HOLDER)
+    log.info("baseline.declared", since=since.isoformat(), partitions=ends)
