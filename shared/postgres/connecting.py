@@ -47,6 +47,9 @@ SELECT current_setting('transaction_read_only'),
        set_config('synchronous_commit', replace(current_setting('synchronous_commit'), 'off', 'on'), false),
        (SELECT count(set_config(name, value, false)) FROM unnest($1::text[], $2::text[]) AS t (name, value))
 """
+_LOST = """
+SELECT name FROM unnest($1::text[], $2::text[]) AS t (name, value) WHERE current_setting(name) <> value
+"""
 
 
 def _postgres_url(url: str) -> str:
@@ -104,8 +107,9 @@ def current(url: str | None, file: str | None) -> str:
 class CheckedConnection(asyncpg.Connection):
     """A connection that records when its server last accepted writes."""
 
-    __slots__ = ("_checked_at",)
+    __slots__ = ("_checked_at", "_own_settings")
     _checked_at: float
+    _own_settings: Mapping[str, str]
 
     async def takes_writes(self, *, within_seconds: float = 0.0) -> bool:
         """Return whether the server accepts writes; ask unless it said so in the last `within_seconds`.
@@ -132,12 +136,21 @@ class CheckedConnection(asyncpg.Connection):
             getattr(reported, "default_transaction_read_only", "off"),
         )
 
+    async def lost_settings(self) -> list[str]:
+        """Return the settings that this session was given and does not have any more.
+
+        Behind a pooler that lends a server's connection for one transaction, the next one may have none of them.
+        """
+        names, values = list(self._own_settings), list(self._own_settings.values())
+        return [row["name"] for row in await self.fetch(_LOST, names, values)]
+
     async def set_up(self, settings: Mapping[str, str]) -> None:
         """Prepare a new connection. Raises Unavailable if its server is read-only or its database is not in UTF-8."""
         encoding = getattr(self.get_settings(), "server_encoding", ENCODING)
         if encoding != ENCODING:
             raise WrongEncoding(encoding)
         self._checked_at = time.monotonic()
+        self._own_settings = settings
         row = await self.fetchrow(_OPEN, list(settings), list(settings.values()))
         assert row is not None
         if row["current_setting"] != "off":

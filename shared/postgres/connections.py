@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import asyncpg
+import structlog
 from asyncpg.pool import PoolConnectionProxy
 from prometheus_client import Counter
 
@@ -27,7 +28,12 @@ from shared.refusals import NothingSent
 Connection = asyncpg.Connection | PoolConnectionProxy
 Row = asyncpg.Record
 
+log = structlog.get_logger()
+
 RECONNECTS = Counter("postgres_reconnects_total", "Connections reopened after they broke", ["session"])
+LOST_SETTINGS = Counter(
+    "postgres_settings_lost_total", "Checks that found a session without the settings it needs", ["session"]
+)
 
 # After this time, a pool asks a connection's server again whether it accepts writes. Behind a pooler, the server of a
 # connection may change, or its role.
@@ -199,9 +205,11 @@ class Session:
         self._lock = asyncio.Lock()
         self._reported = ExitStack()
         self._reconnects = RECONNECTS.labels(name)  # from 0 on: a rate would not count what the first value has
+        self._losses = LOST_SETTINGS.labels(name)
         self._transactions = 0
         self._replan_after = 1
         self._replan_at = 0.0
+        self._has_settings = True
 
     async def __aenter__(self) -> "Session":
         self._reported.enter_context(CONNECTIONS.of(self._name, 1, self._use))
@@ -267,8 +275,11 @@ class Session:
             self._transactions, self._replan_after, self._replan_at = 0, 1, 0.0
         return self._connection
 
-    async def _replan(self, connection: asyncpg.Connection) -> None:
-        """Discard the server's plans after twice as many transactions as last time, and once a minute."""
+    async def _replan(self, connection: CheckedConnection) -> None:
+        """Discard the server's plans after twice as many transactions as last time, and once a minute.
+
+        Report a session that has lost its settings: the new plans would not be those that it was measured with.
+        """
         self._transactions += 1
         now = time.monotonic()
         if self._transactions < self._replan_after and now < self._replan_at:
@@ -276,3 +287,9 @@ class Session:
         self._replan_after = self._transactions * 2
         self._replan_at = now + REPLAN_SECONDS
         await connection.execute("DISCARD PLANS")
+        lost = await connection.lost_settings()
+        if lost:
+            self._losses.inc()
+            if self._has_settings:
+                log.error("session.settings_lost", session=self._name, settings=lost)
+        self._has_settings = not lost

@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 from prometheus_client import REGISTRY
+from structlog.testing import capture_logs
 
+from shared.postgres import connections
 from shared.postgres.connections import REPLAN_SECONDS, Pool, Session
 from shared.process.settings import ServiceSettings
 
@@ -16,9 +18,13 @@ class Plans:
 
     def __init__(self) -> None:
         self.executed: list[str] = []
+        self.lost: list[str] = []
 
     async def execute(self, statement: str) -> None:
         self.executed.append(statement)
+
+    async def lost_settings(self) -> list[str]:
+        return self.lost
 
 
 async def test_plans_are_made_anew_at_twice_the_transactions_and_once_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -37,6 +43,22 @@ async def test_plans_are_made_anew_at_twice_the_transactions_and_once_a_minute(m
     now += 1
     await session._replan(connection)
     assert connection.executed == ["DISCARD PLANS"] * 6
+
+
+async def test_session_without_its_settings_is_reported_once_and_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "REPLAN_SECONDS", 0.0)  # each time
+    session = Session(ServiceSettings(port=1, database_url="postgresql://nowhere"), "a pooled session")
+    connection: Any = Plans()
+    logged = []
+    for lost in ([], ["jit"], ["jit"], [], ["jit", "enable_seqscan"]):
+        connection.lost = lost
+        with capture_logs() as lines:
+            await session._replan(connection)
+        logged.append([(line["event"], line["settings"]) for line in lines])
+    event = "session.settings_lost"
+    assert logged == [[], [(event, ["jit"])], [], [], [(event, ["jit", "enable_seqscan"])]]
+    labels = {"session": "a pooled session"}
+    assert REGISTRY.get_sample_value("postgres_settings_lost_total", labels) == 3
 
 
 class Silent:
