@@ -38,6 +38,11 @@ class Disk:
         """Give the space back."""
         self._ballast.unlink()
 
+    @property
+    def left_megabytes(self) -> int:
+        """Return the free space."""
+        return shutil.disk_usage(self.folder).free >> 20
+
 
 def small_disk(reaper: Reaper, at: Path, megabytes: int) -> Disk | str:
     """Mount a disk; it is unmounted when the reaper ends. Return why not if this machine can't."""
@@ -51,7 +56,8 @@ def small_disk(reaper: Reaper, at: Path, megabytes: int) -> Disk | str:
     with image.open("wb") as file:
         file.truncate(megabytes << 20)
     # Without space that only root may use: the servers run as other users, and the ballast must take all of it.
-    subprocess.run(["mkfs.ext4", "-q", "-F", "-m", "0", str(image)], check=True, capture_output=True)
+    options = ["-q", "-F", "-m", "0", "-b", str(BLOCK)]
+    subprocess.run(["mkfs.ext4", *options, str(image)], check=True, capture_output=True)
     reaper.mount(at)
     mounted = subprocess.run(["mount", "-o", "loop", image, at], check=False, capture_output=True, text=True)
     if mounted.returncode != 0:

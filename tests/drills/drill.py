@@ -35,6 +35,7 @@ class Drill:
 async def run(drill: Drill, platform: Platform) -> Row:
     """Run a drill on a platform where nothing else happens."""
     load, pace = platform.load, platform.pace
+    platform.check_disks()
     load.reset()
     buying = asyncio.create_task(load.buy(pace.customers))
     try:

@@ -70,7 +70,7 @@ class Brokers:
 async def replicated(reaper: Reaper, folder: Path, pace: Pace) -> AsyncIterator[Platform]:
     """Run the platform with three brokers."""
     settings = {"RELAY_TOPIC_REPLICATION": "3"}
-    async with platform(reaper, folder, pace, broker=Brokers(reaper), **settings) as running:
+    async with platform(reaper, folder, pace, broker=Brokers(reaper), settings=settings) as running:
         yield running
 
 

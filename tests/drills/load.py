@@ -12,6 +12,7 @@ import aiohttp
 from tests.faults.cluster import REPLICAS
 from tests.infrastructure.services import Answer, Client
 from tests.infrastructure.shopping import new_id
+from tests.infrastructure.waiting import eventually
 
 PATIENCE_SECONDS = 90
 AGAIN_SECONDS = 0.1  # a client's pause before it repeats a request
@@ -74,6 +75,20 @@ class Load:
         async with asyncio.TaskGroup() as group:
             for number in range(customers):
                 group.create_task(self._customer(self._users[number % USERS], self._products[number % PRODUCTS]))
+
+    @property
+    def acknowledged(self) -> int:
+        """Return how many orders customers were told to be paid."""
+        return sum(one.is_acknowledged for one in self.purchases)
+
+    async def bought(self, count: int) -> None:
+        """Wait until customers have bought this many more."""
+        before = self.acknowledged
+
+        async def enough() -> bool:
+            return self.acknowledged >= before + count
+
+        await eventually(enough, PATIENCE_SECONDS, f"{count} orders")
 
     def end(self) -> None:
         """Let no customer begin another order."""

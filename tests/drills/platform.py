@@ -3,7 +3,7 @@
 import asyncio
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +13,11 @@ import asyncpg
 
 from tests.drills.disks import Disk, small_disk
 from tests.drills.load import Load
-from tests.faults.cluster import REPLICAS, REPOSITORY, Addresses, Broker, Cluster, OwnPostgres, Process, cluster
+from tests.faults.cluster import REPLICAS, Addresses, Broker, Cluster, cluster
+from tests.faults.process import REPOSITORY, Process, Security
 from tests.infrastructure.own_broker import OwnBroker
+from tests.infrastructure.own_postgres import OwnPostgres
+from tests.infrastructure.pgbouncer import PgBouncer
 from tests.infrastructure.reaper import Reaper
 from tests.infrastructure.sagas import UNPUBLISHED
 from tests.infrastructure.waiting import eventually, free_port
@@ -26,7 +29,9 @@ POSTGRES_SETTINGS = (
     "min_wal_size=32MB",
     "max_wal_size=64MB",
 )
-POSTGRES_MEGABYTES, KAFKA_MEGABYTES = 400, 300
+# All drills together write half a gigabyte; a file that is mounted takes only the space that is written to it.
+POSTGRES_MEGABYTES, KAFKA_MEGABYTES = 4000, 1000
+SPARE_MEGABYTES = 200  # with less before a drill, its fault could be a full disk, whatever else it does
 RECOVER_SECONDS = 60  # after this time a drill has failed, whatever it allows
 
 
@@ -54,6 +59,7 @@ class Platform:
     folder: Path
     pace: Pace
     disks: dict[str, Disk | str]
+    pooler: PgBouncer | None = None
 
     @property
     def postgres(self) -> OwnPostgres:
@@ -75,6 +81,13 @@ class Platform:
         if isinstance(disk, str):
             raise Skipped(disk)
         return disk
+
+    def check_disks(self) -> None:
+        """Fail if a server has little space before a drill begins: the drill would show a full disk."""
+        for server, disk in self.disks.items():
+            if isinstance(disk, Disk):
+                left = disk.left_megabytes
+                assert left >= SPARE_MEGABYTES, f"the disk of {server} has only {left} MB left"
 
     async def recovered(self, since: float) -> float:
         """Wait until everything is ready, each order replica has sold since `since` and no event waits.
@@ -113,9 +126,19 @@ class Skipped(Exception):  # noqa: N818 - it is no error
 
 @asynccontextmanager
 async def platform(
-    reaper: Reaper, folder: Path, pace: Pace, *, broker: Broker | None = None, **settings: str
+    reaper: Reaper,
+    folder: Path,
+    pace: Pace,
+    *,
+    broker: Broker | None = None,
+    addresses: Callable[[OwnPostgres], Addresses] | None = None,
+    security: Security | None = None,
+    settings: Mapping[str, str] | None = None,
 ) -> AsyncIterator[Platform]:
-    """Start everything. `broker`: one that is not started yet, instead of a real broker on a small disk."""
+    """Start everything. `broker`: one that is not started yet, instead of a real broker on a small disk.
+
+    `addresses`: where the services find the database of this server, if not directly. `security`: as for `cluster`.
+    """
     postgres_disk = small_disk(reaper, folder / "postgres-disk", POSTGRES_MEGABYTES)
     postgres = OwnPostgres(reaper, postgres_disk.folder if isinstance(postgres_disk, Disk) else None, POSTGRES_SETTINGS)
     disks: dict[str, Disk | str] = {"postgres": postgres_disk}
@@ -123,14 +146,23 @@ async def platform(
         kafka_disk = disks["kafka"] = small_disk(reaper, folder / "kafka-disk", KAFKA_MEGABYTES)
         log_dirs = {"log.dirs": str(kafka_disk.folder / "data")} if isinstance(kafka_disk, Disk) else {}
         broker = OwnBroker(reaper, instead=log_dirs)
-    addresses = Addresses(folder)
-    made = cluster(reaper, folder, None, postgres=postgres, broker=broker, addresses=addresses, **settings)
+    given = Addresses(folder) if addresses is None else addresses(postgres)
+    made = cluster(
+        reaper,
+        folder,
+        None,
+        postgres=postgres,
+        broker=broker,
+        addresses=given,
+        security=security,
+        **(settings or {}),
+    )
     async with made as running, aiohttp.ClientSession() as session:
-        await start_consumer(running, reaper, addresses, folder)
+        await start_consumer(running, reaper, given, folder)
         running.sessions["consumer"] = session
         load = Load(running.client)
         await load.prepare()
-        yield Platform(running, load, addresses, reaper, folder, pace, disks)
+        yield Platform(running, load, given, reaper, folder, pace, disks)
 
 
 async def start_consumer(running: Cluster, reaper: Reaper, addresses: Addresses, folder: Path) -> None:

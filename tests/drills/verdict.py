@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import asyncpg
 
 from tests.drills.load import Purchase
-from tests.faults.cluster import PARTICIPANTS, REPOSITORY, Cluster
+from tests.faults.cluster import PARTICIPANTS, Cluster
+from tests.faults.process import REPOSITORY
 from tests.infrastructure.books import violations
 from tests.infrastructure.sagas import UNPUBLISHED, sagas_ended
 from tests.infrastructure.waiting import eventually
@@ -68,10 +69,11 @@ async def judge(cluster: Cluster, purchases: Sequence[Purchase]) -> Verdict:
 
 async def audited(cluster: Cluster) -> tuple[str, Sequence[object]]:
     """Run the operators' audit; return its result in words, and its findings."""
-    urls = {f"ORDER_{name.upper()}_URL": cluster.processes[name].url for name in PARTICIPANTS}
+    urls = {f"ORDER_{name.upper()}_URL": cluster.processes[name].internal_url for name in PARTICIPANTS}
+    operator = dict(cluster.security.operator) if cluster.security else {}
     program = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "services.order.admin", "audit", "--json"),
-        env=os.environ | urls | {"ORDER_DATABASE_URL": cluster.database.as_role("order_service")},
+        env=os.environ | urls | operator | {"ORDER_DATABASE_URL": cluster.database.as_role("order_service")},
         cwd=REPOSITORY,
         stdout=asyncio.subprocess.PIPE,
     )

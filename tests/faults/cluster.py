@@ -6,12 +6,10 @@ through proxies of the test.
 
 import asyncio
 import os
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,20 +18,18 @@ from urllib.parse import urlsplit
 
 import aiohttp
 
+from tests.faults.process import REPOSITORY, Process, Security
 from tests.infrastructure.broker import declare_topic, wait_for
 from tests.infrastructure.databases import Database, fresh_database
-from tests.infrastructure.postgres import SETTINGS as POSTGRES_SETTINGS
-from tests.infrastructure.postgres import answers, arguments, packaged_binaries, system_binaries, within_reach
+from tests.infrastructure.own_postgres import OwnPostgres
 from tests.infrastructure.proxy import Proxy
 from tests.infrastructure.reaper import Reaper
 from tests.infrastructure.services import SCHEMAS, Client, migrate_service
 from tests.infrastructure.stack import Shop
-from tests.infrastructure.waiting import eventually, free_port, wait_until
+from tests.infrastructure.waiting import free_port
 
-REPOSITORY = Path(__file__).parents[2]
 PARTICIPANTS = ("product", "coupon", "balance")
 REPLICAS = ("order-1", "order-2")
-START_SECONDS = 60
 LEASE_SECONDS = 1.5
 # Short, so that a run of seconds covers what takes minutes in production.
 SETTINGS = {
@@ -47,72 +43,6 @@ SETTINGS = {
     "RELAY_KAFKA_TIMEOUT_SECONDS": "3",
     "PYTHONUNBUFFERED": "1",
 }
-
-
-class OwnPostgres:
-    """A Postgres server for this test; its data is kept between starts.
-
-    `folder`: where its data goes, by default a new temporary folder. `settings` come after the tests' usual ones.
-    """
-
-    def __init__(self, reaper: Reaper, folder: Path | None = None, settings: Sequence[str] = ()) -> None:
-        self._reaper = reaper
-        self._settings = [*POSTGRES_SETTINGS, *settings]
-        self._folder = folder or Path(tempfile.mkdtemp(prefix="order-platform-faults-"))
-        if folder is None:
-            reaper.folder(self._folder)
-        self._binaries = system_binaries() or packaged_binaries()
-        self._user = None
-        if os.geteuid() == 0:  # Postgres refuses to run as root
-            self._user = "nobody"
-            self._folder.chmod(0o755)
-            if self._binaries == packaged_binaries():
-                self._binaries = within_reach(self._binaries, self._folder)
-        self._data = self._folder / "data"
-        self._data.mkdir()
-        if self._user:
-            shutil.chown(self._data, self._user)
-        self._run("initdb", "-U", "postgres", "--auth=trust", "-E", "UTF8", "--no-sync")
-        self.port = free_port()
-        self.url = f"postgresql://postgres@127.0.0.1:{self.port}/postgres"
-        self._server: subprocess.Popen[bytes] | None = None
-
-    def _run(self, program: str, *arguments: str) -> None:
-        command = [str(self._binaries / program), "-D", str(self._data), *arguments]
-        subprocess.run(command, user=self._user, cwd=self._folder, check=True, capture_output=True)
-
-    def start(self) -> None:
-        """Start the server; after an immediate stop it recovers."""
-        command = [str(self._binaries / "postgres"), "-D", str(self._data), "-p", str(self.port)]
-        command += ["-h", "127.0.0.1", "-k", "", *arguments(self._settings)]
-        with (self._folder / "log").open("ab") as log:
-            self._server = subprocess.Popen(
-                command, user=self._user, cwd=self._folder, stdout=log, stderr=log, start_new_session=True
-            )
-        self._reaper.process(self._server, signal.SIGQUIT)
-
-    def wait(self) -> None:
-        """Return once the server accepts connections."""
-        wait_until(lambda: answers(self.url), START_SECONDS, "the own Postgres")
-
-    def stop_immediately(self) -> None:
-        """Stop the server like a crash, without notice to clients and without a checkpoint."""
-        self.stop("immediate")
-
-    def stop(self, mode: str = "fast") -> None:
-        """Stop the server in this mode of pg_ctl; `fast` ends all sessions."""
-        self._run("pg_ctl", "stop", "-m", mode)
-        assert self._server is not None
-        self._server.wait()
-
-    @property
-    def runs(self) -> bool:
-        """Return whether the server runs; without space for its log it ends."""
-        return self._server is not None and self._server.poll() is None
-
-    def program(self, name: str) -> str:
-        """Return the path of one of the server's programs."""
-        return str(self._binaries / name)
 
 
 class EmbeddedBroker:
@@ -159,79 +89,17 @@ class Addresses:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
+    def path(self, service: str) -> Path:
+        """Return a service's file."""
+        return self._folder / f"{service}.address"
+
     def give(self, service: str, url: str) -> str:
         """Write a service's address, by renaming a new file; return the file's path."""
-        path = self._folder / f"{service}.address"
+        path = self.path(service)
         new = path.with_suffix(".new")
         new.write_text(url)
         new.rename(path)
         return str(path)
-
-
-@dataclass
-class Process:
-    """One service's process; it keeps its port after a restart."""
-
-    name: str
-    command: list[str]
-    environment: Mapping[str, str]
-    port: int
-    log: Path
-    reaper: Reaper
-    source: Path = REPOSITORY  # of which version
-    probes_port: int | None = None  # of its probes, if they have another one
-    running: subprocess.Popen[bytes] | None = None
-    paused: bool = False
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
-
-    def start(self) -> None:
-        """Start the process unless it runs."""
-        if self.running is not None and self.running.poll() is None:
-            return
-        with self.log.open("ab") as log:
-            self.running = subprocess.Popen(
-                self.command,
-                env=dict(self.environment),
-                cwd=self.source,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
-        self.reaper.process(self.running)
-
-    def send(self, number: signal.Signals) -> None:
-        """Send the process a signal."""
-        assert self.running is not None
-        self.running.send_signal(number)
-
-    async def ended(self, seconds: float = 15) -> int:
-        """Wait until the process ends; return its exit status."""
-        running = self.running
-        assert running is not None
-
-        async def is_over() -> bool:
-            return running.poll() is not None
-
-        await eventually(is_over, seconds, f"the end of {self.name}")
-        return int(running.returncode)
-
-    async def ready(self, seconds: float = START_SECONDS) -> None:
-        """Wait until the service reports that it is ready."""
-        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=2)) as session:
-
-            async def is_ready() -> bool:
-                assert self.running is not None
-                assert self.running.poll() is None, f"{self.name} ended: {self.log.read_text()[-2000:]}"
-                try:
-                    async with session.get(f"http://127.0.0.1:{self.probes_port or self.port}/readyz") as response:
-                        return response.status == 200
-                except (aiohttp.ClientError, TimeoutError):
-                    return False
-
-            await eventually(is_ready, seconds, f"{self.name} ready")
 
 
 @dataclass
@@ -246,6 +114,7 @@ class Cluster:
     environment: dict[str, str]
     folder: Path
     sessions: dict[str, aiohttp.ClientSession] = field(default_factory=dict)
+    security: Security | None = None
 
     def client(self, name: str) -> Client:
         """Return a client that calls one process directly."""
@@ -278,12 +147,14 @@ async def cluster(
     broker: Broker | None = None,
     addresses: Addresses | None = None,
     runner: str | None = None,
+    security: Security | None = None,
     **settings: str,
 ) -> AsyncIterator[Cluster]:
     """Start everything. `clocks`: each process' clock error in seconds; `settings` replace SETTINGS.
 
     `postgres`, `broker`: servers that are not started yet, instead of the usual ones. `addresses`: where each service
     finds its database's address, instead of a proxy to the database. `runner`: a module that runs a service's.
+    `security`: of jwt mode, for which `settings` are.
     """
     postgres = postgres or OwnPostgres(reaper)
     postgres.start()
@@ -295,20 +166,17 @@ async def cluster(
         urls = {name: await asyncio.to_thread(migrate_service, name, database) for name in SCHEMAS}
         ways: dict[str, Proxy] = {}
         processes: dict[str, Process] = {}
+        scheme = "https" if security else "http"
         environment = os.environ | SETTINGS | settings | {"KAFKA_BOOTSTRAP_SERVERS": broker.address}
         await asyncio.to_thread(declare_topic, broker.address, "orders.v1", 4)
-        bootstrap = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "services.relay", "bootstrap"),
-            env=environment | {"RELAY_DATABASE_URL": urls["relay"]},
-            cwd=REPOSITORY,
-            stdout=subprocess.DEVNULL,
-        )
-        assert await bootstrap.wait() == 0
+        await _bootstrap(environment | {"RELAY_DATABASE_URL": urls["relay"]})
         for name in (*PARTICIPANTS, "relay", *REPLICAS):
             service = name.partition("-")[0]
             prefix = service.upper()
-            port = free_port()
+            port, internal_port = free_port(), free_port() if security else None
             own = {f"{prefix}_PORT": str(port)}
+            if internal_port is not None:
+                own[f"{prefix}_INTERNAL_PORT"] = str(internal_port)
             if addresses is not None:
                 own[f"{prefix}_DATABASE_URL_FILE"] = addresses.give(service, urls[service])
             elif service == "relay":
@@ -319,27 +187,42 @@ async def cluster(
                 own[f"{prefix}_DATABASE_URL"] = _database_url(urls[service], way)
             if service == "order":
                 for participant in PARTICIPANTS:
-                    upstream = processes[participant].port
+                    upstream = processes[participant].internal_port or processes[participant].port
                     way = await stack.enter_async_context(Proxy("127.0.0.1", upstream))
                     ways[f"{name}→{participant}"] = way
-                    own[f"ORDER_{participant.upper()}_URL"] = way.url
+                    own[f"ORDER_{participant.upper()}_URL"] = f"{scheme}://127.0.0.1:{way.port}"
             command = [sys.executable, "-m", *([runner] if runner else []), f"services.{service}"]
             if clocks and name in clocks:
                 command.insert(2, "tests.faults.wrong_clock")
                 own["CLOCK_OFF_SECONDS"] = str(clocks[name])
-            log = folder / f"{name}.log"
-            processes[name] = Process(name, command, environment | own, port, log, reaper)
-        made = Cluster(postgres, database, broker, processes, ways, environment, folder)
+            made_of = (name, command, environment | own, port, folder / f"{name}.log", reaper)
+            tls = security.tls if security else None
+            processes[name] = Process(*made_of, internal_port=internal_port, tls=tls)
+        made = Cluster(postgres, database, broker, processes, ways, environment, folder, security=security)
         for name, process in processes.items():
             process.start()
-            connector = aiohttp.TCPConnector(force_close=True, limit=0)
-            session = aiohttp.ClientSession(process.url, connector=connector, timeout=aiohttp.ClientTimeout(total=10))
+            session = security.session(process.url) if security else _session(process.url)
             made.sessions[name] = await stack.enter_async_context(session)
         await asyncio.gather(*(process.ready() for process in processes.values()))
         try:
             yield made
         finally:
             await _end(made)
+
+
+async def _bootstrap(environment: Mapping[str, str]) -> None:
+    bootstrap = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "services.relay", "bootstrap"),
+        env=environment,
+        cwd=REPOSITORY,
+        stdout=subprocess.DEVNULL,
+    )
+    assert await bootstrap.wait() == 0
+
+
+def _session(url: str) -> aiohttp.ClientSession:
+    connector = aiohttp.TCPConnector(force_close=True, limit=0)
+    return aiohttp.ClientSession(url, connector=connector, timeout=aiohttp.ClientTimeout(total=10))
 
 
 async def _end(made: Cluster) -> None:

@@ -19,8 +19,9 @@ import asyncpg
 import pytest
 
 from tests.faults.checker import contradictions, read_orders, unpublished
-from tests.faults.cluster import PARTICIPANTS, REPOSITORY, Cluster, cluster
+from tests.faults.cluster import PARTICIPANTS, Cluster, cluster
 from tests.faults.customers import Customers
+from tests.faults.process import REPOSITORY
 from tests.faults.schedule import Faults
 from tests.infrastructure.books import violations
 from tests.infrastructure.broker import why_no_maven

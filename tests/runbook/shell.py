@@ -28,8 +28,8 @@ class Shell:
         self._folder = folder
         self._state = folder / "state"
         self._state.touch()
-        for name in ("deploy", "docs"):
-            (folder / name).symlink_to(REPOSITORY / name)
+        for name, target in {"deploy": "deploy", "docs": "docs", "consumer": "deploy/consumer"}.items():
+            (folder / name).symlink_to(REPOSITORY / target)
         programs = folder / "programs"
         programs.mkdir()
         commands = {name: f"{' '.join(java('128m'))} {main}" for name, main in KAFKA_TOOLS.items()}
@@ -47,7 +47,7 @@ class Shell:
         with self._state.open("a") as state:
             state.writelines(f"export {name}={value!r}\n" for name, value in variables.items())
 
-    async def run(self, block: Block) -> str:
+    async def run(self, block: Block, seconds: float = BLOCK_SECONDS) -> str:
         """Run a block; return its output. Fails if its exit status or its output is not the documented one."""
         keep = f'trap \'declare -px | grep -v " BASH\\| SHELLOPTS\\| _=" >"{self._state}"\' EXIT'
         script = f'source "{self._state}"\nset -o allexport -o nounset -o errexit -o pipefail\n{keep}\n{block.code}'
@@ -59,7 +59,7 @@ class Shell:
             capture_output=True,
             text=True,
             check=False,
-            timeout=BLOCK_SECONDS,
+            timeout=seconds,
         )
         shown = f"{block.name}\n{block.code}\n{done.stdout}\n{done.stderr}"
         assert done.returncode in block.statuses, f"status {done.returncode}, not {block.statuses}: {shown}"

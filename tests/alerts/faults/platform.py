@@ -15,8 +15,10 @@ from tests.alerts.faults.prometheus import Prometheus, Targets
 from tests.alerts.faults.spare import Spare, spare
 from tests.drills.load import Load
 from tests.drills.platform import start_consumer
-from tests.faults.cluster import REPOSITORY, Addresses, Cluster, OwnPostgres, cluster
+from tests.faults.cluster import Addresses, Cluster, cluster
+from tests.faults.process import REPOSITORY
 from tests.infrastructure.own_broker import OwnBroker
+from tests.infrastructure.own_postgres import OwnPostgres
 from tests.infrastructure.proxy import Proxy
 from tests.infrastructure.reaper import Reaper
 
@@ -114,6 +116,7 @@ async def platform(reaper: Reaper, folder: Path) -> AsyncIterator[Platform]:
         broker=broker,
         addresses=None,
         runner="tests.alerts.faults.scale",
+        security=None,
         **SETTINGS,
     )
     async with AsyncExitStack() as stack:

@@ -12,7 +12,8 @@ from pathlib import Path
 import aiohttp
 from aiohttp import web
 
-from tests.faults.cluster import Cluster, Process
+from tests.faults.cluster import Cluster
+from tests.faults.process import Process
 from tests.infrastructure.authority import Authority
 from tests.infrastructure.issuer import RSA, RULES, claims, jwk_set, sign
 from tests.infrastructure.reaper import Reaper

@@ -15,7 +15,7 @@ from joserfc.jwk import ECKey
 from deploy.issuer.__main__ import Issuer
 from deploy.local.configuration import AUDIENCE, PARTICIPANTS, jwt_environment
 from deploy.local.folder import write_secrets
-from tests.faults.cluster import Process
+from tests.faults.process import Process
 from tests.infrastructure.balancers import Balancer, Ports
 from tests.infrastructure.databases import Database
 from tests.infrastructure.reaper import Reaper
@@ -85,7 +85,7 @@ async def platform(
         command = [sys.executable, "-m", f"services.{service}"]
         log = folder / f"{name}.log"
         processes[name] = Process(
-            name, command, environment | own, ports[name].clients, log, reaper, probes_port=ports[name].internal
+            name, command, environment | own, ports[name].clients, log, reaper, internal_port=ports[name].internal
         )
         processes[name].start()
     try:
