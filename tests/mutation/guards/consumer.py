@@ -6,6 +6,7 @@ from tests.mutation.guard import Guard, guards_in
 
 _TESTS = "tests/integration/consumer/test_guards.py::"
 _query = guards_in("deploy/consumer/queries.sql", _TESTS)
+_baseline = guards_in("deploy/consumer/baseline.py", "tests/integration/consumer/test_baseline.py::")
 _reader = guards_in("deploy/consumer/reader.py", _TESTS)
 _intake = guards_in("deploy/consumer/intake.py", _TESTS)
 _runtime = guards_in("deploy/consumer/runtime.py", _TESTS)
@@ -131,6 +132,13 @@ GUARDS: Sequence[Guard] = (
         f"positions, orders = {_LOCK}\n    {_STREAMS}\n{_APART}    rows = {_READ}",
         f"rows = {_READ}\n    positions, orders = {_LOCK}\n    {_STREAMS}",
         "test_event_taken_by_two_concurrent_processes_counts_once",
+    ),
+    _baseline(
+        "consumer: no baseline is declared beside a consumer that notes minutes as compared",
+        "async def declare",
+        'if not await store.take_leadership(db, "completeness", HOLDER, LEASE_SECONDS):',
+        "if False:",
+        "test_baseline_is_refused_while_a_consumer_runs_or_what_it_needs_is_away",
     ),
     _apply(
         "consumer: sales are locked in one order",
