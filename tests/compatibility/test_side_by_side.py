@@ -35,7 +35,7 @@ def switches() -> Iterator[str]:
         yield from (name for name in names for _ in range(2))
         return
     for number in range(1, 2 ** len(names) + 1):  # a Gray code: each combination once, one service at a time
-        yield names[((number & -number).bit_length() - 1) % len(names)]
+        yield names[min((number & -number).bit_length(), len(names)) - 1]
 
 
 async def switch(made: Cluster, load: Load, service: str, version: Version) -> None:
