@@ -63,6 +63,7 @@ class Watermark:
         self._began = 0.0
         self._kafka: tuple[KafkaProducer, KafkaConsumer] | None = None
         self._announced: Announcement | None = None
+        self._unannounced_since: float | None = None  # since when Kafka has taken no announcement
         self._ended = asyncio.Event()
         self._timeout = AdaptiveTimeout(connecting.COMMAND_TIMEOUT_SECONDS)
         self._call_seconds = 0.0  # the duration of the last call of the database, even if it failed
@@ -102,18 +103,27 @@ class Watermark:
             finally:
                 self._call_seconds = asyncio.get_running_loop().time() - started
             status = await history_store.watermark(connection)
-        # It grows also while there was never a watermark, for its alert.
-        waiting_seconds = asyncio.get_running_loop().time() - self._began
-        metrics.WATERMARK_LAG.set(waiting_seconds if status.lag_seconds is None else status.lag_seconds)
+        now = asyncio.get_running_loop().time()
         if advance is None:
             self._announced = None
+            self._unannounced_since = None
             await self._close()
-        elif advance.up_to is not None:
+        self._report_lag(status.lag_seconds, now)
+        if advance is not None and advance.up_to is not None:
             try:
                 await self._announce(advance, advance.up_to)
             except Exception:
+                self._unannounced_since = self._unannounced_since or now
                 await self._close()  # their state is unknown
                 raise
+            self._unannounced_since = None
+
+    def _report_lag(self, database_seconds: float | None, now: float) -> None:
+        """Set the metric. It grows also while there was never a watermark, or none is announced, for its alert."""
+        lag_seconds = now - self._began if database_seconds is None else database_seconds
+        # A watermark in the database proves nothing to consumers before it is announced.
+        unannounced_seconds = 0.0 if self._unannounced_since is None else now - self._unannounced_since
+        metrics.WATERMARK_LAG.set(max(lag_seconds, unannounced_seconds))
 
     async def _advance(self, connection: Connection, lease_seconds: float) -> WatermarkAdvance | None:
         with self._timeout.limit() as seconds:

@@ -251,6 +251,26 @@ async def test_lag_grows_before_the_first_watermark(pipeline: Pipeline, writer: 
     assert await pipeline.connection.fetchval("SELECT up_to FROM relay.watermark") is None
 
 
+async def test_lag_grows_while_nothing_can_be_announced(pipeline: Pipeline) -> None:
+    metrics.WATERMARK_LAG.set(0)
+    broker = Broker(pipeline.settings(), 4)
+    broker.view.refused = "the topic is compacted"
+    async with watching(pipeline, broker):
+
+        async def late() -> bool:
+            # Rounds that fail have pauses of 5 s, and the database's watermark is as far behind.
+            return bool(metrics.WATERMARK_LAG._value.get() > 8)
+
+        await eventually(late, 40, "a lag")
+        broker.view.refused = None
+
+        async def near() -> bool:
+            return bool(metrics.WATERMARK_LAG._value.get() < 1)
+
+        await eventually(near, 20, "no lag")
+    await broker.close()
+
+
 async def test_interrupted_call_gets_more_time_after_a_proportional_pause(
     pipeline: Pipeline, writer: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:

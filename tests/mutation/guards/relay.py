@@ -322,6 +322,13 @@ WATERMARK = (
         "test_replica_without_leadership_closes_clients_and_announces_again_later",
     ),
     _watermark(
+        "watermark: one that is not announced does not end the lag",
+        "def _report_lag",
+        "0.0 if self._unannounced_since is None else now - self._unannounced_since",
+        "0.0",
+        "test_lag_grows_while_nothing_can_be_announced",
+    ),
+    _watermark(
         "watermark: no clients without the leadership",
         "if advance is None:",
         "await self._close()",
