@@ -10,6 +10,7 @@ _replay_api = guards_in("services/relay/replay/api.py", f"{_UNIT}test_replay_req
 _digests = guards_in("services/relay/completeness/digests.py", f"{_UNIT}test_digests.py::")
 _watermark = guards_in("services/relay/completeness/watermark.py", f"{_UNIT}test_announcements.py::")
 _cleaner = guards_in("services/relay/outbox_cleaner.py", f"{_UNIT}test_outbox_cleaner.py::")
+_cleaning = guards_in("services/relay/outbox_cleaner.py", "tests/integration/relay_storage/test_cleaner.py::")
 _ONE_BY_ONE = "test_refused_step_is_published_again_one_by_one_and_then_fails_the_replay"
 _REMOVED = "test_bucket_whose_events_are_removed_while_it_is_read_is_gone"
 _OWN_TOPICS = "test_replay_into_a_topic_of_the_relay_or_of_kafka_is_refused"
@@ -119,6 +120,13 @@ GUARDS: Sequence[Guard] = (
         "moves = MOVES_AFTER_CHANGE",
         "moves = 0",
         "test_repeated_announcement_does_not_count_as_a_time_after_the_change",
+    ),
+    _cleaning(
+        "cleaner: the last cleaning counts from the start",
+        "async def run",
+        "metrics.LAST_CLEANING.set_to_current_time()",
+        "pass",
+        "test_replica_without_leadership_does_not_clean",
     ),
     _cleaner(
         "cleaner: a partition in use is dropped later",
