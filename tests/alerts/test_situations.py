@@ -1,15 +1,13 @@
 """Every alert has a situation that really fires it, in `make alert-faults`."""
 
-from collections import Counter
-
 from tests.alerts import rules
 from tests.alerts.faults import scale
 from tests.alerts.faults.catalogue import SITUATIONS
 
 
-def test_every_alert_is_fired_by_exactly_one_situation() -> None:
-    fired = Counter(name for situation in SITUATIONS for name in situation.alerts)
-    assert fired == Counter(alert.name for alert in rules.alerts())
+def test_every_alert_is_fired_by_a_situation() -> None:
+    fired = {name for situation in SITUATIONS for name in situation.alerts}
+    assert fired == {alert.name for alert in rules.alerts()}
 
 
 def test_shorter_thresholds_are_of_alerts_and_in_their_expressions() -> None:

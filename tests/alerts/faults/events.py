@@ -19,6 +19,11 @@ LATE_SECONDS = 30.0
 REASON = ("--reason", "the topic accepts it now", "--by", "test")
 
 
+async def one_order(platform: Platform) -> None:
+    """Buy something."""
+    await platform.cluster.client("order-1").post("/v1/orders", an_order(*platform.load.a_customer()))
+
+
 @asynccontextmanager
 async def the_broker_hangs(platform: Platform) -> AsyncIterator[None]:
     """Stop the broker while customers buy."""
@@ -31,13 +36,13 @@ async def the_broker_hangs(platform: Platform) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
-async def configured(platform: Platform, setting: str, value: str) -> AsyncIterator[None]:
-    """Give the topic of events a setting, and take it away again."""
+async def configured(platform: Platform, setting: str, value: str, topic: str = TOPIC) -> AsyncIterator[None]:
+    """Give a topic a setting, and take it away again."""
     admin = AdminClient({"bootstrap.servers": platform.broker.address, "log_level": 0})
 
     async def alter(operation: AlterConfigOpType) -> None:
         entry = ConfigEntry(setting, value, incremental_operation=operation)
-        resource = ConfigResource(ConfigResource.Type.TOPIC, TOPIC, incremental_configs=[entry])
+        resource = ConfigResource(ConfigResource.Type.TOPIC, topic, incremental_configs=[entry])
         await asyncio.to_thread(admin.incremental_alter_configs([resource])[resource].result, 10)
 
     await alter(AlterConfigOpType.SET)
@@ -56,8 +61,16 @@ async def the_topic_is_compacted(platform: Platform) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def the_topic_wants_more_brokers(platform: Platform) -> AsyncIterator[None]:
-    """Let Kafka ask for two replicas in sync, where there is one broker."""
+    """Let the topic ask for two replicas in sync, where there is one broker."""
     async with configured(platform, "min.insync.replicas", "2"):
+        yield
+
+
+@asynccontextmanager
+async def no_watermark_is_taken(platform: Platform) -> AsyncIterator[None]:
+    """Let the topic of watermarks accept no record of their size, while events are published."""
+    async with configured(platform, "max.message.bytes", "10", f"{TOPIC}.watermarks"):
+        await one_order(platform)  # so that there is something to announce
         yield
 
 
@@ -66,8 +79,7 @@ async def the_topic_refuses_an_event(platform: Platform) -> AsyncIterator[None]:
     """Let the topic accept small records only, until the refused event's partition is past the retention."""
     operator = platform.operator
     async with configured(platform, "max.message.bytes", "100"):
-        user, product = platform.load.a_customer()
-        await platform.cluster.client("order-1").post("/v1/orders", an_order(user, product))
+        await one_order(platform)
 
         async def is_parked() -> object:
             return await operator.fetchval("SELECT count(*) FROM orders.outbox WHERE status = 'PARKED'")
@@ -132,6 +144,7 @@ SITUATIONS = [
     Situation("the broker hangs", the_broker_hangs, {"EventsUnpublished": {}}),
     Situation("the topic is compacted", the_topic_is_compacted, {"TopicRefused": {}}),
     Situation("the topic wants more brokers than there are", the_topic_wants_more_brokers, {"TopicDoubtful": {}}),
+    Situation("Kafka takes no watermark", no_watermark_is_taken, {"WatermarkBehind": {}}),
     Situation("the topic refuses an event", the_topic_refuses_an_event, {"EventsParked": {}, "OutboxGrows": {}}),
     Situation("a shard is restored without Kafka", a_shard_is_restored, {"ShardRefused": {"shard": "2"}}),
     Situation("nobody listens for notifications", nobody_listens, {"RelayNotListening": {}}),

@@ -6,6 +6,7 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import aiohttp
@@ -15,12 +16,13 @@ from tests.alerts.faults.prometheus import Prometheus, Targets
 from tests.alerts.faults.spare import Spare, spare
 from tests.drills.load import Load
 from tests.drills.platform import start_consumer
-from tests.faults.cluster import Addresses, Cluster, cluster
+from tests.faults.cluster import REPLICAS, Addresses, Cluster, cluster
 from tests.faults.process import REPOSITORY
 from tests.infrastructure.own_broker import OwnBroker
 from tests.infrastructure.own_postgres import OwnPostgres
 from tests.infrastructure.proxy import Proxy
 from tests.infrastructure.reaper import Reaper
+from tests.infrastructure.shopping import an_order, new_id
 
 TOPIC = "orders.v1"
 SETTINGS = {
@@ -79,6 +81,19 @@ class Platform:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+
+    @asynccontextmanager
+    async def ordering(self, callers: int) -> AsyncIterator[None]:
+        """Let each caller repeat one order at one replica, whatever is answered."""
+        body = an_order(*self.load.a_customer())
+
+        async with AsyncExitStack() as stack:
+            for number in range(callers):
+                replica = self.cluster.client(REPLICAS[number % len(REPLICAS)])
+                headers = {"Idempotency-Key": new_id("key")}
+                call = partial(replica.call, "POST", "/v1/orders", body, headers=headers)
+                await stack.enter_async_context(self.calling(call, 1))
+            yield
 
     async def killed(self, name: str) -> None:
         """Kill a process without notice."""

@@ -23,21 +23,23 @@ WRONG_SECONDS = 20.0
 async def a_participant_hangs(platform: Platform) -> AsyncIterator[None]:
     """Stop the balance service. Of the sagas that wait, one is of a later version, as after a rolled back upgrade."""
     balance = platform.cluster.processes["balance"]
-    async with platform.buying(2 * 16):  # as many for each order replica as it may run sagas
+    later = "UPDATE orders.sagas SET version = version + $1 WHERE saga_id = $2"
+    saga_id = None
+    async with platform.ordering(2 * 16):  # as many at each order replica as it may run sagas
         balance.send(signal.SIGSTOP)
         try:
 
-            async def changed() -> object:
-                return await platform.operator.fetchrow(
-                    "UPDATE orders.sagas SET version = version + 100 WHERE saga_id = (SELECT saga_id FROM orders.sagas"
-                    " WHERE status = 'RUNNING' AND started_at < now() - interval '1 second' LIMIT 1) RETURNING saga_id"
+            async def waiting() -> object:
+                return await platform.operator.fetchval(
+                    "SELECT saga_id FROM orders.sagas"
+                    " WHERE status = 'RUNNING' AND started_at < now() - interval '1 second' LIMIT 1"
                 )
 
-            row = await eventually(changed, LATE_SECONDS, "a saga that waits")
+            saga_id = await eventually(waiting, LATE_SECONDS, "a saga that waits")
+            await platform.operator.execute(later, 100, saga_id)
             yield
-            back = "UPDATE orders.sagas SET version = version - 100 WHERE saga_id = $1"
-            await platform.operator.execute(back, row["saga_id"])  # type: ignore[index]
         finally:
+            await platform.operator.execute(later, -100, saga_id)
             balance.send(signal.SIGCONT)
 
 
