@@ -35,7 +35,7 @@ UNUSED_COLUMNS = {
     "coupon": {"coupons.gates.opened_at"},
     "balance": {"balances.accounts.created_at", "balances.gates.opened_at"},
     "relay": {"relay.watermark.single"},
-    "consumer": {"platform.inbox.received_at", "platform.migrations.name"},
+    "consumer": {"platform.migrations.name", "platform.restores.restore_id"},
 }
 RIGHTS = {"SELECT": "FROM", "INSERT": "INSERT INTO", "UPDATE": "UPDATE", "DELETE": "DELETE FROM"}
 
