@@ -65,15 +65,15 @@ def run(command: Sequence[str], seconds: float = COMMAND_SECONDS, **options: Any
     return str(ended.stdout)
 
 
-def build(name: str, version: str = VERSION) -> str:
-    """Build an image as the documents say, and return its name."""
+def build(name: str, version: str = VERSION, *, tag: str = "", cached: bool = True) -> str:
+    """Build an image as the documents say, and return its name. `tag`: by default the version."""
     context = CONTEXTS[name]
     dockerfile = (REPOSITORY / "services" / name if name in SERVICES else context) / "Dockerfile"
-    tag = f"order-platform/{name}:{version}"
+    image = f"order-platform/{name}:{tag or version}"
     # The host's network: some machines reach the package registries only there.
-    command = ["docker", "build", "--network", "host", "--file", str(dockerfile), "--tag", tag, str(context)]
-    run([*command, "--build-arg", f"VERSION={version}"], BUILD_SECONDS)
-    return tag
+    command = ["docker", "build", "--network", "host", "--file", str(dockerfile), "--tag", image, str(context)]
+    run([*command, "--build-arg", f"VERSION={version}", *["--no-cache"] * (not cached)], BUILD_SECONDS)
+    return image
 
 
 @dataclass(frozen=True)
