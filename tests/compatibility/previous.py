@@ -1,6 +1,5 @@
 """The sources of the previous version, from this repository's history, and a Python with its packages."""
 
-import fcntl
 import io
 import os
 import re
@@ -11,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+from tests.infrastructure.builds import one_at_a_time
 
 REPOSITORY = Path(__file__).parents[2]
 FILE = Path(__file__).with_name("previous-version")
@@ -59,9 +60,7 @@ def _python(source: Path) -> str:
     if pins(source / PACKAGES) <= pins(REPOSITORY / "tests" / "requirements.lock"):
         return sys.executable
     environment = REPOSITORY / ".local" / "previous-version" / commit()
-    environment.parent.mkdir(parents=True, exist_ok=True)
-    with (environment.parent / "lock").open("w") as lock:  # tests may run in several processes
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with one_at_a_time(environment.parent):
         install = [sys.executable, str(source / "deploy" / "environment.py"), str(environment), str(source / PACKAGES)]
         subprocess.run(install, check=True)
     return str(environment / "bin" / "python")

@@ -13,11 +13,12 @@ from shared.postgres.connecting import HOT_SETTINGS, SESSION_SETTINGS
 from tests.drills.drill import Drill, now
 from tests.drills.platform import Pace, Platform, Skipped, platform
 from tests.faults.cluster import REPLICAS, Addresses
+from tests.infrastructure.missing import find_program
 from tests.infrastructure.own_postgres import OwnPostgres
-from tests.infrastructure.pgbouncer import POOL_SIZE, PgBouncer, find
+from tests.infrastructure.pgbouncer import POOL_SIZE, PgBouncer
 from tests.infrastructure.reaper import Reaper
 from tests.infrastructure.waiting import wait_until
-from tests.runbook.blocks import all_blocks
+from tests.runbook.blocks import blocks_by
 from tests.runbook.shell import Shell
 
 ROLES = ("order_service", "product_service", "coupon_service", "balance_service", "relay_service")
@@ -48,7 +49,7 @@ class PooledAddresses(Addresses):
 @asynccontextmanager
 async def pooled(reaper: Reaper, folder: Path, pace: Pace) -> AsyncIterator[Platform]:
     """Run the platform behind PgBouncer, with the settings of docs/runbook.md."""
-    if find() is None:
+    if find_program("pgbouncer") is None:
         raise Skipped("Debian's package pgbouncer is not installed")
     poolers: list[PgBouncer] = []
 
@@ -72,7 +73,7 @@ async def settings_given(platform: Platform) -> float:
     await asyncio.to_thread(pooler.reconnect)
     for name in BUSY:
         await asyncio.to_thread(_wait_for_report, platform.process(name).log)
-    (block,) = [block for block in all_blocks() if block.by == "tests/drills/pooler.py"]
+    (block,) = blocks_by("tests/drills/pooler.py")
     folder = platform.folder / "operator"
     folder.mkdir()
     variables = {"ADMIN": platform.cluster.database.url, "POOLER": pooler.console}

@@ -21,7 +21,7 @@ from tests.infrastructure.own_postgres import OwnPostgres
 from tests.infrastructure.sagas import UNPUBLISHED
 from tests.infrastructure.shopping import a_product, a_user, an_order
 from tests.infrastructure.waiting import eventually
-from tests.runbook.blocks import Block, all_blocks
+from tests.runbook.blocks import Block, blocks_by
 from tests.runbook.shell import Shell
 
 SERVICES = ("order", "product", "coupon", "balance", "relay")
@@ -35,7 +35,7 @@ WHOLE, EACH, NEW, MARK, ENDED, AUDIT, REPAIR, CANCEL, CLEAN, BOOTSTRAP, BASELINE
 
 def steps() -> Sequence[Block]:
     """Return the commands of the runbook's section, in sequence."""
-    return [block for block in all_blocks() if block.by == "tests/drills/restore.py"]
+    return blocks_by("tests/drills/restore.py")
 
 
 class Restore:

@@ -23,7 +23,7 @@ from tests.infrastructure.databases import PASSWORD
 from tests.infrastructure.issuer import RSA, RULES, claims, jwk_set, sign
 from tests.infrastructure.reaper import Reaper
 from tests.infrastructure.waiting import eventually
-from tests.runbook.blocks import all_blocks
+from tests.runbook.blocks import blocks_by
 from tests.runbook.shell import Shell
 
 TLS_SERVICES = ("product", "coupon", "balance", "order", "relay")
@@ -189,7 +189,7 @@ async def _answers(platform: Platform, name: str, secret: str, status: int) -> N
 
 async def passwords(platform: Platform) -> float:
     """Replace the passwords of all services with the commands of the runbook; then end all sessions once more."""
-    steps = [block for block in all_blocks() if block.by == "tests/integration/test_password_rotation.py"]
+    steps = blocks_by("tests/integration/test_password_rotation.py")
     database = platform.cluster.database
     for service, role in ROLES.items():
         folder = platform.folder / f"operator-{service}"

@@ -1,8 +1,6 @@
 """HAProxy and nginx before the replicas of all services, with the configurations of deploy/balancers."""
 
-import os
 import re
-import shutil
 import subprocess
 import tempfile
 from abc import ABC, abstractmethod
@@ -11,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.infrastructure.missing import cannot_run
+from tests.infrastructure.missing import cannot_run, find_program
 from tests.infrastructure.reaper import Reaper
 from tests.infrastructure.waiting import free_ports, listens, wait_until
 
@@ -122,7 +120,7 @@ class HAProxy(Balancer):
         return text
 
     def _find(self) -> str:
-        return _program("haproxy") or cannot_run("no HAProxy here (Debian, Ubuntu: apt-get install haproxy)")
+        return find_program("haproxy") or cannot_run("no HAProxy here (Debian, Ubuntu: apt-get install haproxy)")
 
     def _command(self, configuration: Path) -> list[str]:
         return [self._program, "-db", "-f", str(configuration)]
@@ -134,12 +132,7 @@ class Nginx(Balancer):
     _configuration = "nginx.conf"
 
     def _find(self) -> str:
-        return _program("nginx") or cannot_run("no nginx here (Debian, Ubuntu: apt-get install nginx-light)")
+        return find_program("nginx") or cannot_run("no nginx here (Debian, Ubuntu: apt-get install nginx-light)")
 
     def _command(self, configuration: Path) -> list[str]:
         return [self._program, "-c", str(configuration), "-e", "stderr", "-g", "daemon off;"]
-
-
-def _program(name: str) -> str | None:
-    # Debian installs it in a folder of root's PATH.
-    return shutil.which(name, path=os.environ["PATH"] + os.pathsep + "/usr/sbin")

@@ -1,6 +1,5 @@
 """nginx as the gateway, with the configuration of deploy/gateway and other addresses."""
 
-import os
 import shutil
 import signal
 import subprocess
@@ -10,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.infrastructure.missing import cannot_run
+from tests.infrastructure.missing import cannot_run, find_program
 from tests.infrastructure.raw_http import RawAnswer, send
 from tests.infrastructure.reaper import Reaper
 from tests.infrastructure.waiting import free_port, listens, wait_until
@@ -54,8 +53,7 @@ class RunningGateway:
 
 def nginx() -> str:
     """Return the program's path. Without nginx, skip the test; in CI, fail it."""
-    # Debian installs it in a folder of root's PATH.
-    found = shutil.which("nginx", path=os.environ["PATH"] + os.pathsep + "/usr/sbin")
+    found = find_program("nginx")
     if found is None or not Path("/usr/lib/nginx/modules/ngx_stream_module.so").exists():
         cannot_run("no nginx with `stream` here (Debian, Ubuntu: apt-get install nginx-light libnginx-mod-stream)")
     return found

@@ -1,6 +1,7 @@
-"""Ends a test that lacks a program or a server: elsewhere it is skipped, with CI=true it fails."""
+"""Finds programs, and ends a test that lacks one or a server: elsewhere it is skipped, with CI=true it fails."""
 
 import os
+import shutil
 from typing import NoReturn
 
 import pytest
@@ -11,3 +12,9 @@ def cannot_run(why: str) -> NoReturn:
     if os.environ.get("CI") == "true":
         pytest.fail(why)
     pytest.skip(why)
+
+
+def find_program(name: str) -> str | None:
+    """Return the path of a server's program; None if it is not installed."""
+    # Debian installs servers in a folder of root's PATH.
+    return shutil.which(name, path=os.environ["PATH"] + os.pathsep + "/usr/sbin")

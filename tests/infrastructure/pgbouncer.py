@@ -2,7 +2,6 @@
 
 import os
 import re
-import shutil
 import signal
 import subprocess
 from pathlib import Path
@@ -11,6 +10,7 @@ from urllib.parse import urlsplit
 import psycopg
 
 from tests.infrastructure.databases import LOGINS, PASSWORD
+from tests.infrastructure.missing import find_program
 from tests.infrastructure.reaper import Reaper
 from tests.infrastructure.waiting import free_port, listens, wait_until
 
@@ -18,16 +18,11 @@ START_SECONDS = 20
 POOL_SIZE = 6  # server connections of each login; fewer than its sessions, so that they have to share them
 
 
-def find() -> str | None:
-    """Return the program; None if it is not installed."""
-    return shutil.which("pgbouncer", path=f"{os.environ['PATH']}:/usr/sbin")
-
-
 class PgBouncer:
     """A pooler on a port of its own; it keeps its port after a restart."""
 
     def __init__(self, reaper: Reaper, folder: Path, postgres_port: int) -> None:
-        program = find()
+        program = find_program("pgbouncer")
         assert program is not None
         self._program = program
         self._reaper = reaper

@@ -26,7 +26,7 @@ from tests.infrastructure.reaper import Reaper
 from tests.infrastructure.services import SCHEMAS, Client, running, serving
 from tests.infrastructure.shopping import new_id
 from tests.infrastructure.waiting import eventually, free_port
-from tests.runbook.blocks import all_blocks
+from tests.runbook.blocks import blocks_by
 
 HEAL_SECONDS = 10.0
 ROLES = {**{name: f"{name}_service" for name in SCHEMAS}, "consumer": "platform_consumer"}
@@ -34,7 +34,7 @@ ROLES = {**{name: f"{name}_service" for name in SCHEMAS}, "consumer": "platform_
 
 def steps() -> list[str]:
     """Return the commands of the runbook's section, in sequence."""
-    return [block.code for block in all_blocks() if block.by == "tests/integration/test_password_rotation.py"]
+    return [block.code for block in blocks_by("tests/integration/test_password_rotation.py")]
 
 
 class Server:

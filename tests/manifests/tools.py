@@ -1,11 +1,12 @@
 """The commands that check manifests. `make manifests` builds them first: no test waits for minutes."""
 
-import fcntl
 import os
 import shutil
 import subprocess
 from functools import cache
 from pathlib import Path
+
+from tests.infrastructure.builds import one_at_a_time
 
 KUSTOMIZE = "sigs.k8s.io/kustomize/kustomize/v5@v5.8.1"
 KUBE_SCORE = "github.com/zegl/kube-score/cmd/kube-score@v1.20.0"
@@ -19,9 +20,7 @@ def go_tool(package: str) -> Path:
     path, version = package.split("@")
     name = next(part for part in reversed(path.split("/")) if not part.startswith("v"))
     folder = CACHE / f"{name}-{version}"
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("w") as lock:  # tests run in several processes
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with one_at_a_time(folder):
         if not (folder / name).exists():
             go = shutil.which("go")
             assert go, "the manifests are checked with tools that Go builds: install Go 1.24 or newer"

@@ -79,6 +79,11 @@ def all_blocks() -> Sequence[Block]:
     return [block for page in PAGES for block in blocks(page.name, page.read_text())]
 
 
+def blocks_by(test: str) -> Sequence[Block]:
+    """Return the blocks that another test executes, in order. `test`: its path."""
+    return [block for block in all_blocks() if block.by == test]
+
+
 def sections() -> dict[str, list[Block]]:
     """Return the sections that have a block to run, by page and heading."""
     found: dict[str, list[Block]] = {}
