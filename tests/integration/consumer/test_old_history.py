@@ -21,7 +21,8 @@ from shared.ids import uuid7
 from tests.integration.consumer.history import History, item
 from tests.integration.consumer.platform import an_order
 from tests.integration.consumer.test_bounds import received
-from tests.integration.consumer.test_guards import PARTITION, TOPIC, db, pool, record, settings, states
+from tests.integration.consumer.test_guards import TOPIC, db, pool, record, settings, states
+from tests.integration.consumer.test_reader_guards import PARTITION
 
 __all__ = ["db", "pool", "settings"]
 

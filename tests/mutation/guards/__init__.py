@@ -17,6 +17,7 @@ from tests.mutation.guards import (
     orders,
     participants,
     relay,
+    replay,
     replicas,
     shard_publisher,
     shards,
@@ -26,7 +27,7 @@ from tests.mutation.guards import (
 )
 
 GUARDS: Sequence[Guard] = (
-    *(*relay.GUARDS, *shard_publisher.GUARDS, *shards.GUARDS, *replicas.GUARDS),
+    *(*replay.GUARDS, *relay.GUARDS, *shard_publisher.GUARDS, *shards.GUARDS, *replicas.GUARDS),
     *(*kafka.GUARDS, *leaders.GUARDS),
     *(*consumer.GUARDS, *consumer_process.GUARDS, *participants.GUARDS, *shared.GUARDS),
     *(*connections.GUARDS, *http.GUARDS, *tls.GUARDS, *tracing.GUARDS, *orders.GUARDS),

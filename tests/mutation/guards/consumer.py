@@ -7,7 +7,7 @@ from tests.mutation.guard import Guard, guards_in
 _TESTS = "tests/integration/consumer/test_guards.py::"
 _query = guards_in("deploy/consumer/queries.sql", _TESTS)
 _baseline = guards_in("deploy/consumer/baseline.py", "tests/integration/consumer/test_baseline.py::")
-_reader = guards_in("deploy/consumer/reader.py", _TESTS)
+_reader = guards_in("deploy/consumer/reader.py", "tests/integration/consumer/test_reader_guards.py::")
 _intake = guards_in("deploy/consumer/intake.py", _TESTS)
 _runtime = guards_in("deploy/consumer/runtime.py", _TESTS)
 _store = guards_in("deploy/consumer/store.py", _TESTS)
