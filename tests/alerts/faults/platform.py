@@ -14,7 +14,7 @@ import asyncpg
 
 from tests.alerts.faults.prometheus import Prometheus, Targets
 from tests.alerts.faults.spare import Spare, spare
-from tests.drills.load import Load
+from tests.drills.load import AGAIN_SECONDS, Load
 from tests.drills.platform import start_consumer
 from tests.faults.cluster import REPLICAS, Addresses, Cluster, cluster
 from tests.faults.process import REPOSITORY
@@ -31,7 +31,6 @@ SETTINGS = {
     "RELAY_TOPIC_REPLICATION": "1",  # there is one broker
 }
 CONNECTIONS_MAX = 200
-AGAIN_SECONDS = 0.1  # a caller's pause between two requests
 
 
 @dataclass

@@ -3,14 +3,16 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import asyncpg
 
 from tests.alerts.faults.platform import CONNECTIONS_MAX, Platform
 from tests.alerts.faults.situation import Situation
 from tests.infrastructure.proxy import Mode
+from tests.infrastructure.waiting import eventually
 
-CUT_SECONDS = 0.5  # a network that breaks connections twice a second
+NOTICED_SECONDS = 30.0
 GROWTH_ROWS, GROWTH_BYTES_MAX = 10_000, 400 * 2**20  # about 10 MB at a time
 TAKEN = int(CONNECTIONS_MAX * 0.75)  # with those of the services, more than four fifths
 
@@ -29,13 +31,18 @@ async def unreachable(platform: Platform) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def connections_break(platform: Platform) -> AsyncIterator[None]:
-    """Break the connections of an order replica again and again, while customers buy."""
-    way = platform.cluster.ways["order-1→postgres"]
+    """Break the connections of an order replica whenever it has sold something again."""
+    way, sold_at = platform.cluster.ways["order-1→postgres"], platform.load.answered
 
     async def cut() -> None:
         while True:
+            before = sold_at.get("order-1")
             way.cut()
-            await asyncio.sleep(CUT_SECONDS)
+
+            async def sells_again(before: float | None = before) -> bool:
+                return sold_at.get("order-1") != before
+
+            await eventually(sells_again, NOTICED_SECONDS, "a sale by order-1")
 
     async with platform.buying(4):
         cutting = asyncio.create_task(cut())
@@ -94,7 +101,13 @@ async def the_database_grows(platform: Platform) -> AsyncIterator[None]:
                 await connection.execute(
                     "INSERT INTO public.growth SELECT repeat('x', 1000) FROM generate_series(1, $1::int)", GROWTH_ROWS
                 )
-                await asyncio.sleep(CUT_SECONDS)
+                before = await platform.prometheus.query("postgres:disk_bytes")
+
+                async def noticed(before: list[dict[str, Any]] = before) -> bool:
+                    now = await platform.prometheus.query("postgres:disk_bytes")
+                    return [one["value"][1] for one in now] != [one["value"][1] for one in before]
+
+                await eventually(noticed, NOTICED_SECONDS, "the growth of the disk")
         finally:
             await connection.close()
 
