@@ -10,6 +10,8 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
+import time
 
 PYTHON_MINIMUM = (3, 11)  # asyncio.TaskGroup, asyncio.timeout and StrEnum
 
@@ -47,11 +49,22 @@ def create(directory):  # type: (str) -> None
         sys.exit("Could not create the virtual environment " + directory)
 
 
+def show_seconds(process):  # type: (subprocess.Popen[str]) -> None
+    """Show on a terminal how long pip takes for what it says nothing about, until it ends."""
+    began = time.time()
+    while process.poll() is None:
+        sys.stderr.write("  {:.0f} s\r".format(time.time() - began))
+        sys.stderr.flush()
+        time.sleep(1)
+    sys.stderr.write("\x1b[K")
+
+
 def install(directory, lock):  # type: (str, str) -> None
     """Install the lock's packages, and print a line for each; on failure print the end of pip's output."""
     command = [interpreter(directory), "-m", "pip", "install", "-r", lock, "--require-hashes", "--no-deps"]
     command += ["--only-binary=:all:", "--disable-pip-version-check", "--no-input", "--progress-bar=off"]
     said = []
+    showing = None
     pipe = subprocess.PIPE
     process = subprocess.Popen(command, stdout=pipe, stderr=subprocess.STDOUT, universal_newlines=True)
     assert process.stdout is not None
@@ -61,7 +74,13 @@ def install(directory, lock):  # type: (str, str) -> None
             print("  " + line.split()[1], flush=True)
         elif line.startswith("Installing collected packages"):
             print("  unpacking ...", flush=True)
-    if process.wait() != 0:
+            if sys.stderr.isatty():
+                showing = threading.Thread(target=show_seconds, args=(process,))
+                showing.start()
+    status = process.wait()
+    if showing is not None:
+        showing.join()
+    if status != 0:
         sys.exit("\n".join([*said[-10:], "Could not install " + lock + " into " + directory]))
 
 

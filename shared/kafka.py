@@ -30,7 +30,7 @@ _opened: ContextVar[WeakSet[AIOKafkaConnection] | None] = ContextVar("opened", d
 
 
 class _Client:
-    """Starts a client that creates no topics, and closes its connections if the start fails or is cancelled."""
+    """Starts a client that creates no topics, and leaves no connection open if a start or a stop is cut off."""
 
     async def start(self) -> None:
         """Connect to the cluster."""
@@ -38,7 +38,16 @@ class _Client:
             await super().start()  # type: ignore[misc] # the library's class comes after this one
 
 
-class KafkaProducer(_Client, AIOKafkaProducer):  # type: ignore[misc] # the library publishes no types
+class _StoppedClient(_Client):
+    """A client of those that the library ends by `stop`."""
+
+    async def stop(self) -> None:
+        """Disconnect from the cluster."""
+        with _disconnecting(self):
+            await super().stop()  # type: ignore[misc] # as above
+
+
+class KafkaProducer(_StoppedClient, AIOKafkaProducer):  # type: ignore[misc] # the library publishes no types
     """A producer whose topics have to exist."""
 
     @property
@@ -71,12 +80,17 @@ class KafkaProducer(_Client, AIOKafkaProducer):  # type: ignore[misc] # the libr
             _retrieve(self._txn_manager.wait_for_transaction_end())  # it fails if the producer was fenced
 
 
-class KafkaConsumer(_Client, AIOKafkaConsumer):  # type: ignore[misc] # as above
+class KafkaConsumer(_StoppedClient, AIOKafkaConsumer):  # type: ignore[misc] # as above
     """A consumer that waits for topics that do not exist."""
 
 
 class KafkaAdmin(_Client, AIOKafkaAdminClient):  # type: ignore[misc] # as above
     """An admin client that creates topics by `create_topics` only."""
+
+    async def close(self) -> None:
+        """Disconnect from the cluster."""
+        with _disconnecting(self):
+            await super().close()
 
     async def _get_cluster_metadata(self, topics: list[str] | None = None) -> Any:
         return await self._send_request(MetadataRequest(topics, allow_auto_topic_creation=False))
@@ -108,6 +122,22 @@ def _starting() -> Iterator[None]:
         raise
     finally:
         _opened.reset(token)
+
+
+@contextmanager
+def _disconnecting(client: Any) -> Iterator[None]:
+    """Close all connections of a client in the end.
+
+    The library closes them last. So it leaves them open if it is cancelled before, because the broker hangs.
+    """
+    try:
+        yield
+    finally:
+        own = client.client if isinstance(client, AIOKafkaProducer) else client._client  # noqa: SLF001
+        if own._sync_task is not None:  # noqa: SLF001 - it would connect again
+            own._sync_task.cancel()  # noqa: SLF001
+        for connection in list(own._conns.values()):  # noqa: SLF001
+            connection.close(reason=CloseReason.SHUTDOWN)
 
 
 async def _noted(*arguments: Any, **options: Any) -> AIOKafkaConnection:

@@ -1,8 +1,10 @@
 """Fixtures of every layer: a real Postgres and the best broker that this machine has, started when first needed.
 
 postgres_url      session  the superuser's address of a fresh database with the deployment's roles and schemas
-database          module   a `Database` like that one, for one module; `.url`, `.as_role("order_service")`
-create_database   session  creates a further one; `create_database(roles=False)` has no roles or schemas
+database          module   a `Database` for one module, also with the tables that all services' migrations make; `.url`,
+                           `.as_role("order_service")`
+create_database   session  creates a further one: with roles and schemas, `create_database(migrated=True)` with tables,
+                           `create_database(roles=False)` with nothing
 kafka_bootstrap   session  the broker's `host:port`; its topics stay for all later tests, so name them apart
 stack             session  the five services as processes under `python -m deploy.local`; tests share it, so each
                            makes products, coupons and users of its own
@@ -11,20 +13,25 @@ shop              function a client of each of the stack's services
 
 pytest prints the chosen servers after the number of collected tests. TEST_DATABASE_URL (a superuser's) and
 TEST_KAFKA_BOOTSTRAP_SERVERS name running servers; TEST_POSTGRES=docker|system|embedded and
-TEST_BROKER=docker|maven|embedded choose. With CI=true the broker has to be a real one.
+TEST_BROKER=docker|maven|embedded choose. TEST_TEMPLATE_URL names a migrated database of the same server, to copy. With
+CI=true the broker has to be a real one.
 """
 
 import os
 import signal
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from contextlib import AbstractContextManager, ExitStack
+from typing import Any
 
 import pytest
 
+from deploy.local.progress import Progress
 from tests.infrastructure.broker import choose_broker
 from tests.infrastructure.databases import Database, fresh_database
+from tests.infrastructure.distribution import StackTogether
 from tests.infrastructure.postgres import choose_postgres
 from tests.infrastructure.reaper import Reaper
+from tests.infrastructure.services import templates
 from tests.infrastructure.sources import Source
 from tests.infrastructure.stack import RunStack, Shop, Stack, running, shopping
 
@@ -33,8 +40,16 @@ os.environ.setdefault("AUTH_MODE", "open")
 # A shell that runs the tests in the background ignores Ctrl-C for them, and the processes that they start inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+LONG_SECONDS = 10.0
 POSTGRES = pytest.StashKey[Source]()
 BROKER = pytest.StashKey[Source]()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call() -> Generator[None]:
+    """Show on a terminal how long a test runs that runs for long, where its output is not captured: with -s."""
+    with Progress("still running", first_seconds=LONG_SECONDS):
+        return (yield)
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:
@@ -42,6 +57,12 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
     if not config.getoption("numprocesses", None):
         return []
     return [f"Postgres: {choose_postgres(os.environ).description}", f"Kafka: {choose_broker(os.environ).description}"]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> StackTogether | None:
+    """Choose what gives out the tests, where they run in several processes."""
+    return StackTogether(config, log) if config.getoption("dist") == "loadfile" else None
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -82,12 +103,20 @@ def postgres_server(pytestconfig: pytest.Config, reaper: Reaper) -> str:
 
 
 @pytest.fixture(scope="session")
-def create_database(postgres_server: str) -> Iterator[Callable[..., Database]]:
+def template(postgres_server: str) -> Iterator[Callable[..., Database]]:
+    """Returns the database to copy for one with roles, or with `migrated=True` for one with all tables."""
+    with templates(postgres_server, os.environ.get("TEST_TEMPLATE_URL")) as template:
+        yield template
+
+
+@pytest.fixture(scope="session")
+def create_database(postgres_server: str, template: Callable[..., Database]) -> Iterator[Callable[..., Database]]:
     """Creates a fresh database, dropped when the tests end."""
     with ExitStack() as databases:
 
-        def create(*, roles: bool = True) -> Database:
-            return databases.enter_context(fresh_database(postgres_server, roles=roles))
+        def create(*, roles: bool = True, migrated: bool = False) -> Database:
+            source = template(migrated=migrated) if roles else None
+            return databases.enter_context(fresh_database(postgres_server, roles=roles, template=source))
 
         yield create
 
@@ -99,9 +128,9 @@ def postgres_url(create_database: Callable[..., Database]) -> str:
 
 
 @pytest.fixture(scope="module")
-def database(postgres_server: str) -> Iterator[Database]:
-    """A fresh database of the module's own with the deployment's roles and schemas."""
-    with fresh_database(postgres_server) as database:
+def database(postgres_server: str, template: Callable[..., Database]) -> Iterator[Database]:
+    """A fresh database of the module's own with the deployment's roles, and the tables of all services."""
+    with fresh_database(postgres_server, template=template(migrated=True)) as database:
         yield database
 
 
@@ -121,7 +150,9 @@ def run_stack(
     """Runs the whole product; `run_stack(auth="jwt")` asks callers for tokens."""
 
     def run(*, auth: str = "open") -> AbstractContextManager[Stack]:
-        return running(create_database(), kafka_bootstrap, tmp_path_factory.mktemp("stack"), reaper, auth=auth)
+        return running(
+            create_database(migrated=True), kafka_bootstrap, tmp_path_factory.mktemp("stack"), reaper, auth=auth
+        )
 
     return run
 

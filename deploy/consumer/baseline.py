@@ -4,6 +4,7 @@ A consumer that was not told would call the lost events forged, and would keep t
 already.
 """
 
+import asyncio
 from datetime import UTC, datetime
 
 import structlog
@@ -18,8 +19,11 @@ from .watermarks import topic_ends
 
 log = structlog.get_logger()
 
+DUTY = "completeness"
 HOLDER = "baseline"
 LEASE_SECONDS = 60.0  # longer than the statements take
+POLL_SECONDS = 1.0
+ONE_RUNS = "a consumer runs: stop all consumers first"
 
 
 class Refused(Exception):  # noqa: N818 - an operator's mistake
@@ -41,10 +45,30 @@ async def declare(settings: ConsumerSettings, since: datetime) -> None:
             ends = await topic_ends(settings)
         except (KafkaError, TimeoutError) as error:
             raise Unavailable(f"Kafka did not answer: {type(error).__name__}") from error
+        await _await_end_of_lease(pool)
         async with pool.transaction() as db:
-            if not await store.take_leadership(db, "completeness", HOLDER, LEASE_SECONDS):
-                raise Refused("a consumer runs, or was killed within the last 30 seconds: stop all consumers first")
+            if not await store.take_leadership(db, DUTY, HOLDER, LEASE_SECONDS):
+                raise Refused(ONE_RUNS)
             await store.insert_restore(db, since, ends)
             await store.forget_compared(db, settings.topic, minute_of(since))
             await store.leave_leadership(db, HOLDER)
     log.info("baseline.declared", since=since.isoformat(), partitions=ends)
+
+
+async def _await_end_of_lease(pool: Pool) -> None:
+    """Wait for the lease of a consumer that was killed, or that runs only in the restored dump. Raises Refused.
+
+    A consumer that runs renews its lease.
+    """
+    found: datetime | None = None
+    while True:
+        async with pool.connection() as db:
+            lease = await store.leadership(db, DUTY)
+        if lease is None:
+            return
+        if found is None:
+            found = lease["lease_until"]
+            log.info("baseline.waits", until=found.isoformat(), cause="a consumer ran until recently, or runs")
+        elif found != lease["lease_until"]:
+            raise Refused(ONE_RUNS)
+        await asyncio.sleep(min(lease["seconds_left"], POLL_SECONDS))

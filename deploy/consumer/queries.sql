@@ -271,6 +271,11 @@ ON CONFLICT (duty) DO UPDATE SET holder = excluded.holder, lease_until = exclude
 WHERE d.holder = excluded.holder OR d.lease_until < clock_timestamp()
 RETURNING holder;
 
+-- name: leadership
+-- Until when a process leads loop $1, and how many seconds that are. No row if none does.
+SELECT lease_until, extract(epoch FROM lease_until - clock_timestamp())::float8 AS seconds_left
+FROM platform.duties WHERE duty = $1::text AND lease_until >= clock_timestamp();
+
 -- name: leave_leadership
 DELETE FROM platform.duties WHERE holder = $1::text;
 

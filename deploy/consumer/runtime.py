@@ -48,6 +48,7 @@ SKEW_MAX_SECONDS = 300.0
 SET_UP = """
 SELECT set_config('default_transaction_isolation', 'read committed', false),
        set_config('idle_session_timeout', '0', false),
+       set_config('client_connection_check_interval', '1s', false),
        set_config('synchronous_commit', replace(current_setting('synchronous_commit'), 'off', 'on'), false)
 """
 # SQLSTATEs, or their classes, of mistakes in our SQL or its values; no retry helps. The exceptions are what an operator

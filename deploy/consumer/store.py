@@ -167,6 +167,7 @@ unproven_buckets = _query("unproven_buckets", "fetch")
 buckets_to_compare = _query("buckets_to_compare", "fetch")
 repaired_buckets = _query("repaired_buckets", "fetch")
 take_leadership = _query("take_leadership", "fetchval")
+leadership = _query("leadership", "fetchrow")
 leave_leadership = _query("leave_leadership", "execute")
 
 

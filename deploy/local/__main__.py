@@ -11,6 +11,7 @@ import os
 import signal
 import socket
 import traceback
+from collections.abc import Callable
 
 from deploy.local import ports
 from deploy.local.configuration import SERVICES, Configuration, MisconfiguredError, read
@@ -34,8 +35,9 @@ def taken_ports(configuration: Configuration) -> list[str]:
         )
         for service in SERVICES
     ]
-    operators = "the order service's operators' API"
-    wanted.append((operators, "ORDER_ADMIN_PORT", configuration.hosts["order"], configuration.admin_port))
+    for service, port in configuration.admin_ports.items():
+        operators, host = f"the {service} service's operators' API", configuration.hosts[service]
+        wanted.append((operators, f"{service.upper()}_ADMIN_PORT", host, port))
     if configuration.jwt:
         wanted.append(("the issuer", "ISSUER_PORT", "127.0.0.1", configuration.issuer_port))
         for service in SERVICES:
@@ -44,6 +46,10 @@ def taken_ports(configuration: Configuration) -> list[str]:
             wanted.append((listener, f"{service.upper()}_INTERNAL_PORT", host, port))
     if configuration.postgres_port is not None and not configuration.database_urls:
         wanted.append(("Postgres", "LOCAL_POSTGRES_PORT", "127.0.0.1", configuration.postgres_port))
+    faces = {"console": configuration.console_port, "playground": configuration.playground_port}
+    wanted += [
+        (f"the {face}", f"{face.upper()}_PORT", "127.0.0.1", port) for face, port in faces.items() if port is not None
+    ]
     if configuration.kafka_port is not None and configuration.kafka is None:
         wanted.append(("the broker", "LOCAL_KAFKA_PORT", "127.0.0.1", configuration.kafka_port))
     lines = []
@@ -64,8 +70,9 @@ async def serve(stack: Stack, *, demo: bool) -> None:
 
     async def run() -> None:
         await stack.up(demo=demo)
-        write(stack.page(demo=demo))
-        await stack.keep_up()
+        async with stack.open(demo=demo):
+            write(stack.page(demo=demo))
+            await stack.keep_up()
 
     running, stopping = asyncio.create_task(run()), asyncio.create_task(stop.wait())
     try:
@@ -82,8 +89,11 @@ async def serve(stack: Stack, *, demo: bool) -> None:
     say("Everything has stopped")
 
 
-def start(*, demo: bool, package: str = "services") -> int:
-    """Return the exit status: the one of the service or command that did not start, if any."""
+def start(*, demo: bool, package: str = "services", stack: Callable[..., Stack] = Stack) -> int:
+    """Run a stack until it is stopped.
+
+    Return the exit status: the one of the service or command that did not start, if any.
+    """
     try:
         configuration = read(os.environ)
         folder = Folder(configuration.folder)
@@ -94,7 +104,7 @@ def start(*, demo: bool, package: str = "services") -> int:
             if taken:
                 complain(*taken)
                 return Exit.CANNOT_LISTEN
-            asyncio.run(serve(Stack(configuration, folder, say, package), demo=demo))
+            asyncio.run(serve(stack(configuration, folder, say, package), demo=demo))
     except MisconfiguredError as error:
         complain(*error.lines)
         return Exit.MISCONFIGURED

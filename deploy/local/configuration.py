@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from shared.postgres import database_url
@@ -12,8 +12,8 @@ ROOT = Path(__file__).resolve().parents[2]
 # Name and default port of each service, in the order of printing.
 SERVICES: Mapping[str, int] = {"order": 8001, "product": 8002, "coupon": 8003, "balance": 8004, "relay": 8005}
 PARTICIPANTS = ("product", "coupon", "balance")
-# The port of the order service's operators' API: harmless on a developer's machine; a deployment sets it itself.
-ADMIN_PORT = 8011
+# The ports of the operators' APIs: harmless on a developer's machine; a deployment sets them itself.
+ADMIN_PORTS: Mapping[str, int] = {"order": 8011, "relay": 8015}
 
 # Who issues tokens with AUTH=jwt, and for whom.
 ISSUER_PORT = 8007
@@ -21,6 +21,8 @@ AUDIENCE = "order-platform"
 # With AUTH=jwt each service has a second listener, for probes and for calls between services.
 INTERNAL_ABOVE = 100
 
+# Of the console and the playground. If one is taken, a free port replaces it, as with the servers below.
+CONSOLE_PORT, PLAYGROUND_PORT = 8020, 8021
 # Not 5432 and 9092, where other servers of the machine may listen. If one of these is taken, a free port replaces it.
 POSTGRES_PORT = 54329
 KAFKA_PORT = 19092
@@ -51,14 +53,24 @@ class Configuration:
     postgres_port: int | None
     kafka_port: int | None
     start_seconds: float
-    admin_port: int = ADMIN_PORT
+    admin_ports: Mapping[str, int] = field(default_factory=lambda: ADMIN_PORTS)
     jwt: bool = False
     issuer_port: int = ISSUER_PORT
+    console_port: int | None = None
+    playground_port: int | None = None
 
     @property
     def issuer(self) -> str:
         """Return the URL of the local issuer."""
         return f"http://127.0.0.1:{self.issuer_port}"
+
+    @property
+    def wanted_ports(self) -> set[int]:
+        """Return every port that is for a certain program: no other one may take it."""
+        faces = (self.console_port, self.playground_port)
+        given = {port for port in (self.postgres_port, self.kafka_port, *faces) if port is not None}
+        services = (*self.ports.values(), *self.internal_ports.values(), *self.admin_ports.values())
+        return {*services, self.issuer_port, *given}
 
     def url(self, service: str) -> str:
         """Return the URL at which this machine reaches the service."""
@@ -72,9 +84,9 @@ class Configuration:
         """Return the file with the secrets of the participant's callers."""
         return self.folder / "secrets" / participant
 
-    def admin_url(self) -> str:
-        """Return the URL at which this machine reaches the order service's operators' API."""
-        return self._url("order", self.admin_port)
+    def admin_url(self, service: str) -> str:
+        """Return the URL at which this machine reaches a service's operators' API."""
+        return self._url(service, self.admin_ports[service])
 
     def _url(self, service: str, port: int) -> str:
         host = self.hosts[service]
@@ -89,7 +101,10 @@ def read(environment: Mapping[str, str]) -> Configuration:
     ports = {
         service: _port(environment, f"{service.upper()}_PORT", errors) or SERVICES[service] for service in SERVICES
     }
-    admin_port = _port(environment, "ORDER_ADMIN_PORT", errors) or ADMIN_PORT
+    admin_ports = {
+        service: _port(environment, f"{service.upper()}_ADMIN_PORT", errors) or ADMIN_PORTS[service]
+        for service in ADMIN_PORTS
+    }
     issuer_port = _port(environment, "ISSUER_PORT", errors) or ISSUER_PORT
     if (environment.get("AUTH") or "open") not in ("open", "jwt"):
         errors.append(f"setting AUTH: must be open or jwt (got {environment['AUTH']!r})")
@@ -100,11 +115,15 @@ def read(environment: Mapping[str, str]) -> Configuration:
         internal_ports[service] = given or ports[service] + INTERNAL_ABOVE
     postgres_port = _port(environment, "LOCAL_POSTGRES_PORT", errors)
     kafka_port = _port(environment, "LOCAL_KAFKA_PORT", errors)
+    console_port = _port(environment, "CONSOLE_PORT", errors)
+    playground_port = _port(environment, "PLAYGROUND_PORT", errors)
     errors += _shared_ports(
         {f"{service.upper()}_PORT": port for service, port in ports.items()}
         | ({f"{service.upper()}_INTERNAL_PORT": port for service, port in internal_ports.items()} if jwt else {})
         | ({"ISSUER_PORT": issuer_port} if jwt else {})
-        | {"ORDER_ADMIN_PORT": admin_port, "LOCAL_POSTGRES_PORT": postgres_port, "LOCAL_KAFKA_PORT": kafka_port}
+        | {f"{service.upper()}_ADMIN_PORT": port for service, port in admin_ports.items()}
+        | {"LOCAL_POSTGRES_PORT": postgres_port, "LOCAL_KAFKA_PORT": kafka_port, "CONSOLE_PORT": console_port}
+        | {"PLAYGROUND_PORT": playground_port}
     )
     urls = _database_urls(environment, errors)
     migrators = _database_urls(environment, errors, "MIGRATE_")
@@ -122,9 +141,11 @@ def read(environment: Mapping[str, str]) -> Configuration:
         postgres_port=postgres_port,
         kafka_port=kafka_port,
         start_seconds=start_seconds,
-        admin_port=admin_port,
+        admin_ports=admin_ports,
         jwt=jwt,
         issuer_port=issuer_port,
+        console_port=console_port,
+        playground_port=playground_port,
     )
 
 
@@ -156,7 +177,7 @@ def service_environment(
             configuration.secret_file,
         )
     environment.setdefault("AUTH_MODE", "open")
-    environment["ORDER_ADMIN_PORT"] = str(configuration.admin_port)
+    environment |= {f"{service.upper()}_ADMIN_PORT": str(port) for service, port in configuration.admin_ports.items()}
     for participant in PARTICIPANTS:
         environment.setdefault(f"ORDER_{participant.upper()}_URL", configuration.internal_url(participant))
     return environment

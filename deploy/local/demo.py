@@ -1,10 +1,11 @@
-"""Loads demo data through the services' own APIs. Existing data is not changed, so a restart adds nothing."""
+"""Loads demo data with the client for Python callers. Existing data is not changed, so a restart adds nothing."""
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import aiohttp
+from deploy.client import Client, Problem
+from deploy.client.problems import AccountNotFound, CouponExists, ProductExists
 
 Json = dict[str, Any]
 
@@ -23,48 +24,35 @@ COUPONS: tuple[Json, ...] = (
 )
 
 
-class DemoError(Exception):
-    """A service refused the demo data; the message is shown to the user."""
-
-
 @dataclass(slots=True)
 class Demo:
-    """Loads the data into the services at `urls`, counting what was added."""
+    """Loads the data, counting what was added. Raises ClientError if a service refuses it or does not answer."""
 
-    session: aiohttp.ClientSession
-    urls: Mapping[str, str]
+    client: Client
     added: int = 0
 
     async def load(self) -> int:
         """Add the missing products, coupons and balances; return how many were added."""
         for product in PRODUCTS:
-            await self._create(f"{self.urls['product']}/v1/products", product)
+            await self._add(self.client.products.create(**product), ProductExists)
         for coupon in COUPONS:
-            await self._create(f"{self.urls['coupon']}/v1/coupons", coupon)
+            await self._add(self.client.coupons.create(**coupon), CouponExists)
         for user_id, amount in BALANCES.items():
             await self._open_account(user_id, amount)
         return self.added
 
-    async def _create(self, url: str, body: Json) -> None:
-        """Create an object with a given id; 409 means that it already exists."""
-        status = await self._post(url, body, {})
-        if status == 201:
-            self.added += 1
+    async def _add(self, creation: Awaitable[object], exists: type[Problem]) -> None:
+        try:
+            await creation
+        except exists:
+            return
+        self.added += 1
 
     async def _open_account(self, user_id: str, amount: int) -> None:
         """Charge an account unless it exists: an existing one may have been used, and is not changed."""
-        url = f"{self.urls['balance']}/v1/accounts/{user_id}"
-        async with self.session.get(url) as response:
-            if response.status == 200:
-                return
-            if response.status != 404:
-                raise DemoError(f"GET {url} answered {response.status}: {await response.text()}")
-        # With the key, a load that was interrupted after the charge does not charge twice.
-        await self._post(f"{url}/charges", {"amount": amount}, {"Idempotency-Key": f"demo-data-{user_id}"})
-        self.added += 1
-
-    async def _post(self, url: str, body: Json, headers: Mapping[str, str]) -> int:
-        async with self.session.post(url, json=body, headers=headers) as response:
-            if response.status not in (200, 201, 409):
-                raise DemoError(f"POST {url} answered {response.status}: {await response.text()}")
-            return response.status
+        try:
+            await self.client.accounts.get(user_id)
+        except AccountNotFound:
+            # With the key, a load that was interrupted after the charge does not charge twice.
+            await self.client.accounts.charge(user_id, amount, key=f"demo-data-{user_id}")
+            self.added += 1

@@ -2,6 +2,7 @@
 
 import errno
 import socket
+from collections.abc import Collection
 
 
 def is_free(host: str, port: int) -> bool:
@@ -21,14 +22,22 @@ def is_free(host: str, port: int) -> bool:
     return True
 
 
-def choose(candidates: list[int]) -> int:
-    """Return the first candidate that is free on the loopback address, or else any free port."""
+def choose_again(wanted: int | None, remembered: int | None, usual: int, besides: Collection[int] = ()) -> int:
+    """Return the port that is set; or else the last run's or the usual one, if it is free, or any other."""
+    return wanted or choose([remembered or usual, usual], besides)
+
+
+def choose(candidates: list[int], besides: Collection[int] = ()) -> int:
+    """Return the first candidate that is free on the loopback address, or else any free port; none of `besides`."""
     for port in candidates:
-        if is_free("127.0.0.1", port):
+        if port not in besides and is_free("127.0.0.1", port):
             return port
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    while True:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = int(probe.getsockname()[1])
+        if port not in besides:
+            return port
 
 
 def accepts(port: int) -> bool:

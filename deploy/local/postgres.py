@@ -19,6 +19,7 @@ from deploy.local.folder import Folder
 from deploy.local.processes import KILL_SECONDS, POLL_SECONDS, Account, Child, last_lines, processes_in, wait_gone
 
 DATABASE = "shop"
+DATA = "postgres"  # the folder in the local folder
 SUPERUSER = "postgres"
 LOG = "postgres"
 TRIES = 3  # another program may take the port between our choice and the start
@@ -49,20 +50,20 @@ class Postgres:
         self._folder = folder
         self._wanted_port = wanted_port
         self._say = say
-        self._data = folder.path / "postgres"
+        self._data = folder.path / DATA
         self._binaries = _binaries()
-        self._account = _unprivileged()
+        self._account = unprivileged()
         self.port = 0
 
     def dsn(self, role: str = SUPERUSER) -> str:
-        return f"postgresql://{role}:{self._folder.password(role)}@127.0.0.1:{self.port}/{DATABASE}"
+        return dsn(self._folder, self.port, role)
 
     async def start(self, seconds: float) -> Child:
         """Start with the data of the last run, or with new data; return when the server accepts connections."""
         await asyncio.to_thread(self._prepare)
         for attempt in range(TRIES):
-            known = self._folder.remembered().get("postgres_port", POSTGRES_PORT)
-            self.port = self.port or self._wanted_port or ports.choose([known, POSTGRES_PORT])
+            remembered = self._folder.remembered().get("postgres_port")
+            self.port = self.port or ports.choose_again(self._wanted_port, remembered, POSTGRES_PORT)
             child = await Child.start(
                 self._command(), self._folder.log(LOG), death_signal=FAST_SHUTDOWN, account=self._account
             )
@@ -82,29 +83,12 @@ class Postgres:
 
     async def set_up(self, seconds: float) -> None:
         """Create the missing ones of the database, the roles and their schemas."""
-        create = f"SELECT 'CREATE DATABASE {DATABASE}' WHERE NOT EXISTS (SELECT FROM pg_database WHERE datname = '{DATABASE}')"  # noqa: S608, E501 # a constant
-        await self._psql("postgres", ["--file", "-"], f"{create} \\gexec\n", seconds)
-        await self._psql(DATABASE, ["--file", str(ROOT / "deploy" / "sql" / "roles.sql")], "", seconds)
-
-    def stop_leftover(self) -> bool:
-        """Stop a server that an earlier supervisor left running on this data; return whether there was one."""
-        postmaster = self._postmaster()
-        if postmaster is not None:
-            postmaster.send_signal(FAST_SHUTDOWN)
-            postmaster.resume()  # a paused process would not handle the signal
-        found = postmaster is not None or bool(processes_in(self._data))
-        if found and not wait_gone(self._data, STOP_LEFTOVER_SECONDS):
-            for process in processes_in(self._data):
-                process.kill()
-            wait_gone(self._data, KILL_SECONDS)
-        # No server uses this data, so a lock file is stale. Postgres would respect it if its pid is in use again.
-        (self._data / "postmaster.pid").unlink(missing_ok=True)
-        return found
+        await set_up(self._binaries / "psql", self.port, self._folder, seconds)
 
     def _prepare(self) -> None:
         if self._account is not None:
-            self._let_in(self._folder.path)
-            self._let_in(self._binaries)
+            let_in(self._folder.path, self._say)
+            let_in(self._binaries, self._say)
             _open_package(self._binaries)
         if not (self._data / "PG_VERSION").exists():
             self._initialise()
@@ -149,62 +133,99 @@ class Postgres:
     async def _ready(self, child: Child) -> bool:
         """Wait for the word "ready" in the lock file; return False if the server ended instead."""
         while child.returncode is None:
-            lines = self._lock_file()
+            lines = _lock_file(self._data)
             if len(lines) >= 8 and lines[0] == str(child.pid) and lines[7].strip() == "ready":
                 return True
             await asyncio.sleep(POLL_SECONDS)
         return False
 
-    def _lock_file(self) -> list[str]:
-        """Postgres' postmaster.pid: pid, data directory, start time, port, ..., status."""
-        try:
-            return (self._data / "postmaster.pid").read_text("utf-8").splitlines()
-        except OSError:
-            return []
 
-    def _postmaster(self) -> psutil.Process | None:
-        """Return the server that runs on this data, if there is one; not another process that now has its pid."""
-        lines = self._lock_file()
-        if not lines or not lines[0].lstrip("-").isdigit():
-            return None
-        pid = abs(int(lines[0]))
-        return next((process for process in processes_in(self._data) if process.pid == pid), None)
+def dsn(folder: Folder, port: int, role: str = SUPERUSER) -> str:
+    """Return the address of the database at a port of this machine, with the role's password in the folder."""
+    return f"postgresql://{role}:{folder.password(role)}@127.0.0.1:{port}/{DATABASE}"
 
-    async def _psql(self, database: str, arguments: list[str], script: str, seconds: float) -> None:
-        roles = [f"{service}_{login}" for service in SERVICES for login in ("migrator", "service_a")]
-        passwords = {f"{role.upper()}_PASSWORD": self._folder.password(role) for role in roles}
-        process = await asyncio.create_subprocess_exec(
-            str(self._binaries / "psql"),
-            *("--no-psqlrc", "--quiet", "--set", "ON_ERROR_STOP=1", *arguments),
-            env={name: value for name, value in os.environ.items() if not name.startswith("PG")}
-            | passwords
-            | {
-                "PGHOST": "127.0.0.1",
-                "PGPORT": str(self.port),
-                "PGUSER": SUPERUSER,
-                "PGDATABASE": database,
-                "PGPASSWORD": self._folder.password(SUPERUSER),
-            },
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-        )
-        try:
-            output, _ = await asyncio.wait_for(process.communicate(script.encode()), seconds)
-        finally:
-            if process.returncode is None:
-                process.kill()
-        if process.returncode != 0:
-            raise PostgresError(f"Setting up the database failed:\n{output.decode(errors='replace').strip()}")
 
-    def _let_in(self, path: Path) -> None:
-        """Let the server's user traverse the folders above `path`, without reading them."""
-        for folder in (path, *path.parents):
-            mode = folder.stat().st_mode
-            if mode & stat.S_IXOTH == 0:
-                if not folder.is_relative_to(ROOT):
-                    self._say(f"Making {folder} traversable for others (o+x): Postgres refuses to run as root")
-                folder.chmod(mode | stat.S_IXOTH)
+async def set_up(psql: Path, port: int, folder: Folder, seconds: float) -> None:
+    """Create the missing ones of the database, the roles and their schemas, in the server at that port."""
+    create = (
+        f"SELECT 'CREATE DATABASE {DATABASE}' WHERE NOT EXISTS (SELECT FROM pg_database WHERE datname = '{DATABASE}')"  # noqa: S608 # a constant
+    )
+    await _psql(psql, (port, folder), "postgres", ["--file", "-"], f"{create} \\gexec\n", seconds)
+    await _psql(psql, (port, folder), DATABASE, ["--file", str(ROOT / "deploy" / "sql" / "roles.sql")], "", seconds)
+
+
+async def _psql(
+    psql: Path, server: tuple[int, Folder], database: str, arguments: list[str], script: str, seconds: float
+) -> None:
+    port, folder = server
+    roles = [f"{service}_{login}" for service in SERVICES for login in ("migrator", "service_a")]
+    passwords = {f"{role.upper()}_PASSWORD": folder.password(role) for role in roles}
+    process = await asyncio.create_subprocess_exec(
+        str(psql),
+        *("--no-psqlrc", "--quiet", "--set", "ON_ERROR_STOP=1", *arguments),
+        env={name: value for name, value in os.environ.items() if not name.startswith("PG")}
+        | passwords
+        | {
+            "PGHOST": "127.0.0.1",
+            "PGPORT": str(port),
+            "PGUSER": SUPERUSER,
+            "PGDATABASE": database,
+            "PGPASSWORD": folder.password(SUPERUSER),
+        },
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    try:
+        output, _ = await asyncio.wait_for(process.communicate(script.encode()), seconds)
+    finally:
+        if process.returncode is None:
+            process.kill()
+    if process.returncode != 0:
+        raise PostgresError(f"Setting up the database failed:\n{output.decode(errors='replace').strip()}")
+
+
+def stop_server(data: Path) -> bool:
+    """Stop a server that an earlier supervisor left running on this data; return whether there was one."""
+    postmaster = _postmaster(data)
+    if postmaster is not None:
+        postmaster.send_signal(FAST_SHUTDOWN)
+        postmaster.resume()  # a paused process would not handle the signal
+    found = postmaster is not None or bool(processes_in(data))
+    if found and not wait_gone(data, STOP_LEFTOVER_SECONDS):
+        for process in processes_in(data):
+            process.kill()
+        wait_gone(data, KILL_SECONDS)
+    # No server uses this data, so a lock file is stale. Postgres would respect it if its pid is in use again.
+    (data / "postmaster.pid").unlink(missing_ok=True)
+    return found
+
+
+def _lock_file(data: Path) -> list[str]:
+    """Postgres' postmaster.pid: pid, data directory, start time, port, ..., status."""
+    try:
+        return (data / "postmaster.pid").read_text("utf-8").splitlines()
+    except OSError:
+        return []
+
+
+def _postmaster(data: Path) -> psutil.Process | None:
+    """Return the server that runs on this data, if there is one; not another process that now has its pid."""
+    lines = _lock_file(data)
+    if not lines or not lines[0].lstrip("-").isdigit():
+        return None
+    pid = abs(int(lines[0]))
+    return next((process for process in processes_in(data) if process.pid == pid), None)
+
+
+def let_in(path: Path, say: Callable[[str], None]) -> None:
+    """Let the server's user traverse the folders above `path`, without reading them."""
+    for folder in (path, *path.parents):
+        mode = folder.stat().st_mode
+        if mode & stat.S_IXOTH == 0:
+            if not folder.is_relative_to(ROOT):
+                say(f"Making {folder} traversable for others (o+x): Postgres refuses to run as root")
+            folder.chmod(mode | stat.S_IXOTH)
 
 
 def _binaries() -> Path:
@@ -215,7 +236,7 @@ def _binaries() -> Path:
     return Path(spec.origin).parent / "pginstall18" / "bin"
 
 
-def _unprivileged() -> Account | None:
+def unprivileged() -> Account | None:
     """Return the user that runs the server: this one, or the system's `nobody` for root, which Postgres refuses."""
     if os.geteuid() != 0:
         return None

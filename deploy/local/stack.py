@@ -5,18 +5,31 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Coroutine, Mapping
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import aiohttp
 
+from deploy.client import Client, ClientError, Service, Token
 from deploy.local import ports, processes
-from deploy.local.configuration import AUDIENCE, KAFKA_PORT, PARTICIPANTS, SERVICES, Configuration, service_environment
-from deploy.local.demo import Demo, DemoError
+from deploy.local.configuration import (
+    ADMIN_PORTS,
+    AUDIENCE,
+    KAFKA_PORT,
+    PARTICIPANTS,
+    SERVICES,
+    Configuration,
+    service_environment,
+)
+from deploy.local.console import CONSOLE, choose_port, console_environment
+from deploy.local.demo import Demo
 from deploy.local.folder import Folder, write_secrets
-from deploy.local.postgres import FAST_SHUTDOWN, Postgres
+from deploy.local.playground.running import playing
+from deploy.local.postgres import DATA, FAST_SHUTDOWN, Postgres, stop_server
+from deploy.local.probes import is_ready, true
 from deploy.local.processes import Child
-from deploy.local.supervisor import SHOWN_LINES, Part, Ready, Say, Start, StartError
+from deploy.local.supervisor import SHOWN_LINES, Part, Ready, Say, Start, StartError, persist
 from deploy.local.terminal import ready_page
 from deploy.local.token import issuer_of
 from shared.process.exits import Exit
@@ -27,13 +40,11 @@ ISSUER = "issuer"
 DEMO_SCOPES = "catalog:write coupons:write accounts:charge orders:read"
 # One partition for each of the relay's shards. The relay creates its other topics itself.
 TOPIC = "orders.v1:4"
-PROBE = aiohttp.ClientTimeout(total=2)
-DEMO = aiohttp.ClientTimeout(total=30)  # of a whole request; the first requests have cold caches
 
 # The groups that stop together, each with the seconds after Ctrl-C at which it is killed. Services that send commands
 # stop first, so that no service loses another one that its work needs. All stop within 10 seconds.
 STOP_ORDER: tuple[tuple[tuple[str, ...], float], ...] = (
-    (("order", "relay"), 5.5),  # services finish what is in flight for up to 5 seconds
+    ((CONSOLE, "order", "relay"), 5.5),  # services finish what is in flight for up to 5 seconds
     (PARTICIPANTS, 7.5),
     ((BROKER, ISSUER), 8.0),
     ((POSTGRES,), 9.5),
@@ -42,7 +53,11 @@ LEFTOVER_SECONDS = 8.0  # a service's own limit for a graceful stop
 
 
 class Stack:
-    """The parts of one run. Call `up`, then `keep_up`, and in any case `down`."""
+    """The parts of one run. Call `up`, then `keep_up` in `open`, and in any case `down`."""
+
+    servers: Sequence[str] = (POSTGRES, BROKER, ISSUER)
+    has_playground = True
+    stop_order = STOP_ORDER
 
     def __init__(self, configuration: Configuration, folder: Folder, say: Say, package: str) -> None:
         """`package` contains the five services, each as a package."""
@@ -58,27 +73,39 @@ class Stack:
         self._database = ""
         self._running = False
         self._kafka = configuration.kafka or ""
+        self._console_port = 0
+        self._playground = ""
 
     async def up(self, *, demo: bool) -> None:
         """Start everything. Raises StartError or PostgresError if a part doesn't start."""
-        self._folder.start_logs([POSTGRES, BROKER, ISSUER, *SERVICES])
+        self._folder.start_logs([*self.servers, *SERVICES, CONSOLE])
         self._say(f"Starting; logs are in {self._folder.logs}")
         await together(self._start_database(), self._start_broker(), self._start_issuer())
         self._environment = service_environment(self._configuration, os.environ, self._urls, self._kafka)
         await self._migrate()
         # The embedded broker starts empty, and the data may have been published to another broker before. If both
         # servers are external, only their operators can declare that they belong together.
-        if BROKER in self._parts or POSTGRES in self._parts:
+        if not (self._configuration.kafka and self._configuration.database_urls):
             await self._bootstrap()
-        await together(*(self._start_service(service) for service in SERVICES))
+        await together(*(self._start_service(service) for service in SERVICES), self._start_console())
         if demo:
             await self._load_demo()
-        self._running = True
-        self._record()
 
     def page(self, *, demo: bool) -> str:
         """Return the page to print once everything is ready."""
-        return ready_page(self._configuration, self._kafka, self._folder.run_json, demo)
+        places = [("console", self._console), ("playground", self._playground)]
+        return ready_page(self._configuration, places, self._kafka, self._folder.run_json, demo)
+
+    @asynccontextmanager
+    async def open(self, *, demo: bool) -> AsyncIterator[None]:
+        """Say where everything is, with the playground, which needs demo data."""
+        async with AsyncExitStack() as stack:
+            if demo and self.has_playground:
+                playground = playing(self._configuration, self._folder, self._parts, self._console, self._say)
+                self._playground = await stack.enter_async_context(playground)
+            self._running = True
+            self._record()
+            yield
 
     async def keep_up(self) -> None:
         """Restart processes that die, until cancelled."""
@@ -91,7 +118,7 @@ class Stack:
         self._running = False
         self._folder.remove_run()
         begin = time.monotonic()
-        for names, limit in STOP_ORDER:
+        for names, limit in self.stop_order:
             parts = [part for name in names if (part := self._parts.get(name)) is not None]
             left = limit - (time.monotonic() - begin)
             await asyncio.gather(*(part.stop(left) for part in parts))
@@ -118,8 +145,8 @@ class Stack:
         if self._kafka:
             self._say(f"Using Kafka at {self._kafka}")
             return
-        wanted = self._configuration.kafka_port
-        port = wanted or ports.choose([self._folder.remembered().get("kafka_port", KAFKA_PORT), KAFKA_PORT])
+        remembered = self._folder.remembered().get("kafka_port")
+        port = ports.choose_again(self._configuration.kafka_port, remembered, KAFKA_PORT)
         command = (sys.executable, "-m", "deploy.local.broker", "--port", str(port), "--topic", TOPIC)
         log = self._folder.log(BROKER)
         part = self._part(BROKER, lambda: Child.start(command, log), lambda: asyncio.to_thread(ports.accepts, port))
@@ -165,13 +192,12 @@ class Stack:
         self._say("The relay knows its broker")
 
     async def _declare_again(self) -> None:
-        """Run the relay's bootstrap, as at the start: a restarted embedded broker has lost all its data."""
-        try:
-            async with self._parts["relay"].stopped(LEFTOVER_SECONDS, self._seconds):
-                await self._bootstrap()
-        except StartError as error:
-            for line in error.lines:
-                self._say(line)
+        """Run the relay's bootstrap, as at the start: a restarted embedded broker has lost all its data.
+
+        It fails while the database is away. If the broker ends meanwhile, its next start calls this again.
+        """
+        async with self._parts["relay"].stopped(LEFTOVER_SECONDS, self._seconds):
+            await persist(self._bootstrap, lambda: self._parts[BROKER].pid is not None, self._say)
 
     async def _command(self, service: str, command: str, settings: Mapping[str, str] | None = None) -> None:
         log = self._folder.log(service)
@@ -189,6 +215,20 @@ class Stack:
         await part.bring_up(self._seconds)
         self._say(f"{service} is ready on {self._configuration.url(service)}")
 
+    @property
+    def _console(self) -> str:
+        return f"http://127.0.0.1:{self._console_port}"
+
+    async def _start_console(self) -> None:
+        port = self._console_port = choose_port(self._configuration, self._folder)
+        environment = console_environment(self._configuration, self._environment, port)
+        command, log = (sys.executable, "-m", "deploy.console"), self._folder.log(CONSOLE)
+        ready = f"{self._console}/readyz"
+        part = self._part(CONSOLE, lambda: Child.start(command, log, environment), lambda: is_ready(ready))
+        await part.bring_up(self._seconds)
+        self._folder.remember(console_port=port)
+        self._say(f"The console is ready on {self._console}")
+
     def _part(self, name: str, start: Start, ready: Ready) -> Part:
         part = Part(name, start, ready, self._say, self._record, self._folder.log(name))
         self._parts[name] = part
@@ -203,44 +243,48 @@ class Stack:
             services: dict[str, dict[str, Any]] = {
                 name: {"url": url(name), "pid": self._parts[name].pid} for name in SERVICES
             }
-            services["order"]["admin_url"] = self._configuration.admin_url()
+            for name in ADMIN_PORTS:
+                services[name]["admin_url"] = self._configuration.admin_url(name)
             for name in PARTICIPANTS:
                 services[name]["internal_url"] = self._configuration.internal_url(name)
                 if self._configuration.jwt:
                     services[name]["secret_file"] = str(self._configuration.secret_file(name))
             issuer = self._configuration.issuer if self._configuration.jwt else None
-            run = {"kafka": self._kafka, "database": self._database, "issuer": issuer, "services": services}
-            self._folder.write_run(run)
+            console = {"url": self._console, "pid": self._parts[CONSOLE].pid}
+            run = {"kafka": self._kafka, "database": self._database, "issuer": issuer, "console": console}
+            self._folder.write_run({**run, "playground": self._playground or None, "services": services})
 
     async def _load_demo(self) -> None:
-        urls = {service: self._configuration.url(service) for service in SERVICES}
+        urls = {service: self._configuration.url(service.value) for service in Service}
         try:
-            async with aiohttp.ClientSession(timeout=DEMO, headers=self._credentials()) as session:
-                added = await Demo(session, urls).load()
-        except (DemoError, aiohttp.ClientError, TimeoutError) as error:
+            async with Client(urls, token=self._token()) as client:
+                added = await Demo(client).load()
+        except (ClientError, aiohttp.ClientError) as error:
             raise StartError([f"The demo data could not be loaded: {error}"]) from None
         self._say(f"Demo data: {added} added" if added else "Demo data: already there")
 
-    def _credentials(self) -> dict[str, str]:
+    def _token(self) -> Token | None:
+        """Return what makes tokens for the demo data, or None in open mode."""
         if not self._configuration.jwt:
-            return {}
+            return None
         issuer = issuer_of(self._folder, self._configuration.issuer)
-        return {"Authorization": f"Bearer {issuer.token('demo', DEMO_SCOPES)}"}
+        return lambda: issuer.token("demo", DEMO_SCOPES)
 
 
 def stop_leftovers(folder: Folder, say: Say) -> None:
     """Stop, in order, the processes that a killed run left. The caller holds the folder's lock."""
     folder.remove_run()
     left = {str(record["name"]): record for record in folder.processes()}
-    for names, _ in STOP_ORDER:
-        for name in names:
-            if name == POSTGRES:
-                if Postgres(folder, None, say).stop_leftover():
-                    say("Stopped the Postgres that an earlier run left")
-            elif name in left:
-                pid, started = int(left[name]["pid"]), float(left[name]["started"])
-                if processes.stop_process_of_earlier_run(pid, started, signal.SIGTERM, LEFTOVER_SECONDS):
-                    say(f"Stopped the {name} that an earlier run left (pid {pid})")
+    ordered = [name for names, _ in STOP_ORDER for name in names if name != POSTGRES]
+    # Servers of `make ha` came before all others, so the latest is stopped first.
+    for name in (*ordered, *(name for name in reversed(left) if name not in (*ordered, POSTGRES))):
+        if name in left:
+            pid, started = int(left[name]["pid"]), float(left[name]["started"])
+            if processes.stop_process_of_earlier_run(pid, started, signal.SIGTERM, LEFTOVER_SECONDS):
+                say(f"Stopped the {name} that an earlier run left (pid {pid})")
+    for data in (folder.path / DATA, *folder.path.glob("ha/*/data")):
+        if stop_server(data):
+            say("Stopped the Postgres that an earlier run left")
     folder.write_processes([])
 
 
@@ -252,17 +296,3 @@ async def together(*work: Coroutine[Any, Any, None]) -> None:
                 group.create_task(coroutine)
     except BaseExceptionGroup as failures:
         raise failures.exceptions[0] from None
-
-
-async def is_ready(url: str) -> bool:
-    """Return whether the service reports that it is ready."""
-    try:
-        async with aiohttp.ClientSession(timeout=PROBE) as session, session.get(url) as response:
-            return response.status == 200
-    except (aiohttp.ClientError, TimeoutError):
-        return False
-
-
-async def true() -> bool:
-    """Return ready immediately: for processes that are ready once they have started."""
-    return True

@@ -32,6 +32,20 @@ class StartError(Exception):
         self.status = status
 
 
+async def persist(step: Callable[[], Awaitable[None]], is_wanted: Callable[[], bool], say: Say) -> None:
+    """Repeat a step that raises StartError until it is done, or is not wanted any more."""
+    backoff = BACKOFF_FIRST_SECONDS
+    while is_wanted():
+        try:
+            await step()
+            break
+        except StartError as error:
+            for line in error.lines:
+                say(line)
+        await asyncio.sleep(backoff)
+        backoff = min(backoff * 2, BACKOFF_MAX_SECONDS)
+
+
 @dataclass(slots=True)
 class Part:
     """One process to keep running: its command, its readiness check, and its stop signal."""

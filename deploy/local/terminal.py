@@ -4,11 +4,11 @@ import json
 import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from deploy.local.configuration import SERVICES, Configuration
+from deploy.local.configuration import ADMIN_PORTS, SERVICES, Configuration
 from deploy.local.folder import Folder, NotRunningError
 from shared.process.exits import Exit, end
 
@@ -36,16 +36,30 @@ def read_run_or_exit(folder: Folder) -> Mapping[str, Any]:
         end(Exit.MISCONFIGURED, "Nothing runs here: start it with `make run` and wait until everything is running")
 
 
-def ready_page(configuration: Configuration, kafka: str, run_json: Path, demo: bool) -> str:
-    """Return the page as text; its commands can be run repeatedly."""
+# What to do there in a browser.
+PURPOSES = {"console": "what happens, and repairs", "playground": "buy, break things, and see them come back"}
+
+
+def ready_page(
+    configuration: Configuration, places: Sequence[tuple[str, str]], kafka: str, run_json: Path, demo: bool
+) -> str:
+    """Return the page as text; its commands can be run repeatedly. `places`: names and addresses for a browser."""
     lines = ["", "Everything is running. Ctrl-C stops it; the data stays.", ""]
+    for name, address in places:
+        if address:
+            lines.append(f"  {name:<8} {address}   (open it in a browser: {PURPOSES[name]})")
     for service in SERVICES:
         url = configuration.url(service)
         lines.append(f"  {service:<8} {url}   {url}/docs")
-    lines.append(f"  {'admin':<8} {configuration.admin_url()}   {configuration.admin_url()}/docs")
+    for service in ADMIN_PORTS:
+        url = configuration.admin_url(service)
+        lines.append(f"  {'admin':<8} {url}   {url}/docs (operators: {service})")
     lines += [f"  {'kafka':<8} {kafka}", f"  {'more':<8} {run_json} (addresses, pids, database)", ""]
     if configuration.jwt:
         lines.insert(-1, f"  {'issuer':<8} {configuration.issuer} (`make token SUB=alice` prints a token)")
+        lines.insert(
+            -1, f'  {"":<8} (sign in to the console with: make token SUB=alice SCOPES="ops orders:read events:read")'
+        )
     if demo:
         lines += commands(configuration.url("order"), jwt=configuration.jwt)
     return "\n".join(lines)

@@ -6,7 +6,7 @@ from deploy.upgrade.containers import Project, run, shared_address
 
 # The gateway finds these services by the beginning of the path, and at this port (deploy/gateway/nginx.conf).
 PUBLIC = {
-    "order": ("/v1/orders", 8001),
+    "order": ("/(v1/orders|problems)", 8001),
     "product": ("/v1/products", 8002),
     "coupon": ("/v1/coupons", 8003),
     "balance": ("/v1/accounts", 8004),

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any, ClassVar, Literal, NewType
 from uuid import UUID
 
-from shared.contracts.refusals import InvalidCoupon
+from shared.contracts.refusals import InvalidCoupon, NotReserved, OrderHasCoupon
 from shared.participant.protocol import Do, Undo
 from shared.refusals import Refusal
 
@@ -39,20 +39,6 @@ class CouponExists(Refusal):
     """There is a coupon with this id already."""
 
     slug = "coupon-exists"
-    status = 409
-
-
-class NotReserved(Refusal):
-    """The order has not reserved this coupon."""
-
-    slug = "coupon-not-reserved"
-    status = 409
-
-
-class OrderHasCoupon(Refusal):
-    """The order has a coupon already."""
-
-    slug = "order-has-coupon"
     status = 409
 
 

@@ -67,7 +67,7 @@ async def serve(settings: Settings, stop: Stop) -> None:
                 client_timeout_seconds=settings.client_timeout_seconds,
             ).routes(),
             {**database_checks(readiness, store.SQL, process.host_clock), "lease": recovery.check_lease},
-            lambda: {"participants_reachable": process.participants.reachable()},
+            lambda: {"process_id": process.process_id, "participants_reachable": process.participants.reachable()},
         )
         await recovery.renew()
         async with (
@@ -99,7 +99,7 @@ async def _run_admin(
     ]
     own = settings.model_copy(update={"port": settings.admin_port})
     description = "For operators only: live sagas, the audit, and the repair of both."
-    await HttpServer("order admin", description, own, identity, routes, {}, audience="internal").run(stop)
+    await HttpServer("order admin", description, own, identity, routes, {}, audience="operators").run(stop)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from services.order import store
 from services.order.checkout import Checkout, Pending
 from services.order.domain import (
     AmountTooLarge,
+    ForcedByOperator,
     Order,
     OrderExpired,
     OrderId,
@@ -18,6 +19,7 @@ from services.order.domain import (
     OrderNotFound,
     OrderNotPayable,
     OrderStatus,
+    OrderWithdrawn,
 )
 from services.order.engine.admission import Admission
 from services.order.engine.idempotency import location
@@ -27,7 +29,14 @@ from services.order.store import Answer
 from services.order.timeline import timeline
 from shared.contracts import events
 from shared.contracts.commands import Lines, Units
-from shared.contracts.refusals import InsufficientBalance, InvalidCoupon, OutOfStock, ProductNotFound
+from shared.contracts.refusals import (
+    InsufficientBalance,
+    InvalidCoupon,
+    NotReserved,
+    OrderHasCoupon,
+    OutOfStock,
+    ProductNotFound,
+)
 from shared.contracts.scopes import Scope
 from shared.contracts.types import Id, NoBody, Page, Wire
 from shared.http import problems
@@ -43,6 +52,7 @@ from shared.http.routes import Route
 from shared.http.server import reply
 from shared.http.wire import decode_cursor, encode_cursor, path_uuid, read_body, read_query
 from shared.identity.callers import SIGNED_IN, Forbidden
+from shared.participant.protocol import Fenced
 from shared.postgres.connections import Pool
 from shared.refusals import Unavailable
 
@@ -115,10 +125,12 @@ class OrderApi:
 
     def routes(self) -> list[Route]:
         """Return the routes."""
-        keyed: dict[str, Any] = {"headers": KEY_DESCRIPTION}
+        keyed: dict[str, Any] = {"headers": KEY_DESCRIPTION, "locates": True}
         starting = (TooManyRequests, IdempotencyKeyReused, IdempotencyInProgress)
-        placing = (ProductNotFound, OutOfStock, InvalidCoupon, InsufficientBalance, AmountTooLarge)
-        paying = (OrderNotFound, InsufficientBalance, OrderExpired, OrderNotPayable)
+        undone = (ForcedByOperator, OrderWithdrawn, Fenced)
+        invalid = (InvalidCoupon, NotReserved, OrderHasCoupon)
+        placing = (ProductNotFound, OutOfStock, *invalid, InsufficientBalance, AmountTooLarge, *undone)
+        paying = (OrderNotFound, InsufficientBalance, OrderExpired, OrderNotPayable, NotReserved, *undone)
         ended, started = {200: OrderView, 202: OrderView}, {201: OrderView, 202: OrderView}
         one = "/v1/orders/{order_id:uuid}"
         return [

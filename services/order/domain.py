@@ -56,6 +56,13 @@ class OrderNotCancellable(Refusal):
     status = 409
 
 
+class ForcedByOperator(Refusal):
+    """An operator had the order undone."""
+
+    slug = "undone-by-operator"
+    status = 409
+
+
 class OrderWithdrawn(Refusal):
     """The order was withdrawn by an operator while it was being placed."""
 

@@ -275,6 +275,17 @@ FROM orders.sagas
 WHERE status IN ('RUNNING', 'COMPENSATING') AND started_at <= clock_timestamp() - make_interval(secs => $1)
 ORDER BY started_at LIMIT $2;
 
+-- name: list_leases
+-- A full join, because an owner may have no lease: it has died or given its lease up, or an operator has released its
+-- sagas. They are without a process until the next sweep takes them.
+SELECT coalesce(p.process_id, s.owner) AS process_id, p.lease_until,
+       coalesce(p.lease_until > clock_timestamp(), false) AS held, coalesce(s.live, 0) AS live, s.oldest
+FROM orders.processes AS p
+FULL JOIN (SELECT owner, count(*) AS live, min(started_at) AS oldest FROM orders.sagas
+           WHERE status IN ('RUNNING', 'COMPENSATING') GROUP BY owner) AS s ON s.owner = p.process_id
+WHERE s.live > 0 OR p.lease_until > clock_timestamp()
+ORDER BY held DESC, process_id LIMIT $1;
+
 -- name: find_sagas
 SELECT saga_id FROM orders.sagas WHERE saga_id = $1 OR order_id = $1 ORDER BY started_at, saga_id;
 
@@ -318,6 +329,12 @@ SELECT o.*,
              ORDER BY e.sequence) AS events
 FROM orders.orders AS o
 WHERE o.order_id > $1 ORDER BY o.order_id LIMIT $2;
+
+-- name: confirm_reads
+-- Only the commit counts: shared/postgres/connections.py:confirmed.
+INSERT INTO orders.duties (duty, holder, lease_until)
+VALUES ('confirm reads', '00000000-0000-0000-0000-000000000000', clock_timestamp())
+ON CONFLICT (duty) DO UPDATE SET lease_until = excluded.lease_until;
 
 -- name: read_value_at_risk
 SELECT count(*) AS sagas,

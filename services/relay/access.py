@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, FilePath, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings
 
+from shared.secrecy import Public
 from shared.tls import no_password
 
 SASL = ("SASL_PLAINTEXT", "SASL_SSL")
@@ -29,13 +30,13 @@ class KafkaAccess(BaseSettings):
     """Kafka's address, protocol and credentials. The names have no prefix, because other programs use them too."""
 
     kafka_bootstrap_servers: Annotated[
-        str, AfterValidator(_addresses), Field(validation_alias="KAFKA_BOOTSTRAP_SERVERS")
+        Public[str], AfterValidator(_addresses), Field(validation_alias="KAFKA_BOOTSTRAP_SERVERS")
     ]
     kafka_security_protocol: Annotated[
         Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"], Field(validation_alias="KAFKA_SECURITY_PROTOCOL")
     ] = "PLAINTEXT"
     kafka_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None = _setting("KAFKA_SASL_MECHANISM")
-    kafka_sasl_username: str | None = _setting("KAFKA_SASL_USERNAME")
+    kafka_sasl_username: Public[str] | None = _setting("KAFKA_SASL_USERNAME")
     kafka_sasl_password: SecretStr | None = _setting("KAFKA_SASL_PASSWORD")
     # Read at each connection, so that a password can be replaced while the relay runs.
     kafka_sasl_password_file: FilePath | None = _setting("KAFKA_SASL_PASSWORD_FILE")

@@ -11,6 +11,8 @@ from services.relay.kafka.admin import Broker
 from services.relay.kafka.topics import TopicsRefused
 from services.relay.publishing.shard_publisher import ShardPublisher
 from shared.contracts.types import Wire
+from shared.http.asyncapi_page import asyncapi_page
+from shared.http.pages import HEADERS
 from shared.http.problems import NotFound
 from shared.http.readiness import Check, database_checks
 from shared.http.routes import Route
@@ -20,7 +22,7 @@ from shared.postgres.clocks import HostClock
 from shared.postgres.connections import Session
 from shared.process.build import VERSION
 
-DESCRIPTION = "Carries the order service's outbox to Kafka."
+DESCRIPTION = "Carries the order service's outbox to Kafka. [What the topics have](/asyncapi)."
 
 
 class JsonSchema(RootModel[dict[str, Any]]):
@@ -63,6 +65,11 @@ def routes(topic: str) -> list[Route]:
     async def show_asyncapi(_request: web.Request) -> web.Response:
         return reply(document)
 
+    page = asyncapi_page(document, "/asyncapi.json")
+
+    async def show_page(_request: web.Request) -> web.Response:
+        return web.Response(text=page, content_type="text/html", headers=HEADERS)
+
     async def list_schemas(_request: web.Request) -> web.Response:
         return reply({"items": [{"type": type_, "path": f"/schemas/{type_}.json"} for type_ in by_type]})
 
@@ -82,6 +89,7 @@ def routes(topic: str) -> list[Route]:
             "What the topic holds, as AsyncAPI 3",
             {200: AsyncApi},
         ),
+        Route("GET", "/asyncapi", PUBLIC, show_page, "The same for people", {200: None}, is_page=True),
         Route("GET", "/schemas", PUBLIC, list_schemas, "List the types of events", {200: EventTypes}),
         Route(
             "GET",

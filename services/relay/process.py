@@ -106,4 +106,4 @@ def _admin(
     own = settings.model_copy(update={"port": settings.admin_port})
     description = "For operators only: parked events and what to do with them, and replays."
     calls = [*AdminApi(settings, pool).routes(), *ReplayApi(settings, pool).routes()]
-    return [HttpServer("relay admin", description, own, identity, calls, checks, details, audience="internal")]
+    return [HttpServer("relay admin", description, own, identity, calls, checks, details, audience="operators")]

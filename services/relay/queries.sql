@@ -154,6 +154,11 @@ SELECT * FROM relay.advance_watermark($1::text, $2::float8, $3::int);
 -- name: release_watermark
 UPDATE relay.watermark SET holder = NULL, lease_expires_at = '-infinity' WHERE holder = $1::text;
 
+-- name: confirm_reads
+-- Only the commit counts: shared/postgres/connections.py:confirmed. This lock waits for no update of the row, and no
+-- update waits for it.
+SELECT FROM relay.watermark FOR KEY SHARE;
+
 -- name: watermark
 SELECT up_to, extract(epoch FROM clock_timestamp() - up_to)::float8 AS lag_seconds, clock_timestamp() AS now
 FROM relay.watermark;

@@ -12,6 +12,7 @@ from services.relay.access import KafkaAccess
 from shared.notation import Seconds
 from shared.postgres.connecting import PostgresUrl, PostgresUrlFile, current
 from shared.process.settings import Port, ServiceSettings
+from shared.secrecy import Public
 
 
 def _replica() -> str:
@@ -30,8 +31,8 @@ class RelaySettings(KafkaAccess, ServiceSettings):
     # LISTEN needs a direct connection; set this if database_url goes through a pooler.
     listen_database_url_file: PostgresUrlFile | None = None
     listen_database_url: PostgresUrl | None = None
-    replica: Annotated[str, Field(min_length=1, max_length=200, default_factory=_replica)]
-    topic: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,200}$")] = "orders.v1"
+    replica: Annotated[Public[str], Field(min_length=1, max_length=200, default_factory=_replica)]
+    topic: Annotated[Public[str], Field(pattern=r"^[A-Za-z0-9._-]{1,200}$")] = "orders.v1"
     topic_partitions: Annotated[int, Field(ge=1, le=1000)] = 4  # used when the relay creates the topic
     # Of topics that the relay creates, by default as the broker has it. With fewer replicas, by default 3, it warns.
     topic_replication: Annotated[int | None, Field(ge=1, le=15)] = None

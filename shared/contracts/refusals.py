@@ -27,6 +27,20 @@ class InvalidCoupon(Refusal):
         super().__init__(detail, reason=reason, **members)
 
 
+class NotReserved(Refusal):
+    """The order has not reserved this coupon."""
+
+    slug = "coupon-not-reserved"
+    status = 409
+
+
+class OrderHasCoupon(Refusal):
+    """The order has a coupon already."""
+
+    slug = "order-has-coupon"
+    status = 409
+
+
 class InsufficientBalance(Refusal):
     """The balance is lower than the amount to pay."""
 

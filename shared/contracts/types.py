@@ -1,5 +1,6 @@
 """The types that wire models are made of: ids, names, amounts, pages, and the bases of bodies and queries."""
 
+import re
 import unicodedata
 from typing import Annotated, Any
 
@@ -75,18 +76,32 @@ def _lowered(limit: Any) -> Any:
     return min(limit, LIMIT_MAX) if isinstance(limit, int) else limit
 
 
+_CURSOR = re.compile(r"([0-9a-f]{2})+")
+
+
+def _encoded(cursor: str) -> str:
+    if not _CURSOR.fullmatch(cursor):
+        raise ValueError("is not one of our cursors")
+    return cursor
+
+
 Cursor = Annotated[
     str,
     StringConstraints(min_length=1, max_length=CURSOR_MAX),
-    Field(json_schema_extra={"pattern": "^([0-9a-f]{2})+$"}),
+    AfterValidator(_encoded),
+    Field(json_schema_extra={"pattern": f"^{_CURSOR.pattern}$"}),
 ]
 
 
 class Page(Query):
     """The parameters of every list: `limit` 1..100 (more is lowered to 100) and an opaque `cursor`."""
 
-    limit: Annotated[int, Field(ge=1), AfterValidator(_lowered)] = LIMIT_DEFAULT
-    cursor: Cursor | None = None
+    limit: Annotated[
+        int,
+        Field(ge=1, description=f"How many items at most: 1 to {LIMIT_MAX}. A higher value is lowered to {LIMIT_MAX}."),
+        AfterValidator(_lowered),
+    ] = LIMIT_DEFAULT
+    cursor: Annotated[Cursor | None, Field(description="The `next_cursor` of the page before.")] = None
 
 
 class NoBody(Wire):

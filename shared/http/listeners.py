@@ -6,6 +6,7 @@ from typing import Any
 from shared.http.readiness import Check
 from shared.http.routes import Route
 from shared.http.server import HttpServer
+from shared.http.settings_route import settings_route
 from shared.identity.authenticator import Authenticator
 from shared.identity.callers import INTERNAL
 from shared.process.settings import ServiceSettings
@@ -23,15 +24,17 @@ def listeners(
     """Return the listeners of a service; arguments as for HttpServer.
 
     In open mode one listener serves everything. In jwt mode a second one, with connections of its own, serves what is
-    not for clients: the calls between services, probes and metrics.
+    not for clients: the calls between services, probes and metrics. The one for clients opens when all checks have
+    passed once. The internal one also shows the settings, to operators only: not everything that can connect is one.
     """
+    shown = settings_route(settings)
     if authenticator.mode == "open":
-        return [HttpServer(service, description, settings, authenticator, routes, checks, details)]
+        return [HttpServer(service, description, settings, authenticator, [*routes, shown], checks, details)]
     public = [route for route in routes if route.policy is not INTERNAL]
-    internal = [route for route in routes if route.policy is INTERNAL]
+    internal = [*(route for route in routes if route.policy is INTERNAL), shown]
     own = settings.internal_listener
     name, what = f"{service} internal", "For services and operators."
-    return [
-        HttpServer(service, description, settings, authenticator, public, {}, audience="clients"),
-        HttpServer(name, what, own, authenticator, internal, checks, details, audience="internal"),
-    ]
+    clients = HttpServer(service, description, settings, authenticator, public, checks, audience="clients")
+    # A balancer that asks /readyz sends requests at the first 200.
+    probed = {**checks, "listener": clients.check_listens}
+    return [clients, HttpServer(name, what, own, authenticator, internal, probed, details, audience="services")]

@@ -1,58 +1,60 @@
-"""OpenAPI 3.1, generated from the routes and their wire models, and a page that shows it."""
+"""OpenAPI 3.1, generated from the routes and their wire models."""
 
-import html
 import re
 from collections.abc import Sequence
 from typing import Any
 
-from pydantic import BaseModel, TypeAdapter
+from pydantic import TypeAdapter
 from pydantic.json_schema import models_json_schema
 
+from shared.contracts.examples import VALUES
 from shared.contracts.scopes import Scope
 from shared.contracts.types import Id
-from shared.http import problems
+from shared.http.openapi_answers import HEADERS, PROBLEM, media, responses
+from shared.http.openapi_examples import Examples
 from shared.http.routes import Route
-from shared.identity.callers import PUBLIC, Forbidden, Unauthenticated
-from shared.refusals import Refusal, Unavailable
+from shared.identity.callers import PUBLIC
 
 _PARAMETER = re.compile(r"\{(\w+)(:uuid)?\}")
+# All of a path but the word by which viewers group the calls: `orders` of /v1/orders/{order_id}.
+_SUBJECT = re.compile(r"^/(admin/)?(v1/)?|(?<=\w)[/.].*$")
 _UUID = {"type": "string", "format": "uuid"}
 _ID = TypeAdapter(Id).json_schema()
 # For `json_schema_extra` of a field that clients may send in open mode only.
 OPEN_MODE_ONLY: dict[str, Any] = {"x-open-mode-only": True}
-_PROBLEM_SCHEMA = {
-    "type": "object",
-    "description": "RFC 9457 problem; refusals add members of their own.",
-    "required": ["type", "title", "status", "detail", "instance"],
-    "properties": {
-        "type": {"type": "string", "examples": ["/problems/validation-failed"]},
-        "title": {"type": "string"},
-        "status": {"type": "integer"},
-        "detail": {"type": "string"},
-        "instance": {"type": "string"},
-    },
-}
+_EVERY_CALL = (
+    "Every error is a problem (RFC 9457), whose `type` is a link to a page: when it occurs, whether a retry helps, and "
+    "what to do; [all of them](/problems). The services take over the headers `X-Request-Id` (1 to 128 visible ASCII "
+    "characters) and `traceparent` (W3C), or make them. A gateway may also answer 429 `too-many-requests`."
+)
 
 
 def document(service: str, version: str, description: str, routes: Sequence[Route], mode: str) -> dict[str, Any]:
     """Return the OpenAPI document of a service. `mode`: of the authenticator."""
+    routes = [route for route in routes if not route.is_page]
     models = {model for route in routes for model in (route.body, route.query, *route.replies.values()) if model}
     ordered = sorted(models, key=lambda model: model.__name__)
     _, definitions = models_json_schema(
         [(model, "validation") for model in ordered], ref_template="#/components/schemas/{model}"
     )
     schemas = {name: _in_mode(schema, mode) for name, schema in definitions.get("$defs", {}).items()}
+    examples = Examples(schemas, mode)
     paths: dict[str, dict[str, Any]] = {}
     for route in routes:
-        paths.setdefault(_template(route.path), {})[route.method.lower()] = _operation(route, schemas)
+        paths.setdefault(_template(route.path), {})[route.method.lower()] = _operation(route, schemas, mode, examples)
+    components: dict[str, Any] = {"schemas": {**schemas, "Problem": PROBLEM}, "headers": HEADERS}
+    if mode != "open":
+        components["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}}
     return {
         "openapi": "3.1.0",
-        "info": {"title": f"{service} service", "version": version, "description": description},
-        "paths": paths,
-        "components": {
-            "schemas": {**schemas, "Problem": _PROBLEM_SCHEMA},
-            "securitySchemes": {"token": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}},
+        "info": {
+            "title": f"{service} service",
+            "version": version,
+            "description": f"{description}\n\n{_EVERY_CALL}",
+            "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
+        "paths": paths,
+        "components": components,
     }
 
 
@@ -72,15 +74,21 @@ def _template(path: str) -> str:
     return _PARAMETER.sub(r"{\1}", path)
 
 
-def _operation(route: Route, schemas: dict[str, Any]) -> dict[str, Any]:
+def _operation(route: Route, schemas: dict[str, Any], mode: str, examples: Examples) -> dict[str, Any]:
     parameters: list[dict[str, Any]] = [
-        {"name": name, "in": "path", "required": True, "schema": _UUID if is_uuid else _ID}
+        {
+            "name": name,
+            "in": "path",
+            "required": True,
+            "schema": _UUID if is_uuid else _ID,
+            **({"example": VALUES[name]} if name in VALUES else {}),
+        }
         for name, is_uuid in _PARAMETER.findall(route.path)
     ]
     if route.query:
         schema = schemas[route.query.__name__]
         parameters += [
-            {"name": name, "in": "query", "required": name in schema.get("required", ()), "schema": part}
+            _query_parameter(name, part, required=name in schema.get("required", ()))
             for name, part in schema["properties"].items()
         ]
     parameters += [
@@ -89,80 +97,31 @@ def _operation(route: Route, schemas: dict[str, Any]) -> dict[str, Any]:
     operation: dict[str, Any] = {
         "summary": route.summary,
         "operationId": re.sub(r"\W+", "_", f"{route.method.lower()}{_template(route.path)}").strip("_"),
-        "tags": list(route.tags),
+        "tags": [*route.tags] or [_SUBJECT.sub("", route.path)],
         "parameters": parameters,
-        "responses": _responses(route),
+        "responses": responses(route, mode, examples),
     }
-    if route.policy is not PUBLIC:
+    if route.policy is not PUBLIC and mode != "open":
         operation["security"] = [{"token": [route.policy.value] if isinstance(route.policy, Scope) else []}]
     if route.body:
-        operation["requestBody"] = {"required": bool(route.body.model_fields), "content": _json(route.body)}
+        content = media(route.body.__name__, examples)
+        operation["requestBody"] = {"required": bool(route.body.model_fields), "content": content}
     return operation
 
 
-def _responses(route: Route) -> dict[str, Any]:
-    responses: dict[str, Any] = {
-        str(status): {"description": route.summary, **({"content": _json(model)} if model else {})}
-        for status, model in route.replies.items()
+def _query_parameter(name: str, schema: dict[str, Any], *, required: bool) -> dict[str, Any]:
+    """Return a parameter. What is null in the model is left out in a query, which has no way to write null."""
+    choices = [choice for choice in schema.get("anyOf", ()) if choice.get("type") != "null"]
+    about = {key: value for key, value in schema.items() if key not in ("anyOf", "default", "description")}
+    if schema.get("default") is not None:
+        about["default"] = schema["default"]
+    if choices:
+        about |= choices[0] if len(choices) == 1 else {"anyOf": choices}
+    description = about.pop("description", schema.get("description"))
+    return {
+        "name": name,
+        "in": "query",
+        "required": required,
+        **({"description": description} if description else {}),
+        "schema": about,
     }
-    refusals: list[type[Refusal | Unavailable]] = [*route.refusals, problems.BadRequest, Unavailable]
-    if route.policy is not PUBLIC:
-        refusals += [Unauthenticated, Forbidden] if isinstance(route.policy, Scope) else [Unauthenticated]
-    if route.body:
-        refusals += [
-            problems.MalformedBody,
-            problems.ValidationFailed,
-            problems.RequestTimeout,
-            problems.BodyTooLarge,
-            problems.UnsupportedMediaType,
-        ]
-    elif route.query:
-        refusals.append(problems.ValidationFailed)
-    for status in sorted({refusal.status for refusal in refusals}):
-        texts = [f"`{r.slug}`: {problems.title(r)}" for r in refusals if r.status == status]
-        responses[str(status)] = {
-            "description": "; ".join(texts),
-            "content": {problems.CONTENT_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
-        }
-    return responses
-
-
-def _json(model: type[BaseModel]) -> dict[str, Any]:
-    return {"application/json": {"schema": {"$ref": f"#/components/schemas/{model.__name__}"}}}
-
-
-_PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title>
-<meta name="viewport" content="width=device-width"><style>
-body{{font:16px/1.5 system-ui,sans-serif;max-width:56rem;margin:2rem auto;padding:0 1rem;color:#1b1f24}}
-h2{{font-size:1rem;margin:2rem 0 .3rem;font-family:ui-monospace,monospace}}
-table{{border-collapse:collapse;width:100%}}
-td{{border-top:1px solid #d8dee4;padding:.3rem .6rem .3rem 0;vertical-align:top}}
-code{{font-family:ui-monospace,monospace;font-size:.9em}}</style>
-<h1>{title}</h1><p>{description} The machine-readable form is <a href="/openapi.json">/openapi.json</a>.</p>
-{calls}</html>"""
-
-
-def page(spec: dict[str, Any]) -> str:
-    """Return the document as one HTML page without scripts or external resources."""
-    calls = []
-    for path, methods in spec["paths"].items():
-        for method, operation in methods.items():
-            calls.append(f"<h2>{method.upper()} {html.escape(path)}</h2><p>{html.escape(operation['summary'])}</p>")
-            calls.append(_table(operation))
-    info = spec["info"]
-    return _PAGE.format(
-        title=html.escape(info["title"]), description=html.escape(info["description"]), calls="\n".join(calls)
-    )
-
-
-def _table(operation: dict[str, Any]) -> str:
-    rows = [(p["in"], p["name"], p.get("description", "")) for p in operation["parameters"]]
-    if "requestBody" in operation:
-        reference = operation["requestBody"]["content"]["application/json"]["schema"]["$ref"]
-        rows.append(("body", reference.rsplit("/", 1)[1], ""))
-    rows += [("answers", status, response["description"]) for status, response in operation["responses"].items()]
-    cells = "".join(
-        f"<tr><td>{html.escape(kind)}<td><code>{html.escape(name)}</code><td>{html.escape(text)}"
-        for kind, name, text in rows
-    )
-    return f"<table>{cells}</table>"

@@ -65,17 +65,34 @@ class RequestTimeout(Refusal):
     status = 408
 
 
+class MethodNotAllowed(Refusal):
+    """This path does not know this method."""
+
+    slug = "method-not-allowed"
+    status = 405
+
+
+class ExpectationFailed(Refusal):
+    """Only 100-continue can be expected."""
+
+    slug = "expectation-failed"
+    status = 417
+
+
+class InternalError(Refusal):
+    """Something went wrong here; it has been logged."""
+
+    slug = "internal-error"
+    status = 500
+
+
 _IN_PATHS = "/%:@!$&'()*+,;=~"  # RFC 3986, section 3.3
 MALFORMED_ESCAPE = re.compile("%(?![0-9a-fA-F]{2})")
 
-# Slugs and titles for what the HTTP library itself refuses.
+# Slugs and titles for what the HTTP library itself refuses, and for bugs.
 _BY_STATUS = {
-    400: (BadRequest.slug, BadRequest.title()),
-    404: (NotFound.slug, NotFound.title()),
-    405: ("method-not-allowed", "This path does not know this method"),
-    413: (BodyTooLarge.slug, BodyTooLarge.title()),
-    417: ("expectation-failed", "Only 100-continue can be expected"),
-    500: ("internal-error", "Something went wrong here; it has been logged"),
+    refusal.status: (refusal.slug, refusal.title())
+    for refusal in (BadRequest, NotFound, MethodNotAllowed, BodyTooLarge, ExpectationFailed, InternalError)
 }
 
 

@@ -2,17 +2,22 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 
 from shared.postgres.clocks import HostClock
 from shared.postgres.connections import Session
 from shared.postgres.errors import with_cause
 from shared.postgres.query_check import QueryCheck
+from shared.process.stopping import Stop
 
 Check = Callable[[], Awaitable[None]]
 
 # A balancer commonly waits one second for a probe. The rest is for the network and a busy event loop.
 CHECK_SECONDS = 0.8
 REASON_CHARACTERS = 3000  # a reason may contain the commands that fix a problem, a line for each topic
+# How long a listener for clients waits at most for its process to be ready. After that, its clients are told by 503.
+FIRST_READY_SECONDS = 30.0
+LOOK_AGAIN_SECONDS = 0.1
 NO_ANSWER = f"no answer within {CHECK_SECONDS} s"
 
 
@@ -32,6 +37,20 @@ class Readiness:
         if self._round is None or self._round.done():
             self._round = asyncio.create_task(self._run_all())
         return await asyncio.shield(self._round)
+
+    async def first_ready(self, stop: Stop) -> None:
+        """Wait until all checks pass for the first time, at most FIRST_READY_SECONDS, or until a stop is announced.
+
+        A balancer that checks nothing sends requests as soon as it knows an address. If nobody listens there yet, the
+        balancer tries another replica.
+        """
+        with suppress(TimeoutError):
+            async with asyncio.timeout(FIRST_READY_SECONDS):
+                while not stop.announced and not await self._passes():  # noqa: ASYNC110 - nothing signals it
+                    await asyncio.sleep(LOOK_AGAIN_SECONDS)
+
+    async def _passes(self) -> bool:
+        return all(answer == "ok" for answer in (await self.ask()).values())
 
     async def _run_all(self) -> dict[str, str]:
         # A check that an earlier round cancelled may still be closing its connection; it is not started a second time.

@@ -34,6 +34,10 @@ class Route:
     query: type[BaseModel] | None = None
     tags: Sequence[str] = ()
     headers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # request header → `description`, `schema`
+    # 201 and 202 have `Location`, the path of what was created or is being changed.
+    locates: bool = False
+    # For people, in HTML: the OpenAPI document does not have it.
+    is_page: bool = False
     # Raises Unavailable while there is no capacity for a further request; takes the number of pending ones. Only for a
     # path without parameters. The server calls it for requests that arrive in one piece, before anything is begun for
     # them; the handler calls it for the others.

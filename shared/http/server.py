@@ -10,11 +10,11 @@ from typing import Any, Literal
 import structlog
 from aiohttp import web
 from aiohttp.http import RawRequestMessage
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, generate_latest
 
 from shared import tls
 from shared.encoding import encode
-from shared.http import openapi, problems, request_metrics
+from shared.http import docs_page, openapi, problem_pages, problems, request_metrics
 from shared.http.aiohttp_internals import Connection, dispatch, until_received
 from shared.http.callers import guarded
 from shared.http.connection import (
@@ -59,7 +59,8 @@ class HttpServer:
 
     `authenticator`: finds the caller of a request. `checks`: run by /readyz, by name; a check raises if the service
     can't serve requests. `details`: further facts in the answer of /readyz, which don't decide its status.
-    `audience`: who connects. Clients get probes and metrics only from a listener for all.
+    `audience`: who connects. Clients get probes and metrics only from a listener for all. A listener for clients alone
+    opens when all checks have passed once. The one for services has no /docs, because no person calls there.
     """
 
     _in_flight = 0  # of all servers of this process
@@ -74,7 +75,7 @@ class HttpServer:
         checks: Mapping[str, Check],
         details: Callable[[], Mapping[str, Any]] = dict,
         *,
-        audience: Literal["all", "clients", "internal"] = "all",
+        audience: Literal["all", "clients", "operators", "services"] = "all",
     ) -> None:
         request_metrics.watch_active(lambda: HttpServer._in_flight)
         self._service = service
@@ -85,12 +86,12 @@ class HttpServer:
         self._readiness = Readiness({**checks, **authenticator.checks})
         self._deadlines = Deadlines()
         self._details = details
-        self._internal = audience == "internal"
+        self._audience = audience
         self._stop = Stop()
+        self._listens = False
         self._overload_logged_at = float("-inf")
         spec = openapi.document(service, VERSION, description, routes, authenticator.mode)
         self._spec = encode(spec)
-        self._page = openapi.page(spec)
         # Paths without parameters are looked up here: the router costs as much as parsing the request.
         self._direct: dict[tuple[str, str], Route] = {}
         self._app = web.Application()
@@ -101,11 +102,15 @@ class HttpServer:
                 self._app.router.add_route(method, router_path(route.path, fixed), route.handler)
                 if "{" not in route.path:
                     self._direct[method, route.path] = route
-        about: dict[str, Handle] = {"/openapi.json": self._openapi, "/docs": self._docs}
+        about: dict[str, Handle] = {"/openapi.json": self._openapi}
         if audience != "clients":
             about |= {"/livez": self._livez, "/readyz": self._readyz, "/metrics": self._metrics}
-        self._app.router.add_routes([web.get(*one) for one in about.items()])
         self._untraced = frozenset(about)  # probes would be most of all traces, and tell nothing
+        pages: dict[str, Handle] = {
+            **problem_pages.PAGES,
+            **({} if audience == "services" else docs_page.pages(spec["info"]["title"])),
+        }
+        self._app.router.add_routes([web.get(*one) for one in (about | pages).items()])
 
     async def run(self, stop: Stop) -> None:
         """Serve until `stop` is set, then refuse new connections and finish running requests.
@@ -126,7 +131,7 @@ class HttpServer:
         server.request_handler = self._observe
         loop = asyncio.get_running_loop()
         user_timeout = self._settings.client_timeout_seconds
-        limit = ConnectionLimit(self._service, internal=self._internal)
+        limit = ConnectionLimit(self._service, internal=self._audience in ("operators", "services"))
         gates = {
             place: AdmissionGate(partial(self._reject, route))
             for place, route in self._direct.items()
@@ -143,19 +148,29 @@ class HttpServer:
         listener = TlsListener(tls_context, limit, connect, user_timeout) if tls_context else PlainListener(accept)
         try:
             bound = await loop.create_server(accept, self._settings.host, self._settings.port, start_serving=False)
-            await listener.listen(bound.sockets, BACKLOG)
+            if self._audience == "clients":
+                await self._readiness.first_ready(stop)
+            if not stop.announced:
+                await listener.listen(bound.sockets, BACKLOG)
+                self._listens = True
             bound.close()
         except OSError as error:
             end(Exit.CANNOT_LISTEN, f"cannot listen on {self._settings.host}:{self._settings.port}: {error.strerror}")
-        place = {"host": self._settings.host, "port": self._settings.port}
-        log.info("server.listening", **place, tls=self._tls is not None)
-        stop.listening = True
+        if self._listens:
+            place = {"host": self._settings.host, "port": self._settings.port}
+            log.info("server.listening", **place, tls=self._tls is not None)
+            stop.listening = True
         await stop.wait()
         await listener.close()
         await until_received(server)
         server.pre_shutdown()
         await server.shutdown(self._settings.shutdown_seconds)
         await runner.cleanup()
+
+    async def check_listens(self) -> None:
+        """Raise Unavailable until clients can connect."""
+        if not self._listens:
+            raise Unavailable("Clients can't connect yet.")
 
     async def _observe(self, request: Any) -> web.StreamResponse:
         started = time.perf_counter()
@@ -264,14 +279,13 @@ class HttpServer:
         body.update(self._details())
         return reply(body, 200 if ready else 503)
 
-    async def _metrics(self, _request: web.Request) -> web.Response:
-        return web.Response(body=generate_latest(), headers={"Content-Type": CONTENT_TYPE_LATEST})
+    async def _metrics(self, request: web.Request) -> web.Response:
+        names = request.query.getall("name[]", [])
+        metrics = REGISTRY.restricted_registry(names) if names else REGISTRY
+        return web.Response(body=generate_latest(metrics), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     async def _openapi(self, _request: web.Request) -> web.Response:
         return web.Response(body=self._spec, content_type="application/json")
-
-    async def _docs(self, _request: web.Request) -> web.Response:
-        return web.Response(text=self._page, content_type="text/html")
 
 
 def reply(body: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:

@@ -19,6 +19,10 @@ log = structlog.get_logger()
 Read = Callable[[], Awaitable[bytes]]
 # Requests with unknown keys are for anybody to send, and must not become requests to the issuer.
 LOOK_SECONDS = 30.0
+# Without usable keys no caller is served, so the next read follows sooner.
+LOOK_AGAIN_SECONDS = 1.0
+# How long a caller waits for a read after one that failed: the issuer may hang, and the caller can try again.
+AFTER_FAILURE_SECONDS = 0.5
 REFRESH_SECONDS = 300.0
 # While the issuer is away its last keys stay valid. A key that it withdrew meanwhile would be accepted until then.
 STALE_SECONDS = 3600.0
@@ -35,7 +39,8 @@ class IssuerKeys:
     """The issuer's current keys by their ids.
 
     `read` returns the JWK set as bytes, and raises whatever it likes. One read runs at a time, and two begin at least
-    `LOOK_SECONDS` apart. `clock` returns seconds, from any point.
+    `LOOK_SECONDS` apart, or `LOOK_AGAIN_SECONDS` while there are no usable keys. `clock` returns seconds, from any
+    point.
     """
 
     def __init__(self, read: Read, clock: Callable[[], float] = time.monotonic) -> None:
@@ -44,7 +49,7 @@ class IssuerKeys:
         self._clock = clock
         self._keys: Mapping[str, Key] = {}
         self._document = b""
-        self._looked_at = self._read_at = float("-inf")
+        self._looked_at = self._read_at = self._logged_at = float("-inf")
         self._look: asyncio.Task[None] | None = None
         self._look_failed = False
         self._is_open = False
@@ -64,7 +69,7 @@ class IssuerKeys:
         """
         # A caller who can be answered with the keys of now does not wait.
         if (not self.usable() or self._lacks(kid)) and (look := self._begin_look()) is not None:
-            await asyncio.shield(look)
+            await asyncio.wait([look], timeout=AFTER_FAILURE_SECONDS if self._look_failed else None)
         if not self.usable() or (self._look_failed and self._lacks(kid)):
             raise NoKeys
         return self._keys
@@ -100,7 +105,8 @@ class IssuerKeys:
         """Return the read under way, a new one, or None if it is too early for another."""
         if self._look is not None and not self._look.done():
             return self._look
-        if self._clock() - self._looked_at < LOOK_SECONDS:
+        pause = LOOK_SECONDS if self._age() <= STALE_SECONDS else LOOK_AGAIN_SECONDS
+        if self._clock() - self._looked_at < pause:
             return None
         self._looked_at = self._clock()
         self._look = asyncio.create_task(self._look_once())
@@ -118,8 +124,10 @@ class IssuerKeys:
                 log.info("issuer_keys.changed", keys=sorted(keys))
                 self.on_change()
         except Exception as error:  # noqa: BLE001 - whatever the issuer does, its last keys stay until they are stale
+            if not self._look_failed or self._clock() - self._logged_at >= LOOK_SECONDS:
+                self._logged_at = self._clock()
+                log.warning("issuer_keys.unreadable", error=f"{type(error).__name__}: {error}")
             self._look_failed = True
-            log.warning("issuer_keys.unreadable", error=f"{type(error).__name__}: {error}")
         else:
             self._look_failed = False
             self._read_at = self._clock()

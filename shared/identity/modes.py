@@ -12,7 +12,7 @@ from shared.identity.authenticator import Authenticator, JwtAuthenticator, OpenA
 from shared.identity.keys import IssuerKeys
 from shared.identity.secrets import SecretFile
 from shared.process.exits import Exit, end
-from shared.process.settings import ParticipantSettings, ServiceSettings
+from shared.process.settings import IdentitySettings, ParticipantSettings
 from shared.tls import TlsFiles, client
 
 # Settings with which services identify each other by certificates, so that secrets are not required.
@@ -20,7 +20,7 @@ CERTIFICATES = ("internal_client_ca_file", "participants_certificate_file")
 
 
 @asynccontextmanager
-async def authenticator(settings: ServiceSettings) -> AsyncIterator[Authenticator]:
+async def authenticator(settings: IdentitySettings) -> AsyncIterator[Authenticator]:
     """Make the authenticator of a process. End the process with status 2, and a line an error, for wrong settings."""
     wrong = errors(settings)
     if wrong:
@@ -46,12 +46,12 @@ async def authenticator(settings: ServiceSettings) -> AsyncIterator[Authenticato
         yield JwtAuthenticator(rules, issuer_keys, SecretFile(Path(file)) if file else None, names)
 
 
-def errors(settings: ServiceSettings) -> list[str]:
+def errors(settings: IdentitySettings) -> list[str]:
     """Return a line for each setting that is wrong or missing for a service that answers requests."""
     if settings.auth_mode is None:
         return ["setting AUTH_MODE: is not set; it may be jwt, or, where nobody else can connect, open"]
     if settings.auth_mode == "open":
-        if _is_loopback(settings.host):
+        if is_loopback(settings.host):
             return []
         return [f"setting AUTH_MODE: open asks nobody who they are, so the host must be loopback, not {settings.host}"]
     given = {
@@ -72,14 +72,15 @@ def errors(settings: ServiceSettings) -> list[str]:
     return lines
 
 
-def _reader(settings: ServiceSettings, session: aiohttp.ClientSession) -> keys.Read:
+def _reader(settings: IdentitySettings, session: aiohttp.ClientSession) -> keys.Read:
     place = settings.auth_jwks or ""
     if place.startswith(("http://", "https://")):
         return keys.from_url(session, place, client(TlsFiles(authorities=settings.auth_ca_file)))
     return keys.from_file(Path(place))
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Return whether only this machine can connect to the host."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

@@ -27,6 +27,11 @@ SELECT g.closed, o.type, o.attempt, o.applied, o.body, o.decided_at
 FROM {schema}.gates AS g LEFT JOIN {schema}.outcomes AS o USING ({gate})
 WHERE g.{gate} = $1 ORDER BY o.decided_at, o.type, o.attempt;
 
+-- name: confirm_reads
+-- Only the commit counts: shared/postgres/connections.py:confirmed. This lock waits for no update of the row, and no
+-- update waits for it.
+SELECT FROM {schema}.horizon WHERE the_only FOR KEY SHARE;
+
 -- Retention ----------------------------------------------------------------------------------------------------
 
 -- name: raise_horizon

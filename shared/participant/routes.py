@@ -96,9 +96,10 @@ def outcomes_route(pool: Pool, read: Callable[[Connection, UUID], Awaitable[Sequ
     )
 
 
-def book_routes(pool: Pool, read_holds: ReadHolds, check: CheckBooks) -> list[Route]:
+def book_routes(pool: Pool, confirm: str, read_holds: ReadHolds, check: CheckBooks) -> list[Route]:
     """Return the routes on which the audit reads holds and books.
 
+    `confirm`: the query for Pool.confirmed: the audit reports what is held elsewhere and not here.
     `read_holds` takes `after` (exclusive), `until` (inclusive) and a limit, and returns order_id and holds of
     that many orders in order of id. `check` returns the participant's own checks and totals as Books.
     """
@@ -106,7 +107,7 @@ def book_routes(pool: Pool, read_holds: ReadHolds, check: CheckBooks) -> list[Ro
     async def show_holds(request: web.Request) -> web.Response:
         query = read_query(request, HoldsQuery)
         after, until = query.bounds()
-        async with pool.connection() as db:
+        async with pool.confirmed(confirm) as db:
             rows = await read_holds(db, after, until, query.limit)
         return reply({"items": [dict(row) for row in rows]})
 

@@ -61,7 +61,7 @@ async def serve_participant(participant: Participant[C], settings: ParticipantSe
             *participant.routes(pool, settings),
             command_route(executor, participant.commands, participant.to_command),
             outcomes_route(pool, gates.read_gate_outcomes),
-            *book_routes(pool, participant.read_holds, participant.check_books),
+            *book_routes(pool, gates.sql["confirm_reads"], participant.read_holds, participant.check_books),
         ]
         pruner = Pruner(
             pool,

@@ -17,6 +17,7 @@ from shared.notation import Seconds, TextInput
 from shared.postgres import database_url
 from shared.postgres.database_url import DatabaseUrl, Host
 from shared.refusals import NothingSent, Unavailable
+from shared.secrecy import Public, Secret
 
 CONNECT_TIMEOUT_SECONDS = 5.0
 # Longer than any lock queue measured under load, shorter than clients wait.
@@ -29,6 +30,9 @@ ENCODING = "UTF8"
 SESSION_SETTINGS: Mapping[str, str] = {
     "default_transaction_isolation": "read committed",  # commands read what the lock's last holder committed
     "idle_session_timeout": "0",  # sessions and listeners may wait for work for ever
+    # How soon the server ends a statement whose client is gone, for example in a lock queue. A commit that waits for a
+    # standby waits on.
+    "client_connection_check_interval": "1s",
 }
 # Generic plans more than halve Postgres' CPU for small batches. A plan that was made for an empty table must not scan
 # all of it once it has grown.
@@ -62,8 +66,8 @@ def _postgres_url_file(path: str) -> str:
     return path
 
 
-PostgresUrl = Annotated[str, AfterValidator(_postgres_url)]
-PostgresUrlFile = Annotated[str, Field(min_length=1), AfterValidator(_postgres_url_file)]
+PostgresUrl = Annotated[Secret[str], AfterValidator(_postgres_url)]
+PostgresUrlFile = Annotated[Public[str], Field(min_length=1), AfterValidator(_postgres_url_file)]
 
 
 class DatabaseSettings(TextInput):
@@ -105,7 +109,7 @@ def current(url: str | None, file: str | None) -> str:
 
 
 class CheckedConnection(asyncpg.Connection):
-    """A connection that records when its server last accepted writes."""
+    """A connection that records when its server last accepted writes, and that never cancels a statement."""
 
     __slots__ = ("_checked_at", "_own_settings")
     _checked_at: float
@@ -123,6 +127,15 @@ class CheckedConnection(asyncpg.Connection):
             return False
         self._checked_at = began
         return True
+
+    def _cancel_current_command(self, *_: object) -> None:
+        """Drop the connection where the driver would ask the server to cancel its statement.
+
+        A commit that waits for a standby would stop waiting, and others would read, and acknowledge, what no standby
+        has. The driver calls this when a statement takes too long or its caller is cancelled. Later would be too late:
+        before the error reaches the connection's owner, others may clean up, which takes time.
+        """
+        asyncio.get_running_loop().call_soon(self.terminate)  # first the driver has to end the statement for its caller
 
     @property
     def turned_read_only(self) -> bool:

@@ -4,7 +4,7 @@ import asyncio
 import re
 import time
 from collections.abc import AsyncIterator, Mapping
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, cast
 
@@ -62,6 +62,21 @@ async def close(connection: Connection, seconds: float) -> None:
 
 
 @asynccontextmanager
+async def in_transaction(connection: Connection) -> AsyncIterator[None]:
+    """Run the body in a transaction of a connection that is dropped after a cancellation or a timeout."""
+    transaction = connection.transaction()
+    await transaction.start()
+    try:
+        yield
+    except (asyncio.CancelledError, TimeoutError):
+        raise  # the connection is dropped: a rollback would fail, or wait for a server that hangs
+    except BaseException:
+        await transaction.rollback()
+        raise
+    await transaction.commit()
+
+
+@asynccontextmanager
 async def connected(
     settings: DatabaseSettings, application: str, *, url: str | None = None
 ) -> AsyncIterator[CheckedConnection]:
@@ -92,7 +107,6 @@ class Pool:
         self._pool: asyncpg.Pool | None = None
         self._waiting = 0
         self._reported = ExitStack()
-        self._releasing: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> "Pool":
         self._pool = await asyncpg.create_pool(
@@ -124,7 +138,7 @@ class Pool:
             try:
                 yield connection
             except (asyncio.CancelledError, TimeoutError):
-                self._release_later(connection)
+                _drop(connection)
                 raise
             except asyncpg.ReadOnlySQLTransactionError:
                 await self._drop_all(connection)
@@ -134,24 +148,23 @@ class Pool:
                 raise
             await self._pool.release(connection)
 
-    def _release_later(self, connection: PoolConnectionProxy) -> None:
-        """Release a connection in the background. The driver first asks the server to cancel the statement. If the
-        server hangs, that takes CONNECT_TIMEOUT_SECONDS, and then the connection is dropped."""
-        assert self._pool is not None
-        task = asyncio.create_task(self._pool.release(connection))
-        self._releasing.add(task)
-        task.add_done_callback(self._released)
-
-    def _released(self, task: "asyncio.Task[None]") -> None:
-        self._releasing.discard(task)
-        if not task.cancelled():
-            task.exception()  # the connection is dropped then, so there is nothing left to do
-
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:
         """Lend a connection inside a transaction. Raises Unavailable if there is none in time."""
-        async with self.connection() as connection, connection.transaction():
+        async with self.connection() as connection, in_transaction(connection):
             yield connection
+
+    @asynccontextmanager
+    async def confirmed(self, write: str) -> AsyncIterator[Connection]:
+        """Lend a connection for reads that may be used against others, and commit `write` after them.
+
+        `write`: a statement that has a record in the WAL, and need not change anything. A primary that was cut off and
+        replaced still answers reads, with what it had; but no standby acknowledges its commits. So after this commit,
+        the reads are known to have been of the newest state. Raises Unavailable, also if nobody acknowledges.
+        """
+        async with self.transaction() as connection:
+            yield connection
+            await connection.execute(write)
 
     def _use(self) -> Use:
         assert self._pool is not None
@@ -174,7 +187,7 @@ class Pool:
                 if await cast("CheckedConnection", connection).takes_writes(within_seconds=CHECKED_WITHIN_SECONDS):
                     return connection
             except BaseException:
-                connection.terminate()
+                _drop(connection)
                 raise
             await self._drop_all(connection)
 
@@ -183,6 +196,12 @@ class Pool:
         assert self._pool is not None
         connection.terminate()
         await self._pool.expire_connections()
+
+
+def _drop(connection: PoolConnectionProxy) -> None:
+    """Drop a pool's connection whose state is unknown, unless it has done so itself, with its statement."""
+    with suppress(asyncpg.InterfaceError):  # the pool has taken it back
+        connection.terminate()
 
 
 async def _keep_settings(_: asyncpg.Connection) -> None:
@@ -218,6 +237,8 @@ class Session:
     async def __aexit__(self, *_: object) -> None:
         self._reported.close()
         if self._connection is not None:
+            if self._lock.locked():  # after a normal close, the driver would end the statement as if it had succeeded
+                self._connection.terminate()
             await close(self._connection, self._settings.shutdown_seconds)
 
     @asynccontextmanager
@@ -227,17 +248,8 @@ class Session:
         Raises Unavailable if the server can't be reached or fails. Then it is unknown whether the transaction was
         committed, and the caller must read the state again before it acts.
         """
-        async with self.statement() as connection:
-            transaction = connection.transaction()
-            await transaction.start()
-            try:
-                yield connection
-            except (asyncio.CancelledError, TimeoutError):
-                raise  # `statement` drops the connection: a server that hangs would not answer a rollback either
-            except BaseException:
-                await transaction.rollback()
-                raise
-            await transaction.commit()
+        async with self.statement() as connection, in_transaction(connection):
+            yield connection
 
     @asynccontextmanager
     async def statement(self) -> AsyncIterator[Connection]:

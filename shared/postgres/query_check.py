@@ -7,7 +7,7 @@ from contextlib import suppress
 
 import asyncpg
 
-from shared.postgres.connections import Connection
+from shared.postgres.connections import Connection, in_transaction
 from shared.refusals import Unavailable
 
 # How late at most a missing right is noticed, beside the time between two probes. Each time costs the server about
@@ -23,7 +23,7 @@ _PLAN = "SAVEPOINT planned; PREPARE planned AS {}\n; EXPLAIN EXECUTE planned{}; 
 _COMMENT = re.compile("--.*")
 _PARAMETER = re.compile(r"\$(\d+)")
 _TABLE = re.compile(r"\b(INSERT INTO|DELETE FROM|UPDATE|FROM|JOIN)\s+([a-z]+\.\w+)\b(?!\()(?:\s+AS (\w+))?")
-_LOCKED = re.compile(r"FOR UPDATE(?: OF (\w+))?")
+_LOCKED = re.compile(r"FOR (?:UPDATE|KEY SHARE)(?: OF (\w+))?")
 _ASSIGNED = re.compile(r"(?:\bSET|,)\s+(\w+) =")
 _FUNCTION = re.compile(r"\b([a-z]+\.\w+)\(")
 _RIGHTS = {"INSERT INTO": "INSERT", "DELETE FROM": "DELETE", "UPDATE": "UPDATE", "FROM": "SELECT", "JOIN": "SELECT"}
@@ -77,7 +77,7 @@ class QueryCheck:
         began = time.monotonic()
         if not self._left and began >= self._next_at:
             self._left, self._next_at = list(self._queries), began + EVERY_SECONDS
-        async with db.transaction():  # behind a pooler, one server for all that follows
+        async with in_transaction(db):  # behind a pooler, one server for all that follows
             await db.execute(_SETTINGS)
             while self._left and time.monotonic() < began + PROBE_SECONDS:
                 await _plan(db, self._left[0], self._queries[self._left[0]])

@@ -13,7 +13,6 @@ from typing import Any, Generic
 import structlog
 import uvloop
 
-from shared.postgres import migrations
 from shared.postgres.errors import explain
 from shared.process import build, logs
 from shared.process.exits import Exit, end
@@ -87,6 +86,11 @@ def _run(service: Service[S], command: str, settings: Any) -> int:
 
 
 def _migrate(service: Service[S], settings: Any) -> Exit:
+    from shared.postgres import migrations  # noqa: PLC0415 - its libraries are a tenth of a service's start
+
+    # Python's own handler would let the driver cancel the statement. A commit that waits for a standby would stop
+    # waiting, and others would see what no standby has. Nothing is lost: a migration can be killed at any time.
+    signal.signal(signal.SIGINT, lambda *_: os._exit(Exit.INTERRUPTED))
     try:
         applied = migrations.migrate(settings.current_database_url(), service.schema, service.migrations)
     except Exception as error:

@@ -9,6 +9,7 @@ from shared import tls
 from shared.notation import Seconds
 from shared.postgres.connecting import DatabaseSettings
 from shared.process.exits import Exit, end
+from shared.secrecy import Public
 from shared.tracing.settings import TracingSettings
 
 
@@ -23,12 +24,12 @@ def _words(text: Any) -> Any:
 
 
 # Words that are separated by spaces.
-Words = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_words)]
-HttpUrl = Annotated[str, AfterValidator(_http_url)]
+Words = Annotated[tuple[Public[str], ...], NoDecode, BeforeValidator(_words)]
+HttpUrl = Annotated[Public[str], AfterValidator(_http_url)]
 Port = Annotated[int, Field(ge=1, le=65535)]
-FilePath = Annotated[str, Field(min_length=1)]
+FilePath = Annotated[Public[str], Field(min_length=1)]
 # PEM, like all files for TLS. Each may be replaced at any time.
-AuthoritiesFile = Annotated[str, AfterValidator(tls.check_authorities)]
+AuthoritiesFile = Annotated[Public[str], AfterValidator(tls.check_authorities)]
 
 
 def key_of(certificate: str) -> Any:
@@ -47,12 +48,26 @@ STOP_DELAY_SECONDS = 5.0  # in which balancers commonly notice, or a cluster has
 STOP_DELAY_MAX_SECONDS = 15.0  # with the stop itself, within 25 seconds
 
 
-class ServiceSettings(DatabaseSettings, TracingSettings, BaseSettings):
-    """Settings of every service. Subclasses set `env_prefix` and add their own fields."""
+class IdentitySettings(BaseSettings):
+    """How callers are identified. Where nobody is asked who they are, `host` must be a loopback address."""
 
     model_config = SettingsConfigDict(frozen=True, extra="ignore", populate_by_name=True)
 
-    host: str = "127.0.0.1"
+    host: Public[str] = "127.0.0.1"
+    # How callers are identified: the same in all services. There is no default, since either could be a mistake.
+    auth_mode: Annotated[Literal["open", "jwt"] | None, Field(validation_alias="AUTH_MODE")] = None
+    auth_issuer: Annotated[Public[str] | None, Field(validation_alias="AUTH_ISSUER", min_length=1)] = None
+    auth_audience: Annotated[Public[str] | None, Field(validation_alias="AUTH_AUDIENCE", min_length=1)] = None
+    auth_jwks: Annotated[Public[str] | None, Field(validation_alias="AUTH_JWKS", min_length=1)] = None
+    # The authorities to trust, instead of the machine's, where auth_jwks is an https URL.
+    auth_ca_file: Annotated[AuthoritiesFile | None, Field(validation_alias="AUTH_CA_FILE")] = None
+    auth_algorithms: Annotated[Words, Field(validation_alias="AUTH_ALGORITHMS", min_length=1)] = ("RS256", "ES256")
+    auth_token_types: Annotated[Words, Field(validation_alias="AUTH_TOKEN_TYPES", min_length=1)] = ("at+jwt", "JWT")
+
+
+class ServiceSettings(DatabaseSettings, TracingSettings, IdentitySettings):
+    """Settings of every service. Subclasses set `env_prefix` and add their own fields."""
+
     port: Port
     # Where this product's services, probes and metrics are served in jwt mode; 100 above `port` unless it is set.
     internal_port: Port | None = None
@@ -69,15 +84,6 @@ class ServiceSettings(DatabaseSettings, TracingSettings, BaseSettings):
     # After SIGTERM, how long the service still serves while it reports itself unready. By default 0 in open mode, which
     # is for one machine without a balancer.
     stop_delay_seconds: Annotated[float | None, Field(ge=0, le=STOP_DELAY_MAX_SECONDS)] = None
-    # How callers are identified: the same in all services. There is no default, since either could be a mistake.
-    auth_mode: Annotated[Literal["open", "jwt"] | None, Field(validation_alias="AUTH_MODE")] = None
-    auth_issuer: Annotated[str | None, Field(validation_alias="AUTH_ISSUER", min_length=1)] = None
-    auth_audience: Annotated[str | None, Field(validation_alias="AUTH_AUDIENCE", min_length=1)] = None
-    auth_jwks: Annotated[str | None, Field(validation_alias="AUTH_JWKS", min_length=1)] = None
-    # The authorities to trust, instead of the machine's, where auth_jwks is an https URL.
-    auth_ca_file: Annotated[AuthoritiesFile | None, Field(validation_alias="AUTH_CA_FILE")] = None
-    auth_algorithms: Annotated[Words, Field(validation_alias="AUTH_ALGORITHMS", min_length=1)] = ("RS256", "ES256")
-    auth_token_types: Annotated[Words, Field(validation_alias="AUTH_TOKEN_TYPES", min_length=1)] = ("at+jwt", "JWT")
 
     def tls_files(self, *, internal: bool) -> tls.TlsFiles:  # noqa: ARG002
         """Return the files for a listener. `internal`: whether services of this product call it."""
@@ -99,7 +105,7 @@ class ServiceSettings(DatabaseSettings, TracingSettings, BaseSettings):
 class DomainSettings(ServiceSettings):
     """Settings of the services that take part in a saga. The added ones must be the same in all of them."""
 
-    currency: Annotated[str, Field(pattern=r"^[A-Z]{3}$", validation_alias="CURRENCY")] = "KRW"
+    currency: Annotated[Public[str], Field(pattern=r"^[A-Z]{3}$", validation_alias="CURRENCY")] = "KRW"
     # Once one service has deleted its data of a saga, no other may ask for them. A command is late by far less than a
     # week.
     retention_days: Annotated[int, Field(ge=7, le=36_500, validation_alias="RETENTION_DAYS")] = RETENTION_DAYS
@@ -138,13 +144,15 @@ def load(settings_class: type[S]) -> S:
         end(Exit.MISCONFIGURED, *explain(settings_class, error))
 
 
+def variable_of(settings_class: type[BaseSettings], name: str) -> str:
+    """Return the environment variable of a field."""
+    alias = settings_class.model_fields[name].validation_alias
+    return alias if isinstance(alias, str) else f"{settings_class.model_config.get('env_prefix', '')}{name}".upper()
+
+
 def explain(settings_class: type[BaseSettings], error: ValidationError) -> list[str]:
     """Return one line for each wrong setting, with its environment variable."""
-    prefix = str(settings_class.model_config.get("env_prefix", ""))
-    names: dict[str, str] = {}
-    for name, field in settings_class.model_fields.items():
-        alias = field.validation_alias
-        names[name] = alias if isinstance(alias, str) else (prefix + name).upper()
+    names = {name: variable_of(settings_class, name) for name in settings_class.model_fields}
     lines = []
     for item in error.errors(include_url=False):
         location = str(item["loc"][0]) if item["loc"] else ""

@@ -7,6 +7,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, Field, ValidationInfo, field_validator
 
+from shared.secrecy import Public
+
 
 def _unset_if_empty(value: Any) -> Any:
     """Return None for an empty text: the specification says that it means the same as an unset variable."""
@@ -21,7 +23,7 @@ def _variable(name: str, **rules: Any) -> Any:
 QUEUE_SPANS = 2048
 BATCH_SPANS = 512
 
-Url = Annotated[str | None, Field(pattern="^https?://"), BeforeValidator(_unset_if_empty)]
+Url = Annotated[Public[str] | None, Field(pattern="^https?://"), BeforeValidator(_unset_if_empty)]
 # The library for another protocol, gRPC, is not installed.
 Protocol = Annotated[Literal["http/protobuf"] | None, BeforeValidator(_unset_if_empty)]
 Sampler = Literal[
@@ -37,7 +39,7 @@ Sampler = Literal[
 class TracingSettings(BaseModel):
     """The same for all services, which may share one environment. docs/tracing.md describes every field."""
 
-    otel_sdk_disabled: Annotated[str, _variable("OTEL_SDK_DISABLED")] = ""
+    otel_sdk_disabled: Annotated[Public[str], _variable("OTEL_SDK_DISABLED")] = ""
     otel_traces_exporter: Annotated[
         Literal["otlp", "none"] | None, BeforeValidator(_unset_if_empty), _variable("OTEL_TRACES_EXPORTER")
     ] = None
@@ -45,16 +47,20 @@ class TracingSettings(BaseModel):
     otel_exporter_otlp_traces_endpoint: Annotated[Url, _variable("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")] = None
     otel_exporter_otlp_protocol: Annotated[Protocol, _variable("OTEL_EXPORTER_OTLP_PROTOCOL")] = None
     otel_exporter_otlp_traces_protocol: Annotated[Protocol, _variable("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL")] = None
-    otel_service_name: Annotated[str | None, BeforeValidator(_unset_if_empty), _variable("OTEL_SERVICE_NAME")] = None
+    otel_service_name: Annotated[
+        Public[str] | None, BeforeValidator(_unset_if_empty), _variable("OTEL_SERVICE_NAME")
+    ] = None
     otel_traces_sampler: Annotated[
         Sampler | None, BeforeValidator(_unset_if_empty), _variable("OTEL_TRACES_SAMPLER")
     ] = None
     otel_traces_sampler_arg: Annotated[
-        str | None, BeforeValidator(_unset_if_empty), _variable("OTEL_TRACES_SAMPLER_ARG", validate_default=True)
+        Public[str] | None,
+        BeforeValidator(_unset_if_empty),
+        _variable("OTEL_TRACES_SAMPLER_ARG", validate_default=True),
     ] = None
     # Spans that wait for their export; beyond it, new ones are dropped and counted.
     otel_bsp_max_queue_size: Annotated[
-        str | None, BeforeValidator(_unset_if_empty), _variable("OTEL_BSP_MAX_QUEUE_SIZE")
+        Public[str] | None, BeforeValidator(_unset_if_empty), _variable("OTEL_BSP_MAX_QUEUE_SIZE")
     ] = None
 
     @field_validator("otel_traces_sampler_arg")

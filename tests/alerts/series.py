@@ -75,6 +75,7 @@ NORMAL: Mapping[str, str] = {
     f"http_connections_max{LISTENER}": still(4096),
     'http_connections_refused_total{job="product", instance="product-1"}': still(0),
     'postgres_reconnects_total{job="order", instance="order-1", session="order starts"}': still(1),
+    'postgres_settings_lost_total{job="order", instance="order-1", session="order starts"}': still(1),
     f"postgres_database_bytes{ORDER}": f"{20 * 2**30}+2000x40",
     f"postgres_wal_kept_bytes{ORDER}": still(0),
     f"tls_certificate_valid_seconds{CERTIFICATE}": still(30 * 86400),
@@ -146,6 +147,10 @@ FIRING = (
     case(
         "DatabaseReconnects",
         {'postgres_reconnects_total{job="order", instance="order-1", session="order starts"}': "0+2x40"},
+    ),
+    case(
+        "SettingsLost",
+        {'postgres_settings_lost_total{job="order", instance="order-1", session="order starts"}': "0+1x40"},
     ),
     case("PostgresDisk", {f"postgres_database_bytes{ORDER}": f"{20 * 2**30}+{2**25}x40"}),  # 32 MiB in 30 seconds
     case("PostgresDisk", {f"postgres_wal_kept_bytes{ORDER}": f"0+{2**25}x40"}),

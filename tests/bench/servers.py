@@ -12,7 +12,7 @@ import psutil
 import psycopg
 
 from tests.infrastructure.broker import choose_broker
-from tests.infrastructure.postgres import packaged_binaries, start_binaries, system_binaries
+from tests.infrastructure.postgres import packaged_binaries, postmaster_of, start_binaries, system_binaries
 from tests.infrastructure.reaper import Reaper
 
 REPOSITORY = Path(__file__).parents[2]
@@ -59,14 +59,13 @@ def servers(settings: Sequence[str] = POSTGRES_SETTINGS) -> Iterator[Servers]:
             kafka = broker.start(reaper)
             with psycopg.connect(url) as connection:
                 version = str(_value(connection, "SELECT version()"))
-                data = Path(str(_value(connection, "SHOW data_directory")))
                 syncing = {name: _value(connection, f"SHOW {name}") for name in ("fsync", "synchronous_commit")}
             if syncing != {"fsync": "on", "synchronous_commit": "on"}:
                 raise RuntimeError(f"Postgres does not sync its commits: {syncing}")
             yield Servers(
                 postgres_url=url,
                 postgres_version=version,
-                postmaster=int((data / "postmaster.pid").read_text().splitlines()[0]),
+                postmaster=postmaster_of(url),
                 kafka=kafka,
                 kafka_description=broker.description,
                 broker=_broker_process(),

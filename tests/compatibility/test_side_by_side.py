@@ -56,7 +56,8 @@ async def test_a_previous_version_works_beside_current_ones(reaper: Reaper, tmp_
     began = time.monotonic()
     old: set[str] = set()
     combinations = set()
-    async with cluster(reaper, tmp_path, broker=OwnBroker(reaper) if ALL_COMBINATIONS else None, **SETTINGS) as made:
+    broker = OwnBroker(reaper) if ALL_COMBINATIONS else None
+    async with cluster(reaper, tmp_path, broker=broker, forked=not ALL_COMBINATIONS, **SETTINGS) as made:
         load = Load(made)
         await load.prepare(coupons=1000 if ALL_COMBINATIONS else 200)
         shopping = asyncio.create_task(load.run())

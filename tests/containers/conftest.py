@@ -32,7 +32,8 @@ def images() -> dict[str, str]:
 def platform(images: dict[str, str]) -> Iterator[Platform]:
     """All containers of compose.yaml, on ports that are free here."""
     assert images
-    ports = {name: str(free_port()) for name in ("POSTGRES_PORT", "KAFKA_PORT", "CONSUMER_PORT", "PROMETHEUS_PORT")}
+    names = ("POSTGRES", "KAFKA", "CONSUMER", "CONSOLE", "PROMETHEUS")
+    ports = {f"{name}_PORT": str(free_port()) for name in names}
     environment = {"VERSION": VERSION, "GATEWAY_ADDRESS": f"127.0.0.1:{free_port()}", **ports}
     with running(environment) as platform:
         yield platform

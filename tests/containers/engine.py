@@ -19,6 +19,8 @@ CONTEXTS = {
     **dict.fromkeys(SERVICES, REPOSITORY),
     "consumer": REPOSITORY / "deploy" / "consumer",
     "issuer": REPOSITORY / "deploy" / "issuer",
+    "ops": REPOSITORY,
+    "console": REPOSITORY,
 }
 BASES = ("python:3.11-slim", "postgres:15", "apache/kafka:4.1.0", "nginx:1.22", "prom/prometheus:v2.42.0")
 PROJECT = "order-platform-test"
@@ -65,10 +67,14 @@ def run(command: Sequence[str], seconds: float = COMMAND_SECONDS, **options: Any
     return str(ended.stdout)
 
 
+def folder(name: str) -> Path:
+    """Return the folder with an image's Dockerfile and the lock of its packages."""
+    return REPOSITORY / ("services" if name in SERVICES else "deploy") / name
+
+
 def build(name: str, version: str = VERSION, *, tag: str = "", cached: bool = True) -> str:
     """Build an image as the documents say, and return its name. `tag`: by default the version."""
-    context = CONTEXTS[name]
-    dockerfile = (REPOSITORY / "services" / name if name in SERVICES else context) / "Dockerfile"
+    dockerfile, context = folder(name) / "Dockerfile", CONTEXTS[name]
     image = f"order-platform/{name}:{tag or version}"
     # The host's network: some machines reach the package registries only there.
     command = ["docker", "build", "--network", "host", "--file", str(dockerfile), "--tag", image, str(context)]
@@ -78,13 +84,15 @@ def build(name: str, version: str = VERSION, *, tag: str = "", cached: bool = Tr
 
 @dataclass(frozen=True)
 class Platform:
-    """The running containers, by the names that compose.yaml gives them."""
+    """The running containers, by the names that compose.yaml gives them. `files`: that one, or more after it."""
 
     environment: Mapping[str, str]
+    files: Sequence[Path] = (COMPOSE_FILE,)
 
     def compose(self, *arguments: str, seconds: float = COMMAND_SECONDS) -> str:
         """Run compose with these arguments."""
-        command = [*compose(), "--file", str(COMPOSE_FILE), "--project-name", PROJECT, *arguments]
+        files = [word for file in self.files for word in ("--file", str(file))]
+        command = [*compose(), *files, "--project-name", PROJECT, *arguments]
         return run(command, seconds, env={**os.environ, **self.environment})
 
     def replicas(self, name: str) -> list[dict[str, Any]]:

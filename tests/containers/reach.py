@@ -12,12 +12,13 @@ Reached = Mapping[str, Mapping[str, list[int]]]
 # The ports on which each container listens.
 PORTS = {
     "gateway": (8080,),
-    "order": (8001, 8101),
+    "order": (8001, 8101, 8201),
     "product": (8002, 8102),
     "coupon": (8003, 8103),
     "balance": (8004, 8104),
-    "relay": (8005, 8105),
+    "relay": (8005, 8105, 8205),
     "consumer": (8006,),
+    "console": (8020,),
     "issuer": (8007,),
     "postgres": (5432,),
     "kafka": (9092, 9093, 9094, 9095),

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.containers.engine import CONTEXTS, REPOSITORY, SERVICES, run
+from tests.containers.engine import CONTEXTS, folder, run
 
 PACKAGES = """
 import importlib.metadata as metadata
@@ -48,8 +48,7 @@ def test_an_image_has_no_installer(images: Mapping[str, str], name: str, python:
 
 
 def test_an_image_has_exactly_the_packages_of_its_lock(images: Mapping[str, str], name: str) -> None:
-    folder = REPOSITORY / ("services" if name in SERVICES else "deploy") / name
-    lines = (folder / "requirements.lock").read_text().splitlines()
+    lines = (folder(name) / "requirements.lock").read_text().splitlines()
     locked = {line.split()[0] for line in lines if "==" in line[:80] and "win32" not in line}
     found = {
         one.lower().replace("_", "-").replace(".", "-", one.split("==")[0].count("."))

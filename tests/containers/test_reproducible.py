@@ -1,12 +1,16 @@
 """An image can be built again: a second build, without the first one's cache, has the same files and configuration."""
 
 import json
+import os
 from collections.abc import Mapping
 from typing import Any
 
 import pytest
 
-from tests.containers.engine import build, run
+from tests.containers.engine import CONTEXTS, build, run
+
+# The one that also installs Debian's packages, and has the code of all services; at night each image.
+NAMES = list(CONTEXTS) if os.environ.get("IMAGES_ALL") else ["ops"]
 
 # Prints the type, permissions, owner and content of every file that an image has.
 FILES = """
@@ -42,7 +46,7 @@ def configuration(image: str) -> dict[str, Any]:
 
 
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("name", ["order", "consumer"])
+@pytest.mark.parametrize("name", NAMES)
 def test_second_build_of_an_image_equals_the_first(images: Mapping[str, str], name: str) -> None:
     again = build(name, tag="again", cached=False)
     assert files(again) ^ files(images[name]) == set()

@@ -43,9 +43,22 @@ class CheckedClient(Client):
     def _check(self, operation: Document, answer: Answer) -> None:
         name = operation["operationId"]
         assert str(answer.status) in operation["responses"], f"{name} does not document {answer}"
-        content = operation["responses"][str(answer.status)]["content"]
+        response = operation["responses"][str(answer.status)]
+        content = response["content"]
         assert answer.content_type in content, f"{name} documents {list(content)}, not {answer.content_type}"
+        for header, described in response["headers"].items():
+            self._check_header(header, described, answer)
         schema = {**content[answer.content_type]["schema"], "components": self.document["components"]}
         validator = OAS31Validator(schema, format_checker=oas31_format_checker)
         errors = [f"{list(error.absolute_path)}: {error.message}" for error in validator.iter_errors(answer.body)]
         assert not errors, f"{name} answers {answer.status} otherwise than documented: {errors}"
+
+    def _check_header(self, name: str, described: Document, answer: Answer) -> None:
+        if "$ref" in described:
+            described = self.document["components"]["headers"][described["$ref"].rpartition("/")[2]]
+        value = answer.headers.get(name)
+        if value is None:
+            assert not described["required"], f"{answer} has no {name}"
+        else:
+            written = int(value) if described["schema"]["type"] == "integer" else value
+            OAS31Validator(described["schema"], format_checker=oas31_format_checker).validate(written)

@@ -60,7 +60,7 @@ def _own(platform: Platform) -> OwnBroker:
 
 DRILLS = [
     Drill("kafka-restart", "Kafka is stopped and started again", ended(signal.SIGTERM), failed_max=0),
-    Drill("kafka-kill", "SIGKILL of Kafka, started again", ended(signal.SIGKILL), failed_max=0, in_short=True),
+    Drill("kafka-kill", "SIGKILL of Kafka, started again", ended(signal.SIGKILL), failed_max=0),
     Drill("kafka-hang", "SIGSTOP of Kafka, then SIGCONT", hung, failed_max=0, in_short=True),
-    Drill("kafka-full", "Kafka's disk is full; Kafka is started again", full, failed_max=0, in_short=True),
+    Drill("kafka-full", "Kafka's disk is full; Kafka is started again", full, failed_max=0),
 ]

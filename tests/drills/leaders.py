@@ -1,18 +1,20 @@
-"""Three Kafka brokers, of which one is lost."""
+"""Three Kafka brokers, of which one is lost, paused or replaced."""
 
 import asyncio
+import signal
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 from aiokafka.admin import AIOKafkaAdminClient
 
-from tests.drills.drill import Drill, now
+from tests.drills.drill import Drill, Fault, now
 from tests.drills.platform import Pace, Platform, platform
 from tests.infrastructure.own_broker import OwnBroker
 from tests.infrastructure.reaper import Reaper
-from tests.infrastructure.waiting import eventually
+from tests.infrastructure.waiting import eventually, free_ports
 
 # Two brokers have each write before it is acknowledged, so one may be lost.
 REPLICATED = {
@@ -23,19 +25,23 @@ REPLICATED = {
     "min.insync.replicas": "2",
 }
 LEADER_SECONDS = 60
+WHOLE_SECONDS = 60
 
 
 class Brokers:
-    """Three brokers; the first one is also the controller, and is not killed."""
+    """Three brokers. Each is a controller as well, so that any of them may be lost."""
 
     def __init__(self, reaper: Reaper) -> None:
-        first = OwnBroker(reaper, instead=REPLICATED)
-        voters = {"controller.quorum.voters": f"1@localhost:{first.ports['CONTROLLER']}"}
-        others = {
-            node: OwnBroker(reaper, instead={**REPLICATED, **voters, "process.roles": "broker", "node.id": str(node)})
-            for node in (2, 3)
+        controllers = dict(zip((1, 2, 3), free_ports(3), strict=True))
+        voters = ",".join(f"{node}@localhost:{port}" for node, port in controllers.items())
+        self.nodes = {
+            node: OwnBroker(
+                reaper,
+                instead={**REPLICATED, "controller.quorum.voters": voters, "node.id": str(node)},
+                controller_port=port,
+            )
+            for node, port in controllers.items()
         }
-        self.nodes = {1: first, **others}
         self.address = ",".join(broker.address for broker in self.nodes.values())
 
     def start(self) -> None:
@@ -55,15 +61,22 @@ class Brokers:
                 broker.wake()
 
     async def leader(self) -> int:
-        """Return the broker that leads most partitions of the topic and the positions, other than the controller."""
+        """Return the broker that leads most partitions of the topic and the positions; 0 if there is none."""
+        leaders = [one["leader"] for one in await self._partitions()]
+        return max(set(leaders) - {-1}, key=leaders.count, default=0)
+
+    async def whole(self) -> bool:
+        """Return whether each broker has every record, so that another one may be lost."""
+        return all(len(one["isr"]) == len(self.nodes) for one in await self._partitions())
+
+    async def _partitions(self) -> list[dict[str, Any]]:
         admin = AIOKafkaAdminClient(bootstrap_servers=self.address)
         await admin.start()
         try:
             topics = await admin.describe_topics(["orders.v1", "orders.v1.positions"])
         finally:
             await admin.close()
-        leaders = [one["leader"] for topic in topics for one in topic["partitions"]]
-        return max(set(leaders) - {1, -1}, key=leaders.count, default=0)
+        return [one for topic in topics for one in topic["partitions"]]
 
 
 @asynccontextmanager
@@ -76,14 +89,50 @@ async def replicated(reaper: Reaper, folder: Path, pace: Pace) -> AsyncIterator[
 
 async def leader_lost(platform: Platform) -> float:
     """Kill the broker that leads most partitions; the others take over. It comes back when customers have bought."""
-    brokers = platform.broker
-    assert isinstance(brokers, Brokers)
+    brokers = _brokers(platform)
+    return await _lost(platform, await eventually(brokers.leader, LEADER_SECONDS, "a leader"), signal.SIGKILL)
+
+
+def each(number: signal.Signals) -> Fault:
+    """Return the fault of all brokers that get a signal in turn, and are started again."""
+
+    async def strike(platform: Platform) -> float:
+        brokers = _brokers(platform)
+        recovered_at = 0.0
+        for node in brokers.nodes:
+            recovered_at = await _lost(platform, node, number)
+            await eventually(brokers.whole, WHOLE_SECONDS, "every record at each broker")
+        return recovered_at
+
+    return strike
+
+
+async def leader_hung(platform: Platform) -> float:
+    """Pause the broker that leads most partitions, until the others have taken over and customers have bought."""
+    brokers = _brokers(platform)
     victim = brokers.nodes[await eventually(brokers.leader, LEADER_SECONDS, "a leader")]
     began = now()
-    await asyncio.to_thread(victim.kill)
+    await asyncio.to_thread(victim.pause)
+    try:
+        recovered_seconds = await platform.recovered(began)
+    finally:
+        victim.wake()
+    await eventually(brokers.whole, WHOLE_SECONDS, "every record at each broker")
+    return now() - recovered_seconds
+
+
+async def _lost(platform: Platform, node: int, number: signal.Signals) -> float:
+    victim = _brokers(platform).nodes[node]
+    began = now()
+    await asyncio.to_thread(victim.end, number)
     recovered_seconds = await platform.recovered(began)
     await asyncio.to_thread(victim.start)
     return now() - recovered_seconds  # the time without the victim counts, and its own start does not
+
+
+def _brokers(platform: Platform) -> Brokers:
+    assert isinstance(platform.broker, Brokers)
+    return platform.broker
 
 
 DRILLS = [
@@ -94,5 +143,26 @@ DRILLS = [
         recover_max_seconds=60,
         failed_max=0,
         in_short=True,
-    )
+    ),
+    Drill(
+        "kafka-kill-each",
+        "SIGKILL of each of three Kafka brokers in turn, started again",
+        each(signal.SIGKILL),
+        recover_max_seconds=60,
+        failed_max=0,
+    ),
+    Drill(
+        "kafka-rolling",
+        "each of three Kafka brokers is stopped in turn, and started again",
+        each(signal.SIGTERM),
+        recover_max_seconds=60,
+        failed_max=0,
+    ),
+    Drill(
+        "kafka-leader-hang",
+        "SIGSTOP of the leader among three Kafka brokers, then SIGCONT",
+        leader_hung,
+        recover_max_seconds=60,
+        failed_max=0,
+    ),
 ]

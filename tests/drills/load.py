@@ -65,16 +65,16 @@ class Load:
             self._users.append(new_id("user"))
             await self.clients("balance").post(f"/v1/accounts/{self._users[-1]}/charges", {"amount": BALANCE})
 
-    def a_customer(self) -> tuple[str, str]:
+    def a_customer(self, number: int = 0) -> tuple[str, str]:
         """Return a user with money, and a product with stock."""
-        return self._users[0], self._products[0]
+        return self._users[number % USERS], self._products[number % PRODUCTS]
 
     async def buy(self, customers: int) -> None:
         """Buy with this many customers at a time until `end` is called; return when all orders have their answers."""
         self._ends.clear()
         async with asyncio.TaskGroup() as group:
             for number in range(customers):
-                group.create_task(self._customer(self._users[number % USERS], self._products[number % PRODUCTS]))
+                group.create_task(self._customer(*self.a_customer(number)))
 
     @property
     def acknowledged(self) -> int:

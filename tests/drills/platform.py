@@ -13,7 +13,7 @@ import asyncpg
 
 from tests.drills.disks import Disk, small_disk
 from tests.drills.load import Load
-from tests.faults.cluster import REPLICAS, Addresses, Broker, Cluster, cluster
+from tests.faults.cluster import REPLICAS, Addresses, Broker, Cluster, Server, cluster
 from tests.faults.process import REPOSITORY, Process, Security
 from tests.infrastructure.own_broker import OwnBroker
 from tests.infrastructure.own_postgres import OwnPostgres
@@ -63,7 +63,8 @@ class Platform:
 
     @property
     def postgres(self) -> OwnPostgres:
-        """Return its Postgres server."""
+        """Return its Postgres server, if it is a single one."""
+        assert isinstance(self.cluster.postgres, OwnPostgres)
         return self.cluster.postgres
 
     @property
@@ -130,18 +131,20 @@ async def platform(
     folder: Path,
     pace: Pace,
     *,
+    postgres: Server | None = None,
     broker: Broker | None = None,
-    addresses: Callable[[OwnPostgres], Addresses] | None = None,
+    addresses: Callable[[Server], Addresses] | None = None,
     security: Security | None = None,
     settings: Mapping[str, str] | None = None,
 ) -> AsyncIterator[Platform]:
-    """Start everything. `broker`: one that is not started yet, instead of a real broker on a small disk.
+    """Start everything. `postgres`, `broker`: not started yet, instead of a real one on a small disk.
 
     `addresses`: where the services find the database of this server, if not directly. `security`: as for `cluster`.
     """
-    postgres_disk = small_disk(reaper, folder / "postgres-disk", POSTGRES_MEGABYTES)
-    postgres = OwnPostgres(reaper, postgres_disk.folder if isinstance(postgres_disk, Disk) else None, POSTGRES_SETTINGS)
-    disks: dict[str, Disk | str] = {"postgres": postgres_disk}
+    disks: dict[str, Disk | str] = {}
+    if postgres is None:
+        disk = disks["postgres"] = small_disk(reaper, folder / "postgres-disk", POSTGRES_MEGABYTES)
+        postgres = OwnPostgres(reaper, disk.folder if isinstance(disk, Disk) else None, POSTGRES_SETTINGS)
     if broker is None:
         kafka_disk = disks["kafka"] = small_disk(reaper, folder / "kafka-disk", KAFKA_MEGABYTES)
         log_dirs = {"log.dirs": str(kafka_disk.folder / "data")} if isinstance(kafka_disk, Disk) else {}
@@ -155,6 +158,7 @@ async def platform(
         broker=broker,
         addresses=given,
         security=security,
+        forked=False,
         **(settings or {}),
     )
     async with made as running, aiohttp.ClientSession() as session:

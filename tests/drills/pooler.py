@@ -12,9 +12,8 @@ import asyncpg
 from shared.postgres.connecting import HOT_SETTINGS, SESSION_SETTINGS
 from tests.drills.drill import Drill, now
 from tests.drills.platform import Pace, Platform, Skipped, platform
-from tests.faults.cluster import REPLICAS, Addresses
+from tests.faults.cluster import REPLICAS, Addresses, Server
 from tests.infrastructure.missing import find_program
-from tests.infrastructure.own_postgres import OwnPostgres
 from tests.infrastructure.pgbouncer import POOL_SIZE, PgBouncer
 from tests.infrastructure.reaper import Reaper
 from tests.infrastructure.waiting import wait_until
@@ -53,8 +52,8 @@ async def pooled(reaper: Reaper, folder: Path, pace: Pace) -> AsyncIterator[Plat
         raise Skipped("Debian's package pgbouncer is not installed")
     poolers: list[PgBouncer] = []
 
-    def addresses(postgres: OwnPostgres) -> Addresses:
-        poolers.append(PgBouncer(reaper, folder / "pgbouncer", postgres.port))
+    def addresses(postgres: Server) -> Addresses:
+        poolers.append(PgBouncer(reaper, postgres.port, folder / "pgbouncer"))
         poolers[0].start()
         return PooledAddresses(folder, poolers[0])
 

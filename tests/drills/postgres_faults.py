@@ -112,7 +112,7 @@ DRILLS = [
     Drill("postgres-restart", "Postgres is stopped (fast) and started again", restarted),
     Drill("postgres-crash", "Postgres is stopped without a checkpoint, and recovers", crashed, in_short=True),
     Drill("postgres-hang", "SIGSTOP of all processes of Postgres, then SIGCONT", hung, in_short=True),
-    Drill("postgres-connections", "somebody else takes all connections of Postgres", exhausted, in_short=True),
-    Drill("postgres-read-only", "Postgres takes no writes", read_only, in_short=True),
-    Drill("postgres-full", "the disk of Postgres is full", full, in_short=True),
+    Drill("postgres-connections", "somebody else takes all connections of Postgres", exhausted),
+    Drill("postgres-read-only", "Postgres takes no writes", read_only),
+    Drill("postgres-full", "the disk of Postgres is full", full),
 ]

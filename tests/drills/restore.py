@@ -219,11 +219,11 @@ DRILLS: Sequence[Drill] = [
         "restore-fresh",
         "a dump is restored into a fresh cluster; later orders are lost by intention, and named",
         fresh_cluster,
+        in_short=True,
     ),
     Drill(
         "restore-moments",
         "dumps of the services, each of another moment, are restored into a fresh cluster; the audit repairs the rest",
         different_moments,
-        in_short=True,
     ),
 ]

@@ -234,6 +234,5 @@ DRILLS = [
         "the services' passwords of Postgres are replaced, and their sessions ended",
         passwords,
         failed_max=0,
-        in_short=True,
     ),
 ]

@@ -45,7 +45,7 @@ def _drills() -> list[Drill]:
                 ended(name, signal.SIGKILL),
                 # What was in flight at a killed order process has no answer; the customer repeats it.
                 failed_max=None if service == "order" else 0,
-                in_short=service in ("order", "product", "relay"),
+                in_short=service in ("order", "relay"),
             ),
         ]
     return drills

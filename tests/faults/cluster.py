@@ -83,6 +83,19 @@ class Broker(Protocol):
         """Resume it."""
 
 
+class Server(Protocol):
+    """A Postgres server; `url` is a superuser's."""
+
+    url: str
+    port: int
+
+    def start(self) -> None:
+        """Start it."""
+
+    def wait(self) -> None:
+        """Return once it accepts connections."""
+
+
 class Addresses:
     """A file for each service with its database's address, which may be replaced while the service runs."""
 
@@ -106,7 +119,7 @@ class Addresses:
 class Cluster:
     """The running processes, and the proxies between them."""
 
-    postgres: OwnPostgres
+    postgres: Server
     database: Database
     broker: Broker
     processes: dict[str, Process]
@@ -143,18 +156,19 @@ async def cluster(
     folder: Path,
     clocks: Mapping[str, float] | None = None,
     *,
-    postgres: OwnPostgres | None = None,
+    postgres: Server | None = None,
     broker: Broker | None = None,
     addresses: Addresses | None = None,
     runner: str | None = None,
     security: Security | None = None,
+    forked: bool = False,
     **settings: str,
 ) -> AsyncIterator[Cluster]:
     """Start everything. `clocks`: each process' clock error in seconds; `settings` replace SETTINGS.
 
     `postgres`, `broker`: servers that are not started yet, instead of the usual ones. `addresses`: where each service
     finds its database's address, instead of a proxy to the database. `runner`: a module that runs a service's.
-    `security`: of jwt mode, for which `settings` are.
+    `security`: of jwt mode, for which `settings` are. `forked`: whether processes may start as forks.
     """
     postgres = postgres or OwnPostgres(reaper)
     postgres.start()
@@ -197,7 +211,7 @@ async def cluster(
                 own["CLOCK_OFF_SECONDS"] = str(clocks[name])
             made_of = (name, command, environment | own, port, folder / f"{name}.log", reaper)
             tls = security.tls if security else None
-            processes[name] = Process(*made_of, internal_port=internal_port, tls=tls)
+            processes[name] = Process(*made_of, internal_port=internal_port, tls=tls, forked=forked)
         made = Cluster(postgres, database, broker, processes, ways, environment, folder, security=security)
         for name, process in processes.items():
             process.start()

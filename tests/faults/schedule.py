@@ -11,6 +11,7 @@ import asyncpg
 
 from tests.faults.cluster import LEASE_SECONDS, PARTICIPANTS, REPLICAS, Cluster
 from tests.infrastructure.own_broker import OwnBroker
+from tests.infrastructure.own_postgres import OwnPostgres
 from tests.infrastructure.proxy import Mode
 from tests.infrastructure.sagas import LIVE
 from tests.infrastructure.waiting import POLL_SECONDS
@@ -168,6 +169,7 @@ class Faults:
 
     async def _stop_postgres(self, rng: random.Random) -> None:
         postgres = self.cluster.postgres
+        assert isinstance(postgres, OwnPostgres)
         await asyncio.to_thread(postgres.stop_immediately)
         await asyncio.sleep(rng.uniform(0, 1))
         postgres.start()

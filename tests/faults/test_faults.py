@@ -49,9 +49,8 @@ async def test_no_fault_makes_an_answer_or_the_books_wrong(reaper: Reaper, tmp_p
     print(f"FAULTS_SEED={SEED} FAULTS_SECONDS={SECONDS:g}")
     rng = random.Random(SEED)
     began = time.monotonic()
-    async with cluster(
-        reaper, tmp_path, broker=OwnBroker(reaper) if REAL_BROKER else None, ORDER_PAYMENT_TIMEOUT_SECONDS="2"
-    ) as made:
+    broker = OwnBroker(reaper) if REAL_BROKER else None
+    async with cluster(reaper, tmp_path, broker=broker, forked=not LONG, ORDER_PAYMENT_TIMEOUT_SECONDS="2") as made:
         customers, faults = Customers(made, rng), Faults(made, random.Random(SEED + 1))
         await customers.prepare()
         print(f"{time.monotonic() - began:.1f} s: everything serves")

@@ -53,9 +53,10 @@ async def test_no_call_fails_while_replicas_are_replaced(
     reaper: Reaper, tmp_path: Path, create_database: Callable[..., Database], name: str
 ) -> None:
     run = RUNS[name]
-    database = create_database()
+    database = create_database(migrated=True)
     stops: list[float] = []
-    async with platform(reaper, tmp_path, database, run.balancer(reaper), run.replicas) as made:
+    balancer = run.balancer(reaper)
+    async with platform(reaper, tmp_path, database, balancer, run.replicas, forked=not LONG) as made:
         async with shopping(made.url, made.token, run.shop, run.prepare) as tally:
             # In a short run, one of each service, at the same time.
             first = [one for one in made.processes if one.endswith("-1")]

@@ -1,9 +1,11 @@
 """The sources of a test run's Kafka broker: an address, Docker, Maven's jars, or the embedded mock."""
 
+import fcntl
 import functools
 import hashlib
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -29,7 +31,7 @@ POM = Path(__file__).parent / "kafka" / "pom.xml"
 CACHE = REPOSITORY / ".local" / "kafka"
 CLUSTER_ID = "dGhlLXRlc3RzLWNsdXN0ZQ"  # any: 16 bytes in base64
 # A test's broker lives for seconds. With the light compiler and the simple collector only, its start takes half the
-# processor time. A measurement's broker has Java's defaults.
+# processor time, and half of that with its classes from a file. A measurement's broker has Java's defaults.
 SHORT_LIVED = ("-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC")
 
 # A single broker that is its own controller.
@@ -112,16 +114,29 @@ def jars() -> Path:
 
 
 @functools.cache
+def java_version() -> str:
+    """Return what Java prints of itself."""
+    return subprocess.run(["java", "-version"], capture_output=True, text=True, check=False).stderr
+
+
+def classes() -> Path:
+    """Return the file with the classes as Java has loaded them; it changes with the jars and with Java."""
+    return CACHE / f"{jars().name}-{hashlib.sha256(java_version().encode()).hexdigest()[:12]}.jsa"
+
+
+@functools.cache
 def why_no_maven() -> str | None:
     """Return why Kafka can't be started from Maven's jars, None if it can. Downloads the jars the first time."""
     java, maven = shutil.which("java"), shutil.which("mvn")
     if java is None or maven is None:
         return "java or mvn is missing"
-    printed = subprocess.run([java, "-version"], capture_output=True, text=True, check=False).stderr
-    version = re.search(r'version "(\d+)', printed)
+    version = re.search(r'version "(\d+)', java_version())
     if version is None or int(version[1]) < JAVA_MINIMUM:
         return f"Java is older than {JAVA_MINIMUM}"
-    return None if jars().exists() else why_no_download(maven)
+    obstacle = None if jars().exists() else why_no_download(maven)
+    if obstacle is None and not classes().exists():
+        record_classes()
+    return obstacle
 
 
 def why_no_download(maven: str) -> str | None:
@@ -155,28 +170,58 @@ def put_in_place(fetched: Path, place: Path) -> None:
             raise
 
 
+def record_classes() -> None:
+    """Let a broker write the classes that it loads to a file when it ends, unless another process does that now."""
+    with (CACHE / "classes.lock").open("w") as lock, tempfile.TemporaryDirectory(dir=CACHE) as folder:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return
+        command = java("512m", *SHORT_LIVED)
+        path, bootstrap = formatted(Path(folder), command)
+        written = Path(folder) / "classes"
+        recording = ["timeout", str(START_SECONDS), *command, f"-XX:ArchiveClassesAtExit={written}"]
+        with subprocess.Popen(
+            [*recording, "kafka.Kafka", path], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=folder
+        ) as broker:
+            try:
+                declare_topic(wait_for(bootstrap), "any")
+            finally:
+                broker.terminate()
+        written.touch()  # a Java that can't write it starts without it, as if it were not there
+        written.rename(classes())
+
+
 def java(heap: str, *options: str) -> list[str]:
     """Return the command that runs one of Kafka's classes from Maven's jars, up to the class."""
+    if options == SHORT_LIVED and classes().exists():
+        options = (*options, f"-XX:SharedArchiveFile={classes()}")
     return ["java", f"-Xmx{heap}", *options, "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn", "-cp", f"{jars()}/*"]
+
+
+def formatted(folder: Path, command: Sequence[str]) -> tuple[str, str]:
+    """Prepare a folder for a broker; return the path of its properties, and its address. `command` is Java's."""
+    ports = {name: free_port() for name in ("INTERNAL", "CLIENT", "CONTROLLER")}
+    bootstrap = f"127.0.0.1:{ports['CLIENT']}"
+    properties = PROPERTIES | listeners("127.0.0.1", ports, bootstrap) | {"log.dirs": str(folder / "data")}
+    path = folder / "server.properties"
+    path.write_text("".join(f"{name}={value}\n" for name, value in properties.items()))
+    storage = [*command, "kafka.tools.StorageTool", "format", "-t", CLUSTER_ID, "-c", str(path)]
+    subprocess.run(storage, check=True, capture_output=True)
+    return str(path), bootstrap
 
 
 def start_jars(reaper: Reaper, options: Sequence[str] = SHORT_LIVED) -> str:
     """Start a broker from Maven's jars, with its data in a temporary folder. `options` are Java's."""
     folder = Path(tempfile.mkdtemp(prefix="order-platform-tests-"))
     reaper.folder(folder)
-    ports = {name: free_port() for name in ("INTERNAL", "CLIENT", "CONTROLLER")}
-    bootstrap = f"127.0.0.1:{ports['CLIENT']}"
-    properties = PROPERTIES | listeners("127.0.0.1", ports, bootstrap) | {"log.dirs": str(folder / "data")}
-    path = folder / "server.properties"
-    path.write_text("".join(f"{name}={value}\n" for name, value in properties.items()))
     command = java("512m", *options)
-    storage = [*command, "kafka.tools.StorageTool", "format", "-t", CLUSTER_ID, "-c", str(path)]
-    subprocess.run(storage, check=True, capture_output=True)
+    path, bootstrap = formatted(folder, command)
     with (folder / "log").open("wb") as log:
         broker = subprocess.Popen(
             [*command, "kafka.Kafka", path], stdout=log, stderr=log, start_new_session=True, cwd=folder
         )
-    reaper.process(broker)
+    reaper.process(broker, signal.SIGKILL)  # its data is thrown away
     return wait_for(bootstrap)
 
 

@@ -9,7 +9,10 @@ from urllib.parse import urlsplit
 
 import aiohttp
 import asyncpg
+import pytest
 
+from services.order.engine import participants as calls_to_participants
+from services.order.engine import runner
 from tests.infrastructure.databases import Database
 from tests.infrastructure.proxy import Proxy
 from tests.infrastructure.sagas import sagas_ended
@@ -96,3 +99,17 @@ async def serving_checkout(database: Database, **settings: Any) -> AsyncIterator
     """Serve all four on the module's database."""
     async with participants(database) as others, ordering(database, others, **settings) as checkout:
         yield checkout
+
+
+@asynccontextmanager
+async def serving_impatient_checkout(database: Database) -> AsyncIterator[Checkout]:
+    """Serve the same with short time limits.
+
+    A client waits for its saga so briefly that a blocked one gets 202. After fractions of a second, a command counts as
+    unknown and a saga as stuck.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(calls_to_participants, "CALL_TIMEOUT_SECONDS", 0.5)
+        patch.setattr(runner, "BACKOFF_MAX_SECONDS", 0.2)
+        async with serving_checkout(database, request_deadline_seconds=0.4) as checkout:
+            yield checkout

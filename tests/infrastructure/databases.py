@@ -27,9 +27,10 @@ PASSWORD = "secret"
 
 @dataclass(frozen=True, slots=True)
 class Database:
-    """A database of this server; `url` is a superuser's."""
+    """A database of this server; `url` is a superuser's. `migrated`: whether it has the tables of all services."""
 
     url: str
+    migrated: bool = False
 
     def as_role(self, role: str) -> str:
         """Return the address with a service's own role, as in a deployment; a runtime role stands for its login."""
@@ -46,6 +47,16 @@ def create_roles(url: str) -> None:
     subprocess.run(command, env=os.environ | passwords, check=True)
 
 
+# Rights on a database itself are not copied with it.
+RIGHTS = """
+    SELECT format('REVOKE ALL ON DATABASE %%I FROM PUBLIC', %(copy)s::text)
+    UNION ALL
+    SELECT format('GRANT CONNECT ON DATABASE %%I TO %%s', %(copy)s::text, string_agg(grantee::regrole::text, ', '))
+    FROM pg_database, aclexplode(datacl)
+    WHERE datname = %(template)s AND grantee::regrole::text <> current_user AND privilege_type = 'CONNECT'
+"""
+
+
 @contextmanager
 def fresh_database(server_url: str, *, roles: bool = True, template: Database | None = None) -> Iterator[Database]:
     """Create an empty database and drop it afterwards; by default with roles and their schemas.
@@ -58,7 +69,11 @@ def fresh_database(server_url: str, *, roles: bool = True, template: Database | 
         connection.execute(
             sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(name), sql.Identifier(source))
         )
-    database = Database(urlsplit(server_url)._replace(path=f"/{name}").geturl())
+        if template is not None:
+            for (statement,) in connection.execute(RIGHTS, {"copy": name, "template": source}).fetchall():
+                connection.execute(statement)
+    url = urlsplit(server_url)._replace(path=f"/{name}").geturl()
+    database = Database(url, migrated=template is not None and template.migrated)
     try:
         if roles and template is None:
             create_roles(database.url)

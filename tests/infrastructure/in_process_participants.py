@@ -1,6 +1,6 @@
 """The participants without HTTP: each answers a body of commands through a session to its database."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -65,3 +65,20 @@ class InProcessParticipant:
         outcomes: list[Mapping[str, Any]] = orjson.loads(body)["outcomes"]
         assert UNKNOWN not in outcomes
         return outcomes
+
+
+class Channel:
+    """A process' channel to one of them, for services.order.engine.participants. `carry` delivers its bodies."""
+
+    def __init__(self, carry: Callable[[Participant, bytes], Awaitable[Answer]], url: str) -> None:
+        self._carry = carry
+        self._place = participant_at(url)
+
+    async def __aenter__(self) -> "Channel":
+        return self
+
+    async def __aexit__(self, *_: object) -> None: ...
+
+    async def post(self, body: bytes, _headers: Mapping[str, str]) -> Answer:
+        """Send a batch; return the answer's status and body."""
+        return await self._carry(self._place, body)

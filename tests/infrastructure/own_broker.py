@@ -53,6 +53,7 @@ class OwnBroker:
     """Apache Kafka from Maven's jars at one address, with data that outlives its process.
 
     `further` are properties beside the usual ones; those that are lists get further members. `instead` replaces some.
+    `controller_port`: one that the other controllers of a cluster know.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class OwnBroker:
         further: Mapping[str, str] | None = None,
         format_options: Sequence[str] = (),
         instead: Mapping[str, str] | None = None,
+        controller_port: int | None = None,
     ) -> None:
         if obstacle := why_no_maven():
             cannot_run(f"a broker that can be killed: {obstacle}")
@@ -68,6 +70,7 @@ class OwnBroker:
         self._folder = Path(tempfile.mkdtemp(prefix="order-platform-broker-"))
         reaper.folder(self._folder)
         self.ports = ports = {name: free_port() for name in ("INTERNAL", "CLIENT", "CONTROLLER")}
+        ports["CONTROLLER"] = controller_port or ports["CONTROLLER"]
         self.address = f"127.0.0.1:{ports['CLIENT']}"
         properties = PROPERTIES | listeners("127.0.0.1", ports, self.address)
         for name, value in (further or {}).items():
@@ -105,7 +108,7 @@ class OwnBroker:
         with (self._folder / "log").open("ab") as log:
             command = self._command("kafka.Kafka", str(self._properties))
             self._process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True, cwd=self._folder)
-        self._reaper.process(self._process)
+        self._reaper.process(self._process, signal.SIGKILL)  # its data is thrown away
         wait_for(self.address)
 
     def kill(self) -> None:

@@ -4,6 +4,7 @@ import os
 import re
 import signal
 import subprocess
+import tempfile
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -19,16 +20,23 @@ POOL_SIZE = 6  # server connections of each login; fewer than its sessions, so t
 
 
 class PgBouncer:
-    """A pooler on a port of its own; it keeps its port after a restart."""
+    """A pooler on a port of its own; it keeps its port after a restart.
 
-    def __init__(self, reaper: Reaper, folder: Path, postgres_port: int) -> None:
+    `folder`: a new one for its files, by default a temporary one.
+    """
+
+    def __init__(self, reaper: Reaper, postgres_port: int, folder: Path | None = None) -> None:
         program = find_program("pgbouncer")
         assert program is not None
         self._program = program
         self._reaper = reaper
+        if folder is None:
+            folder = Path(tempfile.mkdtemp(prefix="order-platform-pgbouncer-"))
+            reaper.folder(folder)
+        else:
+            folder.mkdir()
+        folder.chmod(0o755)  # it may run as another user
         self._folder = folder
-        folder.mkdir()
-        folder.chmod(0o755)
         self.port = free_port()
         users = folder / "users"
         users.write_text("".join(f'"{login}" "{PASSWORD}"\n' for login in (*LOGINS, "postgres")))

@@ -14,12 +14,22 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from typing import Protocol
 
 import psutil
 
 from tests.infrastructure.waiting import DeadlineError, wait_until
 
 END_SECONDS = 20  # Kafka's orderly end takes up to 10 s; a process that lives longer is killed
+
+
+class Child(Protocol):
+    """A process of the test run, such as a subprocess.Popen."""
+
+    pid: int
+
+    def wait(self) -> int:
+        """Return its exit status, once it has ended."""
 
 
 class Reaper:
@@ -33,14 +43,15 @@ class Reaper:
             start_new_session=True,
             cwd=Path(__file__).parents[2],
         )
-        self._children: list[subprocess.Popen[bytes]] = []
+        self._children: list[Child] = []
+        self._afterwards: list[Callable[[], object]] = []
 
     def _tell(self, kind: str, what: object) -> None:
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps([kind, what]).encode() + b"\n")
         self._process.stdin.flush()
 
-    def process(self, process: subprocess.Popen[bytes], sign: signal.Signals = signal.SIGTERM) -> None:
+    def process(self, process: Child, sign: signal.Signals = signal.SIGTERM) -> None:
         """Register a process to end with this signal; it is killed if it does not end."""
         self._tell("process", [process.pid, sign])
         self._children.append(process)
@@ -53,9 +64,17 @@ class Reaper:
         """Register a folder to remove with its content."""
         self._tell("folder", str(path))
 
+    def users(self, path: Path) -> None:
+        """Register a folder whose users are killed: processes that work in it or below it."""
+        self._tell("users", str(path))
+
     def mount(self, path: Path) -> None:
         """Register a mounted folder to unmount, if it is mounted by then."""
         self._tell("mount", str(path))
+
+    def afterwards(self, act: Callable[[], object]) -> None:
+        """Have this called when everything has ended, unless the test run dies."""
+        self._afterwards.append(act)
 
     def close(self) -> None:
         """End everything now, and return when it has ended."""
@@ -63,6 +82,8 @@ class Reaper:
         self._process.stdin.close()
         for child in [*self._children, self._process]:
             child.wait()
+        for act in self._afterwards:
+            act()
 
 
 def gone(process: psutil.Process) -> bool:
@@ -81,6 +102,14 @@ def end_process(process: psutil.Process, sign: int) -> None:
             wait_until(lambda: gone(process), END_SECONDS, f"the end of process {process.pid}")
         except DeadlineError:
             process.kill()
+
+
+def kill_users(folder: Path) -> None:
+    """Kill the processes that work in the folder or below it."""
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            if Path(process.cwd()).is_relative_to(folder):
+                process.kill()
 
 
 def remove_container(name: str) -> None:
@@ -104,6 +133,8 @@ def main() -> None:
                 endings.append(partial(end_process, psutil.Process(what[0]), what[1]))
         elif kind == "container":
             endings.append(partial(remove_container, what))
+        elif kind == "users":
+            endings.append(partial(kill_users, Path(what)))
         elif kind == "mount":
             # Lazily: a killed process may still use it for an instant, and then it would stay mounted for good.
             command = ["umount", "--lazy", what]

@@ -3,11 +3,10 @@
 import asyncio
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from tests.infrastructure import forks
 from tests.infrastructure.pipeline import Pipeline
 from tests.infrastructure.reaper import Reaper
 from tests.infrastructure.waiting import eventually, free_port
@@ -16,7 +15,7 @@ from tests.infrastructure.waiting import eventually, free_port
 class Replica:
     """The relay as a process, as in a deployment."""
 
-    def __init__(self, process: subprocess.Popen[bytes], port: int) -> None:
+    def __init__(self, process: forks.Fork, port: int) -> None:
         self._process = process
         self._port = port
 
@@ -33,9 +32,7 @@ class Replica:
             "RELAY_BATCH_EVENTS": str(batch_events),
             "RELAY_LOG_LEVEL": "error",
         }
-        process = subprocess.Popen([sys.executable, "-m", "services.relay"], env=environment)
-        reaper.process(process, signal.SIGKILL)
-        return cls(process, port)
+        return cls(forks.start("services.relay", environment=environment, reaper=reaper, sign=signal.SIGKILL), port)
 
     def pause(self) -> None:
         self._process.send_signal(signal.SIGSTOP)

@@ -1,10 +1,11 @@
 """A service in the test's event loop, on a free port and a migrated schema: real HTTP and Postgres, no process."""
 
 import asyncio
+import functools
 import importlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from yarl import URL
 from shared.contracts.commands import COMMANDS_PATH
 from shared.postgres.migrations import migrate
 from shared.process.stopping import Stop
-from tests.infrastructure.databases import Database
+from tests.infrastructure.databases import Database, fresh_database
 from tests.infrastructure.waiting import eventually, free_port, listens
 
 SERVICES_FOLDER = Path(__file__).parents[2] / "services"
@@ -25,8 +26,31 @@ Serve = Callable[[Any, Any], Awaitable[None]]
 
 def migrate_service(name: str, database: Database) -> str:
     """Apply a service's migrations as its migrator, as a deployment does, and return the address for the service."""
-    migrate(database.as_role(f"{name}_migrator"), SCHEMAS[name], SERVICES_FOLDER / name / "migrations")
+    if not database.migrated:
+        migrate(database.as_role(f"{name}_migrator"), SCHEMAS[name], SERVICES_FOLDER / name / "migrations")
     return database.as_role(f"{name}_service")
+
+
+@contextmanager
+def templates(server_url: str, migrated_url: str | None) -> Iterator[Callable[..., Database]]:
+    """Yield what returns a database to copy: one with roles only, or with the tables of all services as well.
+
+    A copy takes a tenth of the time that roles and migrations take. `migrated_url`: a database like the second one.
+    """
+    with ExitStack() as stack:
+
+        @functools.cache
+        def template(*, migrated: bool) -> Database:
+            if not migrated:
+                return stack.enter_context(fresh_database(server_url))
+            if migrated_url is not None:
+                return Database(migrated_url, migrated=True)
+            database = stack.enter_context(fresh_database(server_url, template=template(migrated=False)))
+            for name in SCHEMAS:
+                migrate_service(name, database)
+            return replace(database, migrated=True)
+
+        yield template
 
 
 def queries_of(name: str) -> Mapping[str, str]:

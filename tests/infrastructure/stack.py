@@ -128,7 +128,7 @@ def running(database: Database, kafka: str, folder: Path, reaper: Reaper, *, aut
     """Start everything; at the end check that Ctrl-C stops it in time and leaves no process."""
     environment = os.environ | SETTINGS | {"LOCAL_DIR": str(folder), "KAFKA_BOOTSTRAP_SERVERS": kafka, "AUTH": auth}
     del environment["AUTH_MODE"]  # it follows from AUTH
-    settings = ["ISSUER_PORT", "ORDER_ADMIN_PORT"]
+    settings = ["ISSUER_PORT", "ORDER_ADMIN_PORT", "RELAY_ADMIN_PORT", "CONSOLE_PORT"]
     settings += [f"{service.upper()}_{kind}" for service in SERVICES for kind in ("PORT", "INTERNAL_PORT")]
     environment |= zip(settings, map(str, free_ports(len(settings))), strict=True)
     # Of its own: with a topic that another stack's relay uses as well, that relay finds foreign positions, and stops.

@@ -10,6 +10,9 @@ from typing import TypeVar
 Answer = TypeVar("Answer")
 
 POLL_SECONDS = 0.02  # short compared with a start or a take-over, long compared with the cost of a poll
+# A poll may cost the machine, and so what is waited for, several milliseconds. So a longer wait polls less often.
+SLOWEST_SECONDS = 0.1
+SHARE = 0.1  # of the time that has been waited
 
 
 class DeadlineError(AssertionError):
@@ -18,22 +21,29 @@ class DeadlineError(AssertionError):
 
 def wait_until(ask: Callable[[], Answer], seconds: float, what: str) -> Answer:
     """Call `ask` until its answer is true, and return it. Raises DeadlineError, with `what`, after `seconds`."""
-    deadline = time.monotonic() + seconds
+    began = time.monotonic()
     while not (answer := ask()):
-        if time.monotonic() > deadline:
+        waited = time.monotonic() - began
+        if waited > seconds:
             raise DeadlineError(f"{what}: not within {seconds} s, last answer {answer!r}")
-        time.sleep(POLL_SECONDS)
+        time.sleep(_pause(waited))
     return answer
 
 
 async def eventually(ask: Callable[[], Awaitable[Answer]], seconds: float, what: str) -> Answer:
     """Do the same as `wait_until` for a coroutine function, without blocking the event loop."""
-    deadline = time.monotonic() + seconds
+    began = time.monotonic()
     while not (answer := await ask()):
-        if time.monotonic() > deadline:
+        waited = time.monotonic() - began
+        if waited > seconds:
             raise DeadlineError(f"{what}: not within {seconds} s, last answer {answer!r}")
-        await asyncio.sleep(POLL_SECONDS)
+        await asyncio.sleep(_pause(waited))
     return answer
+
+
+def _pause(waited: float) -> float:
+    """Return the seconds to the next poll."""
+    return max(POLL_SECONDS, min(SLOWEST_SECONDS, SHARE * waited))
 
 
 def free_port() -> int:

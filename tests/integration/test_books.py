@@ -23,7 +23,7 @@ async def test_books_are_checked_in_one_snapshot(postgres_url: str) -> None:
                 await other.execute("SELECT pg_current_xact_id()")  # as a write would
             return {"snapshots": [before, await db.fetchval("SELECT pg_current_snapshot()::text")]}
 
-        [show] = [route.handler for route in book_routes(pool, read_holds, check) if route.path == BOOKS_PATH]
+        [show] = [route.handler for route in book_routes(pool, "", read_holds, check) if route.path == BOOKS_PATH]
         books = await show(make_mocked_request("GET", BOOKS_PATH))
     assert isinstance(books.body, bytes)
     before, after = json.loads(books.body)["snapshots"]

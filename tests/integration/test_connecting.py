@@ -259,6 +259,7 @@ ELSEWHERE = {
     "default_transaction_isolation": "serializable",
     "default_transaction_deferrable": "on",
     "idle_session_timeout": "3s",
+    "client_connection_check_interval": "1h",
     "synchronous_commit": "off",
     "plan_cache_mode": "force_custom_plan",
     "search_path": "nowhere",
@@ -295,6 +296,7 @@ async def test_sessions_have_the_settings_that_they_were_designed_for(
                 for connection in (lent, own):
                     assert await connection.fetchval("SHOW default_transaction_isolation") == "read committed"
                     assert await connection.fetchval("SHOW idle_session_timeout") == "0"
+                    assert await connection.fetchval("SHOW client_connection_check_interval") == "1s"
                     kept = "on" if synchronous_commit == "off" else synchronous_commit
                     assert await connection.fetchval("SHOW synchronous_commit") == kept
                 assert await own.fetchval("SHOW plan_cache_mode") == "force_generic_plan"

@@ -32,6 +32,7 @@ DEADLINE_SECONDS = 1.0
 LATE_SECONDS = 1.0  # an answer may come so long after its deadline
 READY_SECONDS = 1.0
 PATIENCE_SECONDS = 10
+ENDED_SECONDS = 5  # less than a role's statement_timeout, which would end a statement as well
 
 
 async def timed(client: Client, method: str, path: str, body: Any = None, **options: Any) -> Answer:
@@ -159,7 +160,7 @@ async def test_readers_that_take_all_connections_do_not_make_the_service_unready
                     async def nobody_waits() -> bool:
                         return bool(await other.fetchval(waiting) == 0)
 
-                    await eventually(nobody_waits, PATIENCE_SECONDS, "the end of all statements")
+                    await eventually(nobody_waits, ENDED_SECONDS, "the end of all statements")
                 finally:
                     await other.close()
         finally:

@@ -90,7 +90,13 @@ CALLS: Mapping[str, Mapping[str, Call]] = {
     },
 }
 # These don't use the database, or have their own deadline.
-OTHERS = {"GET /asyncapi.json", "GET /schemas", "GET /schemas/{type}.json", "GET /internal/v1/books"}
+OTHERS = {
+    "GET /asyncapi.json",
+    "GET /schemas",
+    "GET /schemas/{type}.json",
+    "GET /internal/v1/books",
+    "GET /internal/v1/settings",
+}
 
 
 @pytest.fixture(scope="module")

@@ -1,9 +1,12 @@
 """The tests' servers have the properties that the tests expect."""
 
+import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryFile
 
 import asyncpg
 import psutil
@@ -11,15 +14,18 @@ import psycopg
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
+from deploy.ha.programs import POSTGRES_VERSION_MINIMUM
+from shared.process.exits import Exit
+from tests.infrastructure import forks
 from tests.infrastructure.broker import declare_topic, put_in_place
 from tests.infrastructure.databases import Database
-from tests.infrastructure.postgres import VERSION_MINIMUM
-from tests.infrastructure.waiting import wait_until
+from tests.infrastructure.reaper import Reaper
+from tests.infrastructure.waiting import free_port, listens, wait_until
 
 
 def test_the_server_is_a_postgres_that_is_promised_to_work(postgres_url: str) -> None:
     with psycopg.connect(postgres_url) as connection:
-        assert connection.info.server_version >= VERSION_MINIMUM * 10_000
+        assert connection.info.server_version >= POSTGRES_VERSION_MINIMUM * 10_000
 
 
 async def test_a_migrator_reaches_its_own_schema_and_no_other(database: Database) -> None:
@@ -94,6 +100,32 @@ os.kill(os.getpid(), signal.SIGKILL)
     )
     pid = int(killed.stdout)
     wait_until(lambda: not psutil.pid_exists(pid) and not left.exists(), 30, "the end of what was left")
+
+
+def test_forks_of_a_program_have_environments_outputs_and_ends_of_their_own(reaper: Reaper) -> None:
+    wrong = forks.run("services.product", environment={"PRODUCT_PORT": "x"}, reaper=reaper)
+    assert (wrong.returncode, wrong.stdout) == (Exit.MISCONFIGURED, "")
+    assert {line.split(":")[0] for line in wrong.stderr.splitlines()} == {
+        f"setting PRODUCT_{name}" for name in ("PORT", "DATABASE_URL")
+    }
+    ports = [free_port(), free_port()]
+    nowhere = {"PRODUCT_DATABASE_URL": "postgresql://nobody@127.0.0.1:1/nowhere", "AUTH_MODE": "open"}
+    with TemporaryFile() as output:
+        one, other = [
+            forks.start(
+                "services.product", environment={**nowhere, "PRODUCT_PORT": str(port)}, reaper=reaper, output=output
+            )
+            for port in ports
+        ]
+        wait_until(lambda: all(listens("127.0.0.1", port) for port in ports), 30, "both services")
+        assert [os.getsid(fork.pid) for fork in (one, other)] == [one.pid, other.pid]
+        one.kill()
+        assert one.wait(10) == -signal.SIGKILL
+        assert other.poll() is None
+        other.terminate()
+        assert other.wait(10) == Exit.DONE
+        output.seek(0)
+        assert output.read().count(b'"server.listening"') == 2
 
 
 def test_two_test_processes_may_fetch_the_same_jars_concurrently(tmp_path: Path) -> None:

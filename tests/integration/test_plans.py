@@ -98,6 +98,7 @@ CASES: dict[tuple[str, str], Sequence[Sequence[str]]] = {
     ],
     ("order", "prune_sagas"): [[f"'{FIRST}'", "500", "60"], [f"'{FIRST}'", "500", "90"]],
     ("order", "list_live_sagas"): [["0", "100"]],
+    ("order", "list_leases"): [["100"]],
     ("order", "find_sagas"): [[AN_ORDER]],
     ("order", "list_acts"): [["100"]],
     ("order", "count_live_by_version"): [[]],

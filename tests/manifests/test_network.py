@@ -37,13 +37,14 @@ def outside(name: str, ports: list[int], own: dict[str, str] | None = None) -> P
 def places(overlay: str) -> list[Place]:
     """Return every pod of ours, and those that ours talk to, with more ports than they should reach."""
     found = []
-    for root in [*(f"overlays/{overlay}/{service}" for service in SERVICES), "overlays/draining/order"]:
+    roots = [f"overlays/{overlay}/{name}" for name in (*SERVICES, "console")]
+    for root in [*roots, "overlays/draining/order"]:
         for workload in workloads(root):
             given = labels(workload)
             name, component = given["app.kubernetes.io/name"], given["app.kubernetes.io/component"]
             (only,) = workload["spec"]["template"]["spec"]["containers"]
             ports = {one["name"]: one["containerPort"] for one in only.get("ports", ())}
-            shown = {"service": name, "draining": f"{name} (draining)", "migration": f"{name} (migration)"}[component]
+            shown = name if component in ("service", "console") else f"{name} ({component})"
             found.append(Place(shown, {"kubernetes.io/metadata.name": PLATFORM}, given, ports))
     return [
         *found,
@@ -106,11 +107,18 @@ def test_network_policies_allow_exactly_what_the_table_says(overlay: str) -> Non
     assert dict(found) == documented
 
 
-def test_only_the_order_service_and_prometheus_reach_where_commands_are_served() -> None:
-    """As SECURITY.md says of the internal listener: the order service; probes and Prometheus."""
+def test_only_those_of_security_md_reach_where_commands_are_served() -> None:
+    """The order service; probes, Prometheus and the console."""
     rows = table("## Who may talk to whom")
     reach = {source for source, targets in rows for target in targets.split(", ") if re.search(r" 81\d\d$", target)}
-    assert reach == {"order", "order (draining)", "prometheus"}
+    assert reach == {"order", "order (draining)", "prometheus", "console"}
+
+
+def test_only_the_console_reaches_the_operators_listeners_and_nobody_the_console() -> None:
+    rows = table("## Who may talk to whom")
+    targets = [(source, target) for source, targets in rows for target in targets.split(", ")]
+    assert {source for source, target in targets if re.search(r" 82\d\d$", target)} == {"console"}
+    assert not [source for source, target in targets if target.startswith("console")]
 
 
 @pytest.mark.parametrize("overlay", ["small", "production"])
@@ -123,18 +131,22 @@ def test_routes_forward_exactly_the_calls_of_clients() -> None:
     api = (REPOSITORY / "docs" / "api.md").read_text()
     called = set(re.findall(r"`(?:GET|POST|PATCH) (/v1/[a-z]+)", api)) - {"/v1/digests", "/v1/events"}
     gateway = (REPOSITORY / "deploy" / "gateway" / "nginx.conf").read_text()
-    shipped = {path: (name, int(port)) for path, name, port in re.findall(r"~\^(\S+) +http://(\w+):(\d+);", gateway)}
-    forwarded = {}
+    shipped = {
+        path: (name, int(port))
+        for pattern, name, port in re.findall(r"~\^(\S+) +http://(\w+):(\d+);", gateway)
+        for path in re.sub(r"[()]", "", pattern.replace("|", "|/")).split("|")
+    }
+    forwarded: dict[str, tuple[str, int]] = {}
     for service in ROUTED:
         (route,) = of_kind(f"overlays/production/{service}", "HTTPRoute")
         for rule in route["spec"]["rules"]:
-            (match,), (backend,) = rule["matches"], rule["backendRefs"]
-            assert match["path"]["type"] == "PathPrefix"
-            forwarded[match["path"]["value"]] = (backend["name"], backend["port"])
+            (backend,) = rule["backendRefs"]
+            assert {match["path"]["type"] for match in rule["matches"]} == {"PathPrefix"}
+            forwarded |= {match["path"]["value"]: (backend["name"], backend["port"]) for match in rule["matches"]}
             # The Service has the public listener only.
             target = the(f"bases/{service}", "Service", backend["name"])
             assert [one["targetPort"] for one in target["spec"]["ports"]] == ["public"]
-    assert set(forwarded) == called
+    assert set(forwarded) == called | {"/problems"}
     assert forwarded == shipped
     others = [service for service in SERVICES if service not in ROUTED]
     assert not [one for service in others for one in of_kind(f"overlays/production/{service}", "HTTPRoute")]

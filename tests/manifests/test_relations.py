@@ -11,6 +11,8 @@ import pytest
 import yaml  # type: ignore[import-untyped]
 from pydantic_settings import BaseSettings
 
+from deploy.console.settings import ConsoleSettings
+from shared.identity.modes import errors
 from shared.process.main import STOP_MAX_SECONDS
 from shared.process.settings import STOP_DELAY_MAX_SECONDS
 from tests.manifests.rendering import (
@@ -39,7 +41,7 @@ ALL = [*(root for root in ROOTS if root.startswith("bases/")), *OVERLAYS]
 
 
 def package_of(service: str) -> str:
-    return "deploy.consumer" if service == "consumer" else f"services.{service}"
+    return f"deploy.{service}" if service in ("consumer", "console") else f"services.{service}"
 
 
 def table(heading: str) -> list[list[str]]:
@@ -83,6 +85,25 @@ def test_a_base_has_everything_that_its_service_needs(service: str) -> None:
     assert selects(policy["spec"]["podSelector"], labels(deployment))
 
 
+@pytest.mark.parametrize("root", ["bases/console", "overlays/small/console", "overlays/production/console"])
+def test_the_console_is_one_pod_that_may_start_in_jwt_mode(root: str) -> None:
+    (deployment,) = of_kind(root, "Deployment")
+    assert deployment["spec"]["replicas"] == 1
+    assert not of_kind(root, "PodDisruptionBudget")
+    variables = {**image_environment("console"), **environment(root, deployment)}
+    given: dict[str, Any] = {
+        name.removeprefix("CONSOLE_").lower(): value
+        for name, value in variables.items()
+        if name.startswith(("CONSOLE_", "AUTH_"))
+    }
+    settings = ConsoleSettings(**given)
+    assert (settings.auth_mode, settings.errors(), errors(settings)) == ("jwt", [], [])
+    assert settings.origins == {"http://127.0.0.1:8020", "http://localhost:8020"}
+    (policy,) = of_kind(root, "NetworkPolicy")
+    assert "Ingress" in policy["spec"]["policyTypes"]
+    assert "ingress" not in policy["spec"]
+
+
 @pytest.mark.parametrize(("root", "workload"), named([*DEPLOYMENTS, *JOBS]))
 def test_every_variable_is_a_setting_of_the_service(root: str, workload: Any) -> None:
     assert set(environment(root, workload)) <= settings_of(package_of(service_of(workload)))
@@ -117,10 +138,11 @@ def test_a_service_accepts_its_settings(
 def test_a_file_of_the_settings_is_mounted_from_a_secret_that_the_readme_asks_for(root: str, workload: Any) -> None:
     sources = {
         volume["name"]: volume["secret"]["secretName"] if "secret" in volume else volume["configMap"]["name"]
-        for volume in pod(workload)["volumes"]
+        for volume in pod(workload).get("volumes", ())
     }
-    mounts = {one["mountPath"]: sources[one["name"]] for one in container(workload)["volumeMounts"]}
-    assert all(one["readOnly"] for one in container(workload)["volumeMounts"])
+    mounted = container(workload).get("volumeMounts", ())
+    mounts = {one["mountPath"]: sources[one["name"]] for one in mounted}
+    assert all(one["readOnly"] for one in mounted)
     assert set(sources.values()) == set(mounts.values())
     files = [Path(value) for name, value in environment(root, workload).items() if name.endswith("_FILE")]
     used = {mounts[str(file.parent)]: file.name for file in files}
@@ -145,7 +167,7 @@ def test_a_migration_gets_the_login_of_the_migrator_and_nothing_else(root: str, 
     assert root
     service = service_of(workload)
     migrates = workload["kind"] == "Job"
-    secrets = {volume.get("secret", {}).get("secretName") for volume in pod(workload)["volumes"]}
+    secrets = {volume.get("secret", {}).get("secretName") for volume in pod(workload).get("volumes", ())}
     assert (f"{service}-migrator" in secrets) is migrates
     assert not migrates or len(secrets) == 1
 
@@ -156,20 +178,26 @@ def test_ports_are_those_of_the_image_and_services_lead_to_them(root: str, workl
     ports = {one["name"]: one["containerPort"] for one in container(workload)["ports"]}
     image = image_environment(service)
     prefix = service.upper()
-    if service == "consumer":
-        assert ports == {"internal": int(image["CONSUMER_PORT"])}
+    if service in ("consumer", "console"):
+        assert ports == {"internal": int(image[f"{prefix}_PORT"])}
     else:
-        assert ports == {"public": int(image[f"{prefix}_PORT"]), "internal": int(image[f"{prefix}_INTERNAL_PORT"])}
+        known = {"public": int(image[f"{prefix}_PORT"]), "internal": int(image[f"{prefix}_INTERNAL_PORT"])}
+        admin = environment(root, workload).get(f"{prefix}_ADMIN_PORT")
+        assert ports == known | ({} if admin is None else {"admin": int(admin)})
+        assert (admin is not None) is (service in ("order", "relay"))
     assert image[f"{prefix}_HOST"] == "0.0.0.0"
     reached = set()
     for one in of_kind(root, "Service"):
         (port,) = one["spec"]["ports"]
-        assert one["metadata"]["labels"]["listener"] == port["name"] == port["targetPort"]
-        assert port["port"] == ports[port["name"]]
+        assert one["metadata"]["labels"]["listener"] == port["name"]
+        # Prometheus would read each pod twice, if two Services were called internal.
+        assert port["targetPort"] == {"replicas": "internal", "pages": "internal"}.get(port["name"], port["name"])
+        assert port["port"] == ports[port["targetPort"]]
         assert selects({"matchLabels": one["spec"]["selector"]}, labels(workload))
         reached.add(port["name"])
-    draining = labels(workload)["app.kubernetes.io/component"] == "draining"
-    assert reached == ({"internal"} if draining else set(ports))
+    expected = {"draining": {"internal"}, "console": {"pages"}}
+    complete = set(ports) if service == "consumer" else {*ports, "replicas"}
+    assert reached == expected.get(labels(workload)["app.kubernetes.io/component"], complete)
     probes = [container(workload)[f"{kind}Probe"]["httpGet"] for kind in ("startup", "liveness", "readiness")]
     assert [(one["port"], one["path"]) for one in probes] == [
         ("internal", "/livez"),
@@ -181,15 +209,21 @@ def test_ports_are_those_of_the_image_and_services_lead_to_them(root: str, workl
 @pytest.mark.parametrize(("root", "workload"), named(DEPLOYMENTS))
 def test_an_address_of_another_service_leads_to_it(root: str, workload: Any) -> None:
     for name, value in environment(root, workload).items():
-        match = re.fullmatch(r"http://([a-z]+)(-internal)?:(\d+)", value)
+        match = re.fullmatch(r"http://([a-z]+)(-\w+)?:(\d+)", value)
         if not match:
             assert name != "CONSUMER_RELAY_URL"
-            assert not re.fullmatch(r"ORDER_\w+_URL", name)
+            assert not re.fullmatch(r"ORDER_\w+_URL|CONSOLE_\w+_(URL|REPLICAS)", name)
             continue
         service = the(f"bases/{match[1]}", "Service", match[1] + (match[2] or ""))
         assert [one["port"] for one in service["spec"]["ports"]] == [int(match[3])]
         # Commands are served at the internal listener, and the relay's events at the public one.
-        assert bool(match[2]) is name.startswith("ORDER_")
+        listeners = {
+            r"ORDER_\w+": "-internal",
+            r"CONSOLE_\w+_ADMIN_URL": "-admin",
+            r"CONSOLE_\w+_REPLICAS": "-replicas",
+        }
+        assert match[2] == next((suffix for of, suffix in listeners.items() if re.fullmatch(of, name)), None)
+        assert (service["spec"].get("clusterIP") == "None") is (match[2] == "-replicas")
 
 
 @pytest.mark.parametrize("root", ALL)
@@ -247,6 +281,18 @@ def test_a_draining_build_begins_no_sagas() -> None:
     current = the("overlays/production/order", "Deployment", "order")
     assert not selects(current["spec"]["selector"], labels(deployment))
     assert not selects(deployment["spec"]["selector"], labels(current))
+
+
+def test_overlay_may_change_what_the_readme_says(tmp_path: Path) -> None:
+    setting, patch = (yaml.safe_load(text) for text in re.findall(r"^```yaml\n(.*?)^```$", README, re.M | re.S))
+    used = [os.path.relpath(KUBERNETES / "overlays/production" / name, tmp_path) for name in ("order", "platform")]
+    overlay = {"resources": used, "namespace": "order-platform", **setting, **patch}
+    (tmp_path / "kustomization.yaml").write_text(yaml.safe_dump(overlay))
+    found = list(yaml.safe_load_all(build(tmp_path)))
+    (settings,) = (one for one in found if one["kind"] == "ConfigMap" and "AUTH_ISSUER" in one.get("data", {}))
+    assert settings["data"]["AUTH_ISSUER"] == "https://login.example.com"
+    (policy,) = (one for one in found if one["metadata"]["name"] == "to-postgres")
+    assert policy["spec"]["egress"][0]["to"] == [{"ipBlock": {"cidr": "10.20.0.0/24"}}]
 
 
 @pytest.mark.parametrize("service", SERVICES)

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import groupby
 
+from deploy.local.progress import Progress
 from tests.infrastructure.broker import choose_broker
 from tests.infrastructure.postgres import choose_postgres
 from tests.infrastructure.reaper import Reaper
@@ -160,7 +161,8 @@ def main() -> None:
     print(
         f"SEED={arguments.seed}: {len(every)} mutants, {len(every) - len(mutants)} of them accepted before", flush=True
     )
-    results = sample(mutants, arguments.seconds, arguments.workers)
+    with Progress(f"trying mutants for {arguments.seconds:.0f} s"):
+        results = sample(mutants, arguments.seconds, arguments.workers)
     counts = {name: results.ends[name] for name in ("killed", "not loadable", "hung", "unsure", "survived")}
     print(", ".join(f"{count} {name}" for name, count in counts.items()))
     if results.survivors or results.ends["unsure"]:

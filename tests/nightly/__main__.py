@@ -1,4 +1,7 @@
-"""`python -m tests.nightly`: runs every long target, goes on after one that fails, and prints a table of them all."""
+"""`python -m tests.nightly`: runs every long target, goes on after one that fails, and prints a table of them all.
+
+With `--rehearsal` it runs those of `make rehearsal` instead.
+"""
 
 import argparse
 import os
@@ -10,17 +13,18 @@ import threading
 import time
 from pathlib import Path
 
-from tests.nightly.targets import TARGETS, Ended, Target, table
+from deploy.local.progress import Progress
+from tests.nightly.targets import REHEARSAL, TARGETS, Ended, Target, table
 
 REPOSITORY = Path(__file__).parents[2]
-OUTPUT = REPOSITORY / ".local" / "nightly"
+OUTPUT = REPOSITORY / ".local"
 LIMIT_SECONDS = 3 * 3600.0  # several times what the longest takes; then it hangs
 # Set by the make that runs this, and taken by those below for their own.
 INHERITED = ("MAKEFLAGS", "MAKELEVEL", "MFLAGS", "MAKEOVERRIDES", "SECONDS", "SEED", "ARGS", "ONLY")
 
 
-def run(target: Target, seed: int, limit_seconds: float = LIMIT_SECONDS) -> Ended:
-    """Run a target to its end, show and keep what it prints, and return what came of it."""
+def run(target: Target, seed: int, folder: Path, limit_seconds: float = LIMIT_SECONDS) -> Ended:
+    """Run a target to its end, show what it prints, keep it in a folder, and return what came of it."""
     command = ["make", "--no-print-directory", target.name, *target.variables, *[f"SEED={seed}"] * target.seeded]
     environment = {name: value for name, value in os.environ.items() if name not in INHERITED}
     print(f"\n=== {' '.join(command)}", flush=True)
@@ -43,7 +47,7 @@ def run(target: Target, seed: int, limit_seconds: float = LIMIT_SECONDS) -> Ende
     timer = threading.Timer(limit_seconds, end)
     timer.start()
     assert process.stdout is not None
-    with (OUTPUT / f"{target.name}.log").open("w") as log:
+    with (folder / f"{target.name}.log").open("w") as log, Progress(target.name, first_seconds=10):
         for line in process.stdout:
             print(line, end="", flush=True)
             log.write(line)
@@ -57,16 +61,21 @@ def main() -> int:
     """Run all, or those that are named; return 1 if one of them did not pass."""
     parser = argparse.ArgumentParser(prog="python -m tests.nightly", description=__doc__)
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1_000_000))
-    parser.add_argument("targets", nargs="*", help="only these, in the night's order (default: all)")
+    parser.add_argument("--rehearsal", action="store_true", help="run what operators do: containers, drills, runbook")
+    parser.add_argument("targets", nargs="*", help="only these, in the usual order (default: all)")
     arguments = parser.parse_args()
-    unknown = set(arguments.targets) - {target.name for target in TARGETS}
+    all_targets, name = (REHEARSAL, "rehearsal") if arguments.rehearsal else (TARGETS, "nightly")
+    unknown = set(arguments.targets) - {target.name for target in all_targets}
     if unknown:
-        parser.error(f"unknown: {', '.join(sorted(unknown))}; there are {', '.join(one.name for one in TARGETS)}")
-    OUTPUT.mkdir(parents=True, exist_ok=True)
-    chosen = [target for target in TARGETS if not arguments.targets or target.name in arguments.targets]
-    ended = [run(target, arguments.seed) for target in chosen]
-    rendered = f"SEED={arguments.seed}\n\n{table(ended)}\n"
-    (OUTPUT / "table.md").write_text(rendered)
+        known = ", ".join(target.name for target in all_targets)
+        parser.error(f"unknown: {', '.join(sorted(unknown))}; there are {known}")
+    folder = OUTPUT / name
+    folder.mkdir(parents=True, exist_ok=True)
+    chosen = [target for target in all_targets if not arguments.targets or target.name in arguments.targets]
+    ended = [run(target, arguments.seed, folder) for target in chosen]
+    seed = f"SEED={arguments.seed}\n\n" if any(target.seeded for target in chosen) else ""
+    rendered = f"{seed}{table(ended)}\n"
+    (folder / "table.md").write_text(rendered)
     print(f"\n{rendered}")
     return int(not all(one.passed for one in ended))
 

@@ -1,8 +1,8 @@
-"""What is run at night, and which of its lines are worth keeping. Standard library only."""
+"""What is run at night and in a rehearsal, and which of its lines are worth keeping. Standard library only."""
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,28 +20,45 @@ class Target:
         return " ".join(["make", self.name, *self.variables])
 
 
+PYTEST_SUMMARY = r"^\d+ passed"  # of a line without the marks that pytest draws around it
+
+DRILLS = Target("drills", r"^\| `.*\| (?:passed|FAILED|skipped)")
+RUNBOOK = Target("runbook", rf"blocks of the runbook can't run here|{PYTEST_SUMMARY}")
+CONTAINERS = Target(
+    "containers", rf"docs/reach.md, .* rows$|replaced the \w+ service: |^SKIPPED .* engine|{PYTEST_SUMMARY}"
+)
+
 # Tests that may find a fault run first. Measurements run last, when no other target is running.
 TARGETS = (
     Target("faults", r"s later every saga has ended|\d purchases; answers|faults hit", ("SECONDS=300",), seeded=True),
     Target("relay-faults", r"events by .* writers|^read_committed: | times, ", seeded=True),
+    Target("points", PYTEST_SUMMARY),
     Target("races", r"^winners: |connections dropped, ", seeded=True),
     Target("versions", r"combinations of versions"),
     Target("rolling", r" calls, \d+ failed"),
-    Target("drills", r"^\| `.*\| (?:passed|FAILED|skipped)"),
-    Target("alert-faults", r"alerts fired by .* faults|^\d+ passed"),
-    Target("runbook", r"blocks of the runbook can't run here|^\d+ passed"),
-    Target("containers", r"^docs/reach.md, .* rows$|replaced the \w+ service: |^SKIPPED .* engine|^\d+ passed"),
+    DRILLS,
+    Target("drill-failover", r"^\| `.*\| (?:passed|FAILED)"),
+    Target("test-ha", PYTEST_SUMMARY),
+    Target("alert-faults", rf"alerts fired by .* faults|{PYTEST_SUMMARY}"),
+    RUNBOOK,
+    replace(CONTAINERS, variables=("ALL=yes",)),
+    Target("browser", PYTEST_SUMMARY),
     Target("dependency-audit", r"[Nn]o known vulnerabilities|could not be audited|known vulnerabilit"),
-    Target("simulate", r"histories from seed ", ("STEPS=1000000",), seeded=True),  # a seed alone means one history
+    Target("simulate", r"histories from seed ", ("STEPS=2000000",), seeded=True),  # a seed alone means one history
     Target("conformance", r"calls by .* no finding", ("CALLS=50000",), seeded=True),
     Target("mutation", r"^SEED=|\d killed, ", seeded=True),
     Target("bench", r"\((?:at least|at most) .*\) (?:kept|MISSED)|^did not count"),
     Target("bench-relay", r"^missed:|figures is kept|MISSED"),
     Target("bench-auth", r"^a first verification: |^jwt against open"),
+    Target("bench-tracing", r"us of CPU per checkout$|^off, "),
+    Target("bench-standby", r"^with a standby, "),
+    Target("bench-console", r"^watched by a console, "),
     Target("bench-overload", r"x the peak: "),
     Target("bench-history", r"^with a past: "),
     Target("bench-gateway", r"slow connections from .* (?:kept|MISSED)"),
 )
+# What operators do: bring everything up, break it, and repair it.
+REHEARSAL = (CONTAINERS, replace(DRILLS, variables=("SHORT=1",)), RUNBOOK)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +89,8 @@ class Ended:
 
     @property
     def _lines(self) -> list[str]:
-        return [line.strip() for line in self.output.splitlines() if line.strip()]
+        # Without the line that pytest draws around its summary.
+        return [text for line in self.output.splitlines() if (text := line.strip(" \t="))]
 
     @property
     def _found(self) -> list[str]:

@@ -16,9 +16,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 REPOSITORY = Path(__file__).parents[2]
-PAGES = (REPOSITORY / "docs" / "runbook.md", *sorted((REPOSITORY / "docs" / "runbook").glob("*.md")))
+PAGES = (
+    REPOSITORY / "docs" / "runbook.md",
+    REPOSITORY / "docs" / "failover.md",
+    *sorted((REPOSITORY / "docs" / "runbook").glob("*.md")),
+)
 FENCE = re.compile(
-    r"(?P<comment>(?:^ *<!-- run: .*? -->\n)*)^(?P<indent> *)```(?P<language>\w*)\n(?P<code>.*?)^ *```$", re.M | re.S
+    r"(?P<comment>(?:^ *<!-- run: .*? -->\n)*)^(?P<indent> *)```(?P<language>\w*)(?: title=\"(?P<title>[^\"]+)\")?\n"
+    r"(?P<code>.*?)^ *```$",
+    re.M | re.S,
 )
 COMMENT = re.compile(r"<!-- run: (not here:|by|after|output|exit) (.*?) -->")
 HEADING = re.compile(r"^#{2,} (.*)$", re.M)

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.infrastructure.databases import LOGINS, PASSWORD
+from tests.infrastructure.missing import cannot_run
 from tests.infrastructure.reaper import Reaper
 from tests.infrastructure.stack import REPOSITORY, SERVICES, RunStack, Stack, shopping
 from tests.infrastructure.waiting import free_port, listens, wait_until
@@ -101,7 +102,7 @@ async def test_commands_of_a_section_do_what_it_says(
         try:
             for block in SECTIONS[section]:
                 if lacks := missing(block, variables):
-                    pytest.skip(f"{block.name}: {lacks} is not installed")
+                    cannot_run(f"{block.name}: {lacks} is not installed")
                 if block.after:
                     shell.set(await SITUATIONS[block.after](platform, shop))
                 await shell.run(block)

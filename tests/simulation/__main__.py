@@ -10,6 +10,7 @@ import sys
 import time
 from collections import Counter
 
+from deploy.local.progress import Progress
 from tests.simulation.history import HistoryResult, play
 
 TRACE_LINES = 400
@@ -35,16 +36,20 @@ def play_many(first: int, steps_wanted: int) -> int:
     """Play histories from a first seed on, up to the first violation; return the number of violations, 0 or 1."""
     gc.disable()  # histories leave cycles behind; collecting them between histories is cheaper
     began, steps, histories, hits = time.monotonic(), 0, 0, Counter[str]()
-    while steps < steps_wanted:
-        result = play(first + histories)
-        histories += 1
-        steps += result.steps
-        hits.update(result.hits)
-        if result.violation is not None:
-            print_violation(result)
-            return 1
-        if histories % 100 == 0:
-            gc.collect()
+    violated = None
+    with Progress("the first history") as progress:
+        while steps < steps_wanted and violated is None:
+            result = play(first + histories)
+            histories += 1
+            steps += result.steps
+            hits.update(result.hits)
+            violated = result if result.violation is not None else None
+            progress.update(f"{steps:,} of {steps_wanted:,} steps, {histories:,} histories")
+            if histories % 100 == 0:
+                gc.collect()
+    if violated is not None:
+        print_violation(violated)
+        return 1
     seconds = time.monotonic() - began
     print(f"{histories} histories from seed {first}, {steps} steps, {steps / seconds:.0f} steps/s: no violation")
     print("faults:", ", ".join(f"{kind} {count}" for kind, count in sorted(hits.items())))

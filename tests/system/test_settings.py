@@ -3,33 +3,31 @@
 import os
 import socket
 import subprocess
-import sys
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 
 from shared.process.exits import Exit
+from tests.infrastructure import forks
+from tests.infrastructure.reaper import Reaper
 from tests.infrastructure.services import SCHEMAS
 
-REPOSITORY = Path(__file__).parents[2]
-END_SECONDS = 30
+Start = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
-def start(service: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Start a service with only this environment, and wait for its end."""
-    return subprocess.run(
-        [sys.executable, "-m", f"services.{service}", *arguments],
-        env={"PATH": os.environ["PATH"], **environment},
-        cwd=REPOSITORY,
-        capture_output=True,
-        text=True,
-        timeout=END_SECONDS,
-        check=False,
-    )
+@pytest.fixture
+def start(reaper: Reaper) -> Start:
+    """Starts a service with only this environment, and waits for its end."""
+
+    def run(service: str, *arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
+        only = {"PATH": os.environ["PATH"], **environment}
+        return forks.run(f"services.{service}", *arguments, environment=only, reaper=reaper)
+
+    return run
 
 
 @pytest.mark.parametrize("service", SCHEMAS)
-def test_every_wrong_setting_is_named_in_a_line_of_its_own(service: str) -> None:
+def test_every_wrong_setting_is_named_in_a_line_of_its_own(start: Start, service: str) -> None:
     prefix = service.upper()
     wrong = {
         f"{prefix}_PORT": "65536",
@@ -56,7 +54,7 @@ def test_every_wrong_setting_is_named_in_a_line_of_its_own(service: str) -> None
     assert done.stdout == ""
 
 
-def test_error_of_a_secret_setting_does_not_print_it() -> None:
+def test_error_of_a_secret_setting_does_not_print_it(start: Start) -> None:
     done = start("product", PRODUCT_DATABASE_URL="mysql://user:hunter2@host/db")
     assert done.returncode == Exit.MISCONFIGURED
     assert "PRODUCT_DATABASE_URL" in done.stderr
@@ -64,7 +62,7 @@ def test_error_of_a_secret_setting_does_not_print_it() -> None:
 
 
 @pytest.mark.parametrize("command", ["serve", "migrate"])
-def test_unknown_parameter_of_the_database_address_is_named(command: str) -> None:
+def test_unknown_parameter_of_the_database_address_is_named(start: Start, command: str) -> None:
     url = "postgresql:///shop?host=h1,h2&password=hunter2&connect_timeout=5"
     done = start("product", command, PRODUCT_DATABASE_URL=url)
     (line,) = done.stderr.splitlines()
@@ -73,7 +71,7 @@ def test_unknown_parameter_of_the_database_address_is_named(command: str) -> Non
     assert "hunter2" not in line
 
 
-def test_a_migration_that_reaches_no_server_is_one_clear_line() -> None:
+def test_a_migration_that_reaches_no_server_is_one_clear_line(start: Start) -> None:
     done = start("product", "migrate", PRODUCT_DATABASE_URL="postgresql://nobody@127.0.0.1:1,127.0.0.1:1/nowhere")
     (line,) = done.stdout.splitlines()
     assert (done.returncode, done.stderr) == (1, "")
@@ -81,7 +79,7 @@ def test_a_migration_that_reaches_no_server_is_one_clear_line() -> None:
     assert "127.0.0.1" in line
 
 
-def test_a_taken_port_is_one_clear_line() -> None:
+def test_a_taken_port_is_one_clear_line(start: Start) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         url = "postgresql://nobody@127.0.0.1:1/nowhere"
@@ -91,7 +89,7 @@ def test_a_taken_port_is_one_clear_line() -> None:
     assert str(port) in done.stderr
 
 
-def test_an_unknown_command_is_one_clear_line() -> None:
+def test_an_unknown_command_is_one_clear_line(start: Start) -> None:
     done = start("product", "sevre", PRODUCT_DATABASE_URL="postgresql://nobody@127.0.0.1:1/nowhere")
     assert (done.returncode, len(done.stderr.splitlines())) == (Exit.MISCONFIGURED, 1)
     assert "migrate" in done.stderr
@@ -99,7 +97,7 @@ def test_an_unknown_command_is_one_clear_line() -> None:
 
 @pytest.mark.parametrize("service", SCHEMAS)
 @pytest.mark.parametrize("mode", [{}, {"AUTH_MODE": "open"}], ids=["none", "open"])
-def test_service_that_asks_nobody_who_they_are_does_not_start(service: str, mode: dict[str, str]) -> None:
+def test_service_that_asks_nobody_who_they_are_does_not_start(start: Start, service: str, mode: dict[str, str]) -> None:
     prefix = service.upper()
     needed = {
         f"{prefix}_DATABASE_URL": "postgresql://nobody@127.0.0.1:1/nowhere",

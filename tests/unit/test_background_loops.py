@@ -11,6 +11,8 @@ from uuid import UUID
 import pytest
 from prometheus_client import REGISTRY
 
+from deploy.console.figures.replicas import Replica, Replicas
+from deploy.console.figures.sampler import Sampler
 from deploy.consumer import runtime
 from deploy.consumer.__main__ import Leader
 from deploy.consumer.completeness import Completeness
@@ -111,6 +113,14 @@ async def _before(_db: Any) -> None:
     pass
 
 
+async def _no_text(_replica: Replica) -> str:
+    return cast("str", 1)
+
+
+async def _no_addresses(_name: str) -> list[str]:
+    return cast("list[str]", 1)
+
+
 LOOPS: dict[str, Loop] = {
     "lease": lambda: recovery().keep_lease(),
     "sweep": lambda: recovery().sweep(),
@@ -128,6 +138,8 @@ LOOPS: dict[str, Loop] = {
     "completeness": led("completeness"),
     "prune": led("prune"),
     "watermarks": consumers("watermarks", followed()),
+    "figures": lambda: Sampler(Replicas({"order": ["http://order"]}), _no_text).run(),
+    "replicas": lambda: Replicas({"order": ["http://order"]}, _no_addresses).run(),
     "measures": consumers("measures", Completeness(CONSUMER, CONSUMERS_BROKEN, ConsumersRelay(CONSUMER)).measure),
 }
 # Loops that need Kafka or their own connection, which this test doesn't have.
@@ -170,17 +182,19 @@ async def test_loop_outlives_an_absent_dependency(loop: str) -> None:
     await outlives(loop, CUT_OFF[loop], "transient")
 
 
+CONSOLE = sorted((REPOSITORY / "deploy" / "console").rglob("*.py"))
 # Loops of one order or shard: tests/integration covers them.
 ELSEWHERE = {"saga", "shard"}
 
 
 def test_every_loop_is_tried_here_and_named_where_its_metric_is_explained() -> None:
     names = re.compile(r"LoopSupervisor\(\s*\"(\w+)\"")
-    sources = [*REPOSITORY.glob("services/**/*.py"), REPOSITORY / "shared" / "pruning.py"]
+    sources = [*REPOSITORY.glob("services/**/*.py"), *CONSOLE, REPOSITORY / "shared" / "pruning.py"]
     loops = {name for path in sources for name in names.findall(path.read_text())}
     consumer = (REPOSITORY / "deploy" / "consumer" / "__main__.py").read_text()
     of_consumer = set(re.findall(r"^ {12}\"(\w+)\": \(", consumer, re.M))
     assert of_consumer == {"reader", "gaps", "completeness", "prune", "measures", "watermarks"}
     assert loops | of_consumer <= {*LOOPS, *CUT_OFF, *ELSEWHERE}
-    explained = (REPOSITORY / "docs" / "metrics.md").read_text()
+    pages = (REPOSITORY / "docs" / "metrics.md", REPOSITORY / "deploy" / "console" / "README.md")
+    explained = "".join(page.read_text() for page in pages)
     assert [name for name in loops if f"`{name}`" not in explained] == []

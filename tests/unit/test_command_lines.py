@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 
+import deploy.console.__main__ as console
+import deploy.orderctl.__main__ as orderctl
 import services.order.admin.__main__ as order_admin
 import services.relay.admin.__main__ as relay_admin
 from deploy.local import __main__ as local
-from deploy.local import audit, broker, clean, consume, watch_events
+from deploy.local import audit, broker, clean, consume, repair, watch_events
 from services.relay import schemas
 from services.relay.settings import RelaySettings
 from shared.process.main import Service, main
@@ -79,6 +81,31 @@ WRONG: dict[Callable[[], None], list[tuple[str, ...]]] = {
         *(("replay", "again", *WHY, "--type", text) for text in (*TEXTS, "order.paid", "order.paid.v1 ")),
         *(("replay", "again", *WHY, option, text) for option in ("--from", "--to") for text in TIMESTAMPS),
     ],
+    orderctl.main: [
+        ("nothing",),
+        ("sagas", "list", "extra"),
+        *(("sagas", "list", f"--older-than={text}") for text in ("-1", "", "ten")),
+        ("sagas", "list", "--state", "running"),
+        *(("sagas", act, ID) for act in ("retry", "force", "resolve")),
+        ("sagas", "retry", *WHY),
+        ("sagas", "retry", ID, "--all", *WHY),
+        *(("sagas", "versions", f"--version={text}") for text in ("0", "-1", "1.0", "ten")),
+        *(("orders", "place", text) for text in ("keyboard=", "keyboard=-1", "keyboard=1_0", "keyboard=1.0")),
+        ("orders", "place", "keyboard=1", "keyboard=2"),
+        ("orders", "list", "--limit=0"),
+        ("orders", "list", "--status=paid"),
+        *(("stock", act, "keyboard", text) for act in ("add", "take") for text in ("0", "-1", "1.5", "ten")),
+        ("stock", "change", "keyboard"),
+        ("coupons", "give", "TEN", "alice"),
+        ("coupons", "give", "TEN", "alice", "--fixed=1", "--percent=1"),
+        ("coupons", "give", "TEN", "alice", "--percent=101"),
+        ("accounts", "charge", "alice", "0"),
+        ("outbox", "skip", ID),
+        ("replays", "start", "again"),
+        ("audit", "extra"),
+        ("repair", *WHY, "--restored=relay"),
+        ("completion", "ksh"),
+    ],
     service: [
         ("nothing",),
         ("",),
@@ -96,6 +123,8 @@ WRONG: dict[Callable[[], None], list[tuple[str, ...]]] = {
     ],
     local.main: [("extra",), ("--demo",)],
     watch_events.main: [("extra",), ("--from", "now")],
+    audit.main: [("extra",), ("--json", "extra")],
+    console.main: [("extra",), ("--port", "1")],
     clean.main: [("--dry-run",), ("extra",)],
     consume.main: [("--json",), ("extra",)],
     schemas.main: [(), ("/dev/null/nowhere",), ("one", "two"), ("--nothing",)],
@@ -123,7 +152,7 @@ def test_a_wrong_argument_is_a_line_and_status_2(
     assert all(further.startswith(" ") for further in usage[1:])
 
 
-@pytest.mark.parametrize("main", [watch_events.main, consume.main, audit.main])
+@pytest.mark.parametrize("main", [watch_events.main, consume.main, audit.main, repair.main])
 def test_impossible_folder_counts_as_not_running(
     main: Callable[[], None], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 import yaml  # type: ignore[import-untyped]
 
-FILE = Path(__file__).parents[2] / "deploy" / "compose.yaml"
-COMPOSE: dict[str, Any] = yaml.safe_load(FILE.read_text())
+REPOSITORY = Path(__file__).parents[2]
+COMPOSE: dict[str, Any] = yaml.safe_load((REPOSITORY / "deploy" / "compose.yaml").read_text())
 CONTAINERS: dict[str, dict[str, Any]] = COMPOSE["services"]
+TRACING: dict[str, Any] = yaml.safe_load((REPOSITORY / "deploy" / "compose.tracing.yaml").read_text())
 
 
 @pytest.mark.parametrize("name", CONTAINERS)
@@ -97,3 +98,14 @@ def test_a_container_that_ends_has_no_health_check_of_its_image() -> None:
     assert ending
     assert not [name for name in ending if "build" in CONTAINERS[name] and "healthcheck" not in CONTAINERS[name]]
     assert all(CONTAINERS[name].get("healthcheck", {"disable": True}) == {"disable": True} for name in ending)
+
+
+def test_tracing_is_passed_on_to_every_service_and_shares_a_network_with_it_alone() -> None:
+    documented = set(re.findall(r"`(OTEL_\w+)`", (REPOSITORY / "docs" / "tracing.md").read_text()))
+    # A common name would hide which service a span is of; the others would need a file or a secret.
+    others = {"OTEL_SERVICE_NAME", "OTEL_EXPORTER_OTLP_HEADERS", "OTEL_EXPORTER_OTLP_CERTIFICATE"}
+    services = ("order", "product", "coupon", "balance", "relay", "consumer")
+    assert TRACING["services"] == {
+        name: {"environment": dict.fromkeys(documented - others), "networks": [f"{name}-traces"]} for name in services
+    }
+    assert TRACING["networks"] == {f"{name}-traces": {"internal": True} for name in services}

@@ -109,7 +109,9 @@ def test_every_place_named_in_the_code_is_there(document: Path) -> None:
         assert re.search(defined, file.read_text(), re.M), f"{path} has no {name}"
 
 
-@pytest.mark.parametrize("package", [*(f"services.{service}" for service in SERVICES), "deploy.consumer"])
+@pytest.mark.parametrize(
+    "package", [*(f"services.{service}" for service in SERVICES), "deploy.consumer", "deploy.console"]
+)
 def test_every_setting_of_a_service_is_in_its_readme(package: str) -> None:
     readme = REPOSITORY.joinpath(*package.split("."), "README.md").read_text()
     documented = set(re.findall(r"`([A-Z][A-Z_]+)`", readme))

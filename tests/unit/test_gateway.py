@@ -12,7 +12,7 @@ REPOSITORY = Path(__file__).parents[2]
 CONFIGURATION = (REPOSITORY / "deploy" / "gateway" / "nginx.conf").read_text()
 TOO_MANY_REQUESTS = "Too many requests"
 API = (REPOSITORY / "docs" / "api.md").read_text()
-ANSWERS = re.compile(r"location = /problems/([\w-]+) \{.*?return (\d+) '(.*)';", re.S)
+ANSWERS = re.compile(r"location = /answers/([\w-]+) \{.*?return (\d+) '(.*)';", re.S)
 
 
 def answers() -> list[tuple[str, int, dict[str, Any]]]:
@@ -31,7 +31,7 @@ def test_answer_of_the_gateway_equals_a_service_s() -> None:
 
 
 def test_every_error_of_nginx_has_an_answer() -> None:
-    targets = re.findall(r"^    error_page ([\d ]+) = /problems/([\w-]+);$", CONFIGURATION, re.M)
+    targets = re.findall(r"^    error_page ([\d ]+) = /answers/([\w-]+);$", CONFIGURATION, re.M)
     assert {slug for _, slug in targets} == {slug for slug, _, _ in answers()}
     # All statuses that nginx itself can answer here: TLS, files and logins are not used.
     assert {int(code) for codes, _ in targets for code in codes.split()} == {

@@ -9,8 +9,12 @@ REPOSITORY = Path(__file__).parents[2]
 LOCKS = sorted(
     [
         *REPOSITORY.glob("services/*/requirements.lock"),
+        REPOSITORY / "deploy" / "client" / "requirements.lock",
+        REPOSITORY / "deploy" / "console" / "requirements.lock",
         REPOSITORY / "deploy" / "consumer" / "requirements.lock",
         REPOSITORY / "deploy" / "local" / "requirements.lock",
+        REPOSITORY / "deploy" / "orderctl" / "requirements.lock",
+        REPOSITORY / "deploy" / "ops" / "requirements.lock",
         REPOSITORY / "tests" / "requirements.lock",
     ]
 )

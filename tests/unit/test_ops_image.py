@@ -1,22 +1,30 @@
-"""The operators' image can be built from the locks that the services have."""
+"""The operators' images have what their commands and pages need, and can be built from what a build gets."""
 
 import re
 from pathlib import Path
 
+import pytest
+
 REPOSITORY = Path(__file__).parents[2]
-DOCKERFILE = (REPOSITORY / "deploy" / "ops" / "Dockerfile").read_text()
+LOCK = REPOSITORY / "deploy" / "ops" / "requirements.lock"
 
 
-def test_locks_of_the_operators_image_have_one_version_of_each_package() -> None:
-    locks = re.findall(r"^COPY (\S+\.lock) ", DOCKERFILE, re.M)
-    pins = {pin for lock in locks for pin in re.findall(r"^(\S+?)==(\S+)", (REPOSITORY / lock).read_text(), re.M)}
-    assert len(locks) == 3
-    assert len(pins) == len({name for name, _ in pins})
+def pins(lock: Path) -> set[tuple[str, str]]:
+    return set(re.findall(r"^(\S+?)==(\S+)", lock.read_text(), re.M))
 
 
-def test_what_the_operators_image_copies_exists_and_reaches_the_build() -> None:
+def test_lock_of_the_operators_image_is_that_of_what_has_commands() -> None:
+    required = (LOCK.parent / "requirements.in").read_text()
+    locks = [LOCK.parent / one.replace(".in", ".lock") for one in re.findall(r"^-r (.+)$", required, re.M)]
+    assert len(locks) == 4
+    assert pins(LOCK) == {pin for lock in locks for pin in pins(lock)}
+
+
+@pytest.mark.parametrize("image", ["ops", "console"])
+def test_what_an_image_of_operators_copies_exists_and_reaches_the_build(image: str) -> None:
     ignored = (REPOSITORY / ".dockerignore").read_text()
-    copied = re.findall(r"^COPY (?!--from)(\S+) ", DOCKERFILE, re.M)
+    dockerfile = (REPOSITORY / "deploy" / image / "Dockerfile").read_text()
+    copied = re.findall(r"^COPY (?!--from)(\S+) ", dockerfile, re.M)
     assert copied
     for source in copied:
         assert (REPOSITORY / source).exists(), source

@@ -9,7 +9,11 @@ ALTER TABLE platform.inbox
 
 -- Since when an event of the order has to be compared with the relay's history.
 ALTER TABLE platform.streams ADD COLUMN IF NOT EXISTS doubted_at timestamptz;
+-- Not concurrently, which needs statements of its own: the consumer applies all migrations in one transaction. No
+-- customer waits for a consumer. While the index is made, events wait on the topic.
+-- squawk-ignore require-concurrent-index-deletion
 DROP INDEX IF EXISTS platform.streams_waiting;
+-- squawk-ignore require-concurrent-index-creation
 CREATE INDEX IF NOT EXISTS streams_to_ask ON platform.streams (order_id)
     WHERE waiting_since IS NOT NULL OR doubted_at IS NOT NULL;
 

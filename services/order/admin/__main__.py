@@ -79,6 +79,7 @@ def _parser() -> argparse.ArgumentParser:
         help="send this participant again what it has forgotten, because it was restored to an earlier time; "
         "exit with 4 if it refuses something",
     )
+    commands.add_parser("leases", parents=[common], help="list the processes with their leases and live sagas")
     drain = commands.add_parser("drain-status", parents=[common], help="count live sagas by version")
     drain.add_argument("--version", type=argument(Version), help="exit with 3 while this version has live sagas")
     return parser
@@ -94,6 +95,8 @@ async def _run(arguments: argparse.Namespace, settings: Settings) -> Any:
             return await acts.list_acts(pool, 100)
         if arguments.command == "drain-status":
             return await acts.drain_status(pool)
+        if arguments.command == "leases":
+            return await acts.list_leases(pool)
         if arguments.command == "audit":
             return (await audit_now(settings, pool)).view()
         if arguments.command == "repair":

@@ -13,6 +13,7 @@ from uuid import UUID
 
 from services.order import store
 from services.order.admin import store as admin_store
+from services.order.domain import ForcedByOperator
 from services.order.engine.transitions import TransitionRequest, Transitions
 from services.order.saga import VERSIONS_KNOWN, Command, Saga, Status, Transition, next_move, steps, undos
 from services.order.timeline import timeline
@@ -37,13 +38,6 @@ class SagaNotInState(Refusal):
     """The saga is not in a state that allows this."""
 
     slug = "saga-not-in-state"
-    status = 409
-
-
-class ForcedByOperator(Refusal):
-    """An operator had the order undone."""
-
-    slug = "undone-by-operator"
     status = 409
 
 
@@ -160,6 +154,12 @@ async def drain_status(pool: Pool) -> list[dict[str, Any]]:
     async with pool.connection() as db:
         rows = await admin_store.count_live_by_version(db)
     return [{**dict(row), "known": row["version"] in VERSIONS_KNOWN} for row in rows]
+
+
+async def list_leases(pool: Pool) -> list[dict[str, Any]]:
+    """Return which process has which lease, and how many live sagas; those without a lease last."""
+    async with pool.connection() as db:
+        return [dict(row) for row in await admin_store.list_leases(db, LIST_MAX)]
 
 
 async def record_repair(pool: Pool, who: Who, command: Command) -> None:

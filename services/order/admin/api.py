@@ -74,16 +74,53 @@ class Done(Wire):
     dry_run: bool
 
 
+class RecordedAct(Wire):
+    """What an operator did; `saga_id` is null for a repair."""
+
+    act_id: int
+    at: datetime
+    actor: str
+    act: str
+    order_id: UUID | None
+    saga_id: UUID | None
+    reason: str
+    detail: dict[str, Any]
+
+
 class Acts(Wire):
     """What operators did, newest first."""
 
-    items: list[dict[str, Any]]
+    items: list[RecordedAct]
+
+
+class LiveVersion(Wire):
+    """The live sagas of one version of the definition: how many, and when the oldest started."""
+
+    version: int
+    live: int
+    oldest: datetime
 
 
 class Versions(Wire):
     """Live sagas by version of their definition."""
 
-    items: list[dict[str, Any]]
+    items: list[LiveVersion]
+
+
+class ProcessLease(Wire):
+    """A process and its live sagas. Other processes take them unless the lease is `held`; it is null if given up."""
+
+    process_id: UUID
+    lease_until: datetime | None
+    held: bool
+    live: int
+    oldest: datetime | None
+
+
+class Leases(Wire):
+    """The processes with a lease, and those that have live sagas without one."""
+
+    items: list[ProcessLease]
 
 
 class AdminApi:
@@ -149,6 +186,7 @@ class AdminApi:
                 "Count sagas by version",
                 {200: Versions},
             ),
+            Route("GET", "/admin/v1/leases", Scope.OPS_READ, self.list_leases, "List who has sagas", {200: Leases}),
         ]
 
     async def list(self, request: web.Request) -> web.Response:
@@ -178,6 +216,10 @@ class AdminApi:
     async def drain_status(self, _request: web.Request) -> web.Response:
         """GET /admin/v1/drain-status."""
         return reply({"items": await acts.drain_status(self._pool)})
+
+    async def list_leases(self, _request: web.Request) -> web.Response:
+        """GET /admin/v1/leases."""
+        return reply({"items": await acts.list_leases(self._pool)})
 
     async def _act(self, name: str, request: web.Request) -> web.Response:
         """POST /admin/v1/sagas/{id}/retry, …/force and …/resolve."""

@@ -53,6 +53,7 @@ class AuditReport(Wire):
     seconds: float
     orders: int
     under_way: int
+    recent: int
     violations: int
     findings: list[Finding]
     totals: dict[str, dict[str, int | str]]

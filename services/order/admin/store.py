@@ -13,6 +13,11 @@ async def list_live_sagas(db: Connection, older_than_seconds: float, limit: int)
     return await db.fetch(SQL["list_live_sagas"], older_than_seconds, limit)
 
 
+async def list_leases(db: Connection, limit: int) -> list[Row]:
+    """Return up to `limit` processes with a lease, and owners of live sagas without one, with the number of sagas."""
+    return await db.fetch(SQL["list_leases"], limit)
+
+
 async def find_sagas(db: Connection, id_: UUID) -> list[UUID]:
     """Return the sagas for a saga's or an order's id, oldest first."""
     return [row["saga_id"] for row in await db.fetch(SQL["find_sagas"], id_)]

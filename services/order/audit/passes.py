@@ -30,12 +30,14 @@ Rest = Callable[[float], Awaitable[None]]
 
 @dataclass(slots=True)
 class Report:
-    """The results of a pass. `value_at_risk`: what live sagas tie up, and the age of the oldest saga in seconds."""
+    """The results of a pass. `orders` were compared, except those `under_way`; `recent` ones were too young for it.
+    `value_at_risk`: what live sagas tie up, and the age of the oldest saga in seconds."""
 
     started_at: datetime
     seconds: float = 0.0
     orders: int = 0
     under_way: int = 0
+    recent: int = 0
     findings: list[Finding] = field(default_factory=list)
     totals: dict[str, Mapping[str, int]] = field(default_factory=dict)
     value_at_risk: dict[str, float] = field(default_factory=dict)
@@ -53,6 +55,7 @@ class Report:
             "seconds": round(self.seconds, 3),
             "orders": self.orders,
             "under_way": self.under_way,
+            "recent": self.recent,
             "violations": len(self.findings),
             "findings": [finding.view() for finding in self.findings[:FINDINGS_MAX]],
             "totals": to_json(self.totals),
@@ -107,7 +110,10 @@ class Auditor:
                 if len(held[participant]) == PAGE:
                     until = min(until, max(held[participant]))
             for order_id in sorted({*orders, *(id_ for page in held.values() for id_ in page)}):
-                if order_id > until or _is_recent(order_id, now, self._grace_seconds):
+                if order_id > until:
+                    break
+                if _is_recent(order_id, now, self._grace_seconds):
+                    report.recent += order_id in orders
                     continue
                 found = {participant: page.get(order_id, {}) for participant, page in held.items()}
                 if self._differs(order_id, orders.get(order_id), found, report):
@@ -133,10 +139,15 @@ class Auditor:
         return {row["order_id"]: row for row in rows}, until, now
 
     async def _confirm_difference(self, order_id: UUID) -> list[Finding]:
-        """Return the remaining differences. The order must be the same before and after its holds are read."""
+        """Return the remaining differences. The order must be the same before and after its holds are read.
+
+        Raises Unavailable if the database can't confirm that this is the order's newest state: it may be a primary that
+        was replaced, and the holds may be of orders that only its successor has.
+        """
         before = await self._order(order_id)
         found = {participant: await self._books.holds_of(participant, order_id) for participant in Participant}
-        after = await self._order(order_id)
+        async with self._pool.confirmed(store.SQL["confirm_reads"]) as db:
+            after = await audit_store.get_order_to_audit(db, order_id)
         if _state(before) != _state(after) or (after is not None and after["live"]):
             return []
         return _findings(order_id, after, found)

@@ -1,5 +1,9 @@
 """For consumers that check their records for completeness: digests of each minute, and the events of an order or a
-minute."""
+minute.
+
+Consumers withdraw what is missing here. So each answer is confirmed by a commit: otherwise a primary that was cut off
+and replaced would answer without the events of its successor.
+"""
 
 import base64
 from datetime import datetime, timedelta
@@ -163,7 +167,7 @@ def routes(pool: Pool) -> list[Route]:
 
 async def digests(pool: Pool, query: DigestsQuery) -> dict[str, Any]:
     """Return the digests of as many buckets as fit an answer. Raises BucketGone."""
-    async with pool.connection() as connection:
+    async with pool.confirmed(store.SQL["confirm_reads"]) as connection:
         # First the watermark, then the events: a bucket that is closed by then has all its events.
         status = await queries.watermark(connection)
         await _check_kept(connection, query.start)
@@ -194,7 +198,7 @@ async def _of_order(pool: Pool, query: EventsQuery, order_id: UUID) -> dict[str,
     after = decode_cursor(query.cursor, int)
     first = max(query.from_sequence or 1, min(after[0] + 1, INT64_MAX) if after else 1)
     last = query.to_sequence or INT64_MAX
-    async with pool.connection() as connection:
+    async with pool.confirmed(store.SQL["confirm_reads"]) as connection:
         rows = await queries.events_of_order(connection, order_id, first, last, query.limit, EVENTS_BYTES)
     next_cursor = encode_cursor(rows[-1]["sequence"]) if rows and rows[-1]["further"] else None
     return {"items": [{**_event(row), **_data(row)} for row in rows], "next_cursor": next_cursor}
@@ -204,7 +208,7 @@ async def _of_bucket(pool: Pool, query: EventsQuery) -> dict[str, Any]:
     assert query.bucket is not None
     assert query.shard is not None
     after = decode_cursor(query.cursor, UUID)
-    async with pool.connection() as connection:
+    async with pool.confirmed(store.SQL["confirm_reads"]) as connection:
         await _check_kept(connection, query.bucket)
         rows = await queries.events_of_bucket(
             connection, query.shard, query.bucket, query.bucket + BUCKET, after[0] if after else NO_ID, query.limit + 1

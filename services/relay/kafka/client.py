@@ -41,10 +41,7 @@ async def bounded(seconds: float) -> AsyncIterator[None]:
 
 
 async def stopped(*clients: Stoppable) -> None:
-    """Stop clients within STOP_SECONDS, even if the caller is cancelled.
-
-    If a broker hangs, connections that can't be closed end with the broker or with the process.
-    """
+    """Stop clients within STOP_SECONDS, even if the caller is cancelled or the broker hangs."""
     await run_to_completion(_stop(clients))
 
 

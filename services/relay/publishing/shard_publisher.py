@@ -102,7 +102,8 @@ class ShardPublisher:
                 await self._reconcile_and_publish(connection, lease)
             except Exception:
                 # Perhaps only this replica can't reach the broker: another one may take the shard immediately.
-                await store.release_lease(connection, lease)
+                if not connection.is_closed():  # as after a statement that took too long: then the lease expires
+                    await store.release_lease(connection, lease)
                 raise
 
     async def _reconcile_and_publish(self, connection: Connection, lease: Lease) -> None:

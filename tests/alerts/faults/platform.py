@@ -131,6 +131,7 @@ async def platform(reaper: Reaper, folder: Path) -> AsyncIterator[Platform]:
         addresses=None,
         runner="tests.alerts.faults.scale",
         security=None,
+        forked=False,
         **SETTINGS,
     )
     async with AsyncExitStack() as stack:

@@ -9,6 +9,8 @@ import asyncpg
 
 from tests.alerts.faults.platform import CONNECTIONS_MAX, Platform
 from tests.alerts.faults.situation import Situation
+from tests.infrastructure.missing import cannot_run, find_program
+from tests.infrastructure.pgbouncer import PgBouncer
 from tests.infrastructure.proxy import Mode
 from tests.infrastructure.waiting import eventually
 
@@ -50,6 +52,30 @@ async def connections_break(platform: Platform) -> AsyncIterator[None]:
             yield
         finally:
             cutting.cancel()
+
+
+@asynccontextmanager
+async def a_pooler_takes_settings(platform: Platform) -> AsyncIterator[None]:
+    """Lead the product service through a pooler in transaction mode, whose connections have no settings."""
+    if find_program("pgbouncer") is None:
+        cannot_run("Debian's package pgbouncer is not installed")
+    product = platform.cluster.processes["product"]
+    environment = product.environment
+    pooler = PgBouncer(product.reaper, platform.postgres.port)
+    pooler.start()
+    url = pooler.through(platform.cluster.database.as_role("product_service"))
+    await platform.killed("product")
+    product.environment = {**environment, "PRODUCT_DATABASE_URL": url, "PRODUCT_STATEMENT_CACHE_SIZE": "0"}
+    try:
+        await platform.started("product")
+        async with platform.buying(4):
+            await asyncio.to_thread(pooler.reconnect)
+            yield
+        await platform.killed("product")
+    finally:
+        product.environment = environment
+        await platform.started("product")
+        pooler.kill()
 
 
 @asynccontextmanager
@@ -154,6 +180,7 @@ SITUATIONS = [
         {"ErrorBudgetFast": {"job": "product"}, "ErrorBudgetSlow": {"job": "product"}},
     ),
     Situation("connections to Postgres break", connections_break, {"DatabaseReconnects": {"job": "order"}}),
+    Situation("a pooler takes settings", a_pooler_takes_settings, {"SettingsLost": {"job": "product"}}),
     Situation("Postgres has few connections left", connections_taken, {"ConnectionBudget": {}}),
     Situation("a transaction stays open", a_transaction_stays_open, {"WatermarkBehind": {}, "OutboxNotCleaned": {}}),
     Situation("the database grows", the_database_grows, {"PostgresDisk": {}, "WalKept": {}}),

@@ -32,6 +32,7 @@ _INTERVALS: Mapping[str, Mapping[str, float]] = {
     "services.relay.metrics": {"BACKLOG_INTERVAL_SECONDS": 0.5},
     "services.relay.outbox_cleaner": {"INTERVAL_SECONDS": 1.0, "LEASE_SECONDS": 3.0},
     "shared.identity.keys": {"LOOK_SECONDS": 0.2, "REFRESH_SECONDS": 2.0},
+    "shared.postgres.connections": {"REPLAN_SECONDS": 1.0},
 }
 
 

@@ -10,6 +10,7 @@ from shared.contracts.commands import COMMANDS_MAX, COMMANDS_PATH
 from shared.participant.executor import QUEUE_MAX
 from tests.alerts.faults.platform import Platform
 from tests.alerts.faults.postgres import locked
+from tests.alerts.faults.scale import SCRAPE_SECONDS
 from tests.alerts.faults.situation import Situation
 from tests.infrastructure.shopping import an_order
 from tests.infrastructure.waiting import eventually
@@ -25,22 +26,26 @@ async def a_participant_hangs(platform: Platform) -> AsyncIterator[None]:
     balance = platform.cluster.processes["balance"]
     later = "UPDATE orders.sagas SET version = version + $1 WHERE saga_id = $2"
     saga_id = None
-    async with platform.ordering(2 * 16):  # as many at each order replica as it may run sagas
-        balance.send(signal.SIGSTOP)
-        try:
 
-            async def waiting() -> object:
-                return await platform.operator.fetchval(
-                    "SELECT saga_id FROM orders.sagas"
-                    " WHERE status = 'RUNNING' AND started_at < now() - interval '1 second' LIMIT 1"
-                )
+    async def waiting() -> object:
+        return await platform.operator.fetchval(
+            "SELECT saga_id FROM orders.sagas"
+            " WHERE status = 'RUNNING' AND started_at < now() - make_interval(secs => $1) LIMIT 1",
+            2 * SCRAPE_SECONDS,
+        )
 
+    balance.send(signal.SIGSTOP)
+    try:
+        # Together as many at each order replica as it may run sagas. The first answers of the second half come later
+        # than those of the first, because a rate does not count the first value of a series.
+        async with platform.ordering(16):
             saga_id = await eventually(waiting, LATE_SECONDS, "a saga that waits")
             await platform.operator.execute(later, 100, saga_id)
-            yield
-        finally:
-            await platform.operator.execute(later, -100, saga_id)
-            balance.send(signal.SIGCONT)
+            async with platform.ordering(16):
+                yield
+    finally:
+        await platform.operator.execute(later, -100, saga_id)
+        balance.send(signal.SIGCONT)
 
 
 @asynccontextmanager

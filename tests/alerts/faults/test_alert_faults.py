@@ -40,7 +40,10 @@ async def nothing_fires(running: Platform) -> None:
     async def quiet() -> bool:
         return not (await running.prometheus.firing())
 
-    await eventually(quiet, ENDS_SECONDS, "no alert")
+    try:
+        await eventually(quiet, ENDS_SECONDS, "no alert")
+    except AssertionError:
+        pytest.fail(f"firing: {await running.prometheus.firing()}")
 
 
 async def until(running: Platform, wanted: Mapping[str, Labels], *, firing: bool, seconds: float) -> dict[str, float]:

@@ -9,13 +9,12 @@ hide a difference in what varies more than it. Without them the ratio is further
 Exit status: 0; 1 if the promised ratio was missed; 2 if a round failed or this machine lacks what it takes.
 """
 
-import argparse
 import asyncio
-import json
-import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import aiohttp
@@ -23,55 +22,16 @@ import aiohttp
 from deploy.local.configuration import AUDIENCE
 from shared.identity.tokens import TokenRules, read_keys, verify
 from tests.bench.checkout.catalogue import make_catalogue
-from tests.bench.checkout.figures import median_interval
-from tests.bench.checkout.load import Load, LoadError
-from tests.bench.checkout.meters import process_seconds
-from tests.bench.checkout.round import UsedCatalogue, buy
-from tests.bench.checkout.shop import BooksError, Shop, running_shop
+from tests.bench.checkout.load import LoadError
+from tests.bench.checkout.pairs import Instance, compare
+from tests.bench.checkout.round import UsedCatalogue
+from tests.bench.checkout.shop import Shop, running_shop
 from tests.bench.checkout.tokens import ISSUER, UserTokens
-from tests.bench.servers import MissingError, find_tool, servers
-from tests.infrastructure.waiting import DeadlineError
+from tests.bench.servers import Servers, find_tool
 
 RATIO_MAX = 1.05
-CLIENTS = 64
-WARM_SECONDS = 20  # at first, a new broker interprets its code
 CALLS_AT_ONCE = 32
 VERIFIED = 1000
-
-
-def pairs(shops: tuple[Shop, Shop], count: int, seconds: int) -> list[tuple[float, float]]:
-    """Measure open and jwt mode in turn, `count` times; return the microseconds of a checkout in both, for each pair.
-
-    Short turns: the speed of the machine changes within seconds, and should be the same for both turns of a pair.
-    """
-    wrk = find_tool("wrk", "wrk")
-    used = [UsedCatalogue(wrk, seed=1), UsedCatalogue(wrk, seed=1)]
-    for shop, catalogue in zip(shops, used, strict=True):
-        buy(shop, Load("cold", CLIENTS, WARM_SECONDS), catalogue)
-    measured = []
-    for number in range(count):
-        cpu = [0.0, 0.0]
-        for turn in (0, 1) if number % 2 == 0 else (1, 0):
-            cpu[turn] = checkout_us(shops[turn], used[turn], seconds)
-        measured.append((cpu[0], cpu[1]))
-        print(f"pair {number + 1:>2}: open {cpu[0]:.0f} us, jwt {cpu[1]:.0f} us, {cpu[1] / cpu[0]:.3f}", flush=True)
-    return measured
-
-
-def checkout_us(shop: Shop, used: UsedCatalogue, seconds: int) -> float:
-    """Let clients buy; return the CPU of all services for a checkout, in microseconds.
-
-    No saga is live before or after, and orders whose clients were cut off at the end count like the others. So
-    everything that was spent belongs to an order that is counted.
-    """
-    earlier, spent = sum(used.orders.values()), services_seconds(shop)
-    buy(shop, Load("cold", CLIENTS, seconds), used)
-    return (services_seconds(shop) - spent) / (sum(used.orders.values()) - earlier) * 1e6
-
-
-def services_seconds(shop: Shop) -> float:
-    """Return the CPU that the services have used."""
-    return sum(process_seconds(process.pid) for process in shop.processes.values())
 
 
 async def verify_all(shop: Shop) -> None:
@@ -102,34 +62,21 @@ def verification_us(tokens: UserTokens) -> float:
     return (time.process_time() - began) / len(some) * 1e6
 
 
-def main() -> int:
-    """Measure, audit and compare with the limit."""
-    parser = argparse.ArgumentParser(prog="bench-auth", description=__doc__)
-    parser.add_argument("--pairs", type=int, default=40, help="how many pairs are measured (40)")
-    parser.add_argument("--seconds", type=int, default=2, help="how long each turn of a pair lasts (2)")
-    arguments = parser.parse_args()
-    try:
-        with tempfile.TemporaryDirectory() as folder, servers() as running:
-            tokens = UserTokens(Path(folder)).create()
-            print(f"a first verification: {verification_us(tokens):.0f} us of CPU", flush=True)
-            catalogue = make_catalogue(running.postgres_url)
-            with running_shop(running, catalogue) as plain, running_shop(running, catalogue, tokens=tokens) as asking:
-                asyncio.run(verify_all(asking))
-                measured = pairs((plain, asking), arguments.pairs, arguments.seconds)
-                audits = [shop.audit() for shop in (plain, asking)]
-    except (MissingError, LoadError, BooksError, DeadlineError) as error:
-        print(error, file=sys.stderr)
-        return 2
-    ratios = [with_tokens / without for without, with_tokens in measured]
-    low, high = median_interval(ratios)
-    median = statistics.median(ratios)
-    print(f"{sum(audit['orders'] for audit in audits)} orders audited, all books agree")
-    modes = [statistics.median(values) for values in zip(*measured, strict=True)]
-    print(f"CPU of a checkout in the services, medians: open {modes[0]:.0f} us, jwt {modes[1]:.0f} us")
-    print(f"jwt against open, CPU per checkout: {median:.3f} (95%: {low:.3f} to {high:.3f}); promised: {RATIO_MAX}")
-    print(json.dumps({"median": median, "interval": [low, high], "pairs": measured}))
-    return 1 if median > RATIO_MAX else 0
+@contextmanager
+def instances(running: Servers) -> Iterator[tuple[Instance, Instance]]:
+    """Run the product in both modes, the latter with tokens that are verified."""
+    wrk = find_tool("wrk", "wrk")
+    with tempfile.TemporaryDirectory() as folder:
+        tokens = UserTokens(Path(folder)).create()
+        print(f"a first verification: {verification_us(tokens):.0f} us of CPU", flush=True)
+        catalogue = make_catalogue(running.postgres_url)
+        with running_shop(running, catalogue) as plain, running_shop(running, catalogue, tokens=tokens) as asking:
+            asyncio.run(verify_all(asking))
+            yield (
+                Instance("open", plain, UsedCatalogue(wrk, seed=1)),
+                Instance("jwt", asking, UsedCatalogue(wrk, seed=1)),
+            )
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(compare("bench-auth", __doc__, instances, "jwt against open", RATIO_MAX))

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import psycopg
 
+from deploy.local.progress import Progress
 from tests.bench.checkout import plans, stacks, statements
 from tests.bench.checkout.catalogue import Catalogue, make_catalogue
 from tests.bench.checkout.load import Load
@@ -160,7 +161,8 @@ def main(arguments: Sequence[str]) -> int:
         with servers([*POSTGRES_SETTINGS, *profiler_settings()]) as started:
             idle(started)
             catalogue = make_catalogue(started.postgres_url)
-            findings = profile_on(started, catalogue, load, orders=options.orders, native=options.native)
+            with Progress("profiling"):
+                findings = profile_on(started, catalogue, load, orders=options.orders, native=options.native)
     except MissingError as error:
         print(error, file=sys.stderr)
         return 2

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -160,14 +160,17 @@ def service_environment(database: Database, ports: Mapping[str, int], kafka: str
 def start_service(name: str, port: int, environment: Mapping[str, str], servers: Servers) -> "subprocess.Popen[bytes]":
     """Start a process of the service with this name, or of a replica whose name begins with it."""
     service = name.partition("-")[0]
+    command = [sys.executable, "-m", f"services.{service}"]
+    return start_process(name, command, {**environment, f"{service.upper()}_PORT": str(port)}, servers)
+
+
+def start_process(
+    name: str, command: Sequence[str], environment: Mapping[str, str], servers: Servers
+) -> "subprocess.Popen[bytes]":
+    """Start a process that ends with this one at the latest. `name`: of its log."""
     with (log_folder() / f"{name}.log").open("wb") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", f"services.{service}"],
-            env={**environment, f"{service.upper()}_PORT": str(port)},
-            cwd=REPOSITORY,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
+            command, env=environment, cwd=REPOSITORY, stdout=log, stderr=log, start_new_session=True
         )
     servers.reaper.process(process)
     return process

@@ -4,6 +4,7 @@ import argparse
 import sys
 import time
 
+from deploy.local.progress import Progress
 from tests.bench.checkout.catalogue import make_catalogue, wait_for_checkpoint
 from tests.bench.checkout.load import LoadError
 from tests.bench.checkout.shop import BooksError, audited
@@ -25,13 +26,16 @@ def main() -> int:
             catalogue = make_catalogue(running.postgres_url)
             with catalogue.copy() as empty, catalogue.copy() as past:
                 began = time.monotonic()
-                seed(past.url, arguments.orders)
-                wait_for_checkpoint(running.postgres_url)
+                with Progress(f"making {arguments.orders:,} orders of the past"):
+                    seed(past.url, arguments.orders)
+                    wait_for_checkpoint(running.postgres_url)
                 print(f"{arguments.orders} orders of the past, made in {time.monotonic() - began:.0f} s", flush=True)
-                curve = compare(running, wrk, empty, past, rounds=arguments.rounds, seconds=arguments.seconds)
+                with Progress(f"measuring {arguments.rounds} times with and without them"):
+                    curve = compare(running, wrk, empty, past, rounds=arguments.rounds, seconds=arguments.seconds)
                 print("\n".join(curve.lines()), flush=True)
                 for name, database in (("empty", empty), ("past", past)):
-                    report = audited(running, database)
+                    with Progress("comparing every order with the books"):
+                        report = audited(running, database)
                     print(f"{name}: {report['orders']} orders audited, {report['violations']} violations")
     except (MissingError, LoadError, BooksError) as error:
         print(error, file=sys.stderr)

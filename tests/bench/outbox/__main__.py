@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 import asyncpg
 
+from deploy.local.progress import Progress
 from services.relay import store
 from services.relay.domain.shards import Lease
 from services.relay.outbox_cleaner import clean
@@ -194,9 +195,10 @@ def table(parts: list[Part]) -> str:
 
 async def measure(server: str, mode: Mode, count: int) -> list[str]:
     """Measure and print a mode; return its missed limits."""
-    async with bench(server, mode) as here:
-        parts = await here.run(count)
-        left = await here.remove()
+    with Progress(f"{mode.title}: publishing {count:,} events"):
+        async with bench(server, mode) as here:
+            parts = await here.run(count)
+            left = await here.remove()
     growth = parts[-1].per_event / parts[0].per_event
     left_bytes = left["table_bytes"] + left["index_bytes"]
     print(f"\n### {mode.title}\n\n{table(parts)}\n")

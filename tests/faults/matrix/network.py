@@ -67,20 +67,3 @@ async def fail(fault: Fault) -> Answer:
         raise ConnectionResetError
     never: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
     return await never
-
-
-class NetworkChannel:
-    """A process' channel to one participant, for services.order.engine.participants."""
-
-    def __init__(self, network: Network, place: str) -> None:
-        self._network = network
-        self._place = Participant(place)
-
-    async def __aenter__(self) -> "NetworkChannel":
-        return self
-
-    async def __aexit__(self, *_: object) -> None: ...
-
-    async def post(self, body: bytes, _headers: Mapping[str, str]) -> Answer:
-        """Send a batch; return the answer's status and body."""
-        return await self._network.carry(self._place, body)

@@ -13,8 +13,8 @@ from shared.batcher import Batcher, Work
 from shared.postgres.connections import Connection, Pool, Session
 from shared.refusals import Unavailable
 from tests.faults.matrix.cells import Fault
-from tests.faults.matrix.network import Network, NetworkChannel, Trap, fail
-from tests.infrastructure.in_process_participants import PARTICIPANT_URLS, participant_at
+from tests.faults.matrix.network import Network, Trap, fail
+from tests.infrastructure.in_process_participants import PARTICIPANT_URLS, Channel
 
 SAGAS_MAX = 1000
 LEASE_SECONDS = 600.0
@@ -48,7 +48,7 @@ class CrashingProcess:
         self.parts = OrderProcess(
             settings,
             Connections(pool, pool, *sessions),
-            channel=lambda url: NetworkChannel(network, participant_at(url)),
+            channel=lambda url: Channel(network.carry, url),
             batcher_type=self._batcher,
             sleep=lambda seconds: asyncio.sleep(seconds * BACKOFF_FACTOR),
         )

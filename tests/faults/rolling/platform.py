@@ -57,9 +57,15 @@ class Platform:
 
 @asynccontextmanager
 async def platform(
-    reaper: Reaper, folder: Path, database: Database, balancer: Balancer, replicas: Mapping[str, int]
+    reaper: Reaper,
+    folder: Path,
+    database: Database,
+    balancer: Balancer,
+    replicas: Mapping[str, int],
+    *,
+    forked: bool = False,
 ) -> AsyncIterator[Platform]:
-    """Start so many replicas of each service, and the balancer before them.
+    """Start so many replicas of each service, and the balancer before them. `forked`: whether as forks.
 
     The order service calls a participant with several replicas through the balancer, and a single one directly.
     """
@@ -84,9 +90,8 @@ async def platform(
         own = {f"{prefix}_PORT": str(ports[name].clients), f"{prefix}_INTERNAL_PORT": str(ports[name].internal)}
         command = [sys.executable, "-m", f"services.{service}"]
         log = folder / f"{name}.log"
-        processes[name] = Process(
-            name, command, environment | own, ports[name].clients, log, reaper, internal_port=ports[name].internal
-        )
+        made_of = (name, command, environment | own, ports[name].clients, log, reaper)
+        processes[name] = Process(*made_of, internal_port=ports[name].internal, forked=forked)
         processes[name].start()
     try:
         for process in processes.values():

@@ -6,8 +6,6 @@ import json
 import os
 import random
 import signal
-import subprocess
-import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -24,13 +22,13 @@ from deploy.consumer.store import migrate
 from services.relay.process import serve
 from shared.ids import uuid7
 from shared.process.stopping import Stop
+from tests.infrastructure import forks
 from tests.infrastructure.databases import Database
 from tests.infrastructure.pipeline import PATIENCE_SECONDS, Pipeline
 from tests.infrastructure.reaper import Reaper
 from tests.infrastructure.services import Client
 from tests.infrastructure.waiting import eventually, free_port, listens
 
-REPOSITORY = Path(__file__).parents[3]
 LEGAL = [
     ("placed", "paid"),
     ("paid",),
@@ -125,14 +123,8 @@ class Process:
         self.port = free_port()
         self._log = log
         with log.open("ab") as output:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "deploy.consumer"],
-                env=environment | {"CONSUMER_PORT": str(self.port)},
-                cwd=REPOSITORY,
-                stdout=output,
-                stderr=output,
-            )
-        reaper.process(self._process)
+            own = environment | {"CONSUMER_PORT": str(self.port)}
+            self._process = forks.start("deploy.consumer", environment=own, reaper=reaper, output=output)
 
     def lines(self, event: str) -> list[dict[str, Any]]:
         """Return its log lines of one event."""

@@ -3,9 +3,8 @@
 A restore is simulated: rows of the outbox are deleted, as they are missing in an older dump.
 """
 
+import os
 import random
-import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -15,11 +14,13 @@ import pytest
 
 from deploy.consumer import baseline
 from deploy.consumer.__main__ import Exit, declare_baseline, retry
-from deploy.consumer.runtime import Unavailable
+from deploy.consumer.runtime import Pool, Unavailable
+from tests.infrastructure import forks
 from tests.infrastructure.pipeline import Pipeline
+from tests.infrastructure.reaper import Reaper
 from tests.infrastructure.waiting import eventually
+from tests.integration.consumer.forgery import forged, named, send
 from tests.integration.consumer.platform import (
-    REPOSITORY,
     OrderEvent,
     Platform,
     Process,
@@ -27,7 +28,6 @@ from tests.integration.consumer.platform import (
     mark_sent,
     publish,
 )
-from tests.integration.consumer.test_forgery import forged, named, send
 
 BEFORE = timedelta(minutes=20)  # when what is in the dump was committed
 DUMPED = timedelta(minutes=15)
@@ -159,8 +159,29 @@ async def test_baseline_is_refused_while_a_consumer_runs_or_what_it_needs_is_awa
     assert await consuming.connection.fetchval("SELECT count(*) FROM platform.restores") == 0
 
 
+async def test_baseline_waits_for_the_lease_of_a_consumer_that_a_dump_shows_as_running(consuming: Platform) -> None:
+    await consuming.connection.execute(
+        "INSERT INTO platform.duties VALUES ('completeness', 'dumped', clock_timestamp() + interval '2 seconds')"
+    )
+    assert await declare_baseline(consuming.settings(), dumped_at()) is Exit.DONE
+    assert await consuming.connection.fetchval("SELECT count(*) FROM platform.restores") == 1
+
+
+async def test_baseline_is_refused_if_a_consumer_starts_meanwhile(
+    consuming: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def started(_: Pool) -> None:
+        await consuming.connection.execute(
+            "INSERT INTO platform.duties VALUES ('completeness', 'started', clock_timestamp() + interval '30 seconds')"
+        )
+
+    monkeypatch.setattr(baseline, "_await_end_of_lease", started)
+    with pytest.raises(baseline.Refused, match="stop all consumers"):
+        await baseline.declare(consuming.settings(), dumped_at())
+    assert await consuming.connection.fetchval("SELECT count(*) FROM platform.restores") == 0
+
+
 @pytest.mark.parametrize("arguments", [("baseline",), ("baseline", "--since", "now"), ("retry", "--since", "now")])
-def test_baseline_without_a_time_ends_with_2(arguments: Sequence[str]) -> None:
-    command = [sys.executable, "-m", "deploy.consumer", *arguments]
-    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, check=False)
-    assert (done.returncode, b"--since" in done.stderr) == (2, True)
+def test_baseline_without_a_time_ends_with_2(reaper: Reaper, arguments: Sequence[str]) -> None:
+    done = forks.run("deploy.consumer", *arguments, environment=os.environ, reaper=reaper)
+    assert (done.returncode, "--since" in done.stderr) == (2, True)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from deploy.consumer.completeness import AGAIN_MAX, Completeness
+from deploy.consumer.completeness import Completeness
 from deploy.consumer.relay import Relay
 from deploy.consumer.runtime import Pool
 from tests.infrastructure.pipeline import Pipeline, producing
@@ -227,10 +227,13 @@ async def test_a_minute_that_gets_an_event_after_it_was_found_equal_is_compared_
 
 @pytest.mark.parametrize("state", ["OPEN", "DIFFERS", "STALE"])
 async def test_removed_minutes_do_not_stop_others_from_being_compared_again(
-    consuming: Platform, pipeline: Pipeline, state: str
+    consuming: Platform, pipeline: Pipeline, state: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    again_max = 10  # as many minutes as one pass compares again
+    monkeypatch.setattr("deploy.consumer.completeness.AGAIN_MAX", again_max)
+    monkeypatch.setattr("deploy.consumer.completeness.AGAIN_SECONDS", 0.5)
     minute = datetime.now(UTC).replace(second=0, microsecond=0) - timedelta(minutes=20)
-    gone = [minute - timedelta(days=1, minutes=number) for number in range(AGAIN_MAX)]
+    gone = [minute - timedelta(days=1, minutes=number) for number in range(again_max)]
     put = "INSERT INTO platform.buckets VALUES ($1, 0, $2, $3, now() - interval '1 hour')"
     findings = '[{"kind": "missing"}]'
     await consuming.connection.executemany(put, [(bucket, state, findings) for bucket in gone])
@@ -250,7 +253,7 @@ async def test_removed_minutes_do_not_stop_others_from_being_compared_again(
             await completeness.check()
             return bool(await consuming.connection.fetchval(query, minute) == "EQUAL")
 
-        await eventually(equal, 60, "the remaining minute")  # two reads of a hundred minutes
+        await eventually(equal, 60, "the remaining minute")
     kept = await consuming.connection.fetch(
         "SELECT DISTINCT state, findings FROM platform.buckets WHERE bucket < $1", minute
     )

@@ -1,6 +1,5 @@
 """The reference consumer can be copied: its folder alone runs in an empty project that has its requirements."""
 
-import ast
 import asyncio
 import json
 import os
@@ -20,6 +19,7 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
 from tests.infrastructure.databases import Database
+from tests.infrastructure.imports import imported_by
 from tests.infrastructure.pipeline import Pipeline
 from tests.infrastructure.reaper import Reaper
 from tests.infrastructure.waiting import eventually, free_port
@@ -104,14 +104,7 @@ async def test_copied_folder_stores_an_event(
 
 
 def test_requirements_name_every_package_that_the_code_imports() -> None:
-    imported = set()
-    for path in FOLDER.glob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Import):
-                imported |= {name.name for name in node.names}
-            elif isinstance(node, ast.ImportFrom) and node.level == 0:
-                imported.add(str(node.module))
-    modules = {name.split(".")[0] for name in imported} - set(sys.stdlib_module_names)
+    modules = imported_by(FOLDER)
     # OpenTelemetry's packages share a module, so it has several.
     packages = {name: {one.replace("_", "-") for one in packages_distributions()[name]} for name in modules}
     required = set((FOLDER / "requirements.in").read_text().split())

@@ -1,4 +1,7 @@
-"""Consumers that are killed, paused past their session or made to read again end with exactly the committed events."""
+"""Consumers that are killed, paused past their session or made to read again end with exactly the committed events.
+
+A short run by default; `make points` kills them more often.
+"""
 
 import asyncio
 import os
@@ -12,9 +15,9 @@ from tests.infrastructure.waiting import eventually
 from tests.integration.consumer.platform import OrderEvent, Platform, an_order, mark_sent, publish
 from tests.integration.consumer.test_consuming import copied
 
-ORDERS = 500
-KILLS = 10
-pytestmark = [pytest.mark.real_broker, pytest.mark.timeout(400)]
+KILLS = 40 if os.environ.get("POINTS_ALL") else 5
+ORDERS = 60 * KILLS
+pytestmark = [pytest.mark.real_broker, pytest.mark.timeout(350 + 10 * KILLS)]
 
 
 @pytest.fixture

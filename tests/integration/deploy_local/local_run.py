@@ -29,19 +29,27 @@ class LocalRun:
 
     folder: Path
     settings: Mapping[str, str] = field(default_factory=dict)
+    program: tuple[str, ...] = ("tests.integration.deploy_local.run_stand_ins",)
+    start_seconds: float = START_SECONDS
+    stop_seconds: float = STOP_SECONDS
+    python: str = sys.executable
     ports: dict[str, int] = field(init=False)
-    admin_port: int = field(init=False)
+    admin_ports: dict[str, int] = field(init=False)
+    console_port: int = field(init=False)
+    playground_port: int = field(init=False)
     process: subprocess.Popen[str] | None = None
 
     def __post_init__(self) -> None:
-        self.admin_port, *ports = free_ports(1 + len(SERVICES))
+        order, relay, self.console_port, self.playground_port, *ports = free_ports(4 + len(SERVICES))
+        self.admin_ports = {"order": order, "relay": relay}
         self.ports = dict(zip(SERVICES, ports, strict=True))
 
     @property
     def environment(self) -> dict[str, str]:
-        own = {"LOCAL_DIR": str(self.folder), "PYTHONWARNINGS": ""}
+        own = {"LOCAL_DIR": str(self.folder), "PYTHONWARNINGS": "", "CONSOLE_PORT": str(self.console_port)}
+        own["PLAYGROUND_PORT"] = str(self.playground_port)
         own |= {f"{service.upper()}_PORT": str(port) for service, port in self.ports.items()}
-        own["ORDER_ADMIN_PORT"] = str(self.admin_port)
+        own |= {f"{service.upper()}_ADMIN_PORT": str(port) for service, port in self.admin_ports.items()}
         clean = {name: value for name, value in os.environ.items() if not name.endswith("_DATABASE_URL")}
         clean.pop("KAFKA_BOOTSTRAP_SERVERS", None)
         return {**clean, **own, **self.settings}
@@ -51,7 +59,7 @@ class LocalRun:
         (self.folder / "run.json").unlink(missing_ok=True)
         with (self.folder.parent / "output").open("a") as output:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "tests.integration.deploy_local.run_stand_ins"],
+                [self.python, "-m", *self.program],
                 cwd=ROOT,
                 env=self.environment,
                 stdout=output,
@@ -64,7 +72,7 @@ class LocalRun:
     def start(self) -> "LocalRun":
         """Start, and wait until everything is ready."""
         process = self.begin()
-        wait_until(lambda: self.run_json() or process.poll() is not None, START_SECONDS, "run.json")
+        wait_until(lambda: self.run_json() or process.poll() is not None, self.start_seconds, "run.json")
         assert process.poll() is None, self.output()
         return self
 
@@ -72,12 +80,12 @@ class LocalRun:
         """Signal the supervisor and return its exit status."""
         assert self.process is not None
         self.process.send_signal(number)
-        return self.process.wait(STOP_SECONDS)
+        return self.process.wait(self.stop_seconds)
 
     def refused(self) -> tuple[int, str]:
         """Start a run that must fail; return the exit status and the output."""
         process = self.begin()
-        status = process.wait(START_SECONDS)
+        status = process.wait(self.start_seconds)
         return status, self.output()
 
     def output(self) -> str:
@@ -98,7 +106,7 @@ class LocalRun:
     def command(self, module: str, *arguments: str) -> subprocess.Popen[str]:
         """Run another command in this folder."""
         return subprocess.Popen(
-            [sys.executable, "-m", module, *arguments],
+            [self.python, "-m", module, *arguments],
             cwd=ROOT,
             env=self.environment,
             stdout=subprocess.PIPE,
@@ -130,9 +138,9 @@ class LocalRun:
         for process in self.left():
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
-        wait_until(lambda: not self.left(), STOP_SECONDS, "nothing left")
+        wait_until(lambda: not self.left(), self.stop_seconds, "nothing left")
         if self.process is not None:
-            self.process.wait(STOP_SECONDS)
+            self.process.wait(self.stop_seconds)
 
     def clean_up(self) -> None:
         """Kill the remaining processes, after any end of the test."""

@@ -25,13 +25,15 @@ def role_dsn(run: LocalRun, service: str) -> str:
 
 def test_run_json_names_the_kafka_the_database_and_every_service(running: LocalRun) -> None:
     run = running.run_json()
-    assert set(run) == {"kafka", "database", "issuer", "services"}
+    assert set(run) == {"kafka", "database", "issuer", "console", "playground", "services"}
+    assert run["console"] == {"url": f"http://127.0.0.1:{running.console_port}", "pid": running.pid("console")}
+    assert run["playground"] == f"http://127.0.0.1:{running.playground_port}"
     assert run["issuer"] is None
     for service in SERVICES:
         entry = run["services"][service]
         assert entry["url"] == f"http://127.0.0.1:{running.ports[service]}"
         assert entry["pid"] == running.pid(service)
-        assert ("admin_url" in entry) is (service == "order")
+        assert ("admin_url" in entry) is (service in ("order", "relay"))
         with urllib.request.urlopen(f"{entry['url']}/readyz", timeout=5) as response:
             assert response.status == 200
 

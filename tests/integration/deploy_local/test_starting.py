@@ -23,7 +23,7 @@ def test_a_taken_port_is_one_line_and_nothing_is_started(local: LocalRun) -> Non
 
 def test_every_taken_port_is_named(local: LocalRun) -> None:
     local.settings = {"LOCAL_KAFKA_PORT": str(free_port())}
-    taken = [local.ports["order"], local.admin_port, int(local.settings["LOCAL_KAFKA_PORT"])]
+    taken = [local.ports["order"], local.admin_ports["relay"], int(local.settings["LOCAL_KAFKA_PORT"])]
     with contextlib.ExitStack() as listeners:
         for port in taken:
             listeners.enter_context(socket.create_server(("127.0.0.1", port)))

@@ -84,7 +84,7 @@ async def test_plan_made_on_empty_tables_uses_the_index(
     create_database: Callable[..., Database], name: str, query: str, index: str
 ) -> None:
     async with AsyncExitStack() as stack:
-        participant = await open_participant(stack, name, create_database())
+        participant = await open_participant(stack, name, create_database(migrated=True))
         sql = import_module(f"services.{name}.store").SQL[query]
         async with participant.session.statement() as db:
             await db.execute(f"PREPARE fast_path AS {sql}")

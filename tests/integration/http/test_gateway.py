@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import pytest
 import uvloop
 
+from shared.contracts.problem_types import CATALOGUE
+from shared.http.pages import POLICY
 from tests.infrastructure.gateway import NO_LIMITS, gateway
 from tests.infrastructure.raw_http import RawAnswer, connected, converse, read_answer, send
 from tests.infrastructure.reaper import Reaper
@@ -101,7 +103,11 @@ REFUSED: dict[str, tuple[bytes, int]] = {
     "nothing of v1": (get(b"/v1/"), 404),
     "v1 of nobody": (get(b"/v1/nobody"), 404),
     "a page of nginx's own": (get(b"/index.html"), 404),
-    "an error's own path": (get(b"/problems/unavailable"), 404),
+    "an error's own path": (get(b"/answers/unavailable"), 404),
+    "a page of no problem": (get(b"/problems/nothing"), 404),
+    "a page below a problem's": (get(b"/problems/unavailable/more"), 404),
+    "a page beside the problems": (get(b"/problemsolver"), 404),
+    "the problems by two slashes": (get(b"//problems"), 404),
     "metrics": (get(b"/metrics"), 404),
     "readiness": (get(b"/readyz"), 404),
     "the inside": (get(b"/internal/v1/books"), 404),
@@ -192,6 +198,13 @@ async def test_client_that_closed_its_sending_side_gets_all_answers(before: Gate
     answers, rest = await converse(before.url, to_orders(data), len(expected), half_close=True)
     assert [answer.status for answer in answers] == expected
     assert rest == b""
+
+
+@pytest.mark.parametrize("path", ["/problems", *(one.path for one in CATALOGUE.values())])
+async def test_type_of_a_problem_leads_to_its_page(before: Gateway, path: str) -> None:
+    answer = await send(before.url, get(path.encode()))
+    assert (answer.status, answer.headers["content-type"]) == (200, "text/html; charset=utf-8")
+    assert answer.headers["content-security-policy"] == POLICY
 
 
 @pytest.mark.parametrize("name", REFUSED)

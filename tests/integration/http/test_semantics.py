@@ -7,9 +7,12 @@ from http import HTTPStatus
 import pytest
 import uvloop
 
+from shared.http.docs_page import FILES_PATH
 from tests.infrastructure.raw_http import RawAnswer, connected, converse, read_answer
 from tests.integration.http.messages import CONTINUE, HALF_CLOSED, LENGTH, MESSAGES, THING, get, post
 from tests.integration.http.serving import LoopFactory, Served, serving
+
+PAGES = [b"/docs", f"{FILES_PATH}/swagger-ui.css".encode(), b"/problems", b"/problems/unavailable"]
 
 
 @pytest.fixture(scope="module", params=[uvloop.new_event_loop, asyncio.new_event_loop], ids=["uvloop", "asyncio"])
@@ -76,7 +79,7 @@ async def test_a_body_that_is_not_read_ends_its_connection(
         assert (answer.status, answer.headers["connection"]) == (status, "close")
 
 
-@pytest.mark.parametrize("path", [b"/v1/things", b"/v1/things/cup", b"/livez", b"/readyz", b"/openapi.json", b"/docs"])
+@pytest.mark.parametrize("path", [b"/v1/things", b"/v1/things/cup", b"/livez", b"/readyz", b"/openapi.json", *PAGES])
 async def test_head_is_answered_as_get_without_its_body(served: Served, path: bytes) -> None:
     await same_but_for_the_body(served, path)
 

@@ -92,9 +92,11 @@ async def serve_all(
     url = f"http://127.0.0.1:{internal}"
     clients["order internal"] = Client(await enter(aiohttp.ClientSession(url)), url)
     settings: Any = {"kafka_bootstrap_servers": kafka, "topic": "orders.identity", "admin_port": admin["relay"], **auth}
-    settings["internal_port"] = free_port()
+    internal = settings["internal_port"] = free_port()
     chosen = RelaySettings(port=free_port(), database_url=urls["relay"], **settings)
     clients["relay"] = await enter(running(relay.serve, chosen))
+    url = f"http://127.0.0.1:{internal}"
+    clients["relay internal"] = Client(await enter(aiohttp.ClientSession(url)), url)
     for name, port in admin.items():
         url = f"http://127.0.0.1:{port}"
         clients[f"{name} admin"] = Client(await enter(aiohttp.ClientSession(url)), url)

@@ -3,6 +3,7 @@
 import re
 import uuid
 
+import aiohttp
 import pytest
 
 from shared.contracts.scopes import Scope
@@ -29,6 +30,7 @@ ROUTES: dict[str, dict[str, str]] = {
         "POST /admin/v1/sagas/{id}/resolve": "ops",
         "GET /admin/v1/acts": "ops:read",
         "GET /admin/v1/drain-status": "ops:read",
+        "GET /admin/v1/leases": "ops:read",
         "POST /admin/v1/audit": "ops",
         "POST /admin/v1/audit/repair": "ops",
     },
@@ -76,7 +78,9 @@ INTERNAL_ROUTES = {
     "GET /internal/v1/holds": "internal",
     "GET /internal/v1/books": "internal",
 }
-ROUTES |= {"order internal": {}} | {f"{name} internal": INTERNAL_ROUTES for name in ("product", "coupon", "balance")}
+SETTINGS = {"GET /internal/v1/settings": "ops:read"}
+ROUTES |= {f"{name} internal": SETTINGS for name in ("order", "relay")}
+ROUTES |= {f"{name} internal": INTERNAL_ROUTES | SETTINGS for name in ("product", "coupon", "balance")}
 SCOPES = [scope.value for scope in Scope]
 SECRETS = [secret_of(who, name) for who in ("order", "audit") for name in ("product", "coupon", "balance")]
 ALSO = {"orders:read": "orders:write", "ops:read": "ops"}  # scopes that a wider one contains
@@ -199,6 +203,12 @@ async def test_probes_and_metrics_are_on_the_internal_listener(services: Service
         assert (await services.clients[service].call("GET", path)).status == 404
     assert (await services.clients[service].call("GET", "/metrics")).status == 404
     assert (await services.clients[f"{service} internal"].call("GET", "/readyz")).body["auth_mode"] == "jwt"
+
+
+async def test_page_of_the_calls_is_for_people_and_not_on_the_internal_listener(services: Services) -> None:
+    for name, client in services.clients.items():
+        async with aiohttp.ClientSession(client.url) as session, session.get("/docs") as response:
+            assert response.status == (404 if name.endswith("internal") else 200), name
 
 
 async def test_documents_need_no_token(services: Services) -> None:

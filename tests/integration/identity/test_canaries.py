@@ -21,6 +21,7 @@ import pytest_asyncio
 import structlog
 
 from shared.contracts.scopes import Scope
+from shared.http import readiness
 from shared.process import logs
 from shared.tracing import recording
 from shared.tracing.settings import TracingSettings
@@ -228,9 +229,14 @@ async def test_no_value_of_a_user_leaves_by_logs_metrics_spans_or_problems(
 
 @pytest.mark.asyncio(loop_scope="module")
 async def test_failure_of_a_dependency_shows_nothing_of_it(
-    lines: Lines, clients: dict[str, Client], tokens: list[str | None], tmp_path: Path
+    lines: Lines,
+    clients: dict[str, Client],
+    tokens: list[str | None],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     assert clients
+    monkeypatch.setattr(readiness, "FIRST_READY_SECONDS", 0.0)  # clients connect although nothing can be served
     keys, secrets = tmp_path / "jwks.json", tmp_path / "missing"
     keys.write_bytes(jwk_set(RSA))
     auth: Any = {

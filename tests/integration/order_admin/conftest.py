@@ -2,11 +2,9 @@
 
 from collections.abc import AsyncIterator
 
-import pytest
 import pytest_asyncio
 
-from services.order.engine import participants, runner
-from tests.infrastructure.checkout import Checkout, serving_checkout
+from tests.infrastructure.checkout import Checkout, serving_impatient_checkout
 from tests.infrastructure.databases import Database
 
 
@@ -14,8 +12,5 @@ from tests.infrastructure.databases import Database
 async def checkout(database: Database) -> AsyncIterator[Checkout]:
     """Serve the services. A client waits for its saga so briefly that a blocked one gets 202. After fractions of a
     second, a command counts as unknown and a saga as stuck."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(participants, "CALL_TIMEOUT_SECONDS", 0.5)
-        patch.setattr(runner, "BACKOFF_MAX_SECONDS", 0.2)
-        async with serving_checkout(database, request_deadline_seconds=0.4) as checkout:
-            yield checkout
+    async with serving_impatient_checkout(database) as checkout:
+        yield checkout

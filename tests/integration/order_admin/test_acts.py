@@ -227,7 +227,7 @@ async def test_two_concurrent_force_commands_force_the_saga_once(checkout: Check
 
 
 async def test_operators_are_served_on_their_own_port_only(checkout: Checkout) -> None:
-    for path in ("/admin/v1/sagas", "/admin/v1/acts", "/admin/v1/drain-status"):
+    for path in ("/admin/v1/sagas", "/admin/v1/acts", "/admin/v1/drain-status", "/admin/v1/leases"):
         assert (await checkout.shop.order.call("GET", path)).status == 404
         assert (await checkout.admin.call("GET", path)).status == 200
     assert (await checkout.shop.order.call("POST", "/admin/v1/audit", {})).status == 404

@@ -3,17 +3,16 @@
 import json
 import os
 import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
+from tests.infrastructure import forks
 from tests.infrastructure.books import violations
 from tests.infrastructure.checkout import Checkout
+from tests.infrastructure.reaper import Reaper
 from tests.integration.order_admin.operators import a_case, blocked, command, go_on, place, placed, untouched
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
-REPOSITORY = Path(__file__).parents[3]
 WHO = ("--by", "sue", "--reason", "a test")
 NOBODY = "00000000-0000-7000-8000-000000000000"
 
@@ -133,14 +132,32 @@ async def test_drain_status_exits_with_3_while_a_version_has_live_sagas(checkout
     await checkout.until_idle()
 
 
-async def test_command_line_needs_only_the_database_and_exits_with_2_on_wrong_usage(checkout: Checkout) -> None:
+async def test_leases_lists_who_has_how_many_sagas(checkout: Checkout) -> None:
+    process_id = (await checkout.shop.order.get("/readyz"))["process_id"]
+    async with blocked(checkout, "coupon"):
+        await place(checkout, await a_case(checkout), "now")
+        (own,) = (await command(checkout, "leases", "--json")).json
+        assert (own["process_id"], own["held"], own["live"]) == (process_id, True, 1)
+        assert own["oldest"] is not None
+        assert own["lease_until"] > own["oldest"]
+        # Of a version that no process knows, so that none takes it.
+        moved = "UPDATE orders.sagas SET owner = $1, version = version + $2 WHERE status = 'RUNNING'"
+        await checkout.db.execute(moved, NOBODY, 50)
+        own, orphaned = (await command(checkout, "leases", "--json")).json
+        assert (own["process_id"], own["held"], own["live"], own["oldest"]) == (process_id, True, 0, None)
+        assert (orphaned["process_id"], orphaned["held"], orphaned["live"]) == (NOBODY, False, 1)
+        assert orphaned["lease_until"] is None
+        await checkout.db.execute(moved, NOBODY, -50)
+    await checkout.until_idle()
+
+
+async def test_command_line_needs_only_the_database_and_exits_with_2_on_wrong_usage(
+    checkout: Checkout, reaper: Reaper
+) -> None:
     environment = {"PATH": os.environ["PATH"], "ORDER_DATABASE_URL": checkout.database.as_role("order_service")}
 
     def run(*arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
-        program = [sys.executable, "-m", "services.order.admin", *arguments]
-        return subprocess.run(
-            program, env=environment | more, cwd=REPOSITORY, capture_output=True, text=True, timeout=60, check=False
-        )
+        return forks.run("services.order.admin", *arguments, environment=environment | more, reaper=reaper)
 
     listed = run("list", "--json")
     assert (listed.returncode, json.loads(listed.stdout), listed.stderr) == (0, [], "")

@@ -1,20 +1,23 @@
 """Each test of the relay has an empty outbox, shards that were never published, and its own topic."""
 
+import asyncio
 import secrets
 from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
 
+import aiohttp
 import asyncpg
 import pytest
 
-from shared.postgres.migrations import migrate
+from services.relay.process import serve
+from shared.process.stopping import Stop
 from tests.conftest import BROKER
+from tests.contract.checking import CheckedClient
 from tests.infrastructure.databases import Database
 from tests.infrastructure.own_broker import OwnBroker, ProxiedBroker, proxied_broker
 from tests.infrastructure.pipeline import Pipeline
 from tests.infrastructure.reaper import Reaper
-
-SERVICES = Path(__file__).parents[3] / "services"
+from tests.infrastructure.services import Client, migrate_service
+from tests.infrastructure.waiting import eventually, free_port, listens
 
 
 @pytest.fixture(scope="session")
@@ -36,8 +39,8 @@ def proxied(reaper: Reaper) -> Iterator[ProxiedBroker]:
 @pytest.fixture(scope="module")
 def migrated(database: Database) -> Database:
     """The database with the tables of the order service and the relay, each created with its own role."""
-    migrate(database.as_role("order_migrator"), "orders", SERVICES / "order" / "migrations")
-    migrate(database.as_role("relay_migrator"), "relay", SERVICES / "relay" / "migrations")
+    migrate_service("order", database)
+    migrate_service("relay", database)
     return database
 
 
@@ -76,3 +79,23 @@ async def writer(migrated: Database) -> AsyncIterator[asyncpg.Connection]:
     connection = await asyncpg.connect(migrated.url)
     yield connection
     await connection.close()
+
+
+@pytest.fixture
+async def served(pipeline: Pipeline) -> AsyncIterator[tuple[Client, Client]]:
+    """Serve a relay with both listeners; yield a client of the public one, and a checking client of the operators'."""
+    port, admin_port, stop = free_port(), free_port(), Stop()
+    running = asyncio.create_task(serve(pipeline.settings(port=port, admin_port=admin_port), stop))
+
+    async def accept() -> bool:
+        if running.done():
+            running.result()
+        return listens("127.0.0.1", port) and listens("127.0.0.1", admin_port)
+
+    await eventually(accept, 10, "both listeners")
+    urls = f"http://127.0.0.1:{port}", f"http://127.0.0.1:{admin_port}"
+    async with aiohttp.ClientSession(urls[0]) as public, aiohttp.ClientSession(urls[1]) as admin:
+        document = await Client(admin, urls[1]).get("/openapi.json")
+        yield Client(public, urls[0]), CheckedClient(admin, urls[1], document)
+    stop.set()
+    await running

@@ -3,24 +3,16 @@
 import asyncio
 import os
 import subprocess
-import sys
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime
-from pathlib import Path
 
-import aiohttp
-import pytest
-
-from services.relay.process import serve
 from shared.ids import uuid7
-from shared.process.stopping import Stop
-from tests.contract.checking import CheckedClient
+from tests.infrastructure import forks
 from tests.infrastructure.pipeline import Pipeline
+from tests.infrastructure.reaper import Reaper
 from tests.infrastructure.services import Client
-from tests.infrastructure.waiting import eventually, free_port, listens
+from tests.infrastructure.waiting import eventually
 from tests.integration.relay.operators import an_order, command, parked_order, removed, statuses_of
 
-REPOSITORY = Path(__file__).parents[3]
 WHO = ("--by", "sue", "--reason", "a test")
 BODY = {"actor": "sue", "reason": "a test"}
 
@@ -76,15 +68,14 @@ async def test_refused_command_prints_a_line_and_exits_1(pipeline: Pipeline) -> 
             assert refused.err.startswith(f"{refusal}: ")
 
 
-async def test_command_line_needs_the_database_only_and_exits_2_on_wrong_usage(pipeline: Pipeline) -> None:
+async def test_command_line_needs_the_database_only_and_exits_2_on_wrong_usage(
+    pipeline: Pipeline, reaper: Reaper
+) -> None:
     environment = {"PATH": os.environ["PATH"], "RELAY_DATABASE_URL": pipeline.url}
     environment |= {"KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1"}
 
     def run(*arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
-        program = [sys.executable, "-m", "services.relay.admin", *arguments]
-        return subprocess.run(
-            program, env=environment | more, cwd=REPOSITORY, capture_output=True, text=True, timeout=60, check=False
-        )
+        return forks.run("services.relay.admin", *arguments, environment=environment | more, reaper=reaper)
 
     listed = await asyncio.to_thread(run, "list", "--json")
     assert (listed.returncode, listed.stdout, listed.stderr) == (0, "[]\n", "")
@@ -92,26 +83,6 @@ async def test_command_line_needs_the_database_only_and_exits_2_on_wrong_usage(p
     nowhere = {"RELAY_DATABASE_URL": "postgresql://nobody@127.0.0.1:1/nowhere"}
     away = await asyncio.to_thread(lambda: run("list", **nowhere))
     assert (away.returncode, away.stderr.count("\n"), away.stderr.split(":")[0]) == (1, 1, "Unavailable")
-
-
-@pytest.fixture
-async def served(pipeline: Pipeline) -> AsyncIterator[tuple[Client, Client]]:
-    """Serve a relay with both listeners; yield a client of the public one, and a checking client of the operators'."""
-    port, admin_port, stop = free_port(), free_port(), Stop()
-    running = asyncio.create_task(serve(pipeline.settings(port=port, admin_port=admin_port), stop))
-
-    async def accept() -> bool:
-        if running.done():
-            running.result()
-        return listens("127.0.0.1", port) and listens("127.0.0.1", admin_port)
-
-    await eventually(accept, 10, "both listeners")
-    urls = f"http://127.0.0.1:{port}", f"http://127.0.0.1:{admin_port}"
-    async with aiohttp.ClientSession(urls[0]) as public, aiohttp.ClientSession(urls[1]) as admin:
-        document = await Client(admin, urls[1]).get("/openapi.json")
-        yield Client(public, urls[0]), CheckedClient(admin, urls[1], document)
-    stop.set()
-    await running
 
 
 async def test_api_has_the_same_effects_as_the_command_line(pipeline: Pipeline, served: tuple[Client, Client]) -> None:

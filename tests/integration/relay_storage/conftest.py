@@ -5,23 +5,13 @@ from collections.abc import AsyncIterator, Callable, Iterator
 import pytest
 
 from tests.infrastructure.databases import Database, fresh_database
-from tests.infrastructure.services import migrate_service
 from tests.integration.relay_storage.outbox import Outbox, connected
 
 
-@pytest.fixture(scope="session")
-def template(create_database: Callable[..., Database]) -> Database:
-    """Return a migrated database to copy, which takes a tenth of migrating it."""
-    database: Database = create_database()
-    for name in ("order", "relay"):
-        migrate_service(name, database)
-    return database
-
-
 @pytest.fixture
-def fresh(postgres_server: str, template: Database) -> Iterator[Database]:
+def fresh(postgres_server: str, template: Callable[..., Database]) -> Iterator[Database]:
     """Return a migrated database for one test."""
-    with fresh_database(postgres_server, template=template) as database:
+    with fresh_database(postgres_server, template=template(migrated=True)) as database:
         yield database
 
 

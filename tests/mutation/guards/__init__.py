@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from tests.mutation.guard import Guard
 from tests.mutation.guards import (
     connections,
+    console,
     consumer,
     consumer_process,
     http,
@@ -31,4 +32,5 @@ GUARDS: Sequence[Guard] = (
     *(*kafka.GUARDS, *leaders.GUARDS),
     *(*consumer.GUARDS, *consumer_process.GUARDS, *participants.GUARDS, *shared.GUARDS),
     *(*connections.GUARDS, *http.GUARDS, *tls.GUARDS, *tracing.GUARDS, *orders.GUARDS),
+    *console.GUARDS,
 )

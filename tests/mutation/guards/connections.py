@@ -8,6 +8,13 @@ _FORMER = "tests/integration/test_former_primaries.py::"
 _ERRORS = "tests/unit/shared/test_sqlstates.py::"
 _connections = guards_in("shared/postgres/connections.py", _FORMER)
 _check = guards_in("shared/postgres/connections.py", "tests/unit/shared/test_connections.py::")
+_STANDBY = "tests/integration/test_standby_waits.py::"
+_GAVE_UP = "test_commit_without_a_standby_is_not_seen_after_its_caller_gave_up"
+_standby = guards_in("shared/postgres/connecting.py", _STANDBY)
+_deadlines = guards_in("shared/postgres/connecting.py", "tests/integration/test_deadlines.py::")
+_closing = guards_in("shared/postgres/connections.py", _STANDBY)
+_evidence = guards_in("shared/postgres/connections.py", "tests/integration/test_outdated_evidence.py::")
+_migrating = guards_in("shared/process/main.py", _STANDBY)
 _connecting = guards_in("shared/postgres/connecting.py", "tests/integration/test_connecting.py::")
 _query_check = guards_in("shared/postgres/query_check.py", "tests/unit/shared/test_query_check.py::")
 _url = guards_in("shared/postgres/database_url.py", "tests/unit/shared/test_database_url.py::")
@@ -16,6 +23,43 @@ _notifier = guards_in("services/relay/publishing/notifier.py", "tests/integratio
 _lease = guards_in("services/order/engine/admission.py", "tests/unit/order/test_lease.py::")
 
 GUARDS: Sequence[Guard] = (
+    _deadlines(
+        "connection: a statement whose client is gone does not wait in a lock queue",
+        "SESSION_SETTINGS: ",
+        '"client_connection_check_interval": "1s"',
+        '"client_connection_check_interval": "0"',
+        "test_readers_that_take_all_connections_do_not_make_the_service_unready",
+    ),
+    _standby(
+        "connection: a commit that waits for a standby is not cancelled",
+        "def _cancel_current_command",
+        "asyncio.get_running_loop().call_soon(self.terminate)",
+        "super()._cancel_current_command(*_)",
+        f"{_GAVE_UP}[by-cancellation-by_connected_of_a_caller_that_cleans_up]",
+        f"{_GAVE_UP}[by-the-driver-by_connected]",
+        f"{_GAVE_UP}[by-the-driver-by_pool_of_a_caller_that_cleans_up]",
+    ),
+    _closing(
+        "session: a statement under way does not succeed by a close",
+        "class Session",
+        "if self._lock.locked():",
+        "if False:",
+        "test_commit_without_a_standby_is_not_seen_after_its_session_was_closed",
+    ),
+    _evidence(
+        "pool: reads that may be used against others are confirmed by a commit",
+        "async def confirmed",
+        "await connection.execute(write)",
+        "pass",
+        "test_relay_on_a_former_primary_does_not_say_what_was_published",
+    ),
+    _migrating(
+        "migrate: a commit that waits for a standby is not cancelled",
+        "def _migrate",
+        "signal.signal(signal.SIGINT, lambda *_: os._exit(Exit.INTERRUPTED))",
+        "pass",
+        "test_migration_without_a_standby_is_not_seen_after_ctrl_c",
+    ),
     _connections(
         "pool: a connection to a former primary is not lent",
         "async def _acquire",
@@ -54,7 +98,7 @@ GUARDS: Sequence[Guard] = (
     _check(
         "pool: a connection whose check was cancelled is dropped",
         "async def _acquire",
-        "            except BaseException:\n                connection.terminate()\n                raise",
+        "            except BaseException:\n                _drop(connection)\n                raise",
         "            except BaseException:\n                raise",
         "test_pool_drops_a_connection_whose_check_was_cancelled",
     ),

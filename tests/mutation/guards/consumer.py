@@ -136,9 +136,9 @@ GUARDS: Sequence[Guard] = (
     _baseline(
         "consumer: no baseline is declared beside a consumer that notes minutes as compared",
         "async def declare",
-        'if not await store.take_leadership(db, "completeness", HOLDER, LEASE_SECONDS):',
+        "if not await store.take_leadership(db, DUTY, HOLDER, LEASE_SECONDS):",
         "if False:",
-        "test_baseline_is_refused_while_a_consumer_runs_or_what_it_needs_is_away",
+        "test_baseline_is_refused_if_a_consumer_starts_meanwhile",
     ),
     _apply(
         "consumer: sales are locked in one order",

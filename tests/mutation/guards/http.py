@@ -18,11 +18,38 @@ _tasks = guards_in("shared/process/tasks.py", f"{_UNIT}test_background.py::")
 
 _stopping_tests = "tests/integration/http/test_stopping.py::"
 _plain = guards_in("shared/http/plain_listener.py", _stopping_tests)
+_freed = guards_in("shared/http/aiohttp_internals.py", "tests/integration/http/test_memory.py::")
 _stops = guards_in("shared/http/aiohttp_internals.py", _stopping_tests)
 _stopping_server = guards_in("shared/http/server.py", _stopping_tests)
+_opening = "tests/integration/identity/test_opening.py::"
+_opening_server = guards_in("shared/http/server.py", _opening)
+_opening_checks = guards_in("shared/http/readiness.py", _opening)
+_opening_listeners = guards_in("shared/http/listeners.py", _opening)
+_settings = guards_in("shared/http/settings_route.py", "tests/unit/test_shown_settings.py::")
 _stop = guards_in("shared/process/stopping.py", "tests/unit/shared/test_stopping.py::")
 
 GUARDS: Sequence[Guard] = (
+    _settings(
+        "settings: only what is classified as public is shown",
+        "def in_effect",
+        "secrecy(field) is Secrecy.PUBLIC",
+        "True",
+        "test_new_setting_that_nobody_has_classified_is_hidden",
+    ),
+    _settings(
+        "settings: a URL that may have a password is not shown",
+        "def in_effect",
+        "_names_places(text)",
+        "True",
+        "test_url_that_has_more_than_a_place_is_hidden[password]",
+    ),
+    _freed(
+        "http: a closed connection is freed without the garbage collector",
+        "def connection_lost",
+        "self._body = None",
+        "pass",
+        "test_closed_connection_is_freed_at_once[uvloop-refused]",
+    ),
     _connection(
         "connection: rejections to a client that does not read are bounded",
         "def _rejected_immediately",
@@ -211,5 +238,33 @@ GUARDS: Sequence[Guard] = (
         "self.announced or ",
         "",
         "test_second_request_ends_the_delay",
+    ),
+    _opening_server(
+        "http: clients connect when all checks have passed once",
+        "async def run",
+        'if self._audience == "clients":',
+        "if False:",
+        "test_clients_connect_when_all_checks_have_passed",
+    ),
+    _opening_checks(
+        "http: the wait for the first checks ends",
+        "async def first_ready",
+        "with suppress(TimeoutError):",
+        "with suppress(ZeroDivisionError):",
+        "test_clients_are_told_what_is_wrong_if_a_start_takes_long",
+    ),
+    _opening_server(
+        "http: a process that has to stop lets no client connect any more",
+        "async def run",
+        "if not stop.announced:",
+        "if True:",
+        "test_process_that_has_to_stop_lets_no_client_connect_any_more",
+    ),
+    _opening_listeners(
+        "http: a process is not ready before clients can connect",
+        "def listeners",
+        '{**checks, "listener": clients.check_listens}',
+        "checks",
+        "test_clients_connect_when_all_checks_have_passed",
     ),
 )

@@ -102,11 +102,18 @@ GUARDS: Sequence[Guard] = (
         "test_shard_goes_alone_after_its_group_failed_or_was_slow[slow]",
     ),
     _shard(
+        "shard: a connection whose statement was cut off is not used again",
+        "# Perhaps only this replica",
+        "if not connection.is_closed():",
+        "if True:",
+        "test_shard_that_failed_is_left_to_other_replicas_if_its_connection_is_open[closed]",
+    ),
+    _shard(
         "shard: after a failure another replica may take it",
         "# Perhaps only this replica",
         "await store.release_lease(connection, lease)",
         "pass",
-        "test_shard_that_failed_is_left_to_other_replicas_immediately",
+        "test_shard_that_failed_is_left_to_other_replicas_if_its_connection_is_open[open]",
     ),
     _failures(
         "shard: a batch resets its failures",

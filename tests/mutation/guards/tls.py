@@ -15,6 +15,7 @@ _listener = guards_in("shared/http/tls_listener.py", _server)
 _identity = guards_in("shared/identity/authenticator.py", "tests/integration/identity/test_certificates.py::")
 _keys = guards_in("shared/identity/keys.py", "tests/integration/identity/test_issuers.py::")
 _expiry = guards_in("shared/identity/authenticator.py", "tests/unit/identity/test_authenticator.py::")
+_look = guards_in("shared/identity/keys.py", "tests/unit/identity/test_authenticator.py::")
 
 GUARDS: Sequence[Guard] = (
     _tls(
@@ -114,5 +115,19 @@ GUARDS: Sequence[Guard] = (
         "self.usable()",
         "pass",
         "test_keys_that_no_caller_needs_are_read_again_for_their_metric",
+    ),
+    _look(
+        "keys: without usable ones the next read follows soon",
+        "def _begin_look",
+        "if self._age() <= STALE_SECONDS else LOOK_AGAIN_SECONDS",
+        "if True else LOOK_AGAIN_SECONDS",
+        "test_without_usable_keys_they_are_looked_for_each_second",
+    ),
+    _look(
+        "keys: no caller waits for an issuer that hangs",
+        "async def current",
+        "AFTER_FAILURE_SECONDS if self._look_failed else None",
+        "None",
+        "test_caller_does_not_wait_for_an_issuer_that_hangs_after_a_failure",
     ),
 )

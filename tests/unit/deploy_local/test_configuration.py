@@ -22,7 +22,8 @@ def test_an_empty_environment_embeds_everything_on_the_documented_ports() -> Non
     assert not configuration.database_urls
     assert configuration.folder == ROOT / ".local"
     assert configuration.url("order") == "http://127.0.0.1:8001"
-    assert configuration.admin_url() == "http://127.0.0.1:8011"
+    assert configuration.admin_url("order") == "http://127.0.0.1:8011"
+    assert configuration.admin_url("relay") == "http://127.0.0.1:8015"
 
 
 def test_empty_variables_count_as_unset() -> None:
@@ -100,7 +101,7 @@ def test_services_get_the_addresses_of_database_kafka_and_participants() -> None
     assert environment["PATH"] == "/bin"
     assert environment["ORDER_PRODUCT_URL"] == "http://127.0.0.1:9002"
     assert environment["PRODUCT_PORT"] == "9002"
-    assert environment["ORDER_ADMIN_PORT"] == "8011"
+    assert (environment["ORDER_ADMIN_PORT"], environment["RELAY_ADMIN_PORT"]) == ("8011", "8015")
     assert environment["PRODUCT_HOST"] == "0.0.0.0"
     assert environment["RELAY_DATABASE_URL"] == "postgresql://relay"
     assert environment["KAFKA_BOOTSTRAP_SERVERS"] == "127.0.0.1:9"

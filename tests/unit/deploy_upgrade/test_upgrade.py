@@ -134,7 +134,7 @@ def test_what_is_not_one_of_several_replicas_is_not_drained(engine: Engine, name
 
 def test_addresses_in_use_replace_those_of_the_same_path_in_the_gateway() -> None:
     for service, (path, port) in PUBLIC.items():
-        assert f"    ~^{path}".ljust(19) + f"http://{service}:{port};" in NGINX
+        assert f"    ~^{path}".ljust(28) + f"http://{service}:{port};" in NGINX
         servers = f"  server 10.0.0.1:{port};\n  server 10.0.0.2:{port};\n"
         assert drained(service, ["10.0.0.1", "10.0.0.2"]) == {
             f"{service}.upstream": f"upstream only-{service} {{\n{servers}}}\n",

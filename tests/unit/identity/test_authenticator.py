@@ -6,12 +6,13 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+import structlog
 from joserfc.jwk import RSAKey
 
 from shared.identity import authenticator, keys
 from shared.identity.authenticator import JwtAuthenticator
 from shared.identity.callers import InvalidToken, Unauthenticated
-from shared.identity.keys import LOOK_SECONDS, REFRESH_SECONDS, STALE_SECONDS, IssuerKeys, NoKeys
+from shared.identity.keys import LOOK_AGAIN_SECONDS, LOOK_SECONDS, REFRESH_SECONDS, STALE_SECONDS, IssuerKeys, NoKeys
 from tests.infrastructure.issuer import EC, NOW, RSA, RULES, claims, jwk_set, sign
 
 
@@ -115,6 +116,57 @@ async def test_service_that_never_had_keys_is_not_ready(issuer: Issuer) -> None:
     issuer.failure = None
     issuer.now += LOOK_SECONDS
     await issuer.authenticator.checks["tokens"]()
+
+
+async def test_without_usable_keys_they_are_looked_for_each_second(issuer: Issuer) -> None:
+    issuer.failure = OSError("no route to the issuer")
+    for _ in range(3):  # the first of them reads
+        with pytest.raises(NoKeys):
+            await issuer.subject(sign())
+    assert issuer.reads == 1
+    issuer.failure = None
+    issuer.now += LOOK_AGAIN_SECONDS
+    assert await issuer.subject(sign()) == "alice"
+
+
+async def test_keys_that_are_too_old_are_looked_for_each_second(issuer: Issuer) -> None:
+    await issuer.subject(sign())
+    issuer.failure = OSError("no route to the issuer")
+    issuer.now += STALE_SECONDS + 1
+    with pytest.raises(NoKeys):
+        await issuer.subject(sign(claims(exp=issuer.now + 60)))
+    issuer.failure = None
+    issuer.now += LOOK_AGAIN_SECONDS
+    assert await issuer.subject(sign(claims(exp=issuer.now + 60))) == "alice"
+    assert issuer.reads == 3
+
+
+async def test_caller_does_not_wait_for_an_issuer_that_hangs_after_a_failure(
+    issuer: Issuer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keys, "AFTER_FAILURE_SECONDS", 0.0)
+    issuer.failure = OSError("no route to the issuer")
+    with pytest.raises(NoKeys):
+        await issuer.subject(sign())
+    issuer.failure = None
+    issuer.now += LOOK_AGAIN_SECONDS
+    issuer.gate.clear()
+    with pytest.raises(NoKeys):
+        await issuer.subject(sign())
+    issuer.gate.set()
+    await issuer.authenticator.checks["tokens"]()
+    assert await issuer.subject(sign()) == "alice"
+
+
+async def test_failures_in_succession_are_logged_once(issuer: Issuer) -> None:
+    issuer.failure = OSError("no route to the issuer")
+    with structlog.testing.capture_logs() as logs:
+        for _ in range(20):
+            issuer.now += LOOK_AGAIN_SECONDS
+            with pytest.raises(NoKeys):
+                await issuer.subject(sign())
+    assert issuer.reads == 20
+    assert [line["event"] for line in logs] == ["issuer_keys.unreadable"]
 
 
 async def test_new_key_that_cannot_be_looked_for_refuses_no_token(issuer: Issuer) -> None:

@@ -31,7 +31,7 @@ class Pool:
         monkeypatch.setattr(store, "removed_up_to", self._removed_up_to)
 
     @asynccontextmanager
-    async def connection(self) -> AsyncIterator[None]:
+    async def confirmed(self, _: str) -> AsyncIterator[None]:
         yield
 
     async def _watermark(self, _: Any) -> WatermarkStatus:

@@ -297,12 +297,17 @@ async def test_shard_goes_alone_after_its_group_failed_or_was_slow(publisher: An
     assert publisher.grouped == (seconds == 0.0)
 
 
-async def test_shard_that_failed_is_left_to_other_replicas_immediately(
-    publisher: Any, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("closed", [False, True], ids=["open", "closed"])
+async def test_shard_that_failed_is_left_to_other_replicas_if_its_connection_is_open(
+    publisher: Any, monkeypatch: pytest.MonkeyPatch, *, closed: bool
 ) -> None:
+    class Open:
+        def is_closed(self) -> bool:
+            return closed
+
     @asynccontextmanager
-    async def connected(*_: Any) -> AsyncIterator[None]:
-        yield
+    async def connected(*_: Any) -> AsyncIterator[Open]:
+        yield Open()
 
     async def take_lease(*_: Any) -> Lease:
         return LEASE
@@ -320,4 +325,4 @@ async def test_shard_that_failed_is_left_to_other_replicas_immediately(
     publisher._reconcile_and_publish = fail
     with pytest.raises(BrokerFailed):
         await publisher._take_and_publish()
-    assert released == [LEASE]
+    assert released == ([] if closed else [LEASE])

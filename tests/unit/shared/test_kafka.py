@@ -6,7 +6,8 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from aiokafka import AIOKafkaConsumer
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka.admin import AIOKafkaAdminClient
 
 from shared.kafka import KafkaAdmin, KafkaConsumer, KafkaProducer
 
@@ -115,3 +116,34 @@ async def test_unrelated_client_in_the_same_process_keeps_its_behaviour(broker: 
 
     assert await asked(broker, theirs, subscribe)
     await ours.stop()
+
+
+@pytest.mark.parametrize(
+    ("make", "base", "end"),
+    [
+        (KafkaProducer, AIOKafkaProducer, "stop"),
+        (KafkaConsumer, AIOKafkaConsumer, "stop"),
+        (KafkaAdmin, AIOKafkaAdminClient, "close"),
+    ],
+)
+async def test_client_whose_stop_is_cut_off_leaves_no_connection_open(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch, make: Any, base: type, end: str
+) -> None:
+    client = make(bootstrap_servers=broker.address)
+    await client.start()
+    own = client.client if make is KafkaProducer else client._client
+    await own.ready(1)
+    (connection,) = own._conns.values()
+    sync_task = own._sync_task
+
+    async def hang(_: Any) -> None:
+        await asyncio.Event().wait()
+
+    with monkeypatch.context() as patched:
+        patched.setattr(base, end, hang)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(getattr(client, end)(), 0.1)
+    await asyncio.gather(sync_task, return_exceptions=True)
+    assert not connection.connected()
+    assert not any(one.connected() for one in own._conns.values())
+    await getattr(client, end)()  # what the library has beside it

@@ -4,13 +4,16 @@ import asyncio
 import json
 from contextlib import suppress
 
+import pytest
 from aiohttp.test_utils import make_mocked_request
 from aiohttp.web import Response
 
+from shared.http import readiness
 from shared.http.readiness import CHECK_SECONDS, NO_ANSWER, Check, Readiness
 from shared.http.server import HttpServer
 from shared.identity.authenticator import OpenAuthenticator
 from shared.process.settings import ServiceSettings
+from shared.process.stopping import Stop
 
 MARGIN_SECONDS = 0.15  # beyond the second that a probe waits
 
@@ -35,10 +38,10 @@ async def away() -> None:
     raise OSError("nobody there")
 
 
-async def timed(readiness: Readiness) -> dict[str, str]:
+async def timed(checks: Readiness) -> dict[str, str]:
     """Return the answers; fail if they are late."""
     async with asyncio.timeout(CHECK_SECONDS + MARGIN_SECONDS):
-        return await readiness.ask()
+        return await checks.ask()
 
 
 async def test_each_check_is_answered_by_its_name() -> None:
@@ -51,10 +54,10 @@ async def test_a_service_without_checks_has_nothing_to_answer() -> None:
 
 async def test_a_check_that_hangs_is_cut_off_and_the_others_are_answered() -> None:
     hangs = Asked()
-    readiness = Readiness({"fine": fine, "hangs": hangs})
-    assert await timed(readiness) == {"fine": "ok", "hangs": NO_ANSWER}
+    checks = Readiness({"fine": fine, "hangs": hangs})
+    assert await timed(checks) == {"fine": "ok", "hangs": NO_ANSWER}
     hangs.through.set()
-    assert await timed(readiness) == {"fine": "ok", "hangs": "ok"}
+    assert await timed(checks) == {"fine": "ok", "hangs": "ok"}
     assert hangs.count == 2
 
 
@@ -68,18 +71,18 @@ async def test_a_check_that_resists_its_cancellation_is_not_started_again_meanwh
             with suppress(asyncio.CancelledError):
                 await through.wait()
 
-    readiness = Readiness({"resists": resists})
-    assert await timed(readiness) == {"resists": NO_ANSWER}
-    assert await timed(readiness) == {"resists": NO_ANSWER}
+    checks = Readiness({"resists": resists})
+    assert await timed(checks) == {"resists": NO_ANSWER}
+    assert await timed(checks) == {"resists": NO_ANSWER}
     assert count == 1
     through.set()
-    assert await timed(readiness) == {"resists": "ok"}
+    assert await timed(checks) == {"resists": "ok"}
 
 
 async def test_probes_that_come_together_share_one_run() -> None:
     check: Asked = Asked()
-    readiness = Readiness({"check": check})
-    probes = [asyncio.create_task(readiness.ask()) for _ in range(50)]
+    checks = Readiness({"check": check})
+    probes = [asyncio.create_task(checks.ask()) for _ in range(50)]
     await asyncio.sleep(0)
     probes[0].cancel()  # a probe that gives up does not end the run of the others
     await asyncio.sleep(0)
@@ -96,9 +99,9 @@ async def test_a_probe_after_the_run_starts_another() -> None:
         count += 1
 
     check: Check = counted
-    readiness = Readiness({"check": check})
-    await readiness.ask()
-    await readiness.ask()
+    checks = Readiness({"check": check})
+    await checks.ask()
+    await checks.ask()
     assert count == 2
 
 
@@ -110,16 +113,55 @@ async def test_probe_that_comes_during_a_run_begins_no_check_again() -> None:
         count += 1
 
     slow = Asked()
-    readiness = Readiness({"counted": counted, "slow": slow})
-    first = asyncio.create_task(readiness.ask())
+    checks = Readiness({"counted": counted, "slow": slow})
+    first = asyncio.create_task(checks.ask())
     for _ in range(5):  # until the first check has ended
         await asyncio.sleep(0)
     assert count == 1
-    second = asyncio.create_task(readiness.ask())
+    second = asyncio.create_task(checks.ask())
     await asyncio.sleep(0)
     slow.through.set()
     assert await first == await second == {"counted": "ok", "slow": "ok"}
     assert count == 1
+
+
+async def test_the_first_time_that_all_checks_pass_is_waited_for() -> None:
+    check = Asked()
+    waiting = asyncio.create_task(Readiness({"fine": fine, "check": check}).first_ready(Stop()))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    check.through.set()
+    await waiting
+
+
+async def test_checks_that_fail_are_asked_again_until_they_pass() -> None:
+    count = 0
+
+    async def third_time_lucky() -> None:
+        nonlocal count
+        count += 1
+        if count < 3:
+            raise OSError("nobody there")
+
+    async with asyncio.timeout(5):
+        await Readiness({"lucky": third_time_lucky}).first_ready(Stop())
+    assert count == 3
+
+
+async def test_the_wait_for_the_first_time_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(readiness, "FIRST_READY_SECONDS", 0.2)
+    async with asyncio.timeout(5):
+        await Readiness({"away": away}).first_ready(Stop())
+
+
+async def test_a_stop_ends_the_wait_for_the_first_time() -> None:
+    stop = Stop()
+    waiting = asyncio.create_task(Readiness({"away": away}).first_ready(stop))
+    await asyncio.sleep(0)
+    stop.set()
+    async with asyncio.timeout(5):
+        await waiting
 
 
 async def test_service_that_stops_is_not_ready() -> None:

@@ -1,0 +1,1 @@
+"""The pages, a module each. A module has `PAGE`: its place in the navigation, and its routes."""

@@ -1,0 +1,1 @@
+"""`orderctl`, the command line for operators: it speaks the services' own APIs. See README.md."""

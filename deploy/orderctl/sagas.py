@@ -1,0 +1,81 @@
+"""`orderctl sagas`: the checkouts that are under way, and the acts on them."""
+
+import click
+
+from deploy.orderctl import calls
+from deploy.orderctl.acts import Acts
+from deploy.orderctl.options import as_json
+from deploy.orderctl.output import show_one, show_rows
+from deploy.orderctl.platform import ask
+from shared.process.exits import Exit
+
+LIVE = ("saga_id", "order_id", "kind", "status", "stuck", "attempt", "age_seconds")
+TIMELINE = ("at", "step", "outcome", "detail")
+ACTS = ("at", "actor", "act", "order_id", "reason")
+LEASES = ("process_id", "lease_until", "held", "live", "oldest")
+VERSIONS = ("version", "live", "oldest", "known")
+
+
+@click.group()
+def sagas() -> None:
+    """Sagas that are under way: list, show, retry, force, resolve."""
+
+
+@sagas.command("list")
+@click.option("--state", type=click.Choice(["RUNNING", "COMPENSATING", "stuck"]))
+@click.option("--older-than", type=click.FloatRange(min=0), metavar="SECONDS")
+@as_json
+def list_(state: str | None, older_than: float | None, as_json: bool) -> None:
+    """List live sagas, oldest first."""
+    found = ask(lambda platform: platform.admin(calls.SAGAS, state=state, older_than_seconds=older_than))
+    show_rows(found["items"], LIVE, as_json=as_json)
+
+
+@sagas.command()
+@click.argument("id_", metavar="ID")
+@as_json
+def show(id_: str, as_json: bool) -> None:
+    """Show a saga with its timeline and the commands left, by its id or its order's."""
+    found = ask(lambda platform: platform.admin(calls.SAGA, id_=id_))
+    show_one(found.members, {"timeline": TIMELINE}, as_json=as_json)
+
+
+_ACTS = Acts(
+    sagas,
+    calls.ON_A_SAGA,
+    calls.RETRY_SAGAS,
+    ("saga_id",),
+    lambda done: [{"saga_id": saga_id} for saga_id in done["sagas"]],
+)
+_ACTS.add_retry("Retry a saga now, or all of them.", "All live sagas.")
+_ACTS.add_confirmed("force", "Make a RUNNING saga undo what it did.", "Undo saga {id}? A payment's order is cancelled.")
+_ACTS.add_confirmed(
+    "resolve",
+    "End a COMPENSATING saga by hand, after its books were corrected by other means.",
+    "End saga {id} without its undos? You are responsible for the books.",
+)
+
+
+@sagas.command()
+@as_json
+def acts(as_json: bool) -> None:
+    """List what operators did to sagas, newest first."""
+    show_rows(ask(lambda platform: platform.admin(calls.SAGA_ACTS))["items"], ACTS, as_json=as_json)
+
+
+@sagas.command()
+@as_json
+def leases(as_json: bool) -> None:
+    """List the processes with their leases and live sagas."""
+    show_rows(ask(lambda platform: platform.admin(calls.LEASES))["items"], LEASES, as_json=as_json)
+
+
+@sagas.command()
+@click.option("--version", type=click.IntRange(min=1), help="Exit with 3 while this version has live sagas.")
+@as_json
+def versions(version: int | None, as_json: bool) -> None:
+    """Count live sagas by version."""
+    items = ask(lambda platform: platform.admin(calls.VERSIONS))["items"]
+    show_rows(items, VERSIONS, as_json=as_json)
+    if any(item["version"] == version for item in items):
+        raise SystemExit(Exit.NOT_DRAINED)

@@ -1,0 +1,97 @@
+"""The audit's result for people: one line if the books agree; else what, where, worth what, and how to repair it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from deploy.orderctl.plain import printable, sign, table
+
+SHOWN = 20  # findings: they fit a screen, together with what to do
+VALUE_CHARACTERS = 32  # of what is due or found: five columns fit 120 characters with an order's id
+UNITS = {"product": ("unit of stock", "units of stock"), "coupon": ("coupon", "coupons")}
+RUNBOOK = "docs/runbook.md#the-audit-finds-something"
+COLUMNS = ("what", "where", "order", "due", "found", "worth")
+
+
+@dataclass(frozen=True, slots=True)
+class Commands:
+    """How a reader gets the whole report, and releases orphans."""
+
+    whole: str
+    repair: str
+
+
+def verdict(report: Mapping[str, Any], commands: Commands, *, colour: bool) -> str:
+    """Return the text for an audit's report, as the API answers it."""
+    count = int(report["violations"])
+    mark = sign(good=report["clean"], colour=colour)
+    lines = [f"{mark} {counted(report['orders'], 'order', 'orders')}, {counted(count, 'finding', 'findings')}"]
+    if report["under_way"]:
+        lines.append(f"  not compared, because their sagas are under way: {report['under_way']:,}")
+    if recent := report.get("recent"):  # a service of an earlier version does not count them
+        lines.append(f"  not compared yet, because they are only seconds old: {recent:,}")
+    findings = report["findings"]
+    if not report["clean"]:
+        if amounts := worth_of(findings):
+            lines[0] += f", worth {amounts}" if count == len(findings) else f", worth at least {amounts}"
+        lines += ["", table([row(finding) for finding in findings[:SHOWN]], COLUMNS)]
+        if count > SHOWN:
+            lines.append(f"and {count - SHOWN:,} more: {commands.whole}")
+        lines += ["", *repairs(findings, commands)]
+    return "\n".join(lines)
+
+
+def repairs(findings: Sequence[Mapping[str, Any]], commands: Commands) -> list[str]:
+    """Return what to do about the findings, with the command where there is one."""
+    kinds = sorted({str(finding["kind"]) for finding in findings})
+    lines = []
+    if "orphan" in kinds:
+        lines += [
+            "orphan: held without an order that needs it. See what would be given back, then leave the dry run out:",
+            f"  {commands.repair}",
+        ]
+    if others := [kind for kind in kinds if kind != "orphan"]:
+        lines += [f"{', '.join(others)}: somebody changed the data, or a service was restored. What to do:"]
+        lines += [f"  {RUNBOOK}"]
+    return lines
+
+
+def row(finding: Mapping[str, Any]) -> dict[str, str]:
+    """Return a line of the table."""
+    return {
+        "what": str(finding["kind"]),
+        "where": str(finding["participant"]),
+        "order": str(finding["order_id"] or "-"),
+        "due": value(finding["due"]),
+        "found": value(finding["found"]),
+        "worth": worth_of([finding]) or "-",
+    }
+
+
+def value(of: Any) -> str:
+    """Return what is due or found: short, on one line, and without what would control a terminal."""
+    if isinstance(of, Mapping):
+        text = ", ".join(f"{name}: {amount}" for name, amount in of.items())
+    elif isinstance(of, list):
+        text = ", ".join(str(item) for item in of)
+    else:
+        text = "" if of is None else str(of)
+    text = printable(text) or "nothing"
+    return text if len(text) <= VALUE_CHARACTERS else text[: VALUE_CHARACTERS - 1] + "…"
+
+
+def worth_of(findings: Sequence[Mapping[str, Any]]) -> str:
+    """Return the value of findings, for each participant in its unit. A difference of the orders alone has no value."""
+    sums: dict[str, int] = {}
+    for finding in findings:
+        if finding["participant"] != "order":
+            sums[finding["participant"]] = sums.get(finding["participant"], 0) + int(finding["worth"])
+    return " and ".join(
+        counted(amount, *UNITS[name]) if name in UNITS else f"{amount:,} in minor units of money"
+        for name, amount in sums.items()
+    )
+
+
+def counted(number: int, one: str, several: str) -> str:
+    """Return a number with its noun."""
+    return f"{number:,} {one if number == 1 else several}"

@@ -1,0 +1,1 @@
+"""`make ha`, and the procedures of docs/failover.md against a real cluster."""
