@@ -27,15 +27,18 @@ def random_hex(count: int) -> str:
     return _random(count).hex()
 
 
-def uuid7(moment: datetime | None = None) -> UUID:
+def uuid7(moment: datetime | None = None, slot: int | None = None) -> UUID:
     """Return a new UUIDv7: 48 bits of Unix milliseconds, 74 random bits.
 
-    `moment`: its time, if a decision depends on it; by default this host's clock, which may be wrong.
+    `moment`: its time, if a decision depends on it; by default this host's clock, which may be wrong. `slot`: what the
+    12 bits after the version are; by default random.
     """
     random = bytearray(_random(16))
     milliseconds = time.time_ns() // 1_000_000 if moment is None else int(moment.timestamp() * 1000)
     random[:6] = milliseconds.to_bytes(6, "big")
     random[6] = 0x70 | random[6] & 0x0F  # the version
+    if slot is not None:
+        random[6:8] = (0x7000 | slot).to_bytes(2, "big")
     random[8] = 0x80 | random[8] & 0x3F  # the variant
     made: UUID = FastUUID(bytes(random))
     return made

@@ -156,6 +156,7 @@ NEAREST: Mapping[str, Sequence[str]] = {
         *_tests("unit", "shared/test_pruning.py", "test_background_loops.py"),
         *_integration("retention"),
     ),
+    "shared/slots.py": _unit("shared/slots"),
 }
 # Not asked for: what describes data, starts a process or talks to a person; other tests read that whole.
 LEFT_OUT = (

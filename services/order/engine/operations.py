@@ -13,6 +13,7 @@ from services.order.saga import Kind, Saga
 from services.order.store import Answer, KeyPlace
 from shared.fast_dataclass import fast_dataclass
 from shared.ids import uuid7
+from shared.slots import slot_of
 
 NOT_YET = datetime.min.replace(tzinfo=UTC)
 
@@ -78,10 +79,11 @@ def new_order(
 ) -> Order:
     """Return an order that is about to be placed; the database sets its time and currency.
 
-    `now` is the database's time: participants refuse an order whose id is older than their horizon.
+    `now` is the database's time: participants refuse an order whose id is older than their horizon. The id contains the
+    user's slot, by which a router finds the order's cell.
     """
     return Order(
-        order_id=OrderId(uuid7(now)),
+        order_id=OrderId(uuid7(now, slot_of(user_id))),
         user_id=user_id,
         status=OrderStatus.PLACING,
         lines=tuple(Line(product_id, quantity) for product_id, quantity in lines),

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from tests.mutation.guard import Guard
 from tests.mutation.guards import (
+    cells,
     connections,
     console,
     consumer,
@@ -32,5 +33,5 @@ GUARDS: Sequence[Guard] = (
     *(*kafka.GUARDS, *leaders.GUARDS),
     *(*consumer.GUARDS, *consumer_process.GUARDS, *participants.GUARDS, *shared.GUARDS),
     *(*connections.GUARDS, *http.GUARDS, *tls.GUARDS, *tracing.GUARDS, *orders.GUARDS),
-    *console.GUARDS,
+    *(*console.GUARDS, *cells.GUARDS),
 )

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from services.order.domain import OrderStatus
 from services.order.engine.operations import KeyClaim, Start, fingerprint, new_order
 from services.order.saga import Kind
+from shared.slots import slot_in, slot_of
 
 TEXT = st.text(st.characters(codec="utf-8"), max_size=5)
 VALUES = st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | TEXT
@@ -46,6 +47,12 @@ def test_new_order_s_id_contains_its_creation_time() -> None:
     then = datetime(2020, 2, 29, 12, tzinfo=UTC)  # not this host's time
     order = new_order(then, "ann", [("cup", 1)], None, pay_now=True)
     assert order.order_id.int >> 80 == then.timestamp() * 1000
+
+
+@given(st.text(st.characters(codec="utf-8"), min_size=1))
+def test_new_order_s_id_contains_its_users_slot(user_id: str) -> None:
+    order = new_order(datetime.now(UTC), user_id, [("cup", 1)], None, pay_now=True)
+    assert slot_in(order.order_id) == slot_of(user_id)
 
 
 def test_every_start_has_a_saga_id_of_its_own() -> None:
