@@ -203,6 +203,16 @@ class Unauthenticated(Problem):
     kind = "unauthenticated"
 
 
+class Misdirected(Problem):
+    kind = "misdirected"
+
+    @property
+    def slot(self) -> int | None:
+        """Return the slot of the user or of the order, None for an order from before orders had one."""
+        slot: int | None = self.members.get("slot")
+        return slot
+
+
 class MalformedBody(Problem):
     kind = "malformed-body"
 

@@ -7,8 +7,17 @@ from services.balance import batch, store
 from services.balance.api import BalanceApi
 from services.balance.settings import Settings
 from shared.contracts.commands import BalanceCommands
+from shared.http.routes import Route
 from shared.participant.service import Participant, serve_participant
+from shared.postgres.connections import Pool
 from shared.process.main import Service, main
+from shared.process.settings import ParticipantSettings
+
+
+def _routes(pool: Pool, settings: ParticipantSettings) -> list[Route]:
+    assert isinstance(settings, Settings)
+    return BalanceApi(pool, settings.currency, settings.ownership, settings.client_timeout_seconds).routes()
+
 
 PARTICIPANT = Participant(
     name="balance",
@@ -20,7 +29,7 @@ PARTICIPANT = Participant(
     gates=store.GATES,
     read_holds=store.list_holds,
     check_books=store.check_books,
-    routes=lambda pool, settings: BalanceApi(pool, settings.currency, settings.client_timeout_seconds).routes(),
+    routes=_routes,
 )
 serve = partial(serve_participant, PARTICIPANT)
 

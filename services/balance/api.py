@@ -20,6 +20,7 @@ from shared.http.wire import decode_cursor, encode_cursor, path_id, read_body, r
 from shared.identity.callers import SIGNED_IN
 from shared.notation import Timestamp
 from shared.postgres.connections import Connection, Pool, Row
+from shared.slots import Misdirected, Ownership
 
 Currency = Annotated[str, Field(pattern="^[A-Z]{3}$")]
 
@@ -68,14 +69,15 @@ class Entries(Wire):
 class BalanceApi:
     """The handlers and their dependencies."""
 
-    def __init__(self, pool: Pool, currency: str, client_timeout_seconds: float) -> None:
+    def __init__(self, pool: Pool, currency: str, ownership: Ownership, client_timeout_seconds: float) -> None:
         self._pool = pool
+        self._ownership = ownership
         self._currency = currency
         self._timeout = client_timeout_seconds
 
     def routes(self) -> list[Route]:
         """Return the routes."""
-        missing = (AccountNotFound,)
+        missing = (AccountNotFound, Misdirected)
         return [
             Route(
                 "POST",
@@ -84,7 +86,7 @@ class BalanceApi:
                 self.charge,
                 "Pay money in; the account is opened if there is none",
                 {201: Entry},
-                (AccountNotFound, BalanceTooLarge, IdempotencyKeyReused),
+                (*missing, BalanceTooLarge, IdempotencyKeyReused),
                 NewCharge,
                 headers=KEY_DESCRIPTION,
             ),
@@ -104,6 +106,7 @@ class BalanceApi:
     async def charge(self, request: web.Request) -> web.Response:
         """POST /v1/accounts/{user_id}/charges."""
         user_id = _user_in_path(request)
+        self._ownership.check_user(user_id)
         key = parse_key(request)
         new = await read_body(request, NewCharge, timeout_seconds=self._timeout)
         async with self._pool.transaction() as db:
@@ -114,6 +117,7 @@ class BalanceApi:
     async def get(self, request: web.Request) -> web.Response:
         """GET /v1/accounts/{user_id}."""
         user_id = _readable(request)
+        self._ownership.check_user(user_id)
         async with self._pool.connection() as db:
             row = await _existing(db, user_id)
         return reply(self._view(row))
@@ -121,6 +125,7 @@ class BalanceApi:
     async def list_entries(self, request: web.Request) -> web.Response:
         """GET /v1/accounts/{user_id}/entries."""
         user_id = _readable(request)
+        self._ownership.check_user(user_id)
         page = read_query(request, Page)
         before = decode_cursor(page.cursor, int) or (INT64_MAX,)
         async with self._pool.connection() as db:

@@ -2,10 +2,10 @@
 
 from pydantic_settings import SettingsConfigDict
 
-from shared.process.settings import ParticipantSettings, Port
+from shared.process.settings import CellSettings, ParticipantSettings, Port
 
 
-class Settings(ParticipantSettings):
+class Settings(CellSettings, ParticipantSettings):
     """Every field is described in the service's README."""
 
     model_config = SettingsConfigDict(env_prefix="BALANCE_")

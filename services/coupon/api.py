@@ -9,8 +9,8 @@ from pydantic import ConfigDict, Field, model_validator
 from services.coupon import domain, store
 from services.coupon.domain import CouponExists, CouponId, CouponNotFound, UserId
 from shared.contracts.scopes import Scope
-from shared.contracts.types import Amount, Id, NewId, Page, PositiveAmount, Wire
-from shared.http.callers import caller, listed_user
+from shared.contracts.types import Amount, Id, NewId, Page, PositiveAmount, Query, Wire
+from shared.http.callers import caller, listed_user, user_of
 from shared.http.routes import Route
 from shared.http.server import reply
 from shared.http.wire import decode_cursor, encode_cursor, path_id, read_body, read_query
@@ -18,6 +18,7 @@ from shared.identity.callers import SIGNED_IN, Forbidden
 from shared.ids import uuid7
 from shared.notation import Timestamp
 from shared.postgres.connections import Pool, Row
+from shared.slots import Misdirected, Ownership
 
 PERCENT_MAX = 100
 
@@ -79,11 +80,21 @@ class CouponPage(Page):
     status: Literal["AVAILABLE", "RESERVED", "REDEEMED"] | None = None
 
 
+class CouponQuery(Query):
+    """Whose coupon it is."""
+
+    user_id: Annotated[
+        Id | None,
+        Field(description="The coupon's user. Where there are several cells, it is needed for another user's coupon."),
+    ] = None
+
+
 class CouponApi:
     """The handlers and their dependencies."""
 
-    def __init__(self, pool: Pool, currency: str, client_timeout_seconds: float) -> None:
+    def __init__(self, pool: Pool, currency: str, ownership: Ownership, client_timeout_seconds: float) -> None:
         self._pool = pool
+        self._ownership = ownership
         self._currency = currency
         self._timeout = client_timeout_seconds
 
@@ -97,7 +108,7 @@ class CouponApi:
                 self.create,
                 "Give a coupon to a user",
                 {201: Coupon},
-                (CouponExists,),
+                (CouponExists, Misdirected),
                 NewCoupon,
             ),
             Route(
@@ -107,7 +118,7 @@ class CouponApi:
                 self.list,
                 "List coupons by id",
                 {200: Coupons},
-                (Forbidden,),
+                (Forbidden, Misdirected),
                 query=CouponPage,
             ),
             Route(
@@ -117,13 +128,15 @@ class CouponApi:
                 self.get,
                 "Get a coupon",
                 {200: Coupon},
-                (CouponNotFound,),
+                (CouponNotFound, Forbidden, Misdirected),
+                query=CouponQuery,
             ),
         ]
 
     async def create(self, request: web.Request) -> web.Response:
         """POST /v1/coupons."""
         new = await read_body(request, NewCoupon, timeout_seconds=self._timeout)
+        self._ownership.check_user(new.user_id)
         coupon = domain.Coupon(
             CouponId(new.coupon_id or str(uuid7())),
             UserId(new.user_id),
@@ -140,9 +153,10 @@ class CouponApi:
     async def get(self, request: web.Request) -> web.Response:
         """GET /v1/coupons/{coupon_id}."""
         coupon_id = path_id(request, "coupon_id", CouponNotFound)
+        user_id = self._user_of(request)
         async with self._pool.connection() as db:
             row = await store.get_coupon(db, coupon_id)
-        if row is None or not caller(request).acts_for(row["user_id"], Scope.ORDERS_READ):
+        if row is None or user_id not in (None, row["user_id"]):
             raise CouponNotFound
         return reply(self._view(row))
 
@@ -150,12 +164,27 @@ class CouponApi:
         """GET /v1/coupons."""
         page = read_query(request, CouponPage)
         user_id = listed_user(request, page.user_id, Scope.ORDERS_READ)
+        if user_id is not None:
+            self._ownership.check_user(user_id)
         after = decode_cursor(page.cursor, str)
         async with self._pool.connection() as db:
             rows = await store.list_coupons(db, after[0] if after else "", page.limit + 1, user_id, page.status)
         items = rows[: page.limit]
         cursor = encode_cursor(items[-1]["coupon_id"]) if len(rows) > page.limit else None
         return reply({"items": [self._view(row) for row in items], "next_cursor": cursor})
+
+    def _user_of(self, request: web.Request) -> str | None:
+        """Return whose coupon is read: the given user's or the caller's; None for anybody's of this cell.
+
+        A coupon's id does not say which cell has it, only a user does. Raises Misdirected or Forbidden.
+        """
+        # Without it, other parameters are ignored: this call had none at first.
+        given = read_query(request, CouponQuery).user_id if "user_id" in request.query else None
+        if given is None and caller(request).has(Scope.ORDERS_READ):
+            return None
+        user_id = user_of(request, given, Scope.ORDERS_READ)
+        self._ownership.check_user(user_id)
+        return user_id
 
     def _view(self, row: Row) -> dict[str, Any]:
         given = {name: value for name, value in row.items() if value is not None}

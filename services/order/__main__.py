@@ -64,6 +64,7 @@ async def serve(settings: Settings, stop: Stop) -> None:
                 pool,
                 process.checkout,
                 process.admission,
+                settings.ownership,
                 client_timeout_seconds=settings.client_timeout_seconds,
             ).routes(),
             {**database_checks(readiness, store.SQL, process.host_clock), "lease": recovery.check_lease},

@@ -55,6 +55,7 @@ from shared.identity.callers import SIGNED_IN, Forbidden
 from shared.participant.protocol import Fenced
 from shared.postgres.connections import Pool
 from shared.refusals import Unavailable
+from shared.slots import Misdirected, Ownership
 
 NEWEST = UUID(int=2**128 - 1)
 # After its deadline, a request that began a saga may read the order for this long. The server cuts it off much later.
@@ -117,20 +118,30 @@ class OrdersQuery(Page):
 class OrderApi:
     """The handlers of the public routes."""
 
-    def __init__(self, pool: Pool, checkout: Checkout, admission: Admission, *, client_timeout_seconds: float) -> None:
+    def __init__(
+        self,
+        pool: Pool,
+        checkout: Checkout,
+        admission: Admission,
+        ownership: Ownership,
+        *,
+        client_timeout_seconds: float,
+    ) -> None:
         self._pool = pool
         self._checkout = checkout
         self._admission = admission
+        self._ownership = ownership
         self._timeout = client_timeout_seconds
 
     def routes(self) -> list[Route]:
         """Return the routes."""
         keyed: dict[str, Any] = {"headers": KEY_DESCRIPTION, "locates": True}
         starting = (TooManyRequests, IdempotencyKeyReused, IdempotencyInProgress)
+        missing = (OrderNotFound, Misdirected)
         undone = (ForcedByOperator, OrderWithdrawn, Fenced)
         invalid = (InvalidCoupon, NotReserved, OrderHasCoupon)
         placing = (ProductNotFound, OutOfStock, *invalid, InsufficientBalance, AmountTooLarge, *undone)
-        paying = (OrderNotFound, InsufficientBalance, OrderExpired, OrderNotPayable, NotReserved, *undone)
+        paying = (*missing, InsufficientBalance, OrderExpired, OrderNotPayable, NotReserved, *undone)
         ended, started = {200: OrderView, 202: OrderView}, {201: OrderView, 202: OrderView}
         one = "/v1/orders/{order_id:uuid}"
         return [
@@ -141,7 +152,7 @@ class OrderApi:
                 self.place,
                 "Place an order",
                 started,
-                (*placing, *starting, Forbidden),
+                (*placing, *starting, Forbidden, Misdirected),
                 NewOrder,
                 check_capacity=self._admission.check_capacity,
                 **keyed,
@@ -153,10 +164,10 @@ class OrderApi:
                 self.list,
                 "List orders, newest first",
                 {200: Orders},
-                (Forbidden,),
+                (Forbidden, Misdirected),
                 query=OrdersQuery,
             ),
-            Route("GET", one, SIGNED_IN, self.get, "Get an order", {200: OrderView}, (OrderNotFound,)),
+            Route("GET", one, SIGNED_IN, self.get, "Get an order", {200: OrderView}, missing),
             Route(
                 "POST",
                 f"{one}/payment",
@@ -175,7 +186,7 @@ class OrderApi:
                 self.cancel,
                 "Cancel an order; a paid one is refunded",
                 ended,
-                (OrderNotFound, OrderNotCancellable, *starting),
+                (*missing, OrderNotCancellable, *starting),
                 NoBody,
                 **keyed,
             ),
@@ -186,7 +197,7 @@ class OrderApi:
                 self.timeline,
                 "What the sagas did",
                 {200: Timeline},
-                (OrderNotFound,),
+                missing,
             ),
         ]
 
@@ -197,6 +208,7 @@ class OrderApi:
         key = parse_key(request)
         new = await read_body(request, NewOrder, timeout_seconds=self._timeout)
         user_id = user_of(request, new.user_id, Scope.ORDERS_WRITE)
+        self._ownership.check_user(user_id)  # before the key: two cells must not both have it
         claim = KeyClaim(user_id, "place", key, fingerprint({**new.model_dump(), "user_id": user_id})) if key else None
         lines = [(line.product_id, line.quantity) for line in new.lines]
         result = await self._checkout.place(
@@ -232,6 +244,8 @@ class OrderApi:
         """GET /v1/orders."""
         query = read_query(request, OrdersQuery)
         user_id = listed_user(request, query.user_id, Scope.ORDERS_READ)
+        if user_id is not None:
+            self._ownership.check_user(user_id)
         before = decode_cursor(query.cursor, UUID)
         async with self._pool.connection() as db:
             orders = await store.list_orders(
@@ -258,16 +272,22 @@ class OrderApi:
 
     async def _order(self, request: web.Request, scope: Scope) -> Order:
         """Return the order. Another user's does not exist for a caller without `scope`."""
-        order_id = path_uuid(request, "order_id", OrderNotFound)
+        order_id = self._id(request)
         async with self._pool.connection() as db:
             order = await store.get_order(db, order_id)
         if order is None or not caller(request).acts_for(order.user_id, scope):
             raise OrderNotFound(f"There is no order {order_id}.")
         return order
 
+    def _id(self, request: web.Request) -> OrderId:
+        """Return the id in the path. Raises Misdirected if its order belongs to another cell."""
+        order_id = OrderId(path_uuid(request, "order_id", OrderNotFound))
+        self._ownership.check_id(order_id)
+        return order_id
+
     async def _operation(self, request: web.Request, operation: str) -> tuple[OrderId, KeyClaim | None]:
         """Read the order and idempotency key of a payment or cancellation. A key's scope is the order's user."""
-        order_id = OrderId(path_uuid(request, "order_id", OrderNotFound))
+        order_id = self._id(request)
         key = parse_key(request)
         await read_body(request, NoBody, timeout_seconds=self._timeout)
         if key is None and caller(request).has(Scope.ORDERS_WRITE):

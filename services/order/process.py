@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 from services.order.checkout import Checkout
-from services.order.engine.admission import Admission, Lease
+from services.order.engine.admission import Admission, Lease, check_slot_time
 from services.order.engine.operations import Start, Started
 from services.order.engine.participants import Channel, HttpChannel, Participants
 from services.order.engine.quota import Quota
@@ -108,7 +108,10 @@ class OrderProcess:
             self.process_id, self.pool, self.participants, self.transition_batcher, self.registry, sleep=sleep
         )
         self.lease = Lease(settings.lease_seconds)
-        self.admission = Admission(self.registry, settings.sagas_max, (self.lease.check, self.host_clock.check))
+        fitness = [self.lease.check, self.host_clock.check]
+        if not settings.ownership.is_everything:
+            fitness.append(partial(check_slot_time, settings.ownership, self.clock))
+        self.admission = Admission(self.registry, settings.sagas_max, fitness)
         self.checkout = Checkout(
             self.pool,
             self.clock,

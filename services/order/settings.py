@@ -14,6 +14,7 @@ from shared.notation import Seconds
 from shared.process.settings import (
     RETENTION_DAYS,
     AuthoritiesFile,
+    CellSettings,
     DomainSettings,
     FilePath,
     HttpUrl,
@@ -23,7 +24,7 @@ from shared.process.settings import (
 from shared.tls import ClientTls, TlsFiles, client
 
 
-class Settings(DomainSettings):
+class Settings(CellSettings, DomainSettings):
     """Every field is described in the service's README."""
 
     model_config = SettingsConfigDict(env_prefix="ORDER_")

@@ -6,10 +6,11 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, Va
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from shared import tls
-from shared.notation import Seconds
+from shared.notation import Seconds, parse_timestamp
 from shared.postgres.connecting import DatabaseSettings
 from shared.process.exits import Exit, end
 from shared.secrecy import Public
+from shared.slots import EVERYTHING, Ownership, parse_slots
 from shared.tracing.settings import TracingSettings
 
 
@@ -21,6 +22,16 @@ def _http_url(url: str) -> str:
 
 def _words(text: Any) -> Any:
     return tuple(text.split()) if isinstance(text, str) else text
+
+
+def _timestamp(text: str) -> str:
+    parse_timestamp(text)
+    return text
+
+
+def _slots(words: tuple[str, ...]) -> tuple[str, ...]:
+    parse_slots(words)
+    return words
 
 
 # Words that are separated by spaces.
@@ -109,6 +120,35 @@ class DomainSettings(ServiceSettings):
     # Once one service has deleted its data of a saga, no other may ask for them. A command is late by far less than a
     # week.
     retention_days: Annotated[int, Field(ge=7, le=36_500, validation_alias="RETENTION_DAYS")] = RETENTION_DAYS
+
+
+class CellSettings(BaseSettings):
+    """What a cell owns: the same in all services of a cell."""
+
+    # Slots such as `0-2047 3000`, and `older` for the orders with ids from before cell_slots_since.
+    cell_slots: Annotated[Words, Field(validation_alias="CELL_SLOTS", min_length=1), AfterValidator(_slots)] = (
+        EVERYTHING
+    )
+    # When all processes of the order service put slots into ids. The same in all cells, and never changed again.
+    cell_slots_since: Annotated[
+        Annotated[Public[str], AfterValidator(_timestamp)] | None,
+        Field(validation_alias="CELL_SLOTS_SINCE", validate_default=True),
+    ] = None
+
+    @field_validator("cell_slots_since")
+    @classmethod
+    def _with_slots(cls, since: str | None, known: ValidationInfo) -> str | None:
+        """Check that the ids without a slot are known wherever there may be another cell."""
+        words = known.data.get("cell_slots", EVERYTHING)
+        if since is None and not Ownership.of(words, None).is_everything:
+            raise ValueError("must be set where CELL_SLOTS is not everything")
+        return since
+
+    @property
+    def ownership(self) -> Ownership:
+        """Return which users and ids belong to this cell."""
+        since = self.cell_slots_since
+        return Ownership.of(self.cell_slots, None if since is None else parse_timestamp(since))
 
 
 class ParticipantSettings(DomainSettings):

@@ -25,6 +25,7 @@ from shared.http.routes import Route
 from shared.http.settings_route import settings_route
 from shared.participant.routes import book_routes, command_route, outcomes_route
 from shared.process.settings import IdentitySettings
+from shared.slots import ONE_CELL
 
 NOBODY: Any = cast("Any", None)  # the routes are listed here, and no handler is called
 
@@ -68,10 +69,10 @@ def _documents(mode: str) -> list[Documented]:
     }
     admission = Admission(SagaRegistry(), 1)
     routes = {
-        "order": OrderApi(NOBODY, NOBODY, admission, client_timeout_seconds=1.0).routes(),
+        "order": OrderApi(NOBODY, NOBODY, admission, ONE_CELL, client_timeout_seconds=1.0).routes(),
         "product": ProductApi(NOBODY, "KRW", 1.0).routes(),
-        "coupon": CouponApi(NOBODY, "KRW", 1.0).routes(),
-        "balance": BalanceApi(NOBODY, "KRW", 1.0).routes(),
+        "coupon": CouponApi(NOBODY, "KRW", ONE_CELL, 1.0).routes(),
+        "balance": BalanceApi(NOBODY, "KRW", ONE_CELL, 1.0).routes(),
         "relay": [*(route for route in relay.routes("orders.v1") if not route.is_page), *digests.routes(NOBODY)],
         "order admin": [
             *OrderAdminApi(settings, NOBODY, NOBODY).routes(),

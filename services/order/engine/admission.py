@@ -10,7 +10,9 @@ from collections.abc import Callable, Sequence
 from prometheus_client import Counter, Gauge
 
 from services.order.engine.registry import Lane, SagaRegistry
+from shared.postgres.clocks import DatabaseClock
 from shared.refusals import Unavailable
+from shared.slots import Ownership
 
 # Beyond the limit for new orders, payments and cancellations have the same capacity once more: an existing order is
 # worth more than a new one.
@@ -53,6 +55,12 @@ class Lease:
         """Raise Unavailable unless the lease is valid: without it, others would take a new saga immediately."""
         if not self.valid:
             raise Unavailable("This process has no lease: its database does not answer, or takes no writes.")
+
+
+def check_slot_time(ownership: Ownership, clock: DatabaseClock) -> None:
+    """Raise Unavailable if an order's id that was made now would be one without a slot, and so of another cell."""
+    if not ownership.older and clock.known and ownership.is_before_slots(clock.now()):
+        raise Unavailable("The database's clock is before CELL_SLOTS_SINCE.")
 
 
 class Admission:

@@ -21,6 +21,15 @@ OF_REQUESTS = (
         "`required_scope`",
     ),
     ProblemType(
+        "misdirected",
+        421,
+        Retry.CORRECTED,
+        "the request's user or order belongs to another cell of the platform; nothing was begun",
+        "The platform's router chooses the cell. Tell the operator: the router's map and the cells' `CELL_SLOTS` "
+        "differ.",
+        "`slot` (of users, and of ids that contain one)",
+    ),
+    ProblemType(
         "malformed-body",
         400,
         Retry.CORRECTED,

@@ -100,6 +100,18 @@ async def test_coupons_of_others_are_missing_ones(services: Services) -> None:
     assert (await services.call("coupon", "GET", "/v1/coupons?user_id=alice", "bob")).status == 403
 
 
+async def test_coupon_is_read_with_its_user_and_not_with_another(services: Services) -> None:
+    coupon = {"coupon_id": "autumn", "user_id": "alice", "kind": "fixed", "value": 1}
+    assert (await services.call("coupon", "POST", "/v1/coupons", "shop", "coupons:write", coupon)).status == 201
+    for user, caller, scope, status in (
+        *(("alice", "alice", "", 200), ("alice", "bob", "orders:read", 200)),
+        *(("alice", "bob", "", 403), ("bob", "bob", "orders:read", 404), ("", "alice", "", 422)),
+    ):
+        answer = await services.call("coupon", "GET", f"/v1/coupons/autumn?user_id={user}", caller, scope)
+        assert answer.status == status, (user, caller, answer)
+    assert (await services.call("coupon", "GET", "/v1/coupons/autumn?other=1", "alice")).status == 200
+
+
 async def test_account_of_another_user_is_a_missing_one(services: Services) -> None:
     for suffix in ("", "/entries"):
         assert (await services.call("balance", "GET", f"/v1/accounts/alice{suffix}", "bob")).status == 404

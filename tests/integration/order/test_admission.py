@@ -227,3 +227,12 @@ async def test_order_whose_participant_is_down_stays_in_its_callers_quota(servic
         await service.until_idle()
         await placed(customer, replica, subject="ann", coupon=None)
     await service.check()
+
+
+async def test_cell_begins_nothing_while_its_new_ids_would_belong_to_another_cell(service: OrderService) -> None:
+    customer = await service.customer()
+    cell: dict[str, Any] = {"cell_slots": ("0-4095",), "cell_slots_since": "2999-01-01T00:00:00Z"}
+    async with service.replica(**cell) as replica:
+        with pytest.raises(Unavailable, match="CELL_SLOTS_SINCE"):
+            await customer.place(replica)
+    assert await customer.orders() == []

@@ -1,4 +1,4 @@
-"""Guards of the division into cells: slots in ids."""
+"""Guards of the division into cells: slots in ids, and what belongs to which cell."""
 
 from collections.abc import Sequence
 
@@ -8,6 +8,19 @@ _UNIT = "tests/unit/"
 _ids = guards_in("shared/ids.py", f"{_UNIT}shared/test_slots.py::")
 _slots = guards_in("shared/slots.py", f"{_UNIT}shared/test_slots.py::")
 _operations = guards_in("services/order/engine/operations.py", f"{_UNIT}order/test_operations.py::")
+
+_admission = guards_in("services/order/process.py", "tests/integration/order/test_admission.py::")
+_settings = guards_in("shared/process/settings.py", f"{_UNIT}order/test_settings.py::")
+_CELLS = "tests/integration/test_cells.py::test_"
+_orders = guards_in("services/order/api.py", _CELLS)
+_coupons = guards_in("services/coupon/api.py", _CELLS)
+_balances = guards_in("services/balance/api.py", _CELLS)
+_CHECK = "self._ownership.check_user(user_id)"
+
+
+def _refused(call: str) -> str:
+    return f"what_is_another_cells_is_refused_before_anything_is_begun[{call}]"
+
 
 GUARDS: Sequence[Guard] = (
     _operations(
@@ -30,5 +43,91 @@ GUARDS: Sequence[Guard] = (
         "user_id.encode()",
         'user_id.encode("utf-16")',
         "test_slots_of_known_users_are_what_they_always_were[alice-3143]",
+    ),
+    _slots(
+        "cells: an id from before the slots belongs to the cell that has these",
+        "def owns",
+        "self.older if self.is_older(id_) else slot_in(id_) in self.slots",
+        "slot_in(id_) in self.slots",
+        "test_a_refusal_names_the_slot_if_there_is_one",
+    ),
+    _settings(
+        "cells: a cell among others knows which ids have no slot",
+        "def _with_slots",
+        "since is None and",
+        "False and",
+        "test_cell_that_owns_a_part_must_know_since_when_ids_have_slots[0-2047 older]",
+    ),
+    _admission(
+        "cells: nothing begins while new ids would look older",
+        "fitness = ",
+        "fitness.append(partial(check_slot_time, settings.ownership, self.clock))",
+        "pass",
+        "test_cell_begins_nothing_while_its_new_ids_would_belong_to_another_cell",
+    ),
+    _orders(
+        "cells: a placement for another cell begins nothing",
+        "async def place",
+        _CHECK,
+        "pass",
+        _refused("POST /v1/orders"),
+        "caller_of_another_cell_is_refused[POST /v1/orders]",
+    ),
+    _orders(
+        "cells: orders of another cell's user are not listed as if there were none",
+        "async def list(",
+        _CHECK,
+        "pass",
+        _refused("GET /v1/orders?user_id=alice"),
+    ),
+    _orders(
+        "cells: another cell's order is not a missing one",
+        "def _id(",
+        "self._ownership.check_id(order_id)",
+        "pass",
+        _refused("POST /v1/orders/019a0c1e-7d52-7c47-9b1f-2f4e8a6d0c11/payment"),
+    ),
+    _coupons(
+        "cells: no coupon is created in another cell",
+        "async def create",
+        "self._ownership.check_user(new.user_id)",
+        "pass",
+        _refused("POST /v1/coupons"),
+    ),
+    _coupons(
+        "cells: coupons of another cell's user are not listed as if there were none",
+        "async def list(",
+        _CHECK,
+        "pass",
+        _refused("GET /v1/coupons?user_id=alice"),
+    ),
+    _coupons(
+        "cells: another cell's coupon is not a missing one",
+        "def _user_of",
+        _CHECK,
+        "pass",
+        _refused("GET /v1/coupons/C1?user_id=alice"),
+        "caller_of_another_cell_is_refused[GET /v1/coupons/C1]",
+    ),
+    _balances(
+        "cells: no account is charged in another cell",
+        "async def charge",
+        _CHECK,
+        "pass",
+        _refused("POST /v1/accounts/alice/charges"),
+    ),
+    _balances(
+        "cells: another cell's account is not a missing one",
+        "async def get",
+        _CHECK,
+        "pass",
+        _refused("GET /v1/accounts/alice"),
+    ),
+    _balances(
+        "cells: another cell's ledger is not a missing one",
+        "async def list_entries",
+        _CHECK,
+        "pass",
+        _refused("GET /v1/accounts/alice/entries"),
     ),
 )

@@ -33,3 +33,26 @@ def test_a_week_is_the_least_retention(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RETENTION_DAYS", "6")
     with pytest.raises(ValidationError, match="RETENTION_DAYS"):
         Settings(database_url=URL)
+
+
+@pytest.mark.parametrize("slots", ["0-4095", "0-2047 older", "older", "17"])
+def test_cell_that_owns_a_part_must_know_since_when_ids_have_slots(monkeypatch: pytest.MonkeyPatch, slots: str) -> None:
+    monkeypatch.setenv("CELL_SLOTS", slots)
+    with pytest.raises(ValidationError, match="must be set where CELL_SLOTS is not everything"):
+        Settings(database_url=URL)
+    monkeypatch.setenv("CELL_SLOTS_SINCE", "2026-12-01T09:00:00.001+09:00")
+    ownership = Settings(database_url=URL).ownership
+    assert (ownership.since_milliseconds, ownership.is_everything) == (1_796_083_200_001, False)
+
+
+def test_one_cell_owns_everything_and_needs_no_setting() -> None:
+    assert Settings(database_url=URL).ownership.is_everything
+
+
+@pytest.mark.parametrize(("slots", "since"), [("0-4096", None), ("", None), ("3", "2026-12-01"), ("3", "now")])
+def test_wrong_slots_are_refused(monkeypatch: pytest.MonkeyPatch, slots: str, since: str | None) -> None:
+    monkeypatch.setenv("CELL_SLOTS", slots)
+    if since is not None:
+        monkeypatch.setenv("CELL_SLOTS_SINCE", since)
+    with pytest.raises(ValidationError):
+        Settings(database_url=URL)
