@@ -155,10 +155,10 @@ relay-faults: environment-dev ## publish 100,000 events while relays and broker 
 	  $(PYTEST) -s tests/faults/test_relay_faults.py
 
 .PHONY: points
-points: environment-dev ## end relays, consumers and order processes at every point at which they could end, and with two primaries at once
+points: environment-dev ## end relays, consumers and order processes at every point at which they could end, also with two primaries or several product shards
 	@POINTS_ALL=yes exec $(PYTEST) tests/integration/relay/test_every_point.py \
 	  tests/integration/order/test_every_checkpoint.py tests/integration/consumer/test_kills.py \
-	  tests/faults/test_split_views.py tests/faults/test_split_relays.py
+	  tests/faults/test_split_views.py tests/faults/test_split_relays.py tests/simulation/test_shard_mixes.py
 
 simulate: environment-dev ## simulate a million steps with faults; STEPS=…, SEED=… to replay one history
 	@.venv-dev/bin/python -m tests.simulation $(if $(SEED),--seed $(SEED)) $(if $(STEPS),--steps $(STEPS))

@@ -90,6 +90,10 @@ class Line:
         """Return quantity x unit price, or None while the price is unknown."""
         return None if self.unit_price is None else self.quantity * self.unit_price
 
+    def wish(self) -> dict[str, Any]:
+        """Return the line as a command to hold its units has it."""
+        return {"product_id": self.product_id, "quantity": self.quantity}
+
     def view(self) -> dict[str, Any]:
         """Return the line in the contract's format."""
         return {

@@ -16,6 +16,7 @@ from services.order.engine.quota import Quota
 from services.order.engine.recovery import Recovery
 from services.order.engine.registry import SagaRegistry
 from services.order.engine.runner import Runner
+from services.order.engine.sharding import participants_of
 from services.order.engine.starts import Starts
 from services.order.engine.transitions import TransitionRequest, TransitionResult, Transitions
 from services.order.expiry import Expiry
@@ -27,9 +28,6 @@ from shared.postgres.clocks import DatabaseClock, HostClock
 from shared.postgres.connections import Pool, Session
 from shared.postgres.errors import is_about_the_batch
 
-# The batchers in the order in which a checkout passes them. With this many slots nothing has to wait, so no scheduler
-# is needed.
-STEPS = ("starts", "product", "coupon", "balance", "transitions")
 COMMIT_BATCH_MAX = 256  # past this the latency of a batch grows faster than throughput
 
 
@@ -67,7 +65,7 @@ class OrderProcess:
         connections: Connections,
         *,
         channel: Callable[[str], Channel] | None = None,
-        participants_type: Callable[..., Participants] = Participants,
+        participants_type: Callable[..., Participants] | None = None,
         batcher_type: Callable[..., Batcher[Any, Any]] = Batcher,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         elapsed: Callable[[], float] = time.monotonic,
@@ -85,8 +83,12 @@ class OrderProcess:
             connections.starts, self.clock, self.process_id, settings.currency, settings.payment_timeout_seconds
         )
         self.transitions = Transitions(connections.transitions, self.clock, self.process_id)
-        limited = settings.batches_at_once < len(STEPS)
-        scheduler = BatchScheduler(settings.batches_at_once, STEPS) if limited else None
+        shards = settings.product_shards
+        # The batchers in the order in which a checkout passes them. With as many slots nothing has to wait, so no
+        # scheduler is needed.
+        steps = ("starts", *shards.all_places, "transitions")
+        limited = settings.batches_at_once < len(steps)
+        scheduler = BatchScheduler(settings.batches_at_once, steps) if limited else None
 
         def batcher(name: str, commit: Work[Any, Any]) -> Batcher[Any, Any]:
             work = one_by_one_when(is_about_the_batch, commit)
@@ -97,7 +99,7 @@ class OrderProcess:
         self.transition_batcher: Batcher[TransitionRequest, TransitionResult | None] = batcher(
             "transitions", self.transitions.commit
         )
-        self.participants = participants_type(
+        self.participants = (participants_type or participants_of(shards))(
             settings.participant_urls,
             channel or partial(HttpChannel, tls=settings.participants_tls),
             credentials=settings.credentials,

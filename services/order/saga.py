@@ -12,14 +12,14 @@ repeated: participants answer a repeat with the stored outcome. So a saga that i
 again and gets the same answers.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, Final
 
-from services.order.domain import AmountTooLarge, Order, OrderStatus, OrderWithdrawn, SagaId, discount, price
+from services.order.domain import AmountTooLarge, Line, Order, OrderStatus, OrderWithdrawn, SagaId, discount, price
 from shared.fast_dataclass import fast_dataclass, replace
-from shared.participant.protocol import Fenced, Outcome
+from shared.participant.protocol import Outcome, is_fenced
 
 VERSION: Final = 1
 # The definitions that this build can run. It leaves a saga of another version to a build that knows the version.
@@ -95,17 +95,27 @@ EVENTS: Final[Mapping[OrderStatus, str]] = {
 
 @fast_dataclass(frozen=True, slots=True)
 class Command:
-    """A command to a participant; `fields` are those besides type, order_id and attempt."""
+    """A command to a participant; `fields` are those besides type, order_id and attempt.
 
-    participant: Participant
+    `participant`: a Participant, or the place of one of several product shards. `lines`: those of the order, by which a
+    command to the products finds its shards (product_shards.py).
+    """
+
+    participant: str
     type: str
     order_id: str
     attempt: int
     fields: Mapping[str, Any]
+    lines: Sequence[Line] = ()
 
     def wire(self) -> dict[str, Any]:
         """Return the command in the protocol's format."""
         return {"type": self.type, "order_id": self.order_id, "attempt": self.attempt, **self.fields}
+
+
+@fast_dataclass(frozen=True, slots=True)
+class PartlyRefused(Outcome):
+    """The outcome of a command to several product shards, of which some have refused it and others have applied it."""
 
 
 @fast_dataclass(frozen=True, slots=True)
@@ -189,6 +199,9 @@ def learn(saga: Saga, command: Command, outcome: Outcome) -> Saga:
     """Return the saga after the outcome of one of its commands."""
     if saga.status is Status.COMPENSATING:
         return replace(saga, undone=saga.undone | {command.type})
+    if isinstance(outcome, PartlyRefused):
+        # It counts as applied too: otherwise the order would be rejected at once, and keep what the other parts hold.
+        saga = replace(saga, applied=saga.applied | {command.type})
     if not outcome.applied:
         return replace(saga, refused=command.type, problem=outcome.body)
     applied = saga.applied | {command.type}
@@ -217,7 +230,7 @@ def committed(saga: Saga, transition: Transition, order: Order) -> Saga:
     new runner sends all undos.
     """
     undone: frozenset[str] = frozenset()
-    if transition.saga_to is Status.COMPENSATING and not _is_fenced(saga.problem) and saga.kind is not Kind.PAY:
+    if transition.saga_to is Status.COMPENSATING and not is_fenced(saga.problem) and saga.kind is not Kind.PAY:
         reached = {step.undo for step in STEPS[saga.kind] if step.do in saga.applied}
         undone = frozenset(step.undo for step in undos(saga) if step.undo not in reached)
     return replace(saga, status=transition.saga_to, target=transition.target, order=order, undone=undone)
@@ -235,20 +248,16 @@ def _priced(saga: Saga, command: Command, result: Mapping[str, Any]) -> Order:
     return saga.order
 
 
-def _is_fenced(problem: Mapping[str, Any] | None) -> bool:
-    return problem is not None and problem.get("type") == f"/problems/{Fenced.slug}"
-
-
 def _decision(saga: Saga) -> Transition:
     start = _status_while_running(saga)
     if saga.kind is Kind.PAY:
-        if saga.refused == DEBIT.do and not _is_fenced(saga.problem):
+        if saga.refused == DEBIT.do and not is_fenced(saga.problem):
             # Nothing was debited. No undo may be sent, because it would forbid every later payment.
             return Transition(saga.status, Status.DONE, start, OrderStatus.PENDING_PAYMENT, problem=saga.problem)
         return Transition(
             saga.status, Status.COMPENSATING, start, start, target=OrderStatus.CANCELLED, problem=saga.problem
         )
-    if not saga.applied and not _is_fenced(saga.problem):
+    if not saga.applied and not is_fenced(saga.problem):
         return Transition(saga.status, Status.COMPENSATED, start, OrderStatus.REJECTED, problem=saga.problem)
     return Transition(saga.status, Status.COMPENSATING, start, start, target=OrderStatus.REJECTED, problem=saga.problem)
 
@@ -259,20 +268,13 @@ def _finished(saga: Saga) -> Transition:
 
 
 def _compensated(saga: Saga) -> Transition:
-    assert saga.target is not None
+    target = saga.target
+    assert target is not None
     start = saga.order.status if saga.kind is Kind.CLOSE else _status_while_running(saga)
     problem = saga.problem
-    if problem is None and saga.target is OrderStatus.REJECTED:  # no step was refused, so an operator forced it
+    if problem is None and target is OrderStatus.REJECTED:  # no step was refused, so an operator forced it
         problem = OrderWithdrawn().problem()
-    return Transition(
-        saga.status,
-        Status.COMPENSATED,
-        start,
-        saga.target,
-        target=saga.target,
-        event=EVENTS.get(saga.target),
-        problem=problem,
-    )
+    return Transition(saga.status, Status.COMPENSATED, start, target, target, EVENTS.get(target), problem)
 
 
 def _status_while_running(saga: Saga) -> OrderStatus:
@@ -283,15 +285,15 @@ def do(step: Step, order: Order, attempt: int, *, reserved: bool) -> Command:
     """Return a step's command. `attempt`: of the payment. `reserved`: whether the coupon was set aside before."""
     fields: dict[str, Any]
     if step is HOLD:
-        fields = {"lines": [{"product_id": line.product_id, "quantity": line.quantity} for line in order.lines]}
+        fields = {"lines": [line.wish() for line in order.lines]}
     elif step is DEBIT:
         fields = {"user_id": order.user_id, "amount": order.total_amount}
     else:
         fields = {"coupon_id": order.coupon_id, "user_id": order.user_id, "subtotal_amount": order.subtotal_amount}
         if step is REDEEM:
             fields["reserved"] = reserved
-    return Command(step.participant, step.do, str(order.order_id), attempt if step is DEBIT else 0, fields)
+    return Command(step.participant, step.do, str(order.order_id), attempt if step is DEBIT else 0, fields, order.lines)
 
 
 def _undo(step: Step, saga: Saga) -> Command:
-    return Command(step.participant, step.undo, str(saga.order.order_id), 0, {})
+    return Command(step.participant, step.undo, str(saga.order.order_id), 0, {}, saga.order.lines)

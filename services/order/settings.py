@@ -1,13 +1,15 @@
 """The order service's settings from the environment: ORDER_DATABASE_URL, ORDER_PORT, …"""
 
 import os
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 from pydantic_settings import SettingsConfigDict
 
+from services.order.product_shards import ONE_PRODUCT_SERVICE, ProductShards, participant_at, shards_of
 from services.order.saga import Participant
 from shared.identity.secrets import Credential, SecretFile
 from shared.notation import Seconds
@@ -19,9 +21,32 @@ from shared.process.settings import (
     FilePath,
     HttpUrl,
     Port,
+    Words,
+    http_url,
     key_of,
 )
+from shared.slots import parse_slots
 from shared.tls import ClientTls, TlsFiles, client
+
+
+def _sharded(words: Sequence[str]) -> tuple[ProductShards, dict[str, str]]:
+    """Return the product shards and their URLs for words such as 0-1023,3000=http://…. Raises ValueError."""
+    addresses: list[tuple[frozenset[int], str]] = []
+    for word in words:
+        slots, _, url = word.partition("=")
+        if not url or ":" in slots:
+            slots, url = "", word
+        addresses.append((parse_slots(slots.split(",") if slots else ()), http_url(url)))
+    return shards_of(addresses)
+
+
+def _complete(words: tuple[str, ...]) -> tuple[str, ...]:
+    if words:
+        _sharded(words)
+    return words
+
+
+ShardUrls = Annotated[Words, AfterValidator(_complete)]
 
 
 class Settings(CellSettings, DomainSettings):
@@ -31,6 +56,8 @@ class Settings(CellSettings, DomainSettings):
 
     port: Port = 8001
     product_url: HttpUrl = "http://127.0.0.1:8002"
+    # In place of it, the URLs of several product shards; each may begin with its slots: 0-2047=http://…
+    product_urls: ShardUrls = ()
     coupon_url: HttpUrl = "http://127.0.0.1:8003"
     balance_url: HttpUrl = "http://127.0.0.1:8004"
     # The secrets with which the order service calls each participant.
@@ -91,11 +118,23 @@ class Settings(CellSettings, DomainSettings):
             raise ValueError(f"must not exceed RETENTION_DAYS, which is {days}")
         return hours
 
+    @model_validator(mode="after")
+    def _one_way_to_the_products(self) -> "Settings":
+        if self.product_urls and "product_url" in self.model_fields_set:
+            raise ValueError("ORDER_PRODUCT_URL and ORDER_PRODUCT_URLS are both set; leave one of them out")
+        return self
+
     @property
-    def participant_urls(self) -> dict[Participant, str]:
-        """Return the URL of each participant."""
+    def product_shards(self) -> ProductShards:
+        """Return which product is where."""
+        return _sharded(self.product_urls)[0] if self.product_urls else ONE_PRODUCT_SERVICE
+
+    @property
+    def participant_urls(self) -> dict[str, str]:
+        """Return the URL of each place: of each participant, or of each product shard."""
+        one: dict[str, str] = {Participant.PRODUCT: self.product_url}
         return {
-            Participant.PRODUCT: self.product_url,
+            **(_sharded(self.product_urls)[1] if self.product_urls else one),
             Participant.COUPON: self.coupon_url,
             Participant.BALANCE: self.balance_url,
         }
@@ -108,14 +147,15 @@ class Settings(CellSettings, DomainSettings):
         )
 
     @property
-    def credentials(self) -> dict[Participant, Credential]:
-        """Return for each participant what makes the headers of a call."""
+    def credentials(self) -> dict[str, Credential]:
+        """Return for each place what makes the headers of a call. All product shards know the same secret."""
         files = {
             Participant.PRODUCT: self.product_internal_secret_file,
             Participant.COUPON: self.coupon_internal_secret_file,
             Participant.BALANCE: self.balance_internal_secret_file,
         }
-        return {
+        known = {
             participant: partial(SecretFile(Path(file)).credential, "order") if file else dict
             for participant, file in files.items()
         }
+        return {place: known[participant_at(place)] for place in self.participant_urls}

@@ -87,6 +87,11 @@ C = TypeVar("C", bound=Command)
 FENCED = Outcome(False, Fenced().problem())
 
 
+def is_fenced(problem: Mapping[str, Any] | None) -> bool:
+    """Return whether a problem says that a do met a closed gate."""
+    return problem is not None and problem.get("type") == f"/problems/{Fenced.slug}"
+
+
 def key(command: Command) -> OutcomeKey:
     """Return the key under which a command's outcome is stored."""
     return (command.gate, command.type, command.attempt)

@@ -14,7 +14,8 @@ from shared.slots import EVERYTHING, Ownership, parse_slots
 from shared.tracing.settings import TracingSettings
 
 
-def _http_url(url: str) -> str:
+def http_url(url: str) -> str:
+    """Return a base URL without slashes at its end. Raises ValueError."""
     if not url.startswith(("http://", "https://")):
         raise ValueError("must begin with http:// or https://")
     return url.rstrip("/")
@@ -36,7 +37,7 @@ def _slots(words: tuple[str, ...]) -> tuple[str, ...]:
 
 # Words that are separated by spaces.
 Words = Annotated[tuple[Public[str], ...], NoDecode, BeforeValidator(_words)]
-HttpUrl = Annotated[Public[str], AfterValidator(_http_url)]
+HttpUrl = Annotated[Public[str], AfterValidator(http_url)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 FilePath = Annotated[Public[str], Field(min_length=1)]
 # PEM, like all files for TLS. Each may be replaced at any time.
@@ -195,7 +196,10 @@ def explain(settings_class: type[BaseSettings], error: ValidationError) -> list[
     names = {name: variable_of(settings_class, name) for name in settings_class.model_fields}
     lines = []
     for item in error.errors(include_url=False):
-        location = str(item["loc"][0]) if item["loc"] else ""
+        if not item["loc"]:  # it is about several settings, and the input has all of them, also the secret ones
+            lines.append(f"settings: {item['msg']}")
+            continue
+        location = str(item["loc"][0])
         variable = names.get(location, location)
         got = "" if item["type"] == "missing" else f" (got {_shown(variable, item['input'])})"
         message = "is not set" if item["type"] == "missing" else item["msg"]
@@ -204,5 +208,5 @@ def explain(settings_class: type[BaseSettings], error: ValidationError) -> list[
 
 
 def _shown(variable: str, value: Any) -> str:
-    secret = variable.endswith("DATABASE_URL") or (variable.endswith("_URL") and "@" in str(value))
+    secret = variable.endswith("DATABASE_URL") or (variable.endswith(("_URL", "_URLS")) and "@" in str(value))
     return "a secret" if secret else repr(value)

@@ -28,6 +28,8 @@ from tests.simulation.world import World
 REQUEST_TIMEOUT_SECONDS = 12.0
 TRIES_MAX = 5
 # The event that an order has after each successful operation. Later operations may have added others.
+# By the number of product shards: every shard has at least one, and of two shards, one has two.
+PRODUCTS = {1: ("pen", "ink"), 2: ("pen", "ink", "mug"), 3: ("pen", "ink", "hat")}
 SUCCESS_EVENTS = {"place_now": "order.paid.v1", "place_later": "order.placed.v1", "payment": "order.paid.v1"}
 
 
@@ -46,8 +48,9 @@ class Market:
         """Create the products, coupons and accounts, and return the market."""
         rng = world.rng
         market = cls(contested=rng.random() < 0.4)
-        for product_id in ("pen", "ink"):
-            world.products.create_product(product_id, product_id, rng.choice((0, 300, 1000)), rng.randint(1, 4))
+        for product_id in PRODUCTS[len(world.products)]:
+            database = world.products[world.product_shards.place_of(product_id)]
+            database.create_product(product_id, product_id, rng.choice((0, 300, 1000)), rng.randint(1, 4))
             market.products.append(product_id)
         for user_id in ("ann", "bob"):
             market.users.append(user_id)
@@ -57,8 +60,8 @@ class Market:
             coupon_id, owner = f"coupon-{number}", rng.choice(market.users)
             world.coupons.create_coupon(coupon_id, owner, "fixed", rng.choice((50, 2000)), None, 0, None)
             market.coupons.append((coupon_id, owner))
-        for database in (world.products, world.coupons):
-            database.commit()
+        for participant in world.participants.values():
+            participant.commit()
         return market
 
 

@@ -9,7 +9,6 @@ from functools import partial
 
 from services.order.checkout import Checkout, Pending
 from services.order.domain import OrderId
-from services.order.saga import Participant
 from shared.refusals import Unavailable
 from tests.infrastructure.in_process_participants import Answer
 from tests.simulation.customers import REQUEST_TIMEOUT_SECONDS, Customer, Market, charge, operate
@@ -66,13 +65,13 @@ class _History:
         self._payment_timeout_seconds = world.rng.choice((2.0, 6.0, 900.0, 900.0))
         self._started = 0
         self._replicas: list[OrderReplica] = []
-        self._participants: dict[Participant, ParticipantProcess] = {}
+        self._participants: dict[str, ParticipantProcess] = {}
 
     async def run(self) -> None:
         """Play the whole history. Raises ViolationError."""
         world = self._world
         market = await Market.opened(world)
-        for place in Participant:
+        for place in world.participants:
             self._start_participant(place)
         with_stale_runner = world.rng.random() < WITH_STALE_RUNNER
         # A runner gets stale only if another process runs its saga.
@@ -115,10 +114,10 @@ class _History:
         name = f"order {self._started}"
         return OrderReplica(self._world, self._network, name, payment_timeout_seconds=self._payment_timeout_seconds)
 
-    def _start_participant(self, place: Participant) -> None:
+    def _start_participant(self, place: str) -> None:
         process = ParticipantProcess(self._world, place)
         self._participants[place] = process
-        self._network.servers[place.value] = process.take
+        self._network.servers[place] = process.take
 
     async def _supervise(self) -> None:
         """Replace each process some time after its end. Never returns."""

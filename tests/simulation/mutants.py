@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
-from services.order import saga
+from services.order import product_shards, saga
 from services.order.saga import Kind
 from shared.participant import protocol
 from shared.participant.protocol import Outcome
-from tests.simulation import mutations
+from tests.simulation import mutations, shard_mutations
 from tests.simulation.memory.orders import OrdersDatabase
 from tests.simulation.memory.participants import ParticipantDatabase
 from tests.simulation.mutations import Patch, replace
@@ -40,6 +40,11 @@ def _mutant(name: str, *patches: Patch) -> Mutant:
 _BACK_TO_PENDING = (mutations.force(pay_target="PENDING_PAYMENT"), mutations.omit_event_of_pending())
 _STUCK = replace(OrdersDatabase, "mark_stuck", mutations.set_stuck_to_running)
 
+SHARD_RULES = (
+    _mutant("a partly refused hold counts as refused", replace(product_shards, "PartlyRefused", Outcome)),
+    _mutant("a hold is known without all its parts", shard_mutations.know_without_all_parts()),
+    _mutant("an undo goes to one shard only", shard_mutations.change_undos(lambda _, parts: parts[:1])),
+)
 RULES = (
     _mutant("debit key without attempt", replace(protocol, "key", lambda command: (command.gate, command.type, 0))),
     _mutant("refusals not stored", mutations.store_only(lambda outcome: outcome.applied)),
@@ -81,6 +86,8 @@ RULES = (
         _STUCK,
         mutations.decide_one(fenced=lambda _: True, stored_first=True),
     ),
+    *SHARD_RULES,
+    _mutant("an undo goes to other shards", shard_mutations.change_undos(shard_mutations.to_the_next_shard)),
 )
 
 BUGS = (
@@ -94,4 +101,5 @@ BUGS = (
     _mutant("an expiry forgets the coupon", mutations.omit_undo(Kind.CLOSE, saga.REDEEM.undo)),
     _mutant("a payment redeems what is not reserved", mutations.redeem_without_reservation()),
     _mutant("a fenced command counts as applied", replace(protocol, "FENCED", Outcome(True, {}))),
+    _mutant("processes differ in where products are", shard_mutations.slots_of_each_process()),
 )

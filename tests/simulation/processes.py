@@ -10,10 +10,10 @@ from services.order.__main__ import DRAIN_SECONDS
 from services.order.checkout import Checkout
 from services.order.engine.admission import Lease
 from services.order.process import Connections, OrderProcess
-from services.order.saga import Participant
+from services.order.product_shards import participant_at
 from services.order.settings import Settings
 from shared.refusals import Refusal, Unavailable
-from tests.infrastructure.in_process_participants import PARTICIPANT_URLS, Answer, InProcessParticipant, participant_at
+from tests.infrastructure.in_process_participants import PARTICIPANT_URLS, Answer, InProcessParticipant
 from tests.simulation.links import LinkedPool, LinkedSession
 from tests.simulation.loop import Actor
 from tests.simulation.network import Network, NetworkChannel
@@ -30,7 +30,9 @@ CURRENCY = "KRW"
 
 
 @cache  # reading them takes a third of a history's time
-def _settings(payment_timeout_seconds: float) -> Settings:
+def _settings(payment_timeout_seconds: float, product_places: tuple[str, ...]) -> Settings:
+    several = [f"http://{place}" for place in product_places if len(product_places) > 1]
+    urls = {name: url for name, url in PARTICIPANT_URLS.items() if not (several and name == "product_url")}
     return Settings(
         database_url="postgresql://unused/",
         currency=CURRENCY,
@@ -41,7 +43,8 @@ def _settings(payment_timeout_seconds: float) -> Settings:
         lease_seconds=LEASE_SECONDS,
         sweep_interval_seconds=SWEEP_SECONDS,
         expiry_interval_seconds=EXPIRY_INTERVAL_SECONDS,
-        **PARTICIPANT_URLS,
+        product_urls=tuple(several),
+        **urls,
     )
 
 
@@ -82,9 +85,9 @@ class OrderReplica:
         pool = LinkedPool(self._world, database)
         sessions = (LinkedSession(self._world, database), LinkedSession(self._world, database))
         process = OrderProcess(
-            _settings(self._payment_timeout_seconds),
+            _settings(self._payment_timeout_seconds, self._world.product_shards.places),
             Connections(pool, pool, *sessions),
-            channel=lambda url: NetworkChannel(self._world, self._network, participant_at(url)),
+            channel=lambda url: NetworkChannel(self._world, self._network, url.removeprefix("http://")),
             elapsed=asyncio.get_running_loop().time,
         )
         self.process_id, self.lease = process.process_id, process.lease
@@ -109,14 +112,11 @@ class OrderReplica:
 class ParticipantProcess:
     """One process of a participant: its command executor and its batches, without HTTP."""
 
-    def __init__(self, world: World, place: Participant) -> None:
+    def __init__(self, world: World, place: str) -> None:
+        """`place`: a participant, or one of several product shards."""
         self._world = world
-        database = {
-            Participant.PRODUCT: world.products,
-            Participant.COUPON: world.coupons,
-            Participant.BALANCE: world.balances,
-        }[place]
-        self._participant = InProcessParticipant(place, LinkedSession(world, database))
+        session = LinkedSession(world, world.participants[place])
+        self._participant = InProcessParticipant(participant_at(place), session)
         self.actor = Actor(place)
         world.loop.spawn(self.actor, self._serve())
 

@@ -4,36 +4,30 @@ An order that is pruned in the middle of its saga is refused. It must have no ot
 """
 
 import asyncio
+from collections.abc import Mapping
+from typing import Any
 from uuid import UUID
 
 from services.balance import store as balance_store
 from services.coupon import store as coupon_store
+from services.order.product_shards import participant_at
 from services.order.saga import Participant
 from services.product import store as product_store
 from shared.refusals import Unavailable
 from tests.simulation.links import LinkedPool
-from tests.simulation.memory.participants import ParticipantDatabase
 from tests.simulation.world import World
 
 LAST_ORDER = UUID(int=2**128 - 1)
-PRUNE = {
+PRUNE: Mapping[Participant, Any] = {
     Participant.PRODUCT: product_store.GATES.prune_gates,
     Participant.COUPON: coupon_store.GATES.prune_gates,
     Participant.BALANCE: balance_store.GATES.prune_gates,
 }
 
 
-def _databases(world: World) -> dict[Participant, ParticipantDatabase]:
-    return {
-        Participant.PRODUCT: world.products,
-        Participant.COUPON: world.coupons,
-        Participant.BALANCE: world.balances,
-    }
-
-
 def is_past(world: World, order_id: UUID) -> bool:
     """Return whether an order is past the horizon of at least one participant."""
-    return any(database.is_past(order_id) for database in _databases(world).values())
+    return any(database.is_past(order_id) for database in world.participants.values())
 
 
 async def prune_sometimes(world: World) -> None:
@@ -42,23 +36,23 @@ async def prune_sometimes(world: World) -> None:
         await asyncio.sleep(0.2)
         orders = list(world.orders.orders.rows)
         if orders and world.happens("participant_prunes"):
-            await _prune(world, world.rng.choice(list(Participant)), world.rng.choice(orders))
+            await prune(world, world.rng.choice(list(world.participants)), world.rng.choice(orders))
 
 
 async def prune_all(world: World) -> None:
     """Prune every order at every participant. Call it without faults."""
-    for place in Participant:
-        await _prune(world, place, LAST_ORDER)
+    for place in world.participants:
+        await prune(world, place, LAST_ORDER)
 
 
-async def _prune(world: World, place: Participant, up_to: UUID) -> None:
-    database = _databases(world)[place]
+async def prune(world: World, place: str, up_to: UUID) -> None:
+    database = world.participants[place]
     pool = LinkedPool(world, database)
     try:
         async with pool.transaction():
             database.raise_horizon_to(up_to)
         async with pool.transaction() as db:
-            pruned = await PRUNE[place](db, UUID(int=0), 1000)
+            pruned = await PRUNE[participant_at(place)](db, UUID(int=0), 1000)
         world.note(f"{place} pruned {len(pruned)}")
     except Unavailable:
         world.note(f"{place} may have pruned nothing")

@@ -247,8 +247,7 @@ class StaleRunner:
         return next((saga for saga in self._world.orders.live() if saga["order_id"] == order_id), None)
 
     def _undoing(self, order_id: UUID) -> bool:
-        databases = (self._world.products, self._world.coupons, self._world.balances)
-        gates = [database.gates.get(order_id) for database in databases]
+        gates = [database.gates.get(order_id) for database in self._world.participants.values()]
         return any(gate is not None and gate["closed"] for gate in gates)
 
     async def _until(self, reached: Callable[[], bool]) -> None:

@@ -7,14 +7,22 @@ from dataclasses import dataclass, fields
 from datetime import UTC, datetime, timedelta
 from random import Random
 
+from services.order.product_shards import shards_of
+from services.order.saga import Participant
 from tests.simulation import invariants
 from tests.simulation.loop import WORLD, WORLD_CONTEXT, Actor, VirtualLoop, current
 from tests.simulation.memory.orders import OrdersDatabase
-from tests.simulation.memory.participants import BalancesDatabase, CouponsDatabase, ProductsDatabase
+from tests.simulation.memory.participants import (
+    BalancesDatabase,
+    CouponsDatabase,
+    ParticipantDatabase,
+    ProductsDatabase,
+)
 from tests.simulation.memory.tables import Database
 
 EPOCH = datetime(2030, 1, 1, tzinfo=UTC)
 LEASE_SECONDS = 2.0
+SHARDS_MAX = 3
 # Replicas' wall clocks are off by up to this much, either way; nothing may rest on them.
 CLOCK_SKEW_SECONDS = 7200.0
 
@@ -63,9 +71,16 @@ class World:
         self.loop = VirtualLoop()
         self._fault_rates_drawn = self.fault_rates = FaultRates.drawn(self.rng)
         self.orders = OrdersDatabase(self.clock)
-        self.products = ProductsDatabase(self.clock)
+        # A third of the histories has one product service, the others have two or three product shards.
+        self.product_shards = shards_of([((), f"http://{number}") for number in range(1 + seed % SHARDS_MAX)])[0]
+        self.products = {place: ProductsDatabase(self.clock) for place in self.product_shards.places}
         self.coupons = CouponsDatabase(self.clock)
         self.balances = BalancesDatabase(self.clock)
+        self.participants: dict[str, ParticipantDatabase] = {
+            **self.products,
+            Participant.COUPON.value: self.coupons,
+            Participant.BALANCE.value: self.balances,
+        }
         self.after_commit: Callable[[], None] | None = None
         self.hash = 0
         self.hits: dict[str, int] = {}
@@ -140,7 +155,7 @@ class World:
             return
         self.note(f"commits {type(database).__name__}")
         try:
-            invariants.check(self.orders, self.products, self.coupons, self.balances)
+            invariants.check(self.orders, self.products.values(), self.coupons, self.balances)
         except invariants.ViolationError as error:
             self.loop.fail(error)
         if self.after_commit is not None:

@@ -1,6 +1,7 @@
 """Lists, repairs and audits sagas: the operators' command line of the order service.
 
-It needs ORDER_DATABASE_URL. The audit also needs ORDER_PRODUCT_URL, ORDER_COUPON_URL and ORDER_BALANCE_URL.
+It needs ORDER_DATABASE_URL. The audit also needs ORDER_PRODUCT_URL or ORDER_PRODUCT_URLS, ORDER_COUPON_URL and
+ORDER_BALANCE_URL.
 """
 
 import argparse
@@ -14,7 +15,8 @@ from pydantic import Field
 from services.order.admin import acts
 from services.order.admin.api import AgeSeconds
 from services.order.admin.audit_api import Sent, audit_now, repair
-from services.order.engine.participants import HttpChannel, Participants
+from services.order.engine.participants import HttpChannel
+from services.order.engine.sharding import participants_of
 from services.order.saga import Participant
 from services.order.settings import Settings
 from shared.encoding import encode
@@ -107,7 +109,8 @@ async def _run(arguments: argparse.Namespace, settings: Settings) -> Any:
 async def _repair(arguments: argparse.Namespace, settings: Settings, pool: Pool) -> list[dict[str, Any]]:
     who = Who(arguments.by, arguments.reason)
     channel = partial(HttpChannel, tls=settings.participants_tls)
-    async with Participants(settings.participant_urls, channel, credentials=settings.credentials) as participants:
+    connect = participants_of(settings.product_shards)
+    async with connect(settings.participant_urls, channel, credentials=settings.credentials) as participants:
         restored = frozenset(arguments.restored)
         sent = await repair(settings, pool, participants, who, dry_run=arguments.dry_run, restored=restored)
     if arguments.dry_run:

@@ -20,6 +20,7 @@ from services.order.audit.rules import Finding as Found
 from services.order.audit.rules import Kind
 from services.order.audit.schedule import publish
 from services.order.engine.participants import Participants
+from services.order.product_shards import participant_at
 from services.order.saga import Command, Participant
 from services.order.settings import Settings
 from shared.contracts.scopes import Scope
@@ -85,7 +86,8 @@ class Sent:
 async def audit_now(settings: Settings, pool: Pool) -> Report:
     """Run one pass. Raises Unavailable when a participant or the database does not answer."""
     async with BookReader(settings.participant_urls, settings.credentials, settings.participants_tls) as books:
-        return await Auditor(pool, books, grace_seconds=settings.audit_grace_seconds).run()
+        grace, shards = settings.audit_grace_seconds, settings.product_shards
+        return await Auditor(pool, books, grace_seconds=grace, shards=shards).run()
 
 
 async def repair(
@@ -105,7 +107,7 @@ async def repair(
     report = await audit_now(settings, pool)
     commands = repairs(report.findings)
     for finding in report.findings:
-        if finding.participant in restored and (command := await _lacking(pool, finding)) is not None:
+        if (command := await _lacking(pool, finding, restored)) is not None:
             commands.append(command)
     if dry_run:
         return [Sent(command) for command in commands]
@@ -120,9 +122,11 @@ async def repair(
     return sent
 
 
-async def _lacking(pool: Pool, finding: Found) -> Command | None:
+async def _lacking(pool: Pool, finding: Found, restored: AbstractSet[Participant]) -> Command | None:
     """Return the command to send again. None if the order, as it is now, has none that explains the finding."""
     if finding.order_id is None or finding.kind not in (Kind.MISSING, Kind.DIFFERENT):
+        return None
+    if participant_at(finding.participant) not in restored:
         return None
     async with pool.connection() as db:
         row = await audit_store.get_order_to_audit(db, finding.order_id)

@@ -8,7 +8,6 @@ import aiohttp
 from pydantic import BaseModel, ValidationError
 
 from services.order.audit.rules import Holds
-from services.order.saga import Participant
 from shared.contracts.books import BOOKS_PATH, BOOKS_SECONDS, HOLDS_PATH, Books, HoldsPage
 from shared.identity.secrets import Credential
 from shared.refusals import Unavailable
@@ -18,12 +17,15 @@ M = TypeVar("M", bound=BaseModel)
 
 
 class BookReader:
-    """Reads what participants hold, by page or by order, and the results of their own checks."""
+    """Reads what participants hold, by page or by order, and the results of their own checks.
+
+    Every call names a place: a participant, or one of several product shards.
+    """
 
     def __init__(
         self,
-        urls: Mapping[Participant, str],
-        credentials: Mapping[Participant, Credential] | None = None,
+        urls: Mapping[str, str],
+        credentials: Mapping[str, Credential] | None = None,
         tls: ClientTls = lambda: True,
     ) -> None:
         self._urls = urls
@@ -41,33 +43,33 @@ class BookReader:
         assert self._http is not None
         await self._http.close()
 
-    async def holds_after(self, participant: Participant, after: UUID, limit: int) -> dict[UUID, Holds]:
+    async def holds_after(self, place: str, after: UUID, limit: int) -> dict[UUID, Holds]:
         """Return the holds of up to `limit` orders after an id, in order of id. Raises Unavailable."""
         query = {"after": str(after), "limit": str(limit)}
-        page = await self._get(participant, HOLDS_PATH, query, HoldsPage)
+        page = await self._get(place, HOLDS_PATH, query, HoldsPage)
         return {item.order_id: item.holds for item in page.items}
 
-    async def holds_of(self, participant: Participant, order_id: UUID) -> Holds:
+    async def holds_of(self, place: str, order_id: UUID) -> Holds:
         """Return the current holds of one order. Raises Unavailable."""
-        page = await self._get(participant, HOLDS_PATH, {"order_id": str(order_id)}, HoldsPage)
+        page = await self._get(place, HOLDS_PATH, {"order_id": str(order_id)}, HoldsPage)
         return page.items[0].holds if page.items else {}
 
-    async def own_checks(self, participant: Participant) -> Books:
+    async def own_checks(self, place: str) -> Books:
         """Return the results of the participant's checks of its own books. Raises Unavailable."""
-        return await self._get(participant, BOOKS_PATH, {}, Books)
+        return await self._get(place, BOOKS_PATH, {}, Books)
 
-    async def _get(self, participant: Participant, path: str, query: Mapping[str, Any], model: type[M]) -> M:
+    async def _get(self, place: str, path: str, query: Mapping[str, Any], model: type[M]) -> M:
         assert self._http is not None
         try:
-            headers = self._credentials.get(participant, dict)()
-            url = self._urls[participant] + path
+            headers = self._credentials.get(place, dict)()
+            url = self._urls[place] + path
             async with self._http.get(url, params=query, headers=headers, ssl=self._tls()) as response:
                 raw = await response.read()
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            raise Unavailable(f"The {participant} service did not answer.") from error
+            raise Unavailable(f"The {place} service did not answer.") from error
         if response.status != 200:
-            raise Unavailable(f"The {participant} service answered {response.status}.")
+            raise Unavailable(f"The {place} service answered {response.status}.")
         try:
             return model.model_validate_json(raw)
         except ValidationError as error:
-            raise Unavailable(f"The {participant} service's books could not be read.") from error
+            raise Unavailable(f"The {place} service's books could not be read.") from error

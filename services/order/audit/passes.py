@@ -17,7 +17,7 @@ from services.order.audit import rules
 from services.order.audit import store as audit_store
 from services.order.audit.books import BookReader
 from services.order.audit.rules import Finding, Holds
-from services.order.saga import Participant
+from services.order.product_shards import ONE_PRODUCT_SERVICE, ProductShards, participant_at
 from shared.encoding import to_json
 from shared.postgres.connections import Pool, Row
 
@@ -66,9 +66,12 @@ class Report:
 class Auditor:
     """Runs passes."""
 
-    def __init__(self, pool: Pool, books: BookReader, *, grace_seconds: float) -> None:
+    def __init__(
+        self, pool: Pool, books: BookReader, *, grace_seconds: float, shards: ProductShards = ONE_PRODUCT_SERVICE
+    ) -> None:
         self._pool = pool
         self._books = books
+        self._shards = shards
         self._grace_seconds = grace_seconds
 
     async def run(self, rest: Rest | None = None) -> Report:
@@ -84,9 +87,9 @@ class Auditor:
             await asyncio.sleep(self._grace_seconds)
             for order_id in suspects:
                 report.findings += await self._confirm_difference(order_id)
-        for participant in Participant:
+        for place in self._shards.all_places:
             began = time.monotonic()
-            await self._own_checks(participant, report)
+            await self._own_checks(place, report)
             await rest(time.monotonic() - began)
         report.value_at_risk = await self.value_at_risk()
         report.seconds = time.monotonic() - started
@@ -104,31 +107,31 @@ class Auditor:
         while after != LAST:
             began = time.monotonic()
             orders, until, now = await self._orders_after(after)
-            held: dict[Participant, dict[UUID, Holds]] = {}
-            for participant in Participant:
-                held[participant] = await self._books.holds_after(participant, after, PAGE)
-                if len(held[participant]) == PAGE:
-                    until = min(until, max(held[participant]))
+            held: dict[str, dict[UUID, Holds]] = {}
+            for place in self._shards.all_places:
+                held[place] = await self._books.holds_after(place, after, PAGE)
+                if len(held[place]) == PAGE:
+                    until = min(until, max(held[place]))
             for order_id in sorted({*orders, *(id_ for page in held.values() for id_ in page)}):
                 if order_id > until:
                     break
                 if _is_recent(order_id, now, self._grace_seconds):
                     report.recent += order_id in orders
                     continue
-                found = {participant: page.get(order_id, {}) for participant, page in held.items()}
+                found = {place: page.get(order_id, {}) for place, page in held.items()}
                 if self._differs(order_id, orders.get(order_id), found, report):
                     suspects.append(order_id)
             after = until
             await rest(time.monotonic() - began)
         return suspects
 
-    def _differs(self, order_id: UUID, row: Row | None, found: Mapping[Participant, Holds], report: Report) -> bool:
+    def _differs(self, order_id: UUID, row: Row | None, found: Mapping[str, Holds], report: Report) -> bool:
         if row is not None:
             report.orders += 1
             if row["live"]:
                 report.under_way += 1
                 return False
-        return bool(_findings(order_id, row, found))
+        return bool(self._findings(order_id, row, found))
 
     async def _orders_after(self, after: UUID) -> tuple[dict[UUID, Row], UUID, datetime]:
         """Return a page of orders, the last id that it covers, and the database's time before the page was read."""
@@ -145,40 +148,43 @@ class Auditor:
         was replaced, and the holds may be of orders that only its successor has.
         """
         before = await self._order(order_id)
-        found = {participant: await self._books.holds_of(participant, order_id) for participant in Participant}
+        found = {place: await self._books.holds_of(place, order_id) for place in self._shards.all_places}
         async with self._pool.confirmed(store.SQL["confirm_reads"]) as db:
             after = await audit_store.get_order_to_audit(db, order_id)
         if _state(before) != _state(after) or (after is not None and after["live"]):
             return []
-        return _findings(order_id, after, found)
+        return self._findings(order_id, after, found)
 
     async def _order(self, order_id: UUID) -> Row | None:
         async with self._pool.connection() as db:
             return await audit_store.get_order_to_audit(db, order_id)
 
-    async def _own_checks(self, participant: Participant, report: Report) -> None:
-        books = await self._books.own_checks(participant)
-        report.totals[participant.value] = books.totals
+    def _findings(self, order_id: UUID, row: Row | None, found: Mapping[str, Holds]) -> list[Finding]:
+        """Return the differences of an order without a live saga, or of holds without an order."""
+        if row is None:
+            return list(rules.compare(order_id, None, found, self._shards))
+        order = store.order_of(row)
+        if stranded := list(rules.compare_progress(order)):
+            return stranded  # its due holds depend on how it will end
+        events = rules.compare_events(order, row["events"], forgotten=row["forgotten"])
+        return [*rules.compare(order_id, order, found, self._shards), *events]
+
+    async def _own_checks(self, place: str, report: Report) -> None:
+        books = await self._books.own_checks(place)
+        # The totals of product shards are added up: they count different products.
+        before = report.totals.get(participant_at(place).value, {})
+        report.totals[participant_at(place).value] = {
+            name: total + before.get(name, 0) for name, total in books.totals.items()
+        }
         for check in books.checks:
             if check.violations:
                 report.findings.append(
-                    Finding(rules.Kind.BOOKS, participant.value, None, check.name, check.examples, check.violations)
+                    Finding(rules.Kind.BOOKS, str(place), None, check.name, check.examples, check.violations)
                 )
 
 
 async def _no_rest(_worked_seconds: float) -> None:
     """Do not pause: an operator waits for the result."""
-
-
-def _findings(order_id: UUID, row: Row | None, found: Mapping[Participant, Holds]) -> list[Finding]:
-    """Return the differences of an order without a live saga, or of holds without an order."""
-    if row is None:
-        return list(rules.compare(order_id, None, found))
-    order = store.order_of(row)
-    if stranded := list(rules.compare_progress(order)):
-        return stranded  # its due holds depend on how it will end
-    events = rules.compare_events(order, row["events"], forgotten=row["forgotten"])
-    return [*rules.compare(order_id, order, found), *events]
 
 
 def _state(row: Row | None) -> tuple[Any, ...] | None:

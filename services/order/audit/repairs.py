@@ -4,7 +4,9 @@ from collections.abc import Sequence
 
 from services.order.audit.rules import UNDO, Finding, Kind
 from services.order.domain import Order, OrderStatus
+from services.order.product_shards import participant_at
 from services.order.saga import DEBIT, HOLD, REDEEM, RESERVE, Command, Participant, do
+from shared.fast_dataclass import replace
 
 
 def repairs(findings: Sequence[Finding]) -> list[Command]:
@@ -12,8 +14,9 @@ def repairs(findings: Sequence[Finding]) -> list[Command]:
     commands = []
     for finding in findings:
         if finding.kind is Kind.ORPHAN and finding.order_id is not None:
-            participant = Participant(finding.participant)
-            commands.append(Command(participant, UNDO[participant], str(finding.order_id), 0, {}))
+            undo = UNDO[participant_at(finding.participant)]
+            # To where the hold was found, and to no other shard.
+            commands.append(Command(finding.participant, undo, str(finding.order_id), 0, {}))
     return commands
 
 
@@ -23,12 +26,16 @@ def lacking(order: Order, finding: Finding) -> Command | None:
     `order`: the order of the finding, as it is stored. Its amounts count, and not today's prices. None if no command
     of the order's can explain the finding: somebody has changed the data.
     """
-    participant = Participant(finding.participant)
+    participant = participant_at(finding.participant)
     if participant is Participant.COUPON:
         return _coupon(order, finding)
     if finding.kind is not Kind.MISSING:
         return None
-    return do(HOLD if participant is Participant.PRODUCT else DEBIT, order, order.payment_attempt, reserved=False)
+    if participant is Participant.BALANCE:
+        return do(DEBIT, order, order.payment_attempt, reserved=False)
+    # One of several product shards gets only the lines of its products.
+    lines = tuple(line for line in order.lines if line.product_id in finding.due)
+    return replace(do(HOLD, replace(order, lines=lines), 0, reserved=False), participant=finding.participant)
 
 
 def _coupon(order: Order, finding: Finding) -> Command | None:

@@ -7,13 +7,14 @@ from typing import Any
 from uuid import UUID
 
 from services.order.domain import Order, OrderStatus
+from services.order.product_shards import ONE_PRODUCT_SERVICE, ProductShards, participant_at
 from services.order.saga import DEBIT, EVENTS, HOLD, REDEEM, Participant
 from shared.encoding import to_json
 
 Holds = Mapping[str, int | str]
 HOLDING: tuple[OrderStatus, ...] = (OrderStatus.PAID, OrderStatus.PENDING_PAYMENT)
 UNDO = {Participant.PRODUCT: HOLD.undo, Participant.COUPON: REDEEM.undo, Participant.BALANCE: DEBIT.undo}
-NOTHING: Mapping[Participant, Holds] = {participant: {} for participant in Participant}
+NOTHING: Mapping[str, Holds] = {}
 
 
 class Kind(StrEnum):
@@ -29,7 +30,8 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One disagreement. `worth`: money in minor units, units of stock, or coupons, depending on the participant."""
+    """One disagreement. `participant`: also the place of one of several product shards. `worth`: money in minor units,
+    units of stock, or coupons, depending on the participant."""
 
     kind: Kind
     participant: str
@@ -50,34 +52,42 @@ class Finding:
         }
 
 
-def due(order: Order) -> Mapping[Participant, Holds]:
-    """Return what each participant must hold for an order without a live saga."""
+def due(order: Order, shards: ProductShards = ONE_PRODUCT_SERVICE) -> Mapping[str, Holds]:
+    """Return what each place must hold for an order without a live saga."""
     if order.status not in HOLDING:
         return NOTHING
     paid = order.status is OrderStatus.PAID
     coupon = {order.coupon_id: "REDEEMED" if paid else "RESERVED"} if order.coupon_id else {}
     money = {order.user_id: order.total_amount} if paid and order.total_amount else {}
     return {
-        Participant.PRODUCT: {line.product_id: line.quantity for line in order.lines},
+        **shards.divide({line.product_id: line.quantity for line in order.lines}),
         Participant.COUPON: coupon,
         Participant.BALANCE: money,
     }
 
 
-def compare(order_id: UUID, order: Order | None, found: Mapping[Participant, Holds]) -> Iterator[Finding]:
-    """Yield the findings for one order without a live saga, or for holds without an order."""
-    expected = NOTHING if order is None else due(order)
-    for participant in Participant:
-        want, have = expected[participant], found.get(participant, {})
+def compare(
+    order_id: UUID,
+    order: Order | None,
+    found: Mapping[str, Holds],
+    shards: ProductShards = ONE_PRODUCT_SERVICE,
+) -> Iterator[Finding]:
+    """Yield the findings for one order without a live saga, or for holds without an order. `found`: by place."""
+    expected = NOTHING if order is None else due(order, shards)
+    needed = {participant_at(place) for place, want in expected.items() if want}
+    for place in shards.all_places:
+        want, have = expected.get(place, {}), found.get(place, {})
         if want == have:
             continue
         if not want:
-            kind = Kind.ORPHAN
+            # Held at a shard that does not have the product, the hold is not an orphan: if the setting of the shards
+            # is wrong, its repair would give back what live orders hold.
+            kind = Kind.DIFFERENT if participant_at(place) in needed else Kind.ORPHAN
         elif not have:
             kind = Kind.MISSING
         else:
             kind = Kind.DIFFERENT
-        yield Finding(kind, participant.value, order_id, dict(want), dict(have), _worth(want, have))
+        yield Finding(kind, str(place), order_id, dict(want), dict(have), _worth(want, have))
 
 
 def compare_events(order: Order, stored: Sequence[str], *, forgotten: bool = False) -> Iterator[Finding]:

@@ -12,6 +12,7 @@ from prometheus_client import Counter, Gauge
 from services.order.audit import store
 from services.order.audit.passes import Auditor, Report
 from services.order.audit.rules import Kind
+from services.order.product_shards import participant_at
 from services.order.saga import Participant
 from shared.leadership import Leadership
 from shared.postgres.connections import Pool
@@ -94,7 +95,7 @@ def publish(report: Report) -> None:
         worth = sum(
             finding.worth
             for finding in report.findings
-            if finding.kind is Kind.ORPHAN and finding.participant == participant.value
+            if finding.kind is Kind.ORPHAN and participant_at(finding.participant) is participant
         )
         ORPHANS_WORTH.labels(participant.value).set(worth)
     LAST_PASS.set_to_current_time()

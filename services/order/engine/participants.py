@@ -11,7 +11,7 @@ import orjson
 import structlog
 from prometheus_client import Counter, Histogram
 
-from services.order.saga import Command, Participant
+from services.order.saga import Command
 from shared.batcher import Batcher
 from shared.contracts.commands import COMMANDS_MAX, COMMANDS_PATH
 from shared.identity.secrets import Credential
@@ -78,12 +78,13 @@ class Participants:
 
     def __init__(
         self,
-        urls: Mapping[Participant, str],
+        urls: Mapping[str, str],
         channel: Callable[[str], Channel] = HttpChannel,
         *,
-        credentials: Mapping[Participant, Credential] | None = None,
+        credentials: Mapping[str, Credential] | None = None,
         scheduler: BatchScheduler | None = None,
     ) -> None:
+        """`urls` and `credentials`: by place, which is a participant or one of several product shards."""
         known = credentials or {}
         self._clients = {
             name: _Client(name, channel(url), known.get(name, dict), scheduler) for name, url in urls.items()
@@ -112,8 +113,8 @@ class Participants:
         return sent
 
     def reachable(self) -> dict[str, bool | None]:
-        """Return for each participant whether the last call succeeded; None if it is too long ago to say anything."""
-        return {participant.value: client.reachable for participant, client in self._clients.items()}
+        """Return for each place whether the last call succeeded; None if it is too long ago to say anything."""
+        return {str(place): client.reachable for place, client in self._clients.items()}
 
 
 def _end(span: Span, sent: "asyncio.Future[Outcome]") -> None:
@@ -131,17 +132,15 @@ _Sent = tuple[Command, trace.Trace | None]
 
 
 class _Client:
-    def __init__(
-        self, participant: Participant, channel: Channel, credential: Credential, scheduler: BatchScheduler | None
-    ) -> None:
-        self._participant = participant
+    def __init__(self, place: str, channel: Channel, credential: Credential, scheduler: BatchScheduler | None) -> None:
+        self._place = place
         self._channel = channel
         self._credential = credential
-        self._seconds = CALL_SECONDS.labels(participant.value)
-        self._failures = CALL_FAILURES.labels(participant.value)
+        self._seconds = CALL_SECONDS.labels(place)
+        self._failures = CALL_FAILURES.labels(place)
         self._called: tuple[bool, float] | None = None  # whether the last call succeeded, and when it ended
         self.batcher: Batcher[_Sent, Outcome] = Batcher(
-            participant.value,
+            str(place),
             self._call_all,
             batch_max=COMMANDS_MAX,
             queue_max=QUEUE_MAX,
@@ -172,7 +171,7 @@ class _Client:
         try:
             return await self._call(sent)
         except _Rejected as error:
-            log.warning("participant.batch_rejected", participant=self._participant.value, error=str(error))
+            log.warning("participant.batch_rejected", participant=str(self._place), error=str(error))
             if len(sent) == 1:
                 return [error]
         results: list[Outcome | BaseException] = []
@@ -195,12 +194,12 @@ class _Client:
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
             self._called = (False, asyncio.get_running_loop().time())
             self._failures.inc()
-            raise Unavailable(f"The {self._participant} service did not answer.") from error
+            raise Unavailable(f"The {self._place} service did not answer.") from error
         self._called = (status < 500, asyncio.get_running_loop().time())
         if status != 200:
             self._failures.inc()
             failure = _Rejected if 400 <= status < 500 else Unavailable
-            raise failure(f"The {self._participant} service answered {status}.")
+            raise failure(f"The {self._place} service answered {status}.")
         return _outcomes(raw, len(sent))
 
 

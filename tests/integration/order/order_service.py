@@ -39,7 +39,7 @@ class OrderService:
     product: Client
     coupon: Client
     balance: Client
-    urls: Mapping[Participant, str] = field(default_factory=dict)
+    urls: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def order_url(self) -> str:
@@ -92,7 +92,7 @@ class OrderService:
         checkpoints: Checkpoints | None = None,
         *,
         url: str | None = None,
-        urls: Mapping[Participant, str] | None = None,
+        urls: Mapping[str, str] | None = None,
         **settings: Any,
     ) -> AsyncIterator[OrderProcess]:
         """Start a replica; it ends without cleaning up, like a killed one. Its retries don't wait.

@@ -124,7 +124,7 @@ async def test_payments_cancellations_and_reads_continue_beyond_the_limit(servic
 async def test_stop_does_not_wait_for_a_hanging_participant(service: OrderService) -> None:
     customer = await service.customer()
     async with silence() as product:
-        urls = {Participant.PRODUCT: product}
+        urls: dict[str, str] = {Participant.PRODUCT: product}
         async with service.replica(urls=urls, request_deadline_seconds=0.05) as replica:
             assert isinstance(await customer.place(replica), Pending)
             began = time.monotonic()

@@ -212,7 +212,7 @@ async def test_old_leases_are_deleted_unless_their_process_owns_live_sagas(servi
 
 async def test_process_without_a_lease_begins_no_saga_until_it_renews_the_lease(service: OrderService) -> None:
     customer = await service.customer()
-    urls = {f"{who.value}_url": url for who, url in service.urls.items()}
+    urls = {f"{who}_url": url for who, url in service.urls.items()}
     settings = {"lease_seconds": LEASE_SECONDS, "expiry_interval_seconds": 0.02, "sweep_interval_seconds": 0.02}
     body = {"user_id": customer.user, "lines": [{"product_id": customer.product, "quantity": 1}], "payment": "later"}
     async with serving("order", service.order_url, **settings, **urls) as order:

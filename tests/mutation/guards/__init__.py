@@ -18,6 +18,7 @@ from tests.mutation.guards import (
     leaders,
     orders,
     participants,
+    product_shards,
     relay,
     replay,
     replicas,
@@ -33,5 +34,5 @@ GUARDS: Sequence[Guard] = (
     *(*kafka.GUARDS, *leaders.GUARDS),
     *(*consumer.GUARDS, *consumer_process.GUARDS, *participants.GUARDS, *shared.GUARDS),
     *(*connections.GUARDS, *http.GUARDS, *tls.GUARDS, *tracing.GUARDS, *orders.GUARDS),
-    *(*console.GUARDS, *cells.GUARDS),
+    *(*console.GUARDS, *cells.GUARDS, *product_shards.GUARDS),
 )

@@ -38,7 +38,7 @@ from tests.unit.order.samples import LATER, an_order, held
 
 S = OrderStatus
 UNDOS = {"restore_stock", "release_coupon", "refund"}
-EFFECTS = {
+EFFECTS: dict[str, dict[OrderStatus, set[str]]] = {
     Participant.PRODUCT: {S.PAID: {"hold_stock"}, S.PENDING_PAYMENT: {"hold_stock"}},
     Participant.COUPON: {S.PAID: {"redeem_coupon"}, S.PENDING_PAYMENT: {"reserve_coupon"}},
     Participant.BALANCE: {S.PAID: {"debit"}, S.PENDING_PAYMENT: set[str]()},
@@ -104,7 +104,7 @@ class World:
     """One order, its participants, and a stored saga with its owner."""
 
     order: Order
-    participants: dict[Participant, FakeParticipant]
+    participants: dict[str, FakeParticipant]
     stored: Saga | None = None
     owner: Runner | None = None
     sent: list[Command] = field(default_factory=list)
@@ -254,7 +254,10 @@ def test_every_saga_ends_and_holds_match_its_order(
     world = started(kind, refusers)
     play(world, script, plan)
     for who, participant in world.participants.items():
-        assert participant.effects == EFFECTS[who].get(world.order.status, set()), (who, world.order.status)
+        assert participant.effects == EFFECTS[who].get(world.order.status, set()), (
+            who,
+            world.order.status,
+        )
     assert world.order.status not in (S.PLACING, S.PAYING)
     assert world.order.closing is None
 

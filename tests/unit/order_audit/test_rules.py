@@ -21,7 +21,8 @@ from services.order.audit.rules import (
     due,
     events_due,
 )
-from services.order.domain import Order, OrderStatus
+from services.order.domain import Line, Order, OrderStatus
+from services.order.product_shards import shards_of
 from services.order.saga import Participant
 from shared.ids import uuid7
 from tests.unit.order.samples import LATER, NOW, ORDER_ID, an_order
@@ -29,7 +30,7 @@ from tests.unit.order.samples import LATER, NOW, ORDER_ID, an_order
 PRODUCT, COUPON, BALANCE = Participant
 UNITS: Holds = {"cup": 2, "pen": 1}
 PLACED, PAID = "order.placed.v1", "order.paid.v1"
-Found = Mapping[Participant, Holds]
+Found = Mapping[str, Holds]
 
 
 def paid(**fields: object) -> Order:
@@ -200,3 +201,55 @@ def test_unpaid_order_whose_coupon_is_used_up_is_left_to_an_operator() -> None:
     order = an_order(OrderStatus.PENDING_PAYMENT, coupon_id="WELCOME")
     (finding,) = findings(order, {PRODUCT: UNITS, COUPON: {"WELCOME": "REDEEMED"}})
     assert lacking(order, finding) is None
+
+
+# Product shards ---------------------------------------------------------------------------------------------------
+
+TWO = shards_of([((), "http://a"), ((), "http://b")])[0]
+# Of two shards, the first has pens and the second mugs.
+SPREAD = an_order(OrderStatus.PENDING_PAYMENT, lines=(Line("mug", 2), Line("pen", 1)))
+RIGHT: Found = {"product-0": {"pen": 1}, "product-1": {"mug": 2}}
+
+
+def spread(order: Order | None, found: Found) -> list[Finding]:
+    return list(compare(ORDER_ID, order, found, TWO))
+
+
+def test_each_product_shard_must_hold_the_units_of_its_products() -> None:
+    assert due(SPREAD, TWO) == {**RIGHT, COUPON: {}, BALANCE: {}}
+    assert spread(SPREAD, RIGHT) == []
+
+
+def test_orphan_at_a_product_shard_is_repaired_there_and_nowhere_else() -> None:
+    (finding,) = spread(replace(SPREAD, status=OrderStatus.EXPIRED), {"product-1": {"mug": 2}})
+    assert (finding.kind, finding.participant, finding.worth) == (Kind.ORPHAN, "product-1", 2)
+    (command,) = repairs([finding])
+    assert (command.participant, command.type) == ("product-1", "restore_stock")
+
+
+def test_restored_product_shard_gets_its_lines_again_and_no_others() -> None:
+    (finding,) = spread(SPREAD, {"product-0": {"pen": 1}})
+    assert (finding.kind, finding.participant) == (Kind.MISSING, "product-1")
+    command = lacking(SPREAD, finding)
+    assert command is not None
+    assert (command.participant, command.type, command.fields) == (
+        "product-1",
+        "hold_stock",
+        {"lines": [{"product_id": "mug", "quantity": 2}]},
+    )
+
+
+def test_hold_of_a_live_order_at_the_wrong_shard_is_no_orphan() -> None:
+    """If the setting of the shards is wrong, all holds are at the wrong shard, and a repair would release them."""
+    order = replace(SPREAD, lines=(Line("mug", 2),))
+    found = spread(order, {"product-0": {"mug": 2}})
+    assert [(finding.kind, finding.participant) for finding in found] == [
+        (Kind.DIFFERENT, "product-0"),
+        (Kind.MISSING, "product-1"),
+    ]
+    assert repairs(found) == []
+
+
+def test_same_units_held_at_two_shards_are_found_although_the_right_shard_agrees() -> None:
+    (finding,) = spread(SPREAD, {**RIGHT, "product-0": {"pen": 1, "mug": 2}})
+    assert (finding.kind, finding.participant, finding.worth) == (Kind.DIFFERENT, "product-0", 2)

@@ -1,0 +1,64 @@
+"""Guards of product shards: what follows from a mix of outcomes, and what the audit and its repair do with a shard."""
+
+from collections.abc import Sequence
+
+from tests.mutation.guard import Guard, guards_in
+
+_UNIT = "tests/unit/"
+_saga = guards_in("services/order/saga.py", f"{_UNIT}order/test_product_shards.py::")
+_shards = guards_in("services/order/product_shards.py", f"{_UNIT}order/test_product_shards.py::")
+_rules = guards_in("services/order/audit/rules.py", f"{_UNIT}order_audit/test_rules.py::")
+_repairs = guards_in("services/order/audit/repairs.py", f"{_UNIT}order_audit/test_rules.py::")
+_settings = guards_in("shared/process/settings.py", f"{_UNIT}order/test_settings.py::")
+
+GUARDS: Sequence[Guard] = (
+    _saga(
+        "product shards: what was applied of a partly refused hold is undone",
+        "def learn",
+        "if isinstance(outcome, PartlyRefused):",
+        "if False:",
+        "test_partly_refused_hold_is_undone_and_then_the_order_is_rejected[Kind.PLACE_NOW]",
+    ),
+    _shards(
+        "product shards: a fenced part is not hidden by another refusal",
+        "def _joined",
+        "if is_fenced(problem):",
+        "if False:",
+        "test_fenced_part_comes_before_every_other_refusal",
+    ),
+    _shards(
+        "product shards: a command without lines is not taken for done",
+        "def split",
+        'assert by_place, "a product command without lines has no place"',
+        "pass",
+        "test_command_without_lines_is_not_taken_for_done",
+    ),
+    _rules(
+        "audit: a hold of a live order at the wrong shard is no orphan",
+        "def compare(",
+        "Kind.DIFFERENT if participant_at(place) in needed else Kind.ORPHAN",
+        "Kind.ORPHAN",
+        "test_hold_of_a_live_order_at_the_wrong_shard_is_no_orphan",
+    ),
+    _repairs(
+        "audit: an orphan is released at the shard where it was found",
+        "def repairs",
+        "Command(finding.participant,",
+        'Command("product",',
+        "test_orphan_at_a_product_shard_is_repaired_there_and_nowhere_else",
+    ),
+    _repairs(
+        "audit: a restored shard gets its own lines again",
+        "def lacking",
+        "if line.product_id in finding.due",
+        "if True",
+        "test_restored_product_shard_gets_its_lines_again_and_no_others",
+    ),
+    _settings(
+        "settings: an error about several settings shows none of them",
+        "def explain",
+        """if not item["loc"]:""",
+        "if False:",
+        "test_both_settings_of_the_products_are_refused_without_showing_the_others",
+    ),
+)
