@@ -84,8 +84,9 @@ def worth_of(findings: Sequence[Mapping[str, Any]]) -> str:
     """Return the value of findings, for each participant in its unit. A difference of the orders alone has no value."""
     sums: dict[str, int] = {}
     for finding in findings:
-        if finding["participant"] != "order":
-            sums[finding["participant"]] = sums.get(finding["participant"], 0) + int(finding["worth"])
+        name = str(finding["participant"]).partition("-")[0]  # of a product shard, such as product-1, the participant
+        if name != "order":
+            sums[name] = sums.get(name, 0) + int(finding["worth"])
     return " and ".join(
         counted(amount, *UNITS[name]) if name in UNITS else f"{amount:,} in minor units of money"
         for name, amount in sums.items()

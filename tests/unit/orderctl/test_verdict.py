@@ -44,6 +44,13 @@ def test_orphan_is_shown_with_its_place_value_and_repair() -> None:
     assert "runbook" not in "\n".join(lines)
 
 
+def test_units_of_product_shards_are_added_and_each_finding_names_its_shard() -> None:
+    findings = [a_finding(participant=place) for place in ("product-0", "product-1")]
+    lines = verdict(a_report(*findings), COMMANDS, colour=False).splitlines()
+    assert lines[0].endswith("2 findings, worth 6 units of stock")
+    assert [line.split()[1] for line in lines[3:5]] == ["product-0", "product-1"]
+
+
 def test_finding_without_a_command_leads_to_the_runbook() -> None:
     finding = a_finding("missing", "balance", due={"alice": 8900}, found={}, worth=8900)
     lines = verdict(a_report(finding), COMMANDS, colour=False).splitlines()
