@@ -14,7 +14,7 @@ from services.order.engine.admission import Admission
 from services.order.engine.idempotency import ended, is_known, read_answer
 from services.order.engine.operations import Attached, Begun, KeyClaim, Start, Started, new_order
 from services.order.engine.quota import Quota
-from services.order.engine.registry import Lane, SagaRegistry, lane_of
+from services.order.engine.registry import Lane, SagaRegistry
 from services.order.engine.runner import Runner
 from services.order.saga import Kind
 from services.order.store import Answer
@@ -85,10 +85,10 @@ class Checkout:
         and `cancel`. Raises Unavailable if there is no capacity for the order, TooManyRequests if the quota is used up.
         """
         self._admission.check_capacity()
-        lane = lane_of(coupon_id)
-        if not self._admission.has_capacity_in(lane):
+        lanes = self._registry.lanes_of(coupon_id, (product_id for product_id, _ in lines))
+        if not self._admission.has_capacity_in(*lanes):
             if not await self._is_repeated(key):
-                self._admission.check_lane(lane)
+                self._admission.check_lanes(*lanes)
             self._admission.check_capacity()
         if not self._clock.known:
             raise Unavailable("The database has not answered yet.")
@@ -154,8 +154,11 @@ class Checkout:
 
         After the deadline the server would cut the request off and answer 503, although the operation has begun.
         """
-        lane = lane_of(start.order.coupon_id) if start.order is not None else Lane.PLAIN
-        started = await self._begin(start, deadline, lane)
+        lanes: tuple[Lane | str, ...] = ()
+        if start.order is not None:
+            products = (line.product_id for line in start.order.lines)
+            lanes = self._registry.lanes_of(start.order.coupon_id, products)
+        started = await self._begin(start, deadline, *lanes)
         if isinstance(started, Answer):
             return started
         waiting = NOT_RECORDED
@@ -170,12 +173,12 @@ class Checkout:
         waiting.end()
         return answer or Pending(order)
 
-    async def _begin(self, start: Start, deadline: float, lane: Lane) -> Started:
+    async def _begin(self, start: Start, deadline: float, *lanes: Lane | str) -> Started:
         """Commit the start and begin to run its saga. Raises a Refusal if the key is in use.
 
-        `lane`: the saga's lane as far as it is known. A payment's or cancellation's is PLAIN until its order is read.
+        `lanes`: the saga's lanes as far as they are known. A payment or cancellation has none until its order is read.
         """
-        self._registry.claim(start.saga_id, lane)
+        self._registry.claim(start.saga_id, *lanes)
         try:
             started = await self._submit(start, deadline)
             if isinstance(started, Begun):

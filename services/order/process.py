@@ -105,7 +105,7 @@ class OrderProcess:
             credentials=settings.credentials,
             scheduler=scheduler,
         )
-        self.registry = SagaRegistry()
+        self.registry = SagaRegistry(shards)
         self.runner = Runner(
             self.process_id, self.pool, self.participants, self.transition_batcher, self.registry, sleep=sleep
         )

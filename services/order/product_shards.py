@@ -27,6 +27,11 @@ class ProductShards:
         self.places: tuple[str, ...] = tuple(dict.fromkeys(owners))
 
     @property
+    def several(self) -> tuple[str, ...]:
+        """Return the places of the product shards; none if there is one product service."""
+        return self.places if len(self.places) > 1 else ()
+
+    @property
     def all_places(self) -> tuple[str, ...]:
         """Return the places of all participants."""
         return (*self.places, Participant.COUPON, Participant.BALANCE)

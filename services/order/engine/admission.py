@@ -19,7 +19,9 @@ from shared.slots import Ownership
 HARD_LIMIT_FACTOR = 2
 # The largest share of all sagas per lane; a lane that is not listed has no limit. Orders with a coupon leave a quarter:
 # 128 of 512 sagas, with which a process without coupons reaches its highest throughput (make bench).
-LANE_SHARES = {Lane.COUPON: 3 / 4}
+LANE_SHARES: dict[Lane | str, float] = {Lane.COUPON: 3 / 4}
+# The same for the orders with products of one of several product shards.
+SHARD_SHARE = 3 / 4
 # The largest share of all sagas that may close expired orders, per lane. Expiry waits for participants like every saga,
 # but no client waits for expiry.
 EXPIRING_SHARE = 1 / 8
@@ -75,7 +77,8 @@ class Admission:
         self._registry = registry
         self._sagas_max = sagas_max
         self._hard_limit = sagas_max * HARD_LIMIT_FACTOR
-        self._lane_limits = {lane: max(1, int(sagas_max * share)) for lane, share in LANE_SHARES.items()}
+        shares = LANE_SHARES | dict.fromkeys(registry.shard_lanes, SHARD_SHARE)
+        self._lane_limits = {lane: max(1, int(sagas_max * share)) for lane, share in shares.items()}
         self._expiring_limit = max(1, int(sagas_max * EXPIRING_SHARE))
         RUNNING_MAX.labels("new_order").set(sagas_max)
         RUNNING_MAX.labels("new_order_with_coupon").set(self._lane_limits[Lane.COUPON])
@@ -89,17 +92,21 @@ class Admission:
         Otherwise they would use the capacity of the other lane.
         """
         count = self._registry.count
-        excess = sum(max(0, self._registry.count_in(lane) - limit) for lane, limit in self._lane_limits.items())
+        # The largest, and not the sum: a saga may be in several lanes.
+        excess = max(0, *(self._registry.count_in(lane) - limit for lane, limit in self._lane_limits.items()))
         return max(0, min(self._sagas_max - count + excess, self._hard_limit - count))
 
     def available_to_expiry(self, expiring: int) -> int:
         """Return how many further orders of a lane may expire, while `expiring` orders do."""
         return min(self.available, self._expiring_limit - expiring)
 
-    def has_capacity_in(self, lane: Lane) -> bool:
-        """Return whether a new order may join a lane."""
-        limit = self._lane_limits.get(lane)
-        return limit is None or self._registry.count_in(lane) < limit
+    def has_capacity_in(self, *lanes: Lane | str) -> bool:
+        """Return whether a new order may join these lanes."""
+        for lane in lanes:
+            limit = self._lane_limits.get(lane)
+            if limit is not None and self._registry.count_in(lane) >= limit:
+                return False
+        return True
 
     def check_fitness(self) -> None:
         """Raise Unavailable while this process must not start anything."""
@@ -116,11 +123,13 @@ class Admission:
             TURNED_AWAY.inc()
             raise Unavailable("Too many orders are being worked on.")
 
-    def check_lane(self, lane: Lane) -> None:
-        """Raise Unavailable if no further order can join a lane."""
-        if not self.has_capacity_in(lane):
-            TURNED_AWAY.inc()
-            raise Unavailable("Too many orders with a coupon are being worked on.")
+    def check_lanes(self, *lanes: Lane | str) -> None:
+        """Raise Unavailable if no further order can join these lanes."""
+        for lane in lanes:
+            if not self.has_capacity_in(lane):
+                TURNED_AWAY.inc()
+                what = "with a coupon" if lane is Lane.COUPON else "of these products"
+                raise Unavailable(f"Too many orders {what} are being worked on.")
 
     def check_hard_limit(self) -> None:
         """Raise Unavailable if not even a payment or cancellation can start."""

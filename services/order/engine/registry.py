@@ -1,7 +1,7 @@
 """Tracks the sagas that this process runs or is about to start, and lets callers wait until they end."""
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from enum import Enum
 from functools import partial
 from typing import Any
@@ -9,17 +9,20 @@ from typing import Any
 from prometheus_client import Gauge
 
 from services.order.domain import SagaId
+from services.order.product_shards import ONE_PRODUCT_SERVICE, ProductShards
 from services.order.saga import Saga
 from services.order.store import Answer
 
 RUNNING = Gauge("sagas_running", "Sagas that this process is running or about to start")
 WITH_COUPON = Gauge("sagas_running_with_coupon", "Of those, the ones whose order is known to have a coupon")
+OF_SHARD = Gauge("sagas_running_of_shard", "Of those, the ones with products of a product shard", ["participant"])
 
 
 class Lane(Enum):
     """A group of sagas that stop together: while the coupon service is down, only orders with a coupon wait for it.
 
-    Every order needs the product service, so the other lane needs no participant's name.
+    Every order needs the product service, so the other lane needs no participant's name. But with several product
+    shards, each of them is a lane too, under the name of its place: an order is in those of its products.
     """
 
     PLAIN = "plain"
@@ -34,34 +37,44 @@ def lane_of(coupon_id: str | None) -> Lane:
 class SagaRegistry:
     """The sagas of this process. Each runs in its own task."""
 
-    def __init__(self) -> None:
+    def __init__(self, shards: ProductShards = ONE_PRODUCT_SERVICE) -> None:
+        self._shards = shards
+        self.shard_lanes = shards.several
         self._tasks: dict[SagaId, asyncio.Task[Answer | None]] = {}
         self._claimed: set[SagaId] = set()
-        self._lanes: dict[Lane, set[SagaId]] = {lane: set() for lane in Lane}  # the sagas by lane
+        self._lanes: dict[Lane | str, set[SagaId]] = {lane: set() for lane in (*Lane, *self.shard_lanes)}
         self._released: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         RUNNING.set_function(lambda: self.count)
         WITH_COUPON.set_function(lambda: self.count_in(Lane.COUPON))
+        for place in self.shard_lanes:
+            OF_SHARD.labels(place).set_function(partial(self.count_in, place))
 
     @property
     def count(self) -> int:
         """Return how many sagas run here, or are about to start."""
         return len(self._tasks) + len(self._claimed)
 
-    def count_in(self, lane: Lane) -> int:
+    def count_in(self, lane: Lane | str) -> int:
         """Return how many of them are in a lane."""
         return len(self._lanes[lane])
+
+    def lanes_of(self, coupon_id: str | None, products: Iterable[str]) -> tuple[Lane | str, ...]:
+        """Return the lanes of an order's sagas."""
+        lane = lane_of(coupon_id)
+        return (lane, *{self._shards.place_of(product) for product in products}) if self.shard_lanes else (lane,)
 
     def has(self, saga_id: SagaId) -> bool:
         """Return whether a saga runs here, or is about to start."""
         return saga_id in self._tasks or saga_id in self._claimed
 
-    def claim(self, saga_id: SagaId, lane: Lane = Lane.PLAIN) -> None:
+    def claim(self, saga_id: SagaId, *lanes: Lane | str) -> None:
         """Register a saga that is about to start here, so that the sweep does not run it a second time.
 
-        `lane`: COUPON if the saga's order is known to have a coupon.
+        `lanes`: those of its order, none if it is not known.
         """
         self._claimed.add(saga_id)
-        self._lanes[lane].add(saga_id)
+        for lane in lanes:
+            self._lanes[lane].add(saga_id)
 
     def unclaim(self, saga_id: SagaId) -> None:
         """Undo `claim`. A saga that already runs stays registered."""
@@ -74,7 +87,8 @@ class SagaRegistry:
         self._tasks[saga.saga_id] = asyncio.create_task(work, name=f"saga {saga.saga_id}")
         self._claimed.discard(saga.saga_id)
         self._leave_lanes(saga.saga_id)
-        self._lanes[lane_of(saga.order.coupon_id)].add(saga.saga_id)
+        for lane in self.lanes_of(saga.order.coupon_id, (line.product_id for line in saga.order.lines)):
+            self._lanes[lane].add(saga.saga_id)
 
     def ended(self, saga_id: SagaId) -> None:
         """Remove a saga that no longer runs here."""

@@ -47,4 +47,4 @@ async def _merged(command: Command, sent: Sequence[Awaitable[Outcome]]) -> Outco
 
 def participants_of(shards: ProductShards) -> Callable[..., Participants]:
     """Return what makes the participants: without product shards, the plain one."""
-    return partial(ShardedParticipants, shards) if len(shards.places) > 1 else Participants
+    return partial(ShardedParticipants, shards) if shards.several else Participants

@@ -1,5 +1,7 @@
 """Orders with products of two product shards, each with a database of its own: checkout, failures, audit and repair."""
 
+import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -24,6 +26,7 @@ from tests.integration.order_admin.operators import command
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 SHARDS, _ = shards_of([((), "http://first"), ((), "http://second")])
 PRICES = (300, 5)
+SAGAS_MAX = 8
 WHO = ("--by", "sue", "--reason", "test")
 
 
@@ -78,7 +81,7 @@ async def shop(database: Database, create_database: Callable[..., Database]) -> 
             urls = {name: url for name, url in others.urls.items() if name != "product_url"}
             urls["product_urls"] = " ".join(way.url for way in ways)
             sharded = Participants(others.clients, others.ways, urls)
-            checkout = await enter(ordering(database, sharded, request_deadline_seconds=1))
+            checkout = await enter(ordering(database, sharded, request_deadline_seconds=2, sagas_max=SAGAS_MAX))
             theirs = await enter(asyncpg.create_pool(second.url, min_size=0, max_size=2))
             yield Shop(checkout, (others.clients["product"], client), (checkout.db, theirs), ways)
 
@@ -137,6 +140,19 @@ async def test_shard_that_does_not_answer_delays_only_the_orders_of_its_products
     order = await shop.checkout.shop.order.get(f"/v1/orders/{waiting.body['order_id']}")
     assert order["status"] == "PAID"
     assert await shop.stock(first, second) == [6, 8]
+    await clean(shop)
+
+
+async def test_orders_of_a_silent_shard_leave_capacity_for_the_orders_of_the_other(shop: Shop) -> None:
+    first, second = await shop.product(0), await shop.product(1, stock=100)
+    shop.ways[1].set(Mode.CLOSED)
+    try:
+        answers = await asyncio.gather(*(shop.order(second) for _ in range(SAGAS_MAX + 2)))
+        limit = SAGAS_MAX * 3 // 4
+        assert Counter(answer.status for answer in answers) == {202: limit, 503: SAGAS_MAX + 2 - limit}
+        assert (await shop.order(first)).status == 201
+    finally:
+        shop.ways[1].set(Mode.OPEN)
     await clean(shop)
 
 

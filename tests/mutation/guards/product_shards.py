@@ -7,6 +7,7 @@ from tests.mutation.guard import Guard, guards_in
 _UNIT = "tests/unit/"
 _saga = guards_in("services/order/saga.py", f"{_UNIT}order/test_product_shards.py::")
 _shards = guards_in("services/order/product_shards.py", f"{_UNIT}order/test_product_shards.py::")
+_admission = guards_in("services/order/engine/admission.py", f"{_UNIT}order/test_registry.py::")
 _rules = guards_in("services/order/audit/rules.py", f"{_UNIT}order_audit/test_rules.py::")
 _repairs = guards_in("services/order/audit/repairs.py", f"{_UNIT}order_audit/test_rules.py::")
 _settings = guards_in("shared/process/settings.py", f"{_UNIT}order/test_settings.py::")
@@ -32,6 +33,13 @@ GUARDS: Sequence[Guard] = (
         'assert by_place, "a product command without lines has no place"',
         "pass",
         "test_command_without_lines_is_not_taken_for_done",
+    ),
+    _admission(
+        "product shards: a saga beyond the limits of two shards counts once",
+        "def available(self)",
+        "excess = max(0, *(self._registry.count_in(lane) - limit for lane, limit in self._lane_limits.items()))",
+        "excess = sum(max(0, self._registry.count_in(lane) - limit) for lane, limit in self._lane_limits.items())",
+        "test_saga_beyond_the_limits_of_two_shards_counts_once",
     ),
     _rules(
         "audit: a hold of a live order at the wrong shard is no orphan",

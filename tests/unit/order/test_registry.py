@@ -3,12 +3,19 @@
 import asyncio
 import time
 
+import pytest
+
 from services.order.domain import SagaId
+from services.order.engine.admission import Admission
 from services.order.engine.registry import Lane, SagaRegistry
+from services.order.product_shards import shards_of
 from services.order.saga import Kind, Saga
 from services.order.store import Answer
 from shared.ids import uuid7
+from shared.refusals import Unavailable
 from tests.unit.order.samples import a_saga
+
+TWO = shards_of([((), "http://a"), ((), "http://b")])[0]  # the second has mugs, the first cups, pens and ink
 
 
 def another(kind: Kind, *, coupon: bool = True) -> Saga:
@@ -61,6 +68,49 @@ async def test_saga_of_unknown_lane_joins_the_coupon_lane_when_it_runs() -> None
         registry.begin(saga, Work(registry, saga).run())
     assert counts(registry) == (2, 1)
     await registry.cancel_all()
+
+
+async def test_saga_is_in_the_lanes_of_its_product_shards_from_its_claim_to_its_end() -> None:
+    registry, saga = SagaRegistry(TWO), another(Kind.PLACE_NOW, coupon=False)
+    registry.claim(saga.saga_id, *registry.lanes_of(None, ["mug", "pen", "ink"]))
+    assert [registry.count_in(place) for place in TWO.places] == [1, 1]
+    work = Work(registry, saga)  # its order's products are all of the first shard
+    registry.begin(saga, work.run())
+    registry.unclaim(saga.saga_id)
+    assert [registry.count_in(place) for place in TWO.places] == [1, 0]
+    work.end.set()
+    await registry.drain(10)
+    assert [registry.count_in(place) for place in TWO.places] == [0, 0]
+
+
+async def test_one_product_service_has_no_lane() -> None:
+    registry = SagaRegistry()
+    assert registry.lanes_of("WELCOME", ["mug"]) == (Lane.COUPON,)
+    assert registry.lanes_of(None, ["mug"]) == (Lane.PLAIN,)
+
+
+def in_lanes_of(registry: SagaRegistry, count: int, *products: str) -> None:
+    for _ in range(count):
+        registry.claim(SagaId(uuid7()), *registry.lanes_of(None, products))
+
+
+async def test_orders_of_one_shard_leave_a_quarter_of_the_capacity_to_others() -> None:
+    registry = SagaRegistry(TWO)
+    admission = Admission(registry, 8)
+    in_lanes_of(registry, 6, "mug")
+    mug, pen, both = (registry.lanes_of(None, products) for products in (["mug"], ["pen"], ["pen", "mug"]))
+    assert [admission.has_capacity_in(*lanes) for lanes in (mug, pen, both)] == [False, True, False]
+    with pytest.raises(Unavailable, match="of these products"):
+        admission.check_lanes(*both)
+    admission.check_lanes(*pen)
+    in_lanes_of(registry, 3, "mug")  # of processes that died: they take no capacity from the orders of other shards
+    assert admission.available == 2
+
+
+async def test_saga_beyond_the_limits_of_two_shards_counts_once() -> None:
+    registry = SagaRegistry(TWO)
+    in_lanes_of(registry, 9, "mug", "pen")
+    assert Admission(registry, 8).available == 2
 
 
 async def test_until_ended_returns_when_enough_sagas_have_ended() -> None:

@@ -76,7 +76,7 @@ def test_each_user_and_each_id_belongs_to_exactly_one_of_two_cells(
 
 
 @given(SLOT_SETS, st.booleans(), TIMES, USERS)
-def test_an_id_with_a_slot_belongs_to_the_cell_of_its_user_and_an_older_one_to_one_cell(
+def test_id_with_a_slot_is_of_its_users_cell_and_an_older_one_of_one_cell(
     slots: frozenset[int], older: bool, moment: datetime, user_id: str
 ) -> None:
     cell = Ownership.of(words(slots, older=older), SINCE)
