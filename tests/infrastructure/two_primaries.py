@@ -45,6 +45,11 @@ class TwoPrimaries:
         return Database(self._primary.url, migrated=True)
 
     @property
+    def former_port(self) -> int:
+        """Return the port of the former primary."""
+        return self._primary.port
+
+    @property
     def new(self) -> Database:
         """Return the promoted standby."""
         return Database(self._standby.url, migrated=True)

@@ -1,7 +1,7 @@
 """The network between the two order processes and the participants of both primaries; it stops a saga at its point."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
@@ -29,15 +29,22 @@ class Gate:
 
 
 class Network:
-    """Delivers commands. `split`: the former primary acknowledges nothing."""
+    """Delivers commands. `split`: the former primary acknowledges nothing.
 
-    def __init__(self, old: Mapping[Participant, InProcessParticipant]) -> None:
+    `at_former` says whether a participant of `old` is connected to the former primary. When that one stops, they
+    connect to the new one and answer from there, maybe before the test knows that it has stopped.
+    """
+
+    def __init__(
+        self, old: Mapping[Participant, InProcessParticipant], at_former: Callable[[Participant], bool]
+    ) -> None:
         self.participants: dict[Place, Mapping[Participant, InProcessParticipant]] = {Place.OLD: old}
+        self._at_former = at_former
         self.gates: dict[UUID, Gate] = {}
         self.opened = {moment: asyncio.Event() for moment in Moment}
         self.split = False
         self.fenced = 0  # commands of A's that came too late
-        self.told: list[str] = []  # answers of the former primary's participants while the view was split
+        self.told: list[str] = []  # answers of participants at the former primary while the view was split
         self._sent: dict[tuple[str, str], asyncio.Task[None]] = {}
 
     async def sleep(self, seconds: float) -> None:
@@ -91,7 +98,7 @@ class Network:
 
     async def _wait(self, service: Participant, command: Mapping[str, Any]) -> None:
         outcome = await self._answer(Place.OLD, service, command)
-        if self.split and outcome != UNKNOWN:
+        if self.split and outcome != UNKNOWN and self._at_former(service):
             self.told.append(f"{service}: {command['type']} {outcome}")
 
     async def close(self) -> None:

@@ -50,7 +50,8 @@ class SplitView:
 
     async def open(self) -> None:
         """Start A on the primary that there is."""
-        self.network = Network(await self._participants(self.two.old_first))
+        sessions = {place: await self._session(self.two.old_first, place) for place in Participant}
+        self.network = Network(await self._participants(sessions), lambda place: self._at_former(sessions[place]))
         self._stack.push_async_callback(self.network.close)
         # Not the services' own: its statements have no time limit, so a busy machine fails none of them.
         self._pool = await self._stack.enter_async_context(asyncpg.create_pool(self.two.old_first.url, min_size=0))
@@ -86,7 +87,8 @@ class SplitView:
     async def promote(self) -> None:
         """Make the standby a primary, and serve with it."""
         await asyncio.to_thread(self.two.promote)
-        self.network.participants[Place.NEW] = await self._participants(self.two.new_first)
+        sessions = {place: await self._session(self.two.new_first, place) for place in Participant}
+        self.network.participants[Place.NEW] = await self._participants(sessions)
         self.b = await self._process(self.two.new_first, self.network.from_b, _sleep)
 
     async def take_over(self) -> None:
@@ -132,15 +134,20 @@ class SplitView:
     async def _a_is_idle(self) -> bool:
         return self.a.registry.count == 0
 
-    async def _participants(self, database: Database) -> Mapping[Participant, InProcessParticipant]:
+    async def _session(self, database: Database, place: Participant) -> Session:
+        return await self._stack.enter_async_context(Session(_settings(database, place), place.value))
+
+    async def _participants(
+        self, sessions: Mapping[Participant, Session]
+    ) -> Mapping[Participant, InProcessParticipant]:
         return {
-            place: await self._stack.enter_async_context(
-                InProcessParticipant(
-                    place, await self._stack.enter_async_context(Session(_settings(database, place), place.value))
-                )
-            )
-            for place in Participant
+            place: await self._stack.enter_async_context(InProcessParticipant(place, session))
+            for place, session in sessions.items()
         }
+
+    def _at_former(self, session: Session) -> bool:
+        connection: Any = session._connection
+        return connection is not None and connection._addr[1] == self.two.former_port
 
     async def _process(self, database: Database, carry: Any, sleep: Any) -> OrderProcess:
         settings = _settings(database)

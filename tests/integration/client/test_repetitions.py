@@ -69,7 +69,8 @@ async def test_connection_that_nobody_accepts_is_tried_until_the_deadline() -> N
         with pytest.raises(NoFinalAnswer) as failed:
             await client.orders.place({"keyboard": 1}, key="mine", deadline_seconds=0.3)
     assert failed.value.key == "mine"
-    assert isinstance(failed.value.last, aiohttp.ClientConnectorError)
+    # The deadline may come while the last attempt still opens its connection.
+    assert isinstance(failed.value.last, aiohttp.ClientConnectorError | TimeoutError)
 
 
 async def test_pause_is_as_long_as_the_service_asks(client: Client, server: Server) -> None:
