@@ -20,15 +20,18 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Misdirected(Refusal):
-    """This request belongs to another cell; nothing was begun."""
+    """This request belongs to another cell or product shard; nothing was begun."""
 
     slug = "misdirected"
     status = 421
 
 
-def slot_of(user_id: str) -> int:
-    """Return a user's slot. A router can compute it too: CRC-32 (as in zlib) of the id in UTF-8, modulo SLOTS."""
-    return crc32(user_id.encode()) % SLOTS
+def slot_of(id_: str) -> int:
+    """Return the slot of a user or of a product.
+
+    A router can compute it too: CRC-32 (as in zlib) of the id in UTF-8, modulo SLOTS.
+    """
+    return crc32(id_.encode()) % SLOTS
 
 
 def slot_in(id_: UUID) -> int:

@@ -1,14 +1,24 @@
 """Starts the product service: passes its own parts to the assembly that all participants share."""
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from services.product import batch, store
 from services.product.api import ProductApi
 from services.product.settings import Settings
 from shared.contracts.commands import ProductCommands
+from shared.http.routes import Route
 from shared.participant.service import Participant, serve_participant
+from shared.postgres.connections import Pool
 from shared.process.main import Service, main
+from shared.slots import parse_slots
+
+
+def _routes(pool: Pool, settings: Any) -> Sequence[Route]:
+    return ProductApi(pool, settings.currency, settings.client_timeout_seconds, parse_slots(settings.slots)).routes()
+
 
 PARTICIPANT = Participant(
     name="product",
@@ -20,7 +30,7 @@ PARTICIPANT = Participant(
     gates=store.GATES,
     read_holds=store.list_holds,
     check_books=store.check_books,
-    routes=lambda pool, settings: ProductApi(pool, settings.currency, settings.client_timeout_seconds).routes(),
+    routes=_routes,
 )
 serve = partial(serve_participant, PARTICIPANT)
 

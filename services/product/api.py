@@ -1,5 +1,6 @@
 """The product service over HTTP: parse → use case → reply."""
 
+from collections.abc import Collection
 from typing import Annotated, Any
 
 from aiohttp import web
@@ -16,6 +17,7 @@ from shared.http.wire import decode_cursor, encode_cursor, path_id, read_body, r
 from shared.identity.callers import SIGNED_IN
 from shared.ids import uuid7
 from shared.postgres.connections import Pool, Row
+from shared.slots import SLOTS, Misdirected, slot_of
 
 
 class NewProduct(Wire):
@@ -74,14 +76,19 @@ class Products(Wire):
 class ProductApi:
     """The handlers and their dependencies."""
 
-    def __init__(self, pool: Pool, currency: str, client_timeout_seconds: float) -> None:
+    def __init__(
+        self, pool: Pool, currency: str, client_timeout_seconds: float, slots: Collection[int] = range(SLOTS)
+    ) -> None:
+        """`slots`: those of its products, if this is one of several product shards."""
         self._pool = pool
+        self._slots = slots
         self._currency = currency
         self._timeout = client_timeout_seconds
 
     def routes(self) -> list[Route]:
         """Return the routes."""
         one = {200: Product}
+        missing = (ProductNotFound, Misdirected)
         return [
             Route(
                 "POST",
@@ -90,11 +97,11 @@ class ProductApi:
                 self.create,
                 "Add a product",
                 {201: Product},
-                (ProductExists,),
+                (ProductExists, Misdirected),
                 NewProduct,
             ),
             Route("GET", "/v1/products", SIGNED_IN, self.list, "List products by id", {200: Products}, query=Page),
-            Route("GET", "/v1/products/{product_id}", SIGNED_IN, self.get, "Get a product", one, (ProductNotFound,)),
+            Route("GET", "/v1/products/{product_id}", SIGNED_IN, self.get, "Get a product", one, missing),
             Route(
                 "PATCH",
                 "/v1/products/{product_id}",
@@ -102,7 +109,7 @@ class ProductApi:
                 self.change,
                 "Change a product's name or price",
                 one,
-                (ProductNotFound,),
+                missing,
                 ProductChange,
             ),
             Route(
@@ -112,7 +119,7 @@ class ProductApi:
                 self.move_stock,
                 "Put units in or take them out",
                 one,
-                (ProductNotFound, OutOfStock, StockTooLarge),
+                (*missing, OutOfStock, StockTooLarge),
                 StockMove,
             ),
         ]
@@ -120,14 +127,15 @@ class ProductApi:
     async def create(self, request: web.Request) -> web.Response:
         """POST /v1/products."""
         new = await read_body(request, NewProduct, timeout_seconds=self._timeout)
-        product_id = new.product_id or str(uuid7())
+        product_id = new.product_id or self._made_id()
+        self._check(product_id)
         async with self._pool.connection() as db:
             row = await store.create_product(db, product_id, new.name, new.price, new.stock)
         return reply(self._view(row), 201)
 
     async def get(self, request: web.Request) -> web.Response:
         """GET /v1/products/{product_id}."""
-        product_id = path_id(request, "product_id", ProductNotFound)
+        product_id = self._id_in(request)
         async with self._pool.connection() as db:
             row = await store.get_product(db, product_id)
         return reply(self._found(row))
@@ -144,7 +152,7 @@ class ProductApi:
 
     async def change(self, request: web.Request) -> web.Response:
         """PATCH /v1/products/{product_id}."""
-        product_id = path_id(request, "product_id", ProductNotFound)
+        product_id = self._id_in(request)
         change = await read_body(request, ProductChange, timeout_seconds=self._timeout)
         async with self._pool.connection() as db:
             row = await store.change_product(db, product_id, change.name, change.price)
@@ -152,7 +160,7 @@ class ProductApi:
 
     async def move_stock(self, request: web.Request) -> web.Response:
         """POST /v1/products/{product_id}/stock."""
-        product_id = path_id(request, "product_id", ProductNotFound)
+        product_id = self._id_in(request)
         move = await read_body(request, StockMove, timeout_seconds=self._timeout)
         async with self._pool.transaction() as db:
             locked = await store.lock_product(db, product_id)
@@ -161,6 +169,23 @@ class ProductApi:
             check_stock_move(locked["stock"], locked["put_in"], move.delta)
             row = await store.move_stock(db, product_id, move.delta)
         return reply(self._view(row))
+
+    def _made_id(self) -> str:
+        """Return a new id in one of the slots of this shard."""
+        while slot_of(made := str(uuid7())) not in self._slots:
+            continue
+        return made
+
+    def _check(self, product_id: str) -> None:
+        """Raise Misdirected unless the product is of this shard: at another one, no order would find it."""
+        if (slot := slot_of(product_id)) not in self._slots:
+            raise Misdirected(f"This product shard does not own slot {slot}.", slot=slot)
+
+    def _id_in(self, request: web.Request) -> str:
+        """Return the id in the path. Raises ProductNotFound or Misdirected."""
+        product_id = path_id(request, "product_id", ProductNotFound)
+        self._check(product_id)
+        return product_id
 
     def _found(self, row: Row | None) -> dict[str, Any]:
         if row is None:

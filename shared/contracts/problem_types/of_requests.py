@@ -24,10 +24,11 @@ OF_REQUESTS = (
         "misdirected",
         421,
         Retry.CORRECTED,
-        "the request's user or order belongs to another cell of the platform; nothing was begun",
-        "The platform's router chooses the cell. Tell the operator: the router's map and the cells' `CELL_SLOTS` "
-        "differ.",
-        "`slot` (of users, and of ids that contain one)",
+        "the request's user or order belongs to another cell of the platform, or its product to another product "
+        "shard; nothing was begun",
+        "The platform's router chooses the cell and the shard. Tell the operator: the router's map and the cells' "
+        "`CELL_SLOTS` differ, or the shards' `PRODUCT_SLOTS`.",
+        "`slot` (of users, of products, and of ids that contain one)",
     ),
     ProblemType(
         "malformed-body",

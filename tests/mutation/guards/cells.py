@@ -40,8 +40,8 @@ GUARDS: Sequence[Guard] = (
     _slots(
         "slots: a user's slot is fixed for ever",
         "def slot_of",
-        "user_id.encode()",
-        'user_id.encode("utf-16")',
+        "id_.encode()",
+        'id_.encode("utf-16")',
         "test_slots_of_known_users_are_what_they_always_were[alice-3143]",
     ),
     _slots(

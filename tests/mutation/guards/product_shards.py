@@ -8,6 +8,7 @@ _UNIT = "tests/unit/"
 _saga = guards_in("services/order/saga.py", f"{_UNIT}order/test_product_shards.py::")
 _shards = guards_in("services/order/product_shards.py", f"{_UNIT}order/test_product_shards.py::")
 _admission = guards_in("services/order/engine/admission.py", f"{_UNIT}order/test_registry.py::")
+_products = guards_in("services/product/api.py", "tests/integration/product/test_slots.py::")
 _rules = guards_in("services/order/audit/rules.py", f"{_UNIT}order_audit/test_rules.py::")
 _repairs = guards_in("services/order/audit/repairs.py", f"{_UNIT}order_audit/test_rules.py::")
 _settings = guards_in("shared/process/settings.py", f"{_UNIT}order/test_settings.py::")
@@ -18,7 +19,7 @@ GUARDS: Sequence[Guard] = (
         "def learn",
         "if isinstance(outcome, PartlyRefused):",
         "if False:",
-        "test_partly_refused_hold_is_undone_and_then_the_order_is_rejected[Kind.PLACE_NOW]",
+        "test_partly_refused_hold_is_undone_and_then_the_order_is_rejected[place_now]",
     ),
     _shards(
         "product shards: a fenced part is not hidden by another refusal",
@@ -40,6 +41,20 @@ GUARDS: Sequence[Guard] = (
         "excess = max(0, *(self._registry.count_in(lane) - limit for lane, limit in self._lane_limits.items()))",
         "excess = sum(max(0, self._registry.count_in(lane) - limit) for lane, limit in self._lane_limits.items())",
         "test_saga_beyond_the_limits_of_two_shards_counts_once",
+    ),
+    _products(
+        "product shards: a product of another shard is not created",
+        "def _check",
+        "not in self._slots",
+        "is None",
+        "test_product_of_another_shard_is_refused_before_anything_is_done[POST-/v1/products-body0]",
+    ),
+    _products(
+        "product shards: an id that a shard makes is its own",
+        "def _made_id",
+        "not in self._slots",
+        "is None",
+        "test_id_that_the_shard_makes_is_in_its_slots",
     ),
     _rules(
         "audit: a hold of a live order at the wrong shard is no orphan",

@@ -1,0 +1,54 @@
+"""A product shard: calls about another shard's products are refused, and the ids that it makes are its own."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import asyncpg
+import pytest
+import pytest_asyncio
+
+from shared.slots import slot_of
+from tests.infrastructure.databases import Database
+from tests.infrastructure.services import Client, serving
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+PATH = "/v1/products"
+OWN, FOREIGN = "pen", "mug"  # of slots 767 and 2089
+VALID = {"name": "Kettle", "price": 30_000, "stock": 5}
+CALLS: list[tuple[str, str, Any]] = [
+    ("POST", PATH, {**VALID, "product_id": FOREIGN}),
+    ("GET", f"{PATH}/{FOREIGN}", None),
+    ("PATCH", f"{PATH}/{FOREIGN}", {"price": 1}),
+    ("POST", f"{PATH}/{FOREIGN}/stock", {"delta": 1}),
+]
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def shard(database: Database) -> AsyncIterator[Client]:
+    async with serving("product", database.as_role("product_service"), slots="0-99 767") as client:
+        yield client
+
+
+@pytest.mark.parametrize(("method", "path", "body"), CALLS)
+async def test_product_of_another_shard_is_refused_before_anything_is_done(
+    shard: Client, database: Database, method: str, path: str, body: Any
+) -> None:
+    answer = await shard.call(method, path, body)
+    assert (answer.status, answer.problem, answer.body["slot"]) == (421, "misdirected", slot_of(FOREIGN))
+    db = await asyncpg.connect(database.url)
+    try:
+        assert await db.fetchval("SELECT count(*) FROM products.products WHERE product_id = $1", FOREIGN) == 0
+    finally:
+        await db.close()
+
+
+async def test_product_of_this_shard_is_served(shard: Client) -> None:
+    assert (await shard.post(PATH, {**VALID, "product_id": OWN}))["product_id"] == OWN
+    assert (await shard.post(f"{PATH}/{OWN}/stock", {"delta": 1}))["stock"] == 6
+
+
+async def test_id_that_the_shard_makes_is_in_its_slots(shard: Client) -> None:
+    for _ in range(3):
+        made = (await shard.post(PATH, VALID))["product_id"]
+        assert slot_of(made) in {*range(100), 767}
