@@ -1,27 +1,36 @@
-"""Customers who buy without pause, repeat a request until its answer is final, and keep what they were told."""
+"""Customers who buy without pause with the client for Python callers, and keep what they were told."""
 
 import asyncio
 import itertools
+import json
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import aiohttp
+from aiohttp import ClientHandlerType, ClientMiddlewareType, ClientRequest, ClientResponse
+from yarl import URL
 
+from deploy.client import Client as Shop
+from deploy.client import NoFinalAnswer, Policy, Service, new_key
 from tests.faults.cluster import REPLICAS
-from tests.infrastructure.services import Answer, Client
+from tests.infrastructure.services import Client
 from tests.infrastructure.shopping import new_id
 from tests.infrastructure.waiting import eventually
 
 PATIENCE_SECONDS = 90
-AGAIN_SECONDS = 0.1  # a client's pause before it repeats a request
+ATTEMPT_SECONDS = 10  # then a request without an answer has failed
+# Customers wait as long as Retry-After says, but hardly longer, so that the end of a failure shows at once.
+AGAIN_SECONDS = 0.1
 BALANCE = 10**12
 STOCK = 10**9
 USERS = 8
 PRODUCTS = 4
 
 Clients = Callable[[str], Client]
+# Makes a customer's session, whose requests all pass the given middleware.
+Sessions = Callable[[ClientMiddlewareType], aiohttp.ClientSession]
 
 
 @dataclass(slots=True)
@@ -42,10 +51,12 @@ class Load:
     """Buys at all order replicas alternately, as a gateway would send it.
 
     A refused connection goes to the next replica; nothing was sent on it. Everything else without a final answer is a
-    failed request: an error, a timeout, or a status of 500 and above.
+    failed request: an error, a timeout, or a status of 500 and above. All requests count, also those that the client
+    repeats, and those by which it follows an order that was only accepted.
     """
 
     clients: Clients
+    sessions: Sessions
     requests: int = 0
     purchases: list[Purchase] = field(default_factory=list)
     failed: list[tuple[float, str]] = field(default_factory=list)
@@ -99,45 +110,63 @@ class Load:
         self.requests, self.purchases, self.failed, self.answered = 0, [], [], {}
 
     async def _customer(self, user: str, product: str) -> None:
-        while not self._ends.is_set():
-            purchase = Purchase()
-            self.purchases.append(purchase)
-            await self._buy(purchase, user, product)
+        purchase = Purchase()
 
-    async def _buy(self, purchase: Purchase, user: str, product: str) -> None:
-        body = {"user_id": user, "lines": [{"product_id": product, "quantity": 1}]}
-        headers = {"Idempotency-Key": new_id("key")}
-        deadline = time.monotonic() + PATIENCE_SECONDS
-        answer: Answer | None = None
-        while time.monotonic() < deadline:
-            answer = await self.send(lambda client: client.call("POST", "/v1/orders", body, headers=headers))
-            if answer is not None and answer.status < 500 and "order_id" in answer.body:
-                purchase.order_id, purchase.status = answer.body["order_id"], answer.body.get("status")
-            if answer is not None and answer.status == 201:
-                return
-            assert answer is None or answer.status in (202, 409) or answer.status >= 500, answer
-            await asyncio.sleep(AGAIN_SECONDS)
-        failures = Counter(why for _, why in self.failed)
-        raise AssertionError(f"no final answer within {PATIENCE_SECONDS} s, last {answer}; {failures}")
+        async def attempt(request: ClientRequest, send: ClientHandlerType) -> ClientResponse:
+            return await self._attempt(request, send, purchase)
 
-    async def send(self, call: Callable[[Client], Awaitable[Answer]]) -> Answer | None:
-        """Send a request to a replica; return its answer, None without one. Counts it, and whether it failed."""
-        self.requests += 1
-        failure = ""
-        first = next(self._turns)
-        for replica in (first, *(other for other in REPLICAS if other != first)):
+        pauses = {"first_pause_seconds": AGAIN_SECONDS, "longest_pause_seconds": AGAIN_SECONDS}
+        policy = Policy(deadline_seconds=PATIENCE_SECONDS, attempt_seconds=PATIENCE_SECONDS, **pauses)
+        urls = {Service.ORDER: self.clients(REPLICAS[0]).url}
+        async with self.sessions(attempt) as session, Shop(urls, policy=policy, session=session) as shop:
+            while not self._ends.is_set():
+                purchase = Purchase()
+                self.purchases.append(purchase)
+                await self._buy(shop, user, product)
+
+    async def _buy(self, shop: Shop, user: str, product: str) -> None:
+        """Buy one unit. Without a final answer, call again with the same key, as the client's README says."""
+        key, deadline = new_key(), time.monotonic() + PATIENCE_SECONDS
+        while True:
             try:
-                answer = await call(self.clients(replica))
-            except aiohttp.ClientConnectorError as error:
-                failure = type(error).__name__
-                continue
-            except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
-                failure = type(error).__name__
-                break
-            if answer.status >= 500:
-                self.failed.append((time.monotonic(), str(answer.status)))
-            elif answer.status == 201:
+                await shop.orders.place({product: 1}, user_id=user, key=key)
+            except NoFinalAnswer as error:
+                if time.monotonic() > deadline:
+                    failures = Counter(why for _, why in self.failed)
+                    raise AssertionError(f"no final answer within {PATIENCE_SECONDS} s: {failures}") from error
+            else:
+                return
+
+    async def _attempt(self, request: ClientRequest, send: ClientHandlerType, purchase: Purchase) -> ClientResponse:
+        """Send a request once, and read its answer. Counts it, whether it failed, and what the customer was told."""
+        self.requests += 1
+        try:
+            async with asyncio.timeout(ATTEMPT_SECONDS):
+                replica, response = await self._at_a_replica(request, send)
+                content = await response.read()
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            self.failed.append((time.monotonic(), type(error).__name__))
+            raise
+        if response.status >= 500:
+            self.failed.append((time.monotonic(), str(response.status)))
+        elif response.ok:
+            order = json.loads(content)
+            purchase.order_id, purchase.status = order["order_id"], order["status"]
+            if response.status == 201:
                 self.answered[replica] = time.monotonic()
-            return answer
-        self.failed.append((time.monotonic(), failure))
-        return None
+        return response
+
+    async def _at_a_replica(self, request: ClientRequest, send: ClientHandlerType) -> tuple[str, ClientResponse]:
+        """Return the first answer, and who gave it. Raises ClientConnectorError if all replicas refuse."""
+        first = next(self._turns)
+        *others, last = (first, *(other for other in REPLICAS if other != first))
+        for replica in others:
+            try:
+                return replica, await self._at(replica, request, send)
+            except aiohttp.ClientConnectorError:
+                continue
+        return last, await self._at(last, request, send)
+
+    async def _at(self, replica: str, request: ClientRequest, send: ClientHandlerType) -> ClientResponse:
+        request.url = request.url.with_port(URL(self.clients(replica).url).port)
+        return await send(request)

@@ -6,6 +6,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import aiohttp
@@ -164,7 +165,7 @@ async def platform(
     async with made as running, aiohttp.ClientSession() as session:
         await start_consumer(running, reaper, given, folder)
         running.sessions["consumer"] = session
-        load = Load(running.client)
+        load = Load(running.client, partial(running.session, REPLICAS[0]))
         await load.prepare()
         yield Platform(running, load, given, reaper, folder, pace, disks)
 

@@ -102,13 +102,14 @@ class Security:
             own[f"ORDER_{name.upper()}_INTERNAL_SECRET_FILE"] = self.path(f"order-for-{name}.secrets")
         return own
 
-    def session(self, url: str) -> aiohttp.ClientSession:
-        """Return a customer's session."""
+    def session(self, url: str, *middlewares: aiohttp.ClientMiddlewareType) -> aiohttp.ClientSession:
+        """Return a customer's session, whose requests pass these middlewares."""
         return aiohttp.ClientSession(
             url,
             connector=aiohttp.TCPConnector(force_close=True, limit=0, ssl=self.tls),
             timeout=aiohttp.ClientTimeout(total=10),
             headers={"Authorization": f"Bearer {self.token}"},
+            middlewares=middlewares,
         )
 
 

@@ -133,6 +133,11 @@ class Cluster:
         """Return a client that calls one process directly."""
         return Client(self.sessions[name], self.processes[name].url)
 
+    def session(self, name: str, *middlewares: aiohttp.ClientMiddlewareType) -> aiohttp.ClientSession:
+        """Return a new session of a customer with one process; its requests pass these middlewares."""
+        url = self.processes[name].url
+        return self.security.session(url, *middlewares) if self.security else _session(url, *middlewares)
+
     def shop(self, replica: str = "order-1") -> Shop:
         """Return clients of all services, using one of the order replicas."""
         names = ("product", "coupon", "balance", "relay")
@@ -215,8 +220,7 @@ async def cluster(
         made = Cluster(postgres, database, broker, processes, ways, environment, folder, security=security)
         for name, process in processes.items():
             process.start()
-            session = security.session(process.url) if security else _session(process.url)
-            made.sessions[name] = await stack.enter_async_context(session)
+            made.sessions[name] = await stack.enter_async_context(made.session(name))
         await asyncio.gather(*(process.ready() for process in processes.values()))
         try:
             yield made
@@ -234,9 +238,10 @@ async def _bootstrap(environment: Mapping[str, str]) -> None:
     assert await bootstrap.wait() == 0
 
 
-def _session(url: str) -> aiohttp.ClientSession:
+def _session(url: str, *middlewares: aiohttp.ClientMiddlewareType) -> aiohttp.ClientSession:
     connector = aiohttp.TCPConnector(force_close=True, limit=0)
-    return aiohttp.ClientSession(url, connector=connector, timeout=aiohttp.ClientTimeout(total=10))
+    timeout = aiohttp.ClientTimeout(total=10)
+    return aiohttp.ClientSession(url, connector=connector, timeout=timeout, middlewares=middlewares)
 
 
 async def _end(made: Cluster) -> None:

@@ -30,8 +30,8 @@ class Security(Protocol):
     def operator(self) -> Mapping[str, str]:
         """Return the settings with which the order service, and its command line, call the participants."""
 
-    def session(self, url: str) -> aiohttp.ClientSession:
-        """Return a customer's session."""
+    def session(self, url: str, *middlewares: aiohttp.ClientMiddlewareType) -> aiohttp.ClientSession:
+        """Return a customer's session, whose requests pass these middlewares."""
 
 
 @dataclass

@@ -141,7 +141,7 @@ async def platform(reaper: Reaper, folder: Path) -> AsyncIterator[Platform]:
         listening = await stack.enter_async_context(Proxy("127.0.0.1", postgres.port))
         await _listen_through(running, listening)
         further = await stack.enter_async_context(spare(running, reaper, folder, session))
-        load = Load(running.client)
+        load = Load(running.client, partial(running.session, REPLICAS[0]))
         await load.prepare()
         prometheus = await Prometheus.start(_targets(running, further), folder / "prometheus", reaper, session)
         operator = await asyncpg.connect(running.database.url)
