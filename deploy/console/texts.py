@@ -1,4 +1,4 @@
-"""The texts of all pages, in each language: texts/<language>.toml."""
+"""The texts of all pages, in each language: texts/<language>.toml of the console, and of what else shows pages."""
 
 import re
 import tomllib
@@ -32,14 +32,17 @@ class Texts:
 
 
 @cache
-def texts(language: str) -> Texts:
-    """Return the texts in a language."""
-    return Texts(language, catalogue(language))
+def texts(language: str, *further: Path) -> Texts:
+    """Return the console's texts in a language, and those of further folders."""
+    found: dict[str, str] = {}
+    for folder in (FOLDER, *further):
+        found |= catalogue(language, folder)
+    return Texts(language, found)
 
 
-def catalogue(language: str) -> Mapping[str, str]:
-    """Return all texts of a language by their keys, such as `live.title`."""
-    return dict(_flat("", tomllib.loads((FOLDER / f"{language}.toml").read_text("utf-8"))))
+def catalogue(language: str, folder: Path = FOLDER) -> Mapping[str, str]:
+    """Return all texts of a language in a folder by their keys, such as `live.title`."""
+    return dict(_flat("", tomllib.loads((folder / f"{language}.toml").read_text("utf-8"))))
 
 
 def choose(cookie: str | None, accepted: str) -> str:

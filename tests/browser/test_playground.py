@@ -36,6 +36,18 @@ def test_playground_has_no_barrier(playground: Page) -> None:
     check_looks(playground)
 
 
+@pytest.mark.long
+def test_korean_reader_gets_a_korean_playground(playground: Page) -> None:
+    playground.get_by_role("button", name="한국어").click()
+    expect(playground.locator("html")).to_have_attribute("lang", "ko")
+    playground.get_by_label("바로 구매: Wireless mouse").click()
+    said(playground, "Wireless mouse 1개, 25,000 KRW")
+    expect(playground.locator(".orders .state").first).to_have_text("결제 완료")
+    check_looks(playground)
+    playground.get_by_role("button", name="English").click()
+    expect(playground.get_by_role("heading", name="Products")).to_be_visible()
+
+
 def test_customer_buys_now_pays_later_and_gets_money_back(playground: Page) -> None:
     stock = playground.locator("#stock-mouse").inner_text()
     playground.get_by_label("Buy now: Wireless mouse").click()

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Literal
 
 from deploy.local.configuration import SERVICES
 from deploy.local.supervisor import Part, Say
@@ -40,7 +41,11 @@ KINDS: Mapping[str, tuple[Kind, ...]] = {
 
 
 class ImpossibleError(Exception):
-    """This can't be broken, or not now; the message is for people."""
+    """This can't be broken, or not now. `why`: a key of the texts."""
+
+    def __init__(self, name: str, why: Literal["unknown", "already"]) -> None:
+        super().__init__(f"{name}: {why}")
+        self.name, self.why = name, why
 
 
 @dataclass(slots=True, eq=False)
@@ -88,10 +93,10 @@ class Faults:
     def begin(self, name: str, kind: Kind) -> Fault:
         """Break a process. Raises ImpossibleError."""
         if name not in self.parts or kind not in KINDS[name]:
-            raise ImpossibleError(f"{name} is not a process of this run that can be broken like this")
+            raise ImpossibleError(name, "unknown")
         part = self.parts[name]
         if name in self._live or part.pid is None:
-            raise ImpossibleError(f"{name} is broken already")
+            raise ImpossibleError(name, "already")
         fault = Fault(name, kind, self._clock())
         self.recent.appendleft(fault)
         self._live[name] = (fault, asyncio.create_task(self._run(part, fault)))

@@ -11,9 +11,10 @@ from deploy.local import ports
 from deploy.local.audit import ADMIN, settings_of
 from deploy.local.configuration import PLAYGROUND_PORT, Configuration
 from deploy.local.folder import Folder
-from deploy.local.playground.application import HOST, Playground, serving
+from deploy.local.playground.application import HOST, serving
 from deploy.local.playground.books import Books
 from deploy.local.playground.faults import Faults
+from deploy.local.playground.pages import Playground
 from deploy.local.playground.shop import Shop, Token
 from deploy.local.supervisor import Part, Say
 from deploy.local.token import issuer_of

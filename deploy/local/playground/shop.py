@@ -1,4 +1,4 @@
-"""What demo customers do, by the services' public API; and the shelf that can be emptied.
+"""What demo customers do, by the services' public API; and the shelf that can be emptied. `t`: a visitor's texts.
 
 What a service does not tell now is shown as it was told last.
 """
@@ -12,6 +12,7 @@ import aiohttp
 
 from deploy.client import Account, Client, ClientError, NoFinalAnswer, Order, OutcomeUnknown, Policy, Problem, Product
 from deploy.client.transport import Service
+from deploy.console.texts import Texts
 from deploy.local.demo import BALANCES, PRODUCTS
 from deploy.local.supervisor import Say
 
@@ -94,38 +95,38 @@ class Shop:
         known = {service: self._told.get((service, customer)) for service in ("product", "balance", "order")}
         return Seen(known["product"] or [], known["balance"], known["order"] or [], silent)
 
-    async def buy(self, customer: str, product_id: str, payment: Literal["now", "later"]) -> str:
+    async def buy(self, customer: str, product_id: str, payment: Literal["now", "later"], t: Texts) -> str:
         """Order one unit; return what came of it."""
         placing = self._client(customer).orders.place(
             {product_id: 1}, payment=payment, user_id=customer, deadline_seconds=ACT_SECONDS
         )
-        return await _told(placing)
+        return await _told(placing, t)
 
-    async def pay(self, customer: str, order_id: str) -> str:
+    async def pay(self, customer: str, order_id: str, t: Texts) -> str:
         """Pay an order; return what came of it."""
-        return await _told(self._client(customer).orders.pay(order_id, deadline_seconds=ACT_SECONDS))
+        return await _told(self._client(customer).orders.pay(order_id, deadline_seconds=ACT_SECONDS), t)
 
-    async def cancel(self, customer: str, order_id: str) -> str:
+    async def cancel(self, customer: str, order_id: str, t: Texts) -> str:
         """Cancel an order; return what came of it."""
-        return await _told(self._client(customer).orders.cancel(order_id, deadline_seconds=ACT_SECONDS))
+        return await _told(self._client(customer).orders.cancel(order_id, deadline_seconds=ACT_SECONDS), t)
 
-    async def empty(self, product_id: str) -> str:
-        """Take all units of a product away, for half a minute."""
+    async def empty(self, product_id: str, t: Texts) -> str:
+        """Take all units of a product away, for half a minute; return what came of it."""
         if product_id in self._emptied:
-            return "There is no stock already"
+            return t("shop.told.empty_already", name=product_id)
         try:
             products = self._client("playground", SHELF_SCOPE).products
             taken = (await products.get(product_id, deadline_seconds=ACT_SECONDS)).stock
             if taken == 0:
-                return f"{product_id} has no stock already"
+                return t("shop.told.empty_already", name=product_id)
             await products.move_stock(product_id, -taken, deadline_seconds=ACT_SECONDS)
         except FAILURES as error:
-            return f"The stock of {product_id} was not taken away: {error}"
+            return t("shop.told.not_empty", name=product_id, why=error)
         self._taken[product_id] = taken
         self._remember(self._taken)
         self._refill_later(product_id, taken)
         self._say(f"Playground: the stock of {product_id} is empty")
-        return f"{taken:,} units of {product_id} are gone for {self._empty_seconds:g} s"
+        return t("shop.told.empty", n=f"{taken:,}", name=product_id, seconds=f"{self._empty_seconds:g}")
 
     def refill(self, product_id: str) -> None:
         """Put the units back now, if they were taken away."""
@@ -177,15 +178,16 @@ class Shop:
         return Client(self._urls, token=token, policy=Policy(deadline_seconds=READ_SECONDS), session=self._session)
 
 
-async def _told(act: Any) -> str:
+async def _told(act: Any, t: Texts) -> str:
     """Wait for an operation on an order, and return a sentence for the customer."""
     try:
         order: Order = await act
     except NoFinalAnswer:
-        return "No final answer yet. The order goes on by itself: watch it below."
+        return t("shop.told.open")
     except Problem as refused:
-        return f"Refused: {refused.detail or refused.slug}"
+        return t("shop.told.refused", why=refused.detail or refused.slug)
     except FAILURES as error:
-        return f"No answer: {error}"
-    bought = ", ".join(f"{line.quantity} of {line.name or line.product_id}" for line in order.lines)
-    return f"{order.status}: {bought}, {order.total_amount or 0:,} {order.currency}"
+        return t("shop.told.failed", why=error)
+    lines = ", ".join(t("shop.told.line", n=line.quantity, name=line.name or line.product_id) for line in order.lines)
+    amount = f"{order.total_amount or 0:,}"
+    return t("shop.told.done", status=order.status, lines=lines, amount=amount, currency=order.currency)

@@ -84,6 +84,37 @@ def test_page_of_elsewhere_breaks_nothing(
     assert psutil.Process(before).status() != psutil.STATUS_STOPPED
 
 
+def test_language_is_the_browsers_until_the_visitor_chooses_one(visitor: Visitor) -> None:
+    def page(**headers: str) -> str:
+        with urllib.request.urlopen(urllib.request.Request(visitor.url, headers=headers), timeout=SECONDS) as answer:
+            return str(answer.read().decode())
+
+    assert '<html lang="en"' in page()
+    assert "모든 장부 비교" in page(**{"Accept-Language": "ko-KR,ko;q=0.9"})
+    assert '<html lang="en"' in page(**{"Accept-Language": "ko", "Cookie": "playground-language=en"})
+    # The part that replaces itself is in the same language; an unknown one is none.
+    part = page(Cookie="playground-language=ko")
+    assert ('<html lang="ko"' in part, "실행 중" in part) == (True, True)
+    assert '<html lang="en"' in page(Cookie="playground-language=xx")
+
+
+@pytest.mark.parametrize(("language", "kept"), [("ko", "ko"), ("xx", None)])
+def test_chosen_language_is_kept_in_a_cookie(visitor: Visitor, language: str, kept: str | None) -> None:
+    class Stay(urllib.request.HTTPRedirectHandler):
+        def redirect_request(self, *_: object) -> None:
+            return None
+
+    token = re.findall(r'name="form_token" value="([^"]+)"', visitor.page)[0]
+    body = urllib.parse.urlencode({"form_token": token, "language": language, "customer": "bob"}).encode()
+    request = urllib.request.Request(f"{visitor.url}/language", body, visitor.own)
+    with pytest.raises(urllib.error.HTTPError) as answered:
+        urllib.request.build_opener(Stay).open(request, timeout=SECONDS)
+    with answered.value as answer:
+        assert (answer.code, answer.headers["Location"]) == (303, "/?customer=bob")
+        cookie = answer.headers["Set-Cookie"] or ""
+    assert (f"playground-language={kept}" in cookie and "SameSite=Strict" in cookie) is (kept is not None)
+
+
 @pytest.mark.parametrize("headers", [{"Host": "shop.example"}, {"Sec-Fetch-Site": "cross-site"}])
 def test_page_of_elsewhere_reads_nothing(visitor: Visitor, headers: Mapping[str, str]) -> None:
     with pytest.raises(urllib.error.HTTPError):

@@ -7,11 +7,15 @@ from pathlib import Path
 
 import pytest
 
+from deploy.client import OrderStatus
 from deploy.console.figures.live import CHARTS
 from deploy.console.pages.live import TILES
 from deploy.console.rendering import TEMPLATES
 from deploy.console.texts import DEFAULT, FOLDER, LANGUAGES, catalogue, choose, texts
+from deploy.local.playground import pages as playground
+from deploy.local.playground.faults import Kind
 
+FOLDERS, FOLDER_NAMES = (FOLDER, playground.TEXTS), ("console", "playground")
 OTHERS = [language for language in LANGUAGES if language != DEFAULT]
 TEXT = re.compile(r"""\bt\("([a-z0-9_.]+)"[,)]""")
 
@@ -20,25 +24,40 @@ def fields(text: str) -> set[str]:
     return {name for _, name, _, _ in string.Formatter().parse(text) if name is not None}
 
 
-def test_every_file_is_a_language() -> None:
-    assert {path.stem for path in FOLDER.iterdir()} == set(LANGUAGES)
+@pytest.mark.parametrize("folder", FOLDERS, ids=FOLDER_NAMES)
+def test_every_file_is_a_language(folder: Path) -> None:
+    assert {path.stem for path in folder.iterdir()} == set(LANGUAGES)
 
 
 @pytest.mark.parametrize("language", OTHERS)
-def test_language_has_the_same_keys(language: str) -> None:
-    assert catalogue(language).keys() == catalogue(DEFAULT).keys()
+@pytest.mark.parametrize("folder", FOLDERS, ids=FOLDER_NAMES)
+def test_language_has_the_same_keys(folder: Path, language: str) -> None:
+    assert catalogue(language, folder).keys() == catalogue(DEFAULT, folder).keys()
 
 
 @pytest.mark.parametrize("language", OTHERS)
-def test_texts_have_the_same_values(language: str) -> None:
-    other = catalogue(language)
-    differing = [key for key, text in catalogue(DEFAULT).items() if fields(text) != fields(other[key])]
+@pytest.mark.parametrize("folder", FOLDERS, ids=FOLDER_NAMES)
+def test_texts_have_the_same_values(folder: Path, language: str) -> None:
+    other = catalogue(language, folder)
+    differing = [key for key, text in catalogue(DEFAULT, folder).items() if fields(text) != fields(other[key])]
     assert not differing
 
 
 @pytest.mark.parametrize("path", sorted(TEMPLATES.glob("*.html")), ids=lambda path: path.name)
 def test_templates_name_texts_that_exist(path: Path) -> None:
     assert [key for key in TEXT.findall(path.read_text()) if key not in catalogue(DEFAULT)] == []
+
+
+def test_playground_has_the_text_of_everything_that_it_says() -> None:
+    own = catalogue(DEFAULT, playground.TEXTS)
+    assert not own.keys() & catalogue(DEFAULT).keys()
+    folder = playground.HERE
+    said = "".join(path.read_text() for path in (*folder.glob("*.py"), *folder.glob("templates/*.html")))
+    known = {*own, *catalogue(DEFAULT)}
+    assert [key for key in TEXT.findall(said) if key not in known] == []
+    kinds = {kind for group in ("do", "do_to", "fault") for kind in Kind if f"platform.{group}.{kind}" not in own}
+    assert not kinds
+    assert [f"orders.statuses.{one}" for one in OrderStatus if f"orders.statuses.{one}" not in known] == []
 
 
 def test_every_chart_figure_and_tile_has_its_text() -> None:

@@ -30,7 +30,7 @@ for (const part of document.querySelectorAll("[data-path]")) {
     try {
       if (!document.hidden) await ask();
     } catch {
-      said.textContent = "No answer from make run";
+      said.textContent = part.closest("main").dataset.away;
     }
     setTimeout(poll, EVERY_MS);
   };
