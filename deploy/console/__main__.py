@@ -9,7 +9,8 @@ from functools import partial
 import aiohttp
 import structlog
 
-from deploy.console.application import application, said
+from deploy.console import metrics
+from deploy.console.application import application, internal, said
 from deploy.console.figures.replicas import Replicas
 from deploy.console.figures.sampler import Sampler
 from deploy.console.figures.scraping import scrape
@@ -23,7 +24,7 @@ from deploy.console.streams import Streams
 from deploy.console.visit import Parts
 from shared import tls
 from shared.identity.modes import authenticator
-from shared.process import logs
+from shared.process import build, logs
 from shared.process.exits import Exit, end
 from shared.process.settings import load
 from shared.process.tasks import background, essentials
@@ -50,12 +51,17 @@ async def serve(settings: ConsoleSettings, stop: asyncio.Event) -> None:
         parts = Parts(settings, Sessions(), callers, sampler, streams, jobs, http, Renderer(PAGES))
         await stack.enter_async_context(background("replicas", replicas.run))
         await stack.enter_async_context(background("figures", sampler.run))
-        try:
-            await stack.enter_async_context(listening(application(parts, PAGES), settings))
-        except OSError as error:
-            end(Exit.CANNOT_LISTEN, f"cannot listen on {settings.host}:{settings.port}: {error.strerror}")
-        secure = settings.tls_certificate_file is not None
-        log.info("server.listening", host=settings.host, port=settings.port, tls=secure)
+        metrics.watch(parts)
+        listeners = [(settings.port, listening(application(parts, PAGES), settings))]
+        if settings.internal_port is not None:
+            listeners.append((settings.internal_port, listening(internal(parts), settings, settings.internal_port)))
+        for port, listener in listeners:
+            try:
+                await stack.enter_async_context(listener)
+            except OSError as error:
+                end(Exit.CANNOT_LISTEN, f"cannot listen on {settings.host}:{port}: {error.strerror}")
+            secure = settings.tls_certificate_file is not None
+            log.info("server.listening", host=settings.host, port=port, tls=secure)
         await stop.wait()
         sampler.close()
 
@@ -78,6 +84,7 @@ def main() -> None:
     if wrong := settings.errors():
         end(Exit.MISCONFIGURED, *wrong)
     logs.configure("console", settings.log_level, settings.log_format)
+    build.announce("console")
     try:
         status = asyncio.run(_serve(settings))
     except KeyboardInterrupt:

@@ -10,7 +10,7 @@ from aiohttp import web
 from aiohttp.typedefs import Middleware
 
 from deploy.client.problems import ClientError, OutcomeUnknown, Problem
-from deploy.console import assets, guard, preferences, sign_in
+from deploy.console import assets, guard, metrics, preferences, sign_in
 from deploy.console.guard import Refused
 from deploy.console.routes import Page, Route
 from deploy.console.visit import Parts, Visit, inner_path
@@ -34,7 +34,7 @@ HEADERS = {
 }
 NOT_KEPT = "no-store"
 KEPT_HEADERS = ("Allow", "Retry-After")  # of errors
-ALIVE, READY = "/livez", "/readyz"
+ALIVE, READY, METRICS = "/livez", "/readyz", "/metrics"
 
 VISIT = web.RequestKey("visit", Visit)
 
@@ -42,15 +42,30 @@ Next = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 def application(parts: Parts, pages: Sequence[Page]) -> web.Application:
-    """Return the application."""
-    app = web.Application(client_max_size=BODY_MAX, middlewares=[_answering(parts)])
+    """Return the application with the pages."""
+    app = web.Application(client_max_size=BODY_MAX, middlewares=[metrics.counting(parts), _answering(parts)])
     app.on_response_prepare.append(finish)
-    app.router.add_get(ALIVE, _alive)
-    app.router.add_get(READY, partial(_ready, parts))
+    _add_probes(app, parts)
+    if parts.settings.shows_metrics_beside_pages:
+        app.router.add_get(METRICS, metrics.show)
     app.router.add_get("/static/{digest}/{name}", assets.serve)
     for route in (*sign_in.ROUTES, *preferences.ROUTES, *(route for page in pages for route in page.routes)):
         app.router.add_route(route.method, route.path, partial(_serve, parts, route))
     return app
+
+
+def internal(parts: Parts) -> web.Application:
+    """Return the application for probes and Prometheus, which has no page."""
+    app = web.Application(middlewares=[metrics.counting(parts)])
+    app.on_response_prepare.append(finish)
+    _add_probes(app, parts)
+    app.router.add_get(METRICS, metrics.show)
+    return app
+
+
+def _add_probes(app: web.Application, parts: Parts) -> None:
+    app.router.add_get(ALIVE, _alive)
+    app.router.add_get(READY, partial(_ready, parts))
 
 
 async def finish(_request: web.Request, response: web.StreamResponse) -> None:
@@ -62,9 +77,12 @@ async def finish(_request: web.Request, response: web.StreamResponse) -> None:
 def _answering(parts: Parts) -> Middleware:
     """Return what refuses requests that no page of ours sends, and turns every failure into a page."""
 
+    # Probes and Prometheus don't know our name.
+    nameless = {ALIVE, READY, *([METRICS] if parts.settings.shows_metrics_beside_pages else [])}
+
     @web.middleware
     async def answer(request: web.Request, handler: Next) -> web.StreamResponse:
-        if request.path in (ALIVE, READY):  # probes don't know our name
+        if request.path in nameless:
             return await handler(request)
         visit = request[VISIT] = Visit.begin(request, parts)
         try:
@@ -101,7 +119,7 @@ def _failed(visit: Visit, error: Exception) -> web.Response:
         return _error(visit, 502, visit.texts("error.services"), str(error))
     if isinstance(error, Unavailable):
         return _error(visit, 503, visit.texts("error.keys"))
-    log.error("request.failed", method=visit.request.method, route=_route_of(visit.request), exc_info=error)
+    log.error("request.failed", method=visit.request.method, route=metrics.route_of(visit.request), exc_info=error)
     return _error(visit, 500, visit.texts("error.500"))
 
 
@@ -151,8 +169,3 @@ def said(error: Exception) -> str:
 
 def _error(visit: Visit, status: int, text: str, detail: str = "") -> web.Response:
     return visit.page("error.html", status, text=text, detail=detail)
-
-
-def _route_of(request: web.Request) -> str:
-    resource = request.match_info.route.resource
-    return "unknown" if resource is None else resource.canonical

@@ -22,15 +22,15 @@ STOP_SECONDS = 2.0  # running requests end within it; browsers reconnect their s
 
 
 @asynccontextmanager
-async def listening(app: web.Application, settings: ConsoleSettings) -> AsyncIterator[None]:
-    """Serve an application where the settings say. Raises OSError if that is not possible."""
+async def listening(app: web.Application, settings: ConsoleSettings, port: int | None = None) -> AsyncIterator[None]:
+    """Serve an application where the settings say, or at its internal `port`. Raises OSError if that is impossible."""
     files = tls.TlsFiles(settings.tls_certificate_file, settings.tls_key_file)
     secure = tls.server(files) if files.certificate else None
     runner = web.AppRunner(app, handle_signals=False)
     await runner.setup()
     server, loop = runner.server, asyncio.get_running_loop()
     assert server is not None
-    limit = ConnectionLimit("console")
+    limit = ConnectionLimit("console" if port is None else "console internal", internal=port is not None)
     # An encoded body is no form that a browser sends.
     options = {"access_log": None, "auto_decompress": False, "keepalive_timeout": KEPT_SECONDS, "lingering_time": 1.0}
 
@@ -42,7 +42,7 @@ async def listening(app: web.Application, settings: ConsoleSettings) -> AsyncIte
 
     listener = TlsListener(secure, limit, connect, CLIENT_SECONDS) if secure else PlainListener(accept)
     try:
-        bound = await loop.create_server(accept, settings.host, settings.port, start_serving=False)
+        bound = await loop.create_server(accept, settings.host, port or settings.port, start_serving=False)
         await listener.listen(bound.sockets, CONNECTIONS_MAX)
         bound.close()
         yield

@@ -40,6 +40,12 @@ class Sessions:
         self._sessions: dict[str, Session] = {}
         self._key = secrets.token_bytes(ID_BYTES)
 
+    @property
+    def count(self) -> int:
+        """Return how many sessions have not ended."""
+        now = self._clock()
+        return sum(now < one.expires_at for one in self._sessions.values())
+
     def begin(self, token: str, caller: Caller) -> Session:
         """Begin a session, with an id of its own: one that the browser had before may be known to others."""
         now = self._clock()

@@ -42,6 +42,8 @@ class ConsoleSettings(IdentitySettings):
     model_config = SettingsConfigDict(env_prefix="CONSOLE_")
 
     port: Port = PORT
+    # Where probes and metrics are served without a page.
+    internal_port: Port | None = None
     tls_certificate_file: FilePath | None = None
     tls_key_file: Annotated[FilePath | None, key_of("tls_certificate_file"), Field(validate_default=True)] = None
     # How browsers reach the console, if another server stands before it.
@@ -96,6 +98,11 @@ class ConsoleSettings(IdentitySettings):
     def is_secure(self) -> bool:
         """Return whether browsers reach it by TLS, so that cookies are sent over TLS only."""
         return all(origin.startswith("https://") for origin in self.origins)
+
+    @property
+    def shows_metrics_beside_pages(self) -> bool:
+        """Return whether who sees the pages may read the metrics: in open mode, on the loopback address."""
+        return self.internal_port is None and self.auth_mode == "open"
 
     def errors(self) -> list[str]:
         """Return a line for each combination of settings that is not safe."""

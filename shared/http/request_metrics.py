@@ -3,7 +3,8 @@
 from collections.abc import Callable, Iterator
 from functools import cache
 
-from prometheus_client import REGISTRY, Gauge, Histogram
+from aiohttp import web
+from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, Gauge, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -62,6 +63,13 @@ class OlderNames(Collector):
         for answer, value in answers.items():
             counts.add_metric(answer, value)
         yield from (times, counts)
+
+
+async def show(request: web.Request) -> web.Response:
+    """Answer with all metrics of this process, or with those that the query names."""
+    names = request.query.getall("name[]", [])
+    metrics = REGISTRY.restricted_registry(names) if names else REGISTRY
+    return web.Response(body=generate_latest(metrics), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
 
 REGISTRY.register(OlderNames())

@@ -10,7 +10,6 @@ from typing import Any, Literal
 import structlog
 from aiohttp import web
 from aiohttp.http import RawRequestMessage
-from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, generate_latest
 
 from shared import tls
 from shared.encoding import encode
@@ -104,7 +103,7 @@ class HttpServer:
                     self._direct[method, route.path] = route
         about: dict[str, Handle] = {"/openapi.json": self._openapi}
         if audience != "clients":
-            about |= {"/livez": self._livez, "/readyz": self._readyz, "/metrics": self._metrics}
+            about |= {"/livez": self._livez, "/readyz": self._readyz, "/metrics": request_metrics.show}
         self._untraced = frozenset(about)  # probes would be most of all traces, and tell nothing
         pages: dict[str, Handle] = {
             **problem_pages.PAGES,
@@ -278,11 +277,6 @@ class HttpServer:
         body = {"status": "ready" if ready else "not ready", "auth_mode": self._auth_mode, "checks": checks}
         body.update(self._details())
         return reply(body, 200 if ready else 503)
-
-    async def _metrics(self, request: web.Request) -> web.Response:
-        names = request.query.getall("name[]", [])
-        metrics = REGISTRY.restricted_registry(names) if names else REGISTRY
-        return web.Response(body=generate_latest(metrics), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     async def _openapi(self, _request: web.Request) -> web.Response:
         return web.Response(body=self._spec, content_type="application/json")

@@ -9,7 +9,7 @@ from tests.containers.engine import Platform
 from tests.infrastructure.waiting import wait_until
 
 SCRAPED_SECONDS = 90  # names are looked up and targets are read every 15 s
-REPLICAS = {"order": 2, "product": 1, "coupon": 1, "balance": 1, "relay": 2, "consumer": 1}
+REPLICAS = {"order": 2, "product": 1, "coupon": 1, "balance": 1, "relay": 2, "consumer": 1, "console": 1}
 
 
 def ask(platform: Platform, path: str) -> dict[str, Any]:

@@ -178,10 +178,11 @@ def test_ports_are_those_of_the_image_and_services_lead_to_them(root: str, workl
     ports = {one["name"]: one["containerPort"] for one in container(workload)["ports"]}
     image = image_environment(service)
     prefix = service.upper()
-    if service in ("consumer", "console"):
+    if service == "consumer":
         assert ports == {"internal": int(image[f"{prefix}_PORT"])}
     else:
-        known = {"public": int(image[f"{prefix}_PORT"]), "internal": int(image[f"{prefix}_INTERNAL_PORT"])}
+        public = "pages" if service == "console" else "public"
+        known = {public: int(image[f"{prefix}_PORT"]), "internal": int(image[f"{prefix}_INTERNAL_PORT"])}
         admin = environment(root, workload).get(f"{prefix}_ADMIN_PORT")
         assert ports == known | ({} if admin is None else {"admin": int(admin)})
         assert (admin is not None) is (service in ("order", "relay"))
@@ -191,12 +192,12 @@ def test_ports_are_those_of_the_image_and_services_lead_to_them(root: str, workl
         (port,) = one["spec"]["ports"]
         assert one["metadata"]["labels"]["listener"] == port["name"]
         # Prometheus would read each pod twice, if two Services were called internal.
-        assert port["targetPort"] == {"replicas": "internal", "pages": "internal"}.get(port["name"], port["name"])
+        assert port["targetPort"] == {"replicas": "internal"}.get(port["name"], port["name"])
         assert port["port"] == ports[port["targetPort"]]
         assert selects({"matchLabels": one["spec"]["selector"]}, labels(workload))
         reached.add(port["name"])
-    expected = {"draining": {"internal"}, "console": {"pages"}}
-    complete = set(ports) if service == "consumer" else {*ports, "replicas"}
+    expected = {"draining": {"internal"}}
+    complete = set(ports) if service in ("consumer", "console") else {*ports, "replicas"}
     assert reached == expected.get(labels(workload)["app.kubernetes.io/component"], complete)
     probes = [container(workload)[f"{kind}Probe"]["httpGet"] for kind in ("startup", "liveness", "readiness")]
     assert [(one["port"], one["path"]) for one in probes] == [

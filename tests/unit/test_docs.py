@@ -120,7 +120,11 @@ def test_every_setting_of_a_service_is_in_its_readme(package: str) -> None:
 
 @pytest.mark.parametrize(
     ("sources", "document"),
-    [(("services", "shared"), "docs/metrics.md"), (("deploy/consumer",), "deploy/consumer/README.md")],
+    [
+        (("services", "shared"), "docs/metrics.md"),
+        (("deploy/consumer",), "deploy/consumer/README.md"),
+        (("deploy/console",), "deploy/console/README.md"),
+    ],
 )
 def test_every_metric_is_explained_and_every_one_explained_exists(sources: tuple[str, ...], document: str) -> None:
     paths = [path for source in sources for path in REPOSITORY.glob(f"{source}/**/*.py")]

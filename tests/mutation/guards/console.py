@@ -10,6 +10,8 @@ _sessions = guards_in("deploy/console/sessions.py", f"{_UNIT}test_sessions.py::"
 _application = guards_in("deploy/console/application.py", f"{_INTEGRATION}test_pages.py::")
 _scopes = guards_in("deploy/console/application.py", f"{_INTEGRATION}test_sign_in.py::")
 _sign_in = guards_in("deploy/console/sign_in.py", f"{_INTEGRATION}test_sign_in.py::")
+_metrics = guards_in("deploy/console/metrics.py", f"{_INTEGRATION}test_metrics.py::")
+_settings = guards_in("deploy/console/settings.py", f"{_INTEGRATION}test_metrics.py::")
 _readings = guards_in("deploy/console/figures/readings.py", f"{_UNIT}test_readings.py::")
 
 GUARDS: Sequence[Guard] = (
@@ -76,6 +78,27 @@ GUARDS: Sequence[Guard] = (
         "self._clock() >= session.expires_at",
         "False",
         "test_session_is_found_until_its_token_expires",
+    ),
+    _metrics(
+        "console: no metric has a method of a client's choice",
+        "def counting",
+        'method = request.method if route != "unknown" else "other"',
+        "method = request.method",
+        "test_metrics_in_open_mode_are_beside_the_pages",
+    ),
+    _metrics(
+        "console: a stream has no time",
+        "def counting",
+        "if response.content_type != STREAM:",
+        "if True:",
+        "test_streams_count_while_they_are_open_and_have_no_time",
+    ),
+    _settings(
+        "console: strangers read no metrics beside the pages",
+        "def shows_metrics_beside_pages",
+        'self.internal_port is None and self.auth_mode == "open"',
+        "self.internal_port is None",
+        "test_with_identity_on_no_metrics_are_beside_the_pages",
     ),
     _readings(
         "console: a counter that began again is no negative rate",
