@@ -68,6 +68,10 @@ console-assets: environment-dev ## replace the kept scripts of the console's pag
 swagger-ui: environment-dev ## replace the kept files of Swagger UI, which /docs shows, by those of VERSION=…; needs npm
 	@.venv-dev/bin/python -m tests.infrastructure.swagger_ui $(or $(VERSION),$(error which VERSION?))
 
+.PHONY: axe
+axe: environment-dev ## replace the kept file of axe-core, with which tests of pages look for barriers, by that of VERSION=…; needs npm
+	@.venv-dev/bin/python -m tests.infrastructure.axe $(or $(VERSION),$(error which VERSION?))
+
 schema-sql: environment-dev ## regenerate every service's schema.sql from its migrations; needs Postgres 15
 	@.venv-dev/bin/python -m tests.infrastructure.schema_dump
 
