@@ -26,8 +26,9 @@ OF_REQUESTS = (
         Retry.CORRECTED,
         "the request's user or order belongs to another cell of the platform, or its product to another product "
         "shard; nothing was begun",
-        "The platform's router chooses the cell and the shard. Tell the operator: the router's map and the cells' "
-        "`CELL_SLOTS` differ, or the shards' `PRODUCT_SLOTS`.",
+        "If the body names another user than the caller, or a product, send the request with the header `X-Slot` and "
+        "the value of `slot`. Else tell the operator: the router's maps differ from the cells' `CELL_SLOTS` or the "
+        "shards' `PRODUCT_SLOTS`.",
         "`slot` (of users, of products, and of ids that contain one)",
     ),
     ProblemType(

@@ -15,6 +15,9 @@ _CELLS = "tests/integration/test_cells.py::test_"
 _orders = guards_in("services/order/api.py", _CELLS)
 _coupons = guards_in("services/coupon/api.py", _CELLS)
 _balances = guards_in("services/balance/api.py", _CELLS)
+_ROUTED = "tests/integration/http/test_cell_router.py::test_"
+_router = guards_in("deploy/cells/haproxy.cfg", _ROUTED)
+_subject = guards_in("deploy/cells/subject.lua", _ROUTED)
 _CHECK = "self._ownership.check_user(user_id)"
 
 
@@ -129,5 +132,77 @@ GUARDS: Sequence[Guard] = (
         _CHECK,
         "pass",
         _refused("GET /v1/accounts/alice/entries"),
+    ),
+    _router(
+        "router: a client that keeps its connection never sends into a closed one",
+        "frontend clients",
+        "  option idle-close-on-response\n",
+        "",
+        "no_request_fails_while_another_map_is_read",
+    ),
+    _router(
+        "router: a user in the query is read until the next parameter, and a plus as a space",
+        'set-var(txn.named) "query',
+        "field(1,&),url_dec(1)",
+        "url_dec",
+        "lists_are_routed_by_the_user_in_the_query",
+    ),
+    _router(
+        "router: a user in the path is decoded",
+        "set-var(txn.part) path",
+        ",url_dec",
+        "",
+        "products_are_routed_by_their_id",
+        "accounts_are_routed_by_the_user_in_the_path",
+    ),
+    _router(
+        "router: the header does not count where the path names the user",
+        "set-var(txn.slot) req.fhdr",
+        " !in_query !in_path",
+        "",
+        "accounts_are_routed_by_the_user_in_the_path",
+        "lists_are_routed_by_the_user_in_the_query",
+    ),
+    _router(
+        "router: an order's id counts before the header",
+        "acl has_id",
+        "http-request set-var(txn.slot) var(txn.id),bytes(15,3),hex2i if has_id",
+        "",
+        "any_uuid_is_routed_as_the_services_read_it",
+    ),
+    _router(
+        "router: older orders are in one cell",
+        "acl older",
+        "int(-1)",
+        "int(0)",
+        "order_without_a_slot_is_in_cell_0",
+    ),
+    _router(
+        "router: a request that names nobody is answered",
+        "# A request that names nobody",
+        "int(0)",
+        "int(5000)",
+        "who_has_no_token_is_refused[]",
+    ),
+    _subject(
+        "router: escapes in a token are characters of two and more bytes",
+        "local function read_string",
+        "utf8.char(code)",
+        "string.char(code % 256)",
+        "caller_is_routed_by_the_subject_of_the_token",
+    ),
+    _subject(
+        "router: two escapes of a token may be one character",
+        "local function read_string",
+        "code >= 0xD800 and code < 0xDC00 and low",
+        "false",
+        "caller_is_routed_by_the_subject_of_the_token",
+    ),
+    _subject(
+        "router: the members of a token's members are not its subject",
+        "local function subject",
+        'mark == "," and depth == 1',
+        'mark == ","',
+        "caller_is_routed_by_the_subject_of_the_token",
     ),
 )
