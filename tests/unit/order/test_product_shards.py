@@ -10,6 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.order.domain import Line, OrderStatus
+from services.order.engine.participants import Participants
+from services.order.engine.sharding import participants_of
 from services.order.product_shards import ONE_PRODUCT_SERVICE, ProductShards, merge, participant_at, shards_of
 from services.order.saga import HOLD, Command, Kind, Participant, PartlyRefused, Send, Status, do, next_move
 from shared.participant.protocol import FENCED, Outcome
@@ -83,6 +85,11 @@ def test_one_product_service_has_every_product_under_the_name_of_the_participant
     assert ONE_PRODUCT_SERVICE.places == (Participant.PRODUCT,)
     (part,) = ONE_PRODUCT_SERVICE.split(HOLDING)
     assert part == HOLDING
+
+
+def test_one_product_service_has_the_participants_that_it_always_had() -> None:
+    assert participants_of(ONE_PRODUCT_SERVICE) is Participants
+    assert participants_of(TWO) is not Participants
 
 
 # The outcome of a whole -------------------------------------------------------------------------------------------
