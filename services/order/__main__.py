@@ -45,7 +45,13 @@ async def serve(settings: Settings, stop: Stop) -> None:
         )
         pruner = Pruner(pool, rules)
         books = await enter(BookReader(settings.participant_urls, settings.credentials, settings.participants_tls))
-        auditor = Auditor(pool, books, grace_seconds=settings.audit_grace_seconds, shards=settings.product_shards)
+        auditor = Auditor(
+            pool,
+            books,
+            grace_seconds=settings.audit_grace_seconds,
+            shards=settings.product_shards,
+            ownership=settings.ownership,
+        )
         audit = AuditSchedule(process.process_id, pool, auditor, interval_seconds=settings.audit_interval_seconds)
         readiness = await enter(Session(settings, "order readiness", checked=True))
 

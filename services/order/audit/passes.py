@@ -20,6 +20,7 @@ from services.order.audit.rules import Finding, Holds
 from services.order.product_shards import ONE_PRODUCT_SERVICE, ProductShards, participant_at
 from shared.encoding import to_json
 from shared.postgres.connections import Pool, Row
+from shared.slots import ONE_CELL, Ownership
 
 PAGE = 500  # orders per page: small enough not to slow down concurrent checkouts
 FINDINGS_MAX = 1000  # the most that a report lists; it counts all
@@ -67,10 +68,17 @@ class Auditor:
     """Runs passes."""
 
     def __init__(
-        self, pool: Pool, books: BookReader, *, grace_seconds: float, shards: ProductShards = ONE_PRODUCT_SERVICE
+        self,
+        pool: Pool,
+        books: BookReader,
+        *,
+        grace_seconds: float,
+        shards: ProductShards = ONE_PRODUCT_SERVICE,
+        ownership: Ownership = ONE_CELL,
     ) -> None:
         self._pool = pool
         self._books = books
+        self._ownership = ownership
         self._shards = shards
         self._grace_seconds = grace_seconds
 
@@ -115,6 +123,9 @@ class Auditor:
             for order_id in sorted({*orders, *(id_ for page in held.values() for id_ in page)}):
                 if order_id > until:
                     break
+                # A shared participant also holds for other cells, which audit their own orders.
+                if order_id not in orders and not self._ownership.owns(order_id):
+                    continue
                 if _is_recent(order_id, now, self._grace_seconds):
                     report.recent += order_id in orders
                     continue
@@ -164,6 +175,8 @@ class Auditor:
         if row is None:
             return list(rules.compare(order_id, None, found, self._shards))
         order = store.order_of(row)
+        if misplaced := list(rules.compare_cell(order, self._ownership)):
+            return misplaced
         if stranded := list(rules.compare_progress(order)):
             return stranded  # its due holds depend on how it will end
         events = rules.compare_events(order, row["events"], forgotten=row["forgotten"])

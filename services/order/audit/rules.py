@@ -10,6 +10,7 @@ from services.order.domain import Order, OrderStatus
 from services.order.product_shards import ONE_PRODUCT_SERVICE, ProductShards, participant_at
 from services.order.saga import DEBIT, EVENTS, HOLD, REDEEM, Participant
 from shared.encoding import to_json
+from shared.slots import Ownership, slot_in, slot_of
 
 Holds = Mapping[str, int | str]
 HOLDING: tuple[OrderStatus, ...] = (OrderStatus.PAID, OrderStatus.PENDING_PAYMENT)
@@ -25,6 +26,7 @@ class Kind(StrEnum):
     DIFFERENT = "different"  # held for a live order, but not what is due
     STRANDED = "stranded"  # the order waits for a saga, but has none
     EVENTS = "events"  # the order's events do not match its history
+    MISPLACED = "misplaced"  # the order is of another cell, which would take its holds for orphans
     BOOKS = "books"  # a participant's own books don't add up
 
 
@@ -122,6 +124,18 @@ def compare_progress(order: Order) -> Iterator[Finding]:
     if order.closing is not None or order.status in (OrderStatus.PLACING, OrderStatus.PAYING):
         found = f"{order.status} closing" if order.closing else order.status.value
         yield Finding(Kind.STRANDED, "order", order.order_id, "a live saga", found, 1)
+
+
+def compare_cell(order: Order, ownership: Ownership) -> Iterator[Finding]:
+    """Yield a finding if an order is in this cell, and its id says that it is in another.
+
+    Without a time since when ids contain a slot, nothing is known. With one, this also proves in the only cell that the
+    time is right: each later id contains the slot of the order's user.
+    """
+    order_id = order.order_id
+    has_slot_of_user = ownership.is_older(order_id) or slot_in(order_id) == slot_of(order.user_id)
+    if ownership.since_milliseconds and not (ownership.owns(order_id) and has_slot_of_user):
+        yield Finding(Kind.MISPLACED, "order", order_id, slot_of(order.user_id), slot_in(order_id), 1)
 
 
 def _worth(want: Holds, have: Holds) -> int:

@@ -15,6 +15,10 @@ _CELLS = "tests/integration/test_cells.py::test_"
 _orders = guards_in("services/order/api.py", _CELLS)
 _coupons = guards_in("services/coupon/api.py", _CELLS)
 _balances = guards_in("services/balance/api.py", _CELLS)
+_rules = guards_in("services/order/audit/rules.py", f"{_UNIT}order_audit/test_rules.py::")
+_audits = "tests/integration/order_audit/test_cells.py::"
+_passes = guards_in("services/order/audit/passes.py", _audits)
+_repair = guards_in("services/order/admin/audit_api.py", _audits)
 _ROUTED = "tests/integration/http/test_cell_router.py::test_"
 _router = guards_in("deploy/cells/haproxy.cfg", _ROUTED)
 _subject = guards_in("deploy/cells/subject.lua", _ROUTED)
@@ -204,5 +208,47 @@ GUARDS: Sequence[Guard] = (
         'mark == "," and depth == 1',
         'mark == ","',
         "caller_is_routed_by_the_subject_of_the_token",
+    ),
+    _passes(
+        "audit: what a shared participant holds for another cell is no orphan",
+        "async def _compare_all",
+        "if order_id not in orders and not self._ownership.owns(order_id):",
+        "if False:",
+        "test_no_cell_takes_the_holds_of_another_for_orphans",
+    ),
+    _passes(
+        "audit: an order is compared, whichever cell its id belongs to",
+        "async def _compare_all",
+        "order_id not in orders and",
+        "",
+        "test_order_in_the_wrong_cell_is_found_and_not_repaired",
+    ),
+    _passes(
+        "audit: an order in the wrong cell is no missing hold",
+        "def _findings",
+        "if misplaced := list(rules.compare_cell(order, self._ownership)):",
+        "if misplaced := []:",
+        "test_order_in_the_wrong_cell_is_found_and_not_repaired",
+    ),
+    _repair(
+        "audit: a repair knows the cell too",
+        "async def audit_now",
+        ", ownership=own",
+        "",
+        "test_no_cell_takes_the_holds_of_another_for_orphans",
+    ),
+    _rules(
+        "audit: an id with another slot than its user shows that the time is wrong",
+        "def compare_cell",
+        "slot_in(order_id) == slot_of(order.user_id)",
+        "True",
+        "test_order_is_misplaced_by_its_slot[another slot of this cell]",
+    ),
+    _rules(
+        "audit: without a time since when ids have slots, no order is misplaced",
+        "def compare_cell",
+        "ownership.since_milliseconds and",
+        "True and",
+        "test_without_a_time_no_order_is_misplaced",
     ),
 )

@@ -16,15 +16,17 @@ from services.order.audit.rules import (
     Holds,
     Kind,
     compare,
+    compare_cell,
     compare_events,
     compare_progress,
     due,
     events_due,
 )
-from services.order.domain import Line, Order, OrderStatus
+from services.order.domain import Line, Order, OrderId, OrderStatus
 from services.order.product_shards import shards_of
 from services.order.saga import Participant
 from shared.ids import uuid7
+from shared.slots import ONE_CELL, Ownership, slot_of
 from tests.unit.order.samples import LATER, NOW, ORDER_ID, an_order
 
 PRODUCT, COUPON, BALANCE = Participant
@@ -144,6 +146,41 @@ def test_order_that_needs_a_saga_is_stranded_without_one(status: OrderStatus) ->
     assert kinds == ([Kind.STRANDED] if passing else [])
     (closing,) = compare_progress(an_order(status, closing=OrderStatus.CANCELLED))
     assert (closing.kind, closing.found) == (Kind.STRANDED, f"{status} closing")
+
+
+SINCE = datetime(2026, 4, 1, tzinfo=UTC)
+ANNS = slot_of("ann")
+CELL = Ownership.of([str(ANNS), str(ANNS + 1)], SINCE)
+OLDER_CELL = replace(CELL, older=True)
+
+
+@pytest.mark.parametrize(
+    ("ownership", "slot", "made_at", "misplaced"),
+    [
+        (CELL, ANNS, NOW, False),
+        (CELL, ANNS + 1, NOW, True),
+        (CELL, ANNS + 2, NOW, True),
+        (CELL, ANNS, SINCE - timedelta(milliseconds=1), True),
+        (OLDER_CELL, ANNS + 2, SINCE - timedelta(milliseconds=1), False),
+        (OLDER_CELL, ANNS + 2, SINCE, True),
+    ],
+    ids=[
+        *("the user's slot", "another slot of this cell", "a slot of another cell", "older, and of another cell"),
+        *("older, and of this cell", "as old as slots"),
+    ],
+)
+def test_order_is_misplaced_by_its_slot(ownership: Ownership, slot: int, made_at: datetime, misplaced: bool) -> None:
+    order = replace(paid(), order_id=OrderId(uuid7(made_at, slot)))
+    found = list(compare_cell(order, ownership))
+    assert [(finding.kind, finding.due, finding.found) for finding in found] == (
+        [(Kind.MISPLACED, ANNS, slot)] if misplaced else []
+    )
+    assert repairs(found) == []
+
+
+def test_without_a_time_no_order_is_misplaced() -> None:
+    order = replace(paid(), order_id=OrderId(uuid7(NOW, ANNS + 1)))
+    assert list(compare_cell(order, ONE_CELL)) == []
 
 
 def test_only_orphans_are_repaired_each_by_the_undo_of_its_participant() -> None:
