@@ -34,6 +34,10 @@ watch-events: environment ## print the events of the topic as they arrive
 consume: environment ## run the reference consumer beside `make run`, and prove that it has every event
 	@exec .venv/bin/python -m deploy.local.consume
 
+.PHONY: load
+load: environment ## let customers buy beside `make run`, with the client for Python; SECONDS=60 CUSTOMERS=4
+	@exec .venv/bin/python -m deploy.local.load --seconds $(or $(SECONDS),60) --customers $(or $(CUSTOMERS),4)
+
 audit: environment ## compare every order with the books of all participants, beside `make run`; ARGS=--json
 	@exec .venv/bin/python -m deploy.local.audit $(ARGS)
 

@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import re
+import signal
 import sys
 from uuid import uuid4
 
@@ -19,15 +20,20 @@ HOLD = "INSERT INTO products.holds (order_id, product_id, quantity, unit_price) 
 TAKE = "UPDATE products.products SET stock = stock - 3 WHERE product_id = $1"
 
 
-async def run(stack: Stack, module: str, *arguments: str) -> tuple[int | None, str]:
-    """Run a command beside the local run; return its status and output."""
+async def started(stack: Stack, module: str, *arguments: str) -> asyncio.subprocess.Process:
+    """Start a command beside the local run."""
     environment = {name: value for name, value in os.environ.items() if not name.endswith("_URL")}
-    program = await asyncio.create_subprocess_exec(
+    return await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", module, *arguments),
         env=environment | {"LOCAL_DIR": str(stack.folder)},
         cwd=ROOT,
         stdout=asyncio.subprocess.PIPE,
     )
+
+
+async def run(stack: Stack, module: str, *arguments: str) -> tuple[int | None, str]:
+    """Run a command beside the local run; return its status and output."""
+    program = await started(stack, module, *arguments)
     out, _ = await program.communicate()
     return program.returncode, out.decode()
 
@@ -73,6 +79,20 @@ async def test_make_audit_prints_a_verdict_and_the_command_that_repairs(stack: S
     status, out = await run(stack, "deploy.local.repair", "--by", "tester", "--reason", "an orphan of a test")
     assert (status, str(order_id) in out) == (0, True)
     assert (await run(stack, "deploy.local.audit"))[1].startswith("✓")
+
+
+async def test_make_load_buys_until_ctrl_c(stack: Stack, shop: Shop) -> None:
+    program = await started(stack, "deploy.local.load", "--seconds", "600", "--customers", "2")
+
+    async def each_has_bought() -> bool:
+        orders = [await shop.order.all_items("/v1/orders", user_id=f"load-{number}") for number in (1, 2)]
+        return min(map(len, orders)) > 1
+
+    await eventually(each_has_bought, 30, "orders of each customer")
+    program.send_signal(signal.SIGINT)
+    out, _ = await program.communicate()
+    done = r"\d+ orders in \d+ s: \d+ paid.*\nplaced within \d+ ms \(median\), \d+ ms \(p99\)\n"
+    assert (program.returncode, bool(re.fullmatch(done, out.decode()))) == (0, True), out
 
 
 async def test_operators_routes_are_at_the_address_in_run_json(stack: Stack) -> None:

@@ -107,6 +107,14 @@ async def test_client_for_python_sends_the_token_of_its_caller(stack: Stack) -> 
             await nobody.orders.get(order.order_id)
 
 
+async def test_customers_of_make_load_have_tokens_of_their_own(stack: Stack) -> None:
+    loaded = run(stack, "deploy.local.load", "--seconds", "0.3", "--customers", "1")
+    assert loaded.returncode == 0, loaded.stdout + loaded.stderr
+    reader = token(stack, "load-1")
+    status, found = await call(stack, "GET", "order", "/v1/orders", reader)
+    assert (status, {one["user_id"] for one in found["items"]}) == (200, {"load-1"})
+
+
 async def test_token_of_orderctl_decides_what_it_may_and_who_acts(stack: Stack) -> None:
     def settings(subject: str, scopes: str) -> dict[str, str]:
         return {"LOCAL_DIR": str(stack.folder), "ORDERCTL_TOKEN": token(stack, subject, scopes)}
