@@ -103,7 +103,7 @@ def summary(tally: Tally, seconds: float) -> str:
     ended = ", ".join(f"{number:,} {status.lower()}" for status, number in tally.ended.most_common())
     lines = [f"{tally.ended.total():,} orders in {seconds:.0f} s: {ended or 'none'}"]
     if len(tally.seconds) > 1:
-        hundredths = quantiles(tally.seconds, n=100)
+        hundredths = quantiles(tally.seconds, n=100, method="inclusive")
         lines.append(f"placed within {hundredths[49] * 1000:.0f} ms (median), {hundredths[98] * 1000:.0f} ms (p99)")
     lines += [f"refused: {number:,} {slug}" for slug, number in tally.refused.most_common()]
     if tally.without_answer:
