@@ -270,6 +270,10 @@ bench-console: environment-dev ## measure the CPU of a checkout while a browser 
 bench-standby: environment-dev ## measure the CPU of a checkout with a synchronous standby against none; ARGS="--pairs 40"
 	@exec .venv-dev/bin/python -m tests.bench.checkout.standby $(ARGS)
 
+.PHONY: bench-cells
+bench-cells: environment-dev ## measure the CPU of a checkout with two product shards against one product service; ARGS="--pairs 40"
+	@exec .venv-dev/bin/python -m tests.bench.checkout.cells $(ARGS)
+
 bench-profile: environment-dev environment-profile ## show where a checkout's time is spent; ARGS="--clients 64 --scenario cold" and others
 	@exec .venv-dev/bin/python -m tests.bench.checkout.profile $(ARGS)
 

@@ -197,7 +197,9 @@ def serves(process: "subprocess.Popen[bytes]", url: str) -> bool:
 def stop(processes: Mapping[str, "subprocess.Popen[bytes]"]) -> None:
     """Stop first the services that call others, then the others; kill those that don't stop."""
     for callers in (True, False):
-        group = [process for name, process in processes.items() if (name not in PARTICIPANTS) is callers]
+        group = [
+            process for name, process in processes.items() if (name.partition("-")[0] not in PARTICIPANTS) is callers
+        ]
         for process in group:
             if process.poll() is None:
                 process.send_signal(signal.SIGTERM)
