@@ -71,6 +71,19 @@ class Ownership:
         return cls(parse_slots(words), OLDER in words, 0 if since is None else _milliseconds(since))
 
     @property
+    def bits(self) -> bytes:
+        """Return a bit for each slot, as Postgres' get_bit numbers them."""
+        owned = bytearray(SLOTS // 8)
+        for slot in self.slots:
+            owned[slot // 8] |= 1 << slot % 8
+        return bytes(owned)
+
+    @property
+    def since(self) -> UUID:
+        """Return the least id that is not older."""
+        return UUID(int=self.since_milliseconds << 80)
+
+    @property
     def is_everything(self) -> bool:
         """Return whether this is the only cell."""
         return self.older and len(self.slots) == SLOTS

@@ -44,7 +44,8 @@ async def serve(settings: Settings, stop: Stop) -> None:
             saga_days=settings.retention_days,
         )
         pruner = Pruner(pool, rules)
-        books = await enter(BookReader(settings.participant_urls, settings.credentials, settings.participants_tls))
+        urls, slots = settings.participant_urls, settings.audited_slots
+        books = await enter(BookReader(urls, settings.credentials, settings.participants_tls, slots))
         auditor = Auditor(
             pool,
             books,

@@ -11,6 +11,7 @@ from pydantic_settings import SettingsConfigDict
 
 from services.order.product_shards import ONE_PRODUCT_SERVICE, ProductShards, participant_at, shards_of
 from services.order.saga import Participant
+from shared.contracts.books import SLOTS_TEXT_MAX
 from shared.identity.secrets import Credential, SecretFile
 from shared.notation import Seconds
 from shared.process.settings import (
@@ -138,6 +139,14 @@ class Settings(CellSettings, DomainSettings):
             Participant.COUPON: self.coupon_url,
             Participant.BALANCE: self.balance_url,
         }
+
+    @property
+    def audited_slots(self) -> dict[str, str]:
+        """Return the parameters with which the audit asks for the holds of this cell only; none where it has all."""
+        slots = " ".join(self.cell_slots)
+        if self.ownership.is_everything or len(slots) > SLOTS_TEXT_MAX:
+            return {}
+        return {"slots": slots, "slots_since": self.cell_slots_since or ""}
 
     @property
     def participants_tls(self) -> ClientTls:

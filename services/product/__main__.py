@@ -29,6 +29,7 @@ PARTICIPANT = Participant(
     fast_path=batch.fast_path,
     gates=store.GATES,
     read_holds=store.list_holds,
+    read_own_holds=store.list_own_holds,
     check_books=store.check_books,
     routes=_routes,
 )

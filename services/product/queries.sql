@@ -89,6 +89,28 @@ SELECT order_id, jsonb_object_agg(product_id, quantity) AS holds FROM products.h
 WHERE order_id > $1 AND order_id <= $2 AND status = 'HELD'
 GROUP BY order_id ORDER BY order_id LIMIT $3;
 
+-- name: list_own_holds
+-- Of up to $4 orders, return those of one cell, up to $3: $5 has a bit for each of its slots; $7 says whether it also has
+-- the orders below $6, whose ids have no slot. The row without holds says up to which order this is complete.
+WITH read AS MATERIALIZED (
+    SELECT order_id FROM products.holds
+    WHERE order_id > $1 AND order_id <= $2 AND status = 'HELD'
+    GROUP BY order_id ORDER BY order_id LIMIT $4
+), own AS MATERIALIZED (
+    SELECT order_id FROM read
+    WHERE CASE WHEN order_id < $6 THEN $7::boolean
+               ELSE get_bit($5::bytea, (get_byte(uuid_send(order_id), 6) & 15) << 8 | get_byte(uuid_send(order_id), 7)) = 1
+          END
+    ORDER BY order_id LIMIT $3
+)
+(SELECT own.order_id, (SELECT jsonb_object_agg(product_id, quantity) FROM products.holds AS h
+                       WHERE h.order_id = own.order_id AND h.status = 'HELD') AS holds
+ FROM own ORDER BY own.order_id)
+UNION ALL
+SELECT coalesce((SELECT order_id FROM own ORDER BY order_id OFFSET $3 - 1 LIMIT 1),
+                (SELECT order_id FROM read ORDER BY order_id OFFSET $4 - 1 LIMIT 1),
+                'ffffffff-ffff-ffff-ffff-ffffffffffff'::uuid), NULL;
+
 -- name: check_stock
 SELECT product_id, p.put_in, p.stock, coalesce(h.held, 0) AS held, count(*) OVER () AS violations
 FROM products.products AS p

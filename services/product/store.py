@@ -13,10 +13,13 @@ from shared.participant.gates import Gates, gate_queries
 from shared.participant.protocol import Outcome
 from shared.participant.routes import book_check
 from shared.postgres.connections import Connection, Row, load_queries
+from shared.slots import Ownership
 
 SQL = {**gate_queries("products", "order_id"), **load_queries(Path(__file__).parent / "queries.sql")}
 # Restored holds are deleted with their gate; an undo needs the HELD ones.
 GATES = Gates(SQL, forgotten_too=["delete_restored"])
+# How many orders are read for each that is returned to the audit of one cell. With more cells, its pages are smaller.
+READ_FACTOR = 16
 
 
 async def create_product(db: Connection, product_id: str, name: str, price: int, stock: int) -> Row:
@@ -113,6 +116,27 @@ async def hold_in_one_statement(db: Connection, holds: Sequence[HoldStock]) -> d
 async def list_holds(db: Connection, after: UUID, until: UUID, limit: int) -> list[Row]:
     """Return the current holds of up to `limit` orders after `after` and up to `until`, by order."""
     return await db.fetch(SQL["list_holds"], after, until, limit)
+
+
+async def list_own_holds(
+    db: Connection, after: UUID, until: UUID, limit: int, ownership: Ownership, read_factor: int = READ_FACTOR
+) -> tuple[list[Row], UUID]:
+    """Return the same for the orders of one cell, and the last order of any cell that was read.
+
+    At most `limit` times `read_factor` orders are read. If there are no more, the last one is the greatest id.
+    """
+    rows = await db.fetch(
+        SQL["list_own_holds"],
+        after,
+        until,
+        limit,
+        limit * read_factor,
+        ownership.bits,
+        ownership.since,
+        ownership.older,
+    )
+    last = next(row["order_id"] for row in rows if row["holds"] is None)
+    return [row for row in rows if row["holds"] is not None], last
 
 
 async def check_books(db: Connection) -> dict[str, Any]:

@@ -10,12 +10,22 @@ from pydantic import AfterValidator, Field
 
 from shared.contracts.types import InternalQuery, InternalWire
 from shared.encoding import Integer, from_json
-from shared.notation import Uuid
+from shared.notation import Timestamp, Uuid
+from shared.slots import Ownership, parse_slots
 
 HOLDS_PATH = "/internal/v1/holds"
 BOOKS_PATH = "/internal/v1/books"
 BOOKS_SECONDS = 30.0  # a participant's own checks read all of its books
 HOLDS_MAX = 1000  # orders a page: a fiftieth of a second of Postgres' time
+
+
+# Slots without ranges would take five times as many. Who has such slots asks for everybody's holds.
+SLOTS_TEXT_MAX = 4000
+
+
+def _slots(text: str | None) -> str | None:
+    parse_slots((text or "").split())
+    return text
 
 
 class HoldsQuery(InternalQuery):
@@ -24,6 +34,14 @@ class HoldsQuery(InternalQuery):
     after: Uuid = UUID(int=0)
     order_id: Uuid | None = None
     limit: Annotated[int, Field(ge=1, le=HOLDS_MAX)] = HOLDS_MAX
+    # Only of the orders of a cell: its CELL_SLOTS and CELL_SLOTS_SINCE. A participant may ignore both.
+    slots: Annotated[str | None, Field(max_length=SLOTS_TEXT_MAX), AfterValidator(_slots)] = None
+    slots_since: Timestamp | None = None
+
+    @property
+    def ownership(self) -> Ownership | None:
+        """Return whose orders are asked for, None for everybody's."""
+        return None if self.slots is None else Ownership.of(self.slots.split(), self.slots_since)
 
     def bounds(self) -> tuple[UUID, UUID]:
         """Return the id that the page begins after, and the last that it may reach."""
@@ -43,9 +61,13 @@ class OrderHolds(InternalWire):
 
 
 class HoldsPage(InternalWire):
-    """A page; fewer orders than `limit` means that there are no more."""
+    """A page. If `until` is there, the page has all orders up to it, those of other cells left out.
+
+    Otherwise it has the orders of all cells, and fewer than `limit` means that there are no more.
+    """
 
     items: list[OrderHolds]
+    until: UUID | None = None
 
 
 class BookCheck(InternalWire):

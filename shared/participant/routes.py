@@ -28,6 +28,7 @@ from shared.identity.callers import AUDIT, INTERNAL, Forbidden
 from shared.participant.executor import CommandExecutor
 from shared.participant.protocol import C, Outcome
 from shared.postgres.connections import Connection, Pool, Row
+from shared.slots import Ownership
 
 log = structlog.get_logger()
 
@@ -40,6 +41,10 @@ UNKNOWN_KIND = {
 UNKNOWN_KINDS = Counter("commands_of_unknown_kind_total", "Commands whose kind only a later version knows")
 KIND_LOGGED_CHARACTERS = 64
 ReadHolds = Callable[[Connection, UUID, UUID, int], Awaitable[Sequence[Row | Mapping[str, Any]]]]
+# The same for the orders of a cell only. The last order that was read is returned too, or the greatest id.
+ReadOwnHolds = Callable[
+    [Connection, UUID, UUID, int, Ownership], Awaitable[tuple[Sequence[Row | Mapping[str, Any]], UUID]]
+]
 CheckBooks = Callable[[Connection], Awaitable[dict[str, Any]]]
 
 
@@ -96,18 +101,24 @@ def outcomes_route(pool: Pool, read: Callable[[Connection, UUID], Awaitable[Sequ
     )
 
 
-def book_routes(pool: Pool, confirm: str, read_holds: ReadHolds, check: CheckBooks) -> list[Route]:
+def book_routes(
+    pool: Pool, confirm: str, read_holds: ReadHolds, check: CheckBooks, read_own_holds: ReadOwnHolds | None = None
+) -> list[Route]:
     """Return the routes on which the audit reads holds and books.
 
     `confirm`: the query for Pool.confirmed: the audit reports what is held elsewhere and not here.
     `read_holds` takes `after` (exclusive), `until` (inclusive) and a limit, and returns order_id and holds of
-    that many orders in order of id. `check` returns the participant's own checks and totals as Books.
+    that many orders in order of id. `check` returns the participant's own checks and totals as Books. `read_own_holds`
+    is only for a participant that several cells share.
     """
 
     async def show_holds(request: web.Request) -> web.Response:
         query = read_query(request, HoldsQuery)
         after, until = query.bounds()
         async with pool.confirmed(confirm) as db:
+            if read_own_holds is not None and query.ownership is not None:
+                rows, last = await read_own_holds(db, after, until, query.limit, query.ownership)
+                return reply({"items": [dict(row) for row in rows], "until": last})
             rows = await read_holds(db, after, until, query.limit)
         return reply({"items": [dict(row) for row in rows]})
 

@@ -17,7 +17,7 @@ from shared.identity.modes import authenticator
 from shared.participant.executor import CommandExecutor, Execute, FastPath
 from shared.participant.gates import Gates
 from shared.participant.protocol import C
-from shared.participant.routes import CheckBooks, ReadHolds, book_routes, command_route, outcomes_route
+from shared.participant.routes import CheckBooks, ReadHolds, ReadOwnHolds, book_routes, command_route, outcomes_route
 from shared.postgres.clocks import HostClock
 from shared.postgres.connections import Pool, Session
 from shared.process.settings import ParticipantSettings
@@ -31,7 +31,7 @@ class Participant(Generic[C]):
     """What one participant has of its own.
 
     `commands`, `to_command`: the wire model of a batch, and the conversion of one of its commands. `execute`,
-    `fast_path`: how a batch is run. `read_holds`, `check_books`: what the audit reads.
+    `fast_path`: how a batch is run. `read_holds`, `check_books`, `read_own_holds`: what the audit reads.
     `routes` returns the public routes.
     """
 
@@ -45,6 +45,7 @@ class Participant(Generic[C]):
     read_holds: ReadHolds
     check_books: CheckBooks
     routes: Callable[[Pool, ParticipantSettings], Sequence[Route]]
+    read_own_holds: ReadOwnHolds | None = None
 
 
 async def serve_participant(participant: Participant[C], settings: ParticipantSettings, stop: Stop) -> None:
@@ -61,7 +62,13 @@ async def serve_participant(participant: Participant[C], settings: ParticipantSe
             *participant.routes(pool, settings),
             command_route(executor, participant.commands, participant.to_command),
             outcomes_route(pool, gates.read_gate_outcomes),
-            *book_routes(pool, gates.sql["confirm_reads"], participant.read_holds, participant.check_books),
+            *book_routes(
+                pool,
+                gates.sql["confirm_reads"],
+                participant.read_holds,
+                participant.check_books,
+                participant.read_own_holds,
+            ),
         ]
         pruner = Pruner(
             pool,

@@ -24,7 +24,7 @@ VALIDATION = "validation-failed"
 # Calls that ignore other parameters than these; schemathesis expects a refusal. Services ignore what a later version of
 # another one may send, and a coupon was read without parameters at first.
 KNOWN_PARAMETERS = {
-    "GET /internal/v1/holds": {"after", "order_id", "limit"},
+    "GET /internal/v1/holds": {"after", "order_id", "limit", "slots", "slots_since"},
     "GET /v1/coupons/{coupon_id}": {"user_id"},
 }
 EXCLUSIONS = (

@@ -108,6 +108,11 @@ CASES: dict[tuple[str, str], Sequence[Sequence[str]]] = {
     ("product", "get_product"): [["'p-1'"]],
     ("product", "list_products"): [["''", "101"], ["'p-5'", "101"]],
     ("product", "list_holds"): [[f"'{FIRST}'", f"'{LAST}'", "500"], [AN_ORDER, f"'{LAST}'", "500"]],
+    ("product", "list_own_holds"): [
+        [first, f"'{LAST}'", "50", "800", "decode(repeat(" + byte + ", 512), 'hex')", f"'{FIRST}'", "true"]
+        for first in (f"'{FIRST}'", AN_ORDER)
+        for byte in ("'ff'", "'01'")
+    ],
     ("product", "read_gate_outcomes"): [[AN_ORDER]],
     ("coupon", "get_coupon"): [["'c-1'"]],
     ("coupon", "list_coupons"): [["''", "101"], ["'c-5'", "101"]],

@@ -85,7 +85,9 @@ class Sent:
 
 async def audit_now(settings: Settings, pool: Pool) -> Report:
     """Run one pass. Raises Unavailable when a participant or the database does not answer."""
-    async with BookReader(settings.participant_urls, settings.credentials, settings.participants_tls) as books:
+    async with BookReader(
+        settings.participant_urls, settings.credentials, settings.participants_tls, settings.audited_slots
+    ) as books:
         grace, shards = settings.audit_grace_seconds, settings.product_shards
         own = settings.ownership
         return await Auditor(pool, books, grace_seconds=grace, shards=shards, ownership=own).run()

@@ -13,13 +13,15 @@ from shared.identity.secrets import Credential
 from shared.refusals import Unavailable
 from shared.tls import ClientTls
 
+LAST = UUID(int=2**128 - 1)
 M = TypeVar("M", bound=BaseModel)
 
 
 class BookReader:
     """Reads what participants hold, by page or by order, and the results of their own checks.
 
-    Every call names a place: a participant, or one of several product shards.
+    Every call names a place: a participant, or one of several product shards. `slots`: the parameters that ask for the
+    orders of this cell only. A participant may ignore them, for example one of an earlier version.
     """
 
     def __init__(
@@ -27,10 +29,12 @@ class BookReader:
         urls: Mapping[str, str],
         credentials: Mapping[str, Credential] | None = None,
         tls: ClientTls = lambda: True,
+        slots: Mapping[str, str] = {},
     ) -> None:
         self._urls = urls
         self._credentials = credentials or {}
         self._tls = tls
+        self._slots = slots
         self._http: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> "BookReader":
@@ -43,11 +47,15 @@ class BookReader:
         assert self._http is not None
         await self._http.close()
 
-    async def holds_after(self, place: str, after: UUID, limit: int) -> dict[UUID, Holds]:
-        """Return the holds of up to `limit` orders after an id, in order of id. Raises Unavailable."""
-        query = {"after": str(after), "limit": str(limit)}
+    async def holds_after(self, place: str, after: UUID, limit: int) -> tuple[dict[UUID, Holds], UUID]:
+        """Return the holds of up to `limit` orders after an id, and the last id that they cover. Raises Unavailable.
+
+        There may be holds of other cells among them.
+        """
+        query = {"after": str(after), "limit": str(limit), **self._slots}
         page = await self._get(place, HOLDS_PATH, query, HoldsPage)
-        return {item.order_id: item.holds for item in page.items}
+        held: dict[UUID, Holds] = {item.order_id: item.holds for item in page.items}
+        return held, page.until or (max(held) if len(held) == limit else LAST)
 
     async def holds_of(self, place: str, order_id: UUID) -> Holds:
         """Return the current holds of one order. Raises Unavailable."""

@@ -15,7 +15,7 @@ from uuid import UUID
 from services.order import store
 from services.order.audit import rules
 from services.order.audit import store as audit_store
-from services.order.audit.books import BookReader
+from services.order.audit.books import LAST, BookReader
 from services.order.audit.rules import Finding, Holds
 from services.order.product_shards import ONE_PRODUCT_SERVICE, ProductShards, participant_at
 from shared.encoding import to_json
@@ -24,7 +24,7 @@ from shared.slots import ONE_CELL, Ownership
 
 PAGE = 500  # orders per page: small enough not to slow down concurrent checkouts
 FINDINGS_MAX = 1000  # the most that a report lists; it counts all
-FIRST, LAST = UUID(int=0), UUID(int=2**128 - 1)
+FIRST = UUID(int=0)
 # Called with the seconds that the pass has worked since its last pause.
 Rest = Callable[[float], Awaitable[None]]
 
@@ -117,9 +117,8 @@ class Auditor:
             orders, until, now = await self._orders_after(after)
             held: dict[str, dict[UUID, Holds]] = {}
             for place in self._shards.all_places:
-                held[place] = await self._books.holds_after(place, after, PAGE)
-                if len(held[place]) == PAGE:
-                    until = min(until, max(held[place]))
+                held[place], covered = await self._books.holds_after(place, after, PAGE)
+                until = min(until, covered)
             for order_id in sorted({*orders, *(id_ for page in held.values() for id_ in page)}):
                 if order_id > until:
                     break

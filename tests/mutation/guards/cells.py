@@ -19,6 +19,9 @@ _rules = guards_in("services/order/audit/rules.py", f"{_UNIT}order_audit/test_ru
 _audits = "tests/integration/order_audit/test_cells.py::"
 _passes = guards_in("services/order/audit/passes.py", _audits)
 _repair = guards_in("services/order/admin/audit_api.py", _audits)
+_books = guards_in("services/order/audit/books.py")
+_holds = guards_in("services/product/queries.sql")
+_OWN_HOLDS = "tests/integration/product/test_own_holds.py::"
 _ROUTED = "tests/integration/http/test_cell_router.py::test_"
 _router = guards_in("deploy/cells/haproxy.cfg", _ROUTED)
 _subject = guards_in("deploy/cells/subject.lua", _ROUTED)
@@ -250,5 +253,40 @@ GUARDS: Sequence[Guard] = (
         "ownership.since_milliseconds and",
         "True and",
         "test_without_a_time_no_order_is_misplaced",
+    ),
+    _books(
+        "audit: a page of one cell's orders may be short, and not the last",
+        "async def holds_after",
+        "page.until or (",
+        "(",
+        f"{_OWN_HOLDS}test_audit_reads_the_same_with_and_without_the_filter",
+    ),
+    _books(
+        "audit: a participant of an earlier version ignores the slots, and says not how far it has read",
+        "async def holds_after",
+        "(max(held) if len(held) == limit else LAST)",
+        "LAST",
+        "tests/unit/order_audit/test_books.py::test_pages_of_an_earlier_version_are_read_to_their_end[11]",
+    ),
+    _holds(
+        "audit: a page that is full of one cell's orders is complete up to its last one",
+        "-- name: list_own_holds",
+        "coalesce((SELECT order_id FROM own ORDER BY order_id OFFSET $3 - 1 LIMIT 1),",
+        "coalesce(",
+        f"{_OWN_HOLDS}test_pages_of_any_size_have_each_order_of_the_cell_once[0-1 older-0]",
+    ),
+    _holds(
+        "audit: a page for which as many orders were read as may be is not the last one",
+        "-- name: list_own_holds",
+        "(SELECT order_id FROM read ORDER BY order_id OFFSET $4 - 1 LIMIT 1),",
+        "",
+        f"{_OWN_HOLDS}test_pages_of_any_size_have_each_order_of_the_cell_once[0-1 older-0]",
+    ),
+    _holds(
+        "audit: older orders are of one cell, whatever their bits are",
+        "-- name: list_own_holds",
+        "order_id < $6 THEN $7::boolean",
+        "order_id < $6 AND NOT $7 THEN false",
+        f"{_OWN_HOLDS}test_pages_of_any_size_have_each_order_of_the_cell_once[older-0]",
     ),
 )
