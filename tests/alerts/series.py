@@ -33,6 +33,11 @@ def up(job: str, instance: str = "1") -> str:
     return f'up{{job="{job}", instance="{job}-{instance}"}}'
 
 
+def of_shard(number: int) -> str:
+    """Return the labels of an order process' series for a product shard."""
+    return f'{{job="order", instance="order-1", participant="product-{number}"}}'
+
+
 NORMAL: Mapping[str, str] = {
     **{up(job): still(1) for job in ("order", "product", "coupon", "balance", "relay", "consumer")},
     up("order", "2"): still(1),
@@ -46,6 +51,9 @@ NORMAL: Mapping[str, str] = {
     f"sagas_running_with_coupon{ORDER}": still(200),
     'sagas_running_max{job="order", instance="order-1", what="new_order"}': still(512),
     'sagas_running_max{job="order", instance="order-1", what="new_order_with_coupon"}': still(384),
+    f"sagas_running_of_shard{of_shard(0)}": still(250),
+    f"sagas_running_of_shard{of_shard(1)}": still(120),
+    'sagas_running_max{job="order", instance="order-1", what="new_order_of_shard"}': still(384),
     f"orders_turned_away_total{ORDER}": still(7),
     'participant_call_failures_total{job="order", instance="order-1", participant="coupon"}': still(2),
     'batch_queue_full_total{job="product", instance="product-1", batcher="commands"}': still(4),
@@ -119,6 +127,7 @@ FIRING = (
     case("SagasUnknownVersion", {f"sagas_unknown_version{ORDER}": still(2)}),
     case("SagasNearLimit", {f"sagas_running{ORDER}": still(450)}),
     case("SagasNearLimit", {f"sagas_running_with_coupon{ORDER}": still(380)}),
+    case("SagasNearLimit", {f"sagas_running_of_shard{of_shard(1)}": still(380)}),
     case("SagasNearLimit", {f"orders_turned_away_total{ORDER}": "0+2x40"}),
     case(
         "ParticipantUnavailable",

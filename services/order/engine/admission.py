@@ -82,6 +82,8 @@ class Admission:
         self._expiring_limit = max(1, int(sagas_max * EXPIRING_SHARE))
         RUNNING_MAX.labels("new_order").set(sagas_max)
         RUNNING_MAX.labels("new_order_with_coupon").set(self._lane_limits[Lane.COUPON])
+        for place in registry.shard_lanes:  # all have the same
+            RUNNING_MAX.labels("new_order_of_shard").set(self._lane_limits[place])
         RUNNING_MAX.labels("any").set(self._hard_limit)
 
     @property
