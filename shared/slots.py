@@ -48,7 +48,9 @@ def parse_slots(words: Sequence[str]) -> frozenset[int]:
         parts = _RANGE.fullmatch(word)
         first, last = (int(parts[1]), int(parts[2] or parts[1])) if parts else (SLOTS, 0)
         if not first <= last < SLOTS:
-            raise ValueError(f"{word} is neither a slot, 0 to {SLOTS - 1}, nor a range such as 0-2047, nor {OLDER}")
+            raise ValueError(
+                f"{word[:20]} is neither a slot, 0 to {SLOTS - 1}, nor a range such as 0-2047, nor {OLDER}"
+            )
         found.update(range(first, last + 1))
     return frozenset(found)
 

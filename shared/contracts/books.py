@@ -21,6 +21,8 @@ HOLDS_MAX = 1000  # orders a page: a fiftieth of a second of Postgres' time
 
 # Slots without ranges would take five times as many. Who has such slots asks for everybody's holds.
 SLOTS_TEXT_MAX = 4000
+# For readers of the OpenAPI document; parse_slots decides.
+SLOTS_PATTERN = "^(([0-9]{1,4}(-[0-9]{1,4})?|older)( |$))*$"
 
 
 def _slots(text: str | None) -> str | None:
@@ -35,7 +37,11 @@ class HoldsQuery(InternalQuery):
     order_id: Uuid | None = None
     limit: Annotated[int, Field(ge=1, le=HOLDS_MAX)] = HOLDS_MAX
     # Only of the orders of a cell: its CELL_SLOTS and CELL_SLOTS_SINCE. A participant may ignore both.
-    slots: Annotated[str | None, Field(max_length=SLOTS_TEXT_MAX), AfterValidator(_slots)] = None
+    slots: Annotated[
+        str | None,
+        Field(max_length=SLOTS_TEXT_MAX, json_schema_extra={"pattern": SLOTS_PATTERN}),
+        AfterValidator(_slots),
+    ] = None
     slots_since: Timestamp | None = None
 
     @property

@@ -50,6 +50,12 @@ EXCLUSIONS = (
         "POST /internal/v1/commands",
         "a command of this kind has other fields",
     ),
+    Exclusion(
+        VALIDATION,
+        "a pattern cannot compare the ends of a range of slots",
+        "GET /internal/v1/holds",
+        "is neither a slot, 0 to 4095, nor a range",
+    ),
     Exclusion(VALIDATION, "parameters cannot refer to each other", "GET /v1/digests", "`to` must be later than `from`"),
     Exclusion(
         VALIDATION,
