@@ -1,6 +1,6 @@
 """What a batch of commands locks, and which of them one statement applies."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from typing import Any
@@ -12,6 +12,7 @@ from shared.contracts import commands as wire
 from shared.participant import executor
 from shared.participant.protocol import Outcome
 from shared.postgres.connections import Connection
+from shared.slots import slot_of
 
 
 def to_command(command: Any) -> Command:
@@ -20,6 +21,11 @@ def to_command(command: Any) -> Command:
         lines = tuple((ProductId(line.product_id), line.quantity) for line in command.lines)
         return HoldStock(OrderId(command.order_id), command.attempt, lines)
     return RestoreStock(OrderId(command.order_id))
+
+
+def is_foreign(slots: Collection[int], command: Any) -> bool:
+    """Return whether a wire command holds a product outside these slots. An undo names no product."""
+    return isinstance(command, wire.HoldStock) and any(slot_of(line.product_id) not in slots for line in command.lines)
 
 
 async def lock(db: Connection, commands: Sequence[Command], undone: Sequence[UUID], _now: datetime) -> Batch:

@@ -1,6 +1,7 @@
 """The internal routes of a participant: commands, stored outcomes, holds and books."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
@@ -37,6 +38,10 @@ UNKNOWN_KIND = {
     **UNKNOWN,
     "problem": {"detail": "The participant does not know commands of this kind. Its version is probably older."},
 }
+FOREIGN = {
+    **UNKNOWN,
+    "problem": {"detail": "The command is about what another shard owns. The addresses of the shards are mixed up."},
+}
 # Without the kind, which a later version chooses.
 UNKNOWN_KINDS = Counter("commands_of_unknown_kind_total", "Commands whose kind only a later version knows")
 KIND_LOGGED_CHARACTERS = 64
@@ -48,19 +53,39 @@ ReadOwnHolds = Callable[
 CheckBooks = Callable[[Connection], Awaitable[dict[str, Any]]]
 
 
-def command_route(executor: CommandExecutor[C], batch: type[BaseModel], to_command: Callable[[Any], C]) -> Route:
+@dataclass(frozen=True, slots=True)
+class Foreign:
+    """Stands for a command that another shard must get."""
+
+    type: str
+
+
+_SKIPPED = (UnknownCommand, Foreign)
+
+
+def command_route(
+    executor: CommandExecutor[C],
+    batch: type[BaseModel],
+    to_command: Callable[[Any], C],
+    is_foreign: Callable[[Any], bool] | None = None,
+) -> Route:
     """Return the route that runs batches of commands.
 
-    `batch`: the wire model of the request. `to_command` converts one of its commands to the domain's.
+    `batch`: the wire model of the request. `to_command` converts one of its commands to the domain's. `is_foreign`: for
+    one of several shards, whether a command is about what another one owns. Its outcome is unknown: a refusal would
+    reject an order because of a wrong setting.
     """
 
     async def take_commands(request: web.Request) -> web.Response:
         if caller(request).subject == AUDIT:
             raise Forbidden("commands")
         body: Any = await read_body(request, batch, limit_bytes=COMMANDS_BODY_MAX_BYTES)
-        known = [to_command(command) for command in body.commands if type(command) is not UnknownCommand]
+        commands = body.commands
+        if is_foreign is not None:
+            commands = [Foreign(one.type) if is_foreign(one) else one for one in commands]
+        known = [to_command(command) for command in commands if type(command) not in _SKIPPED]
         outcomes = [_wire(outcome) for outcome in await executor.run(known)] if known else []
-        return reply({"outcomes": _with_unknown_kinds(body.commands, outcomes)})
+        return reply({"outcomes": _with_skipped(commands, outcomes)})
 
     return Route(
         "POST",
@@ -163,17 +188,19 @@ def _wire(outcome: Outcome | None) -> Mapping[str, Any]:
     return UNKNOWN if outcome is None else outcome.wire()
 
 
-def _with_unknown_kinds(
-    commands: Sequence[BaseModel], outcomes: Sequence[Mapping[str, Any]]
-) -> Sequence[Mapping[str, Any]]:
-    """Return an outcome for each command, given those of the commands whose kind is known."""
-    unknown = [command.type for command in commands if isinstance(command, UnknownCommand)]
-    if not unknown:
+def _with_skipped(commands: Sequence[Any], outcomes: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
+    """Return an outcome for each command, given those of the commands that were run."""
+    if len(outcomes) == len(commands):
         return outcomes
-    UNKNOWN_KINDS.inc(len(unknown))
-    log.warning("command.kind_unknown", count=len(unknown), type=unknown[0][:KIND_LOGGED_CHARACTERS])
+    unknown = [command.type for command in commands if isinstance(command, UnknownCommand)]
+    if unknown:
+        UNKNOWN_KINDS.inc(len(unknown))
+        log.warning("command.kind_unknown", count=len(unknown), type=unknown[0][:KIND_LOGGED_CHARACTERS])
+    if foreign := sum(isinstance(command, Foreign) for command in commands):
+        log.warning("command.misdirected", count=foreign)
     known = iter(outcomes)
-    return [UNKNOWN_KIND if isinstance(command, UnknownCommand) else next(known) for command in commands]
+    skipped = {UnknownCommand: UNKNOWN_KIND, Foreign: FOREIGN}
+    return [skipped.get(type(command)) or next(known) for command in commands]
 
 
 def _stored(row: Row) -> dict[str, Any]:

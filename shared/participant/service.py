@@ -32,7 +32,8 @@ class Participant(Generic[C]):
 
     `commands`, `to_command`: the wire model of a batch, and the conversion of one of its commands. `execute`,
     `fast_path`: how a batch is run. `read_holds`, `check_books`, `read_own_holds`: what the audit reads.
-    `routes` returns the public routes.
+    `routes` returns the public routes. `is_foreign` returns, for one of several shards, what says whether a command is
+    about what another one owns.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Participant(Generic[C]):
     check_books: CheckBooks
     routes: Callable[[Pool, ParticipantSettings], Sequence[Route]]
     read_own_holds: ReadOwnHolds | None = None
+    is_foreign: Callable[[Any], Callable[[Any], bool] | None] = lambda _settings: None
 
 
 async def serve_participant(participant: Participant[C], settings: ParticipantSettings, stop: Stop) -> None:
@@ -60,7 +62,7 @@ async def serve_participant(participant: Participant[C], settings: ParticipantSe
         checks = database_checks(readiness, gates.sql, HostClock())
         routes = [
             *participant.routes(pool, settings),
-            command_route(executor, participant.commands, participant.to_command),
+            command_route(executor, participant.commands, participant.to_command, participant.is_foreign(settings)),
             outcomes_route(pool, gates.read_gate_outcomes),
             *book_routes(
                 pool,

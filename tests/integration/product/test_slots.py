@@ -7,6 +7,7 @@ import asyncpg
 import pytest
 import pytest_asyncio
 
+from shared.ids import uuid7
 from shared.slots import slot_of
 from tests.infrastructure.databases import Database
 from tests.infrastructure.services import Client, serving
@@ -15,7 +16,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 PATH = "/v1/products"
 OWN, FOREIGN = "pen", "mug"  # of slots 767 and 2089
-VALID = {"name": "Kettle", "price": 30_000, "stock": 5}
+VALID: dict[str, Any] = {"name": "Kettle", "price": 30_000, "stock": 5}
 CALLS: list[tuple[str, str, Any]] = [
     ("POST", PATH, {**VALID, "product_id": FOREIGN}),
     ("GET", f"{PATH}/{FOREIGN}", None),
@@ -52,3 +53,22 @@ async def test_id_that_the_shard_makes_is_in_its_slots(shard: Client) -> None:
     for _ in range(3):
         made = (await shard.post(PATH, VALID))["product_id"]
         assert slot_of(made) in {*range(100), 767}
+
+
+def hold(product_id: str) -> dict[str, Any]:
+    return {"type": "hold_stock", "order_id": str(uuid7()), "lines": [{"product_id": product_id, "quantity": 1}]}
+
+
+async def test_hold_of_another_shards_product_is_unknown_and_its_neighbours_are_run(shard: Client) -> None:
+    own = (await shard.post(PATH, VALID))["product_id"]
+    foreign = hold(FOREIGN)
+    mixed = {**hold(own), "lines": [*hold(own)["lines"], *foreign["lines"]]}
+    undo = {"type": "restore_stock", "order_id": foreign["order_id"]}
+    later = {"type": "a_later_kind", "order_id": foreign["order_id"]}
+    outcomes = await shard.command(foreign, hold(own), later, mixed, undo, hold(own))
+    assert [outcome["outcome"] for outcome in outcomes] == [
+        *("unknown", "applied", "unknown", "unknown", "applied", "applied"),
+    ]
+    assert "another shard" in outcomes[0]["problem"]["detail"]
+    assert "kind" in outcomes[2]["problem"]["detail"]
+    assert (await shard.get(f"{PATH}/{own}"))["stock"] == VALID["stock"] - 2

@@ -9,6 +9,7 @@ _saga = guards_in("services/order/saga.py", f"{_UNIT}order/test_product_shards.p
 _shards = guards_in("services/order/product_shards.py", f"{_UNIT}order/test_product_shards.py::")
 _admission = guards_in("services/order/engine/admission.py", f"{_UNIT}order/test_registry.py::")
 _products = guards_in("services/product/api.py", "tests/integration/product/test_slots.py::")
+_routes = guards_in("shared/participant/routes.py", "tests/integration/product/test_slots.py::")
 _rules = guards_in("services/order/audit/rules.py", f"{_UNIT}order_audit/test_rules.py::")
 _repairs = guards_in("services/order/audit/repairs.py", f"{_UNIT}order_audit/test_rules.py::")
 _settings = guards_in("shared/process/settings.py", f"{_UNIT}order/test_settings.py::")
@@ -55,6 +56,13 @@ GUARDS: Sequence[Guard] = (
         "not in self._slots",
         "is None",
         "test_id_that_the_shard_makes_is_in_its_slots",
+    ),
+    _routes(
+        "product shards: a hold for another shard is not refused",
+        "async def take_commands",
+        "if is_foreign is not None:",
+        "if False:",
+        "test_hold_of_another_shards_product_is_unknown_and_its_neighbours_are_run",
     ),
     _rules(
         "audit: a hold of a live order at the wrong shard is no orphan",
