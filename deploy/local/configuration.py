@@ -179,6 +179,8 @@ def service_environment(
     environment.setdefault("AUTH_MODE", "open")
     environment |= {f"{service.upper()}_ADMIN_PORT": str(port) for service, port in configuration.admin_ports.items()}
     for participant in PARTICIPANTS:
+        if participant == "product" and "ORDER_PRODUCT_URLS" in environment:
+            continue  # the order service takes one of both settings
         environment.setdefault(f"ORDER_{participant.upper()}_URL", configuration.internal_url(participant))
     return environment
 

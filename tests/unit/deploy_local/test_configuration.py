@@ -114,5 +114,11 @@ def test_a_participants_url_from_the_environment_is_kept() -> None:
     assert environment["ORDER_PRODUCT_URL"] == "http://gateway/product"
 
 
+def test_product_shards_from_the_environment_take_the_place_of_the_product_service() -> None:
+    urls = dict.fromkeys(SERVICES, "postgresql://")
+    environment = service_environment(read({}), {"ORDER_PRODUCT_URLS": "http://a http://b"}, urls, "")
+    assert "ORDER_PRODUCT_URL" not in environment
+
+
 def test_an_ipv6_host_is_bracketed_in_its_url() -> None:
     assert read({"ORDER_HOST": "::1"}).url("order") == "http://[::1]:8001"
