@@ -69,6 +69,11 @@ def participant_at(place: str) -> Participant:
     return Participant(place.partition("-")[0])
 
 
+def shard_of(command: Command) -> dict[str, str]:
+    """Return the product shard that alone gets a command, as operators see it; nothing if there is none."""
+    return {} if command.participant in tuple(Participant) else {"participant": command.participant}
+
+
 def merge(command: Command, outcomes: Sequence[Outcome]) -> Outcome:
     """Return the outcome of a command from those of its parts: applied if all are, else refused.
 

@@ -17,6 +17,7 @@ from services.order.admin.api import AgeSeconds
 from services.order.admin.audit_api import Sent, audit_now, repair
 from services.order.engine.participants import HttpChannel
 from services.order.engine.sharding import participants_of
+from services.order.product_shards import shard_of
 from services.order.saga import Participant
 from services.order.settings import Settings
 from shared.encoding import encode
@@ -114,14 +115,19 @@ async def _repair(arguments: argparse.Namespace, settings: Settings, pool: Pool)
         restored = frozenset(arguments.restored)
         sent = await repair(settings, pool, participants, who, dry_run=arguments.dry_run, restored=restored)
     if arguments.dry_run:
-        return [{"would": one.command.type, "order_id": one.command.order_id} for one in sent]
-    return [_repaired(one) if restored else {"did": one.command.type, "order_id": one.command.order_id} for one in sent]
+        return [{"would": one.command.type, **_about(one)} for one in sent]
+    return [_repaired(one) if restored else {"did": one.command.type, **_about(one)} for one in sent]
+
+
+def _about(sent: Sent) -> dict[str, Any]:
+    """Return what a command of a repair is about."""
+    return {"order_id": sent.command.order_id, **shard_of(sent.command)}
 
 
 def _repaired(sent: Sent) -> dict[str, Any]:
     """Return a command of a repair after a restore: its participant may have refused it."""
     outcome = "applied" if sent.problem is None else str(sent.problem["type"]).rpartition("/")[2]
-    return {"did": sent.command.type, "order_id": sent.command.order_id, "outcome": outcome}
+    return {"did": sent.command.type, **_about(sent), "outcome": outcome}
 
 
 async def _act(arguments: argparse.Namespace, settings: Settings, pool: Pool) -> list[dict[str, Any]]:

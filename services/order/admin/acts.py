@@ -15,6 +15,7 @@ from services.order import store
 from services.order.admin import store as admin_store
 from services.order.domain import ForcedByOperator
 from services.order.engine.transitions import TransitionRequest, Transitions
+from services.order.product_shards import shard_of
 from services.order.saga import VERSIONS_KNOWN, Command, Saga, Status, Transition, next_move, steps, undos
 from services.order.timeline import timeline
 from shared import operators
@@ -165,7 +166,7 @@ async def list_leases(pool: Pool) -> list[dict[str, Any]]:
 async def record_repair(pool: Pool, who: Who, command: Command) -> None:
     """Record that an orphan is about to be released."""
     async with pool.connection() as db:
-        await _record(db, who, "repair", UUID(command.order_id), None, command.wire())
+        await _record(db, who, "repair", UUID(command.order_id), None, shard_of(command) | command.wire())
 
 
 async def _find(db: Connection, id_: UUID) -> Saga:

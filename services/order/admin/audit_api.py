@@ -20,7 +20,7 @@ from services.order.audit.rules import Finding as Found
 from services.order.audit.rules import Kind
 from services.order.audit.schedule import publish
 from services.order.engine.participants import Participants
-from services.order.product_shards import participant_at
+from services.order.product_shards import participant_at, shard_of
 from services.order.saga import Command, Participant
 from services.order.settings import Settings
 from shared.contracts.scopes import Scope
@@ -187,4 +187,5 @@ class AuditApi:
         refused = [
             {"order_id": one.command.order_id, "type": one.command.type, **one.problem} for one in sent if one.problem
         ]
-        return reply({"commands": [one.command.wire() for one in sent], "refused": refused, "dry_run": act.dry_run})
+        commands = [shard_of(one.command) | one.command.wire() for one in sent]
+        return reply({"commands": commands, "refused": refused, "dry_run": act.dry_run})

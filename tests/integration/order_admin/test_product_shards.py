@@ -200,7 +200,10 @@ async def test_orphan_at_one_shard_is_given_back_there(shop: Shop) -> None:
     for table in ("outcomes", "gates"):
         await db.execute(f"DELETE FROM products.{table} WHERE order_id = $1", order_id)
     assert await audited(shop) == [("orphan", "product-1")]
-    assert (await command(shop.checkout, "repair", *WHO)).status == 0
+    would = (await command(shop.checkout, "repair", *WHO, "--dry-run", "--json")).json
+    assert would == [{"would": "restore_stock", "order_id": order_id, "participant": "product-1"}]
+    over_http = await shop.checkout.admin.post("/admin/v1/audit/repair", {"actor": "sue", "reason": "test"})
+    assert [one["participant"] for one in over_http["commands"]] == ["product-1"]
     assert await shop.stock(first, second) == [10, 10]
     await clean(shop)
 
