@@ -7,11 +7,12 @@ from typing import Literal
 from .lists import LISTED, every
 from .models import Coupon, Coupons, CouponStatus, NewCoupon
 from .problems import CouponExists
+from .retries import Deadline
 from .transport import AfterUncertainty, Call, Request, Service, Transport, new_key
 
 CREATE = Call(Service.COUPON, "POST", "/v1/coupons", {201: Coupon}, NewCoupon)
 LIST = Call(Service.COUPON, "GET", "/v1/coupons", {200: Coupons}, query=LISTED | {"user_id", "status"})
-GET = Call(Service.COUPON, "GET", "/v1/coupons/{coupon_id}", {200: Coupon})
+GET = Call(Service.COUPON, "GET", "/v1/coupons/{coupon_id}", {200: Coupon}, query=frozenset({"user_id"}))
 CALLS = (CREATE, LIST, GET)
 GIVEN = ("user_id", "kind", "value", "max_discount", "min_subtotal", "expires_at")  # what never changes
 
@@ -53,15 +54,18 @@ class CouponCalls:
         except AfterUncertainty as error:
             if not isinstance(error.refusal, CouponExists):
                 raise error.for_callers() from None
-            found: Coupon = await self._transport.model(Request(GET, {"coupon_id": body.coupon_id}), deadline)
+            found = await self._get(body.coupon_id, user_id, deadline)
             if any(getattr(found, name) != getattr(body, name) for name in GIVEN):
                 raise error.for_callers() from None
             return found
 
-    async def get(self, coupon_id: str, *, deadline_seconds: float | None = None) -> Coupon:
-        """Return a coupon."""
-        deadline = self._transport.deadline(deadline_seconds)
-        coupon: Coupon = await self._transport.model(Request(GET, {"coupon_id": coupon_id}), deadline)
+    async def get(self, coupon_id: str, *, user_id: str | None = None, deadline_seconds: float | None = None) -> Coupon:
+        """Return a coupon. Where the platform has several cells, another user's needs their `user_id`."""
+        return await self._get(coupon_id, user_id, self._transport.deadline(deadline_seconds))
+
+    async def _get(self, coupon_id: str, user_id: str | None, deadline: Deadline) -> Coupon:
+        query = {} if user_id is None else {"user_id": user_id}
+        coupon: Coupon = await self._transport.model(Request(GET, {"coupon_id": coupon_id}, query), deadline)
         return coupon
 
     def list(

@@ -12,6 +12,7 @@ import asyncpg
 import pytest
 import pytest_asyncio
 
+from deploy.client import Client as OfficeClient
 from shared.slots import slot_of
 from tests.infrastructure.databases import Database
 from tests.infrastructure.issuer import RSA, RULES, jwk_set
@@ -195,6 +196,21 @@ async def test_wrong_slot_costs_a_repeat_and_begins_nothing(platform: Platform, 
     assert placed.body == again.body
     grown = [after - count for after, count in zip(await platform.rows(), before, strict=True)]
     assert grown == ([2, 0] if user == USERS[0] else [0, 2])
+
+
+@pytest.mark.parametrize("user", USERS)
+async def test_back_office_with_the_client_for_python_needs_to_know_nothing_of_cells(
+    platform: Platform, user: str
+) -> None:
+    async with OfficeClient(platform.client.url, token=lambda: platform.token(OFFICE, EVERY)) as office:
+        products = [await office.products.create(name="Pen", price=0, stock=5) for _ in range(4)]
+        coupon = await office.coupons.create(user_id=user, kind="fixed", value=1)
+        assert await office.coupons.get(coupon.coupon_id, user_id=user) == coupon
+        lines = {product.product_id: 1 for product in products}
+        order = await office.orders.place(lines, user_id=user)
+        assert (await office.orders.cancel(order.order_id)).status == "REFUNDED"
+        assert order.order_id in [one.order_id async for one in office.orders.list(user_id=user)]
+        assert (await office.accounts.get(user)).user_id == user
 
 
 async def test_books_of_both_cells_agree_with_the_shards_they_share(platform: Platform) -> None:

@@ -22,6 +22,7 @@ _repair = guards_in("services/order/admin/audit_api.py", _audits)
 _books = guards_in("services/order/audit/books.py")
 _holds = guards_in("services/product/queries.sql")
 _OWN_HOLDS = "tests/integration/product/test_own_holds.py::"
+_client = guards_in("deploy/client/transport.py", "tests/integration/client/test_slots.py::")
 _ROUTED = "tests/integration/http/test_cell_router.py::test_"
 _router = guards_in("deploy/cells/haproxy.cfg", _ROUTED)
 _subject = guards_in("deploy/cells/subject.lua", _ROUTED)
@@ -288,5 +289,12 @@ GUARDS: Sequence[Guard] = (
         "order_id < $6 THEN $7::boolean",
         "order_id < $6 AND NOT $7 THEN false",
         f"{_OWN_HOLDS}test_pages_of_any_size_have_each_order_of_the_cell_once[older-0]",
+    ),
+    _client(
+        "client: a router reads whom a body names",
+        "async def _headers",
+        'headers["X-Slot"] = str(request.slot)',
+        "pass",
+        "test_request_whose_body_names_somebody_or_a_product_has_its_slot",
     ),
 )
