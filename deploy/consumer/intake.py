@@ -98,7 +98,7 @@ async def take(
     streams = {order_id: Stream(sequence, orders.get(order_id)) for order_id, sequence in positions.items()}
     # In a statement of its own, after the locks.
     rows = await store.received(db, order_ids, [event.event_id for event in events])
-    taken, new = _sort_out(events, rows)
+    taken, new = sort_out(events, rows)
     waiting = [_stored(row) for row in rows if row["state"] == WAITING and row["order_id"] in positions]
     decision = decide(streams, [*waiting, *new], given_up)
     states = decision.states
@@ -234,7 +234,7 @@ def _counted(order: Order, sign: int) -> Sales:
     return Sales(sign * paid, sign * paid * order.total_amount, sign * refunded, sign * refunded * order.total_amount)
 
 
-def _sort_out(events: Sequence[Event], rows: Sequence[asyncpg.Record]) -> tuple[Taken, list[Event]]:
+def sort_out(events: Sequence[Event], rows: Sequence[asyncpg.Record]) -> tuple[Taken, list[Event]]:
     """Return the new events, each once, and what became of the others."""
     names = ("order_id", "sequence", "type", "occurred_at", "sha256")
     ids = {row["event_id"]: tuple(row[name] for name in names) for row in rows}

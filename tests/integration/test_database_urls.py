@@ -137,9 +137,11 @@ async def test_services_and_migrations_understand_the_same_form(
         connection = await connect(chosen, "forms")
         try:
             name = await connection.fetchval("SELECT current_database()")
+            application = await connection.fetchval("SHOW application_name")
         finally:
             await connection.close()
         assert name == names["db"]
+        assert application == ("shop forms" if "application_name=shop" in form else "forms")
 
 
 @pytest.mark.parametrize(

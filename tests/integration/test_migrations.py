@@ -11,6 +11,7 @@ import asyncpg
 import psycopg
 import pytest
 from psycopg import sql
+from structlog.testing import capture_logs
 from yoyo.backends.core.postgresql import PostgresqlPsycopgBackend
 
 from shared.postgres.migrations import migrate
@@ -79,10 +80,14 @@ async def test_migrations_of_an_older_version_leave_a_newer_schema_alone(
     url = create_database(roles=False).url
     (folder / "post-apply.sql").write_text("CREATE TABLE things.rights (id int);")
     second = folder / "0002.second.sql"
-    await asyncio.to_thread(migrate, url, "things", folder)
+    with capture_logs() as logs:
+        await asyncio.to_thread(migrate, url, "things", folder)
+    assert logs == []
     (folder / "post-apply.sql").write_text("CREATE TABLE things.older ();")
     second.unlink()
-    assert migrate(url, "things", folder) == []
+    with capture_logs() as logs:
+        assert migrate(url, "things", folder) == []
+    assert logs == [{"event": "schema.newer", "log_level": "warning", "schema": "things", "unknown": 1}]
     assert await tables(url) == {"first", "second", "rights"}
 
 

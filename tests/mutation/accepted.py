@@ -57,6 +57,13 @@ ACCEPTED: tuple[AcceptedMutant, ...] = (
         _SAME_INSTANT,
     ),
     AcceptedMutant(
+        "shared/http/deadline.py",
+        "_look",
+        "for task in [task for task, end in self._ends.items() if end < looked_at]:",
+        "for task in [task for task, end in self._ends.items() if end <= looked_at]:",
+        _SAME_INSTANT,
+    ),
+    AcceptedMutant(
         "services/relay/kafka/positions.py",
         "_last_value",
         "if record.offset < end:",

@@ -115,6 +115,7 @@ NEAREST: Mapping[str, Sequence[str]] = {
     "shared/encoding.py": _unit("shared/integers"),
     "shared/http": (*_HTTP, *_integration("participants", "deadlines"), *_unit("shared/process")),
     "shared/http/aiohttp_internals.py": (*_HTTP, *_integration("connections")),
+    "shared/http/callers.py": (*_unit("shared/callers"), *_tests("integration", "coupon/test_api.py")),
     "shared/http/connection.py": (*_HTTP, *_integration("connections")),
     "shared/http/deadline.py": (*_unit("shared/deadline"), *_integration("deadlines")),
     "shared/http/idempotency.py": _unit("shared/idempotency"),
@@ -134,7 +135,10 @@ NEAREST: Mapping[str, Sequence[str]] = {
     "shared/pacing.py": _unit("shared/pacing"),
     "shared/participant": (*_unit("shared/protocol", "shared/gates", "shared/executor"), *_PARTICIPANTS),
     "shared/postgres/clocks.py": (*_unit("shared/database_clock", "shared/host_clock"), *_integration("host_clock")),
-    "shared/postgres/connecting.py": _integration("former_primaries", "connecting", "database_urls"),
+    "shared/postgres/connecting.py": (
+        *_unit("shared/settings"),
+        *_integration("former_primaries", "connecting", "database_urls"),
+    ),
     "shared/postgres/connections.py": (
         *_unit("shared/connections"),
         *_tests("integration", "balance/test_database_faults.py"),

@@ -100,7 +100,7 @@ class InEffect:
 
 async def _show(visit: Visit) -> web.Response:
     found, versions, leases = await asyncio.gather(
-        statuses(visit.parts), _listed(visit, calls.VERSIONS), _listed(visit, calls.LEASES)
+        statuses(visit.parts), listed(visit, calls.VERSIONS), listed(visit, calls.LEASES)
     )
     is_refresh = "HX-Request" in visit.request.headers  # which keeps the settings as they are
     return visit.page(
@@ -181,7 +181,7 @@ async def _get(parts: Parts, replica: Replica, path: str, **options: Any) -> tup
         return response.status, await response.json(content_type=None)
 
 
-async def _listed(visit: Visit, call: Call) -> Sequence[Mapping[str, Any]] | None:
+async def listed(visit: Visit, call: Call) -> Sequence[Mapping[str, Any]] | None:
     """Return what the order service lists, None if it does not answer in time."""
     try:
         async with asyncio.timeout(ANSWER_SECONDS):

@@ -40,6 +40,7 @@ async def test_metrics_in_open_mode_are_beside_the_pages() -> None:
         await browser.get("/preferences")
         found = values(await browser.get("/metrics", **BY_ADDRESS))
         assert (found["console_streams"], found["console_streams_max"], found["console_sessions"]) == (0, 7, 0)
+        assert found['http_connections_open{listener="console"}'] == 1
         # No client chooses a label.
         assert answers(found, "other", "unknown", 404) == answers(before, "other", "unknown", 404) + 1
         assert answers(found, "other", "unknown", 405) == answers(before, "other", "unknown", 405) + 1

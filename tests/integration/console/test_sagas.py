@@ -83,6 +83,9 @@ async def test_saga_shows_its_remaining_commands_and_the_acts_that_are_possible(
     ended = await browser.get(f"/sagas/{case.order_id}")
     assert ended.has("None: it has ended.")
     assert f"/sagas/{saga_id}/retry" not in ended.text
+    made_up = await browser.get(f"/sagas/{case.order_id}?done=nonsense")
+    assert made_up.status == 200
+    assert "Done and recorded" not in made_up.text
 
 
 async def test_forced_saga_is_undone_after_a_confirmation_only(checkout: Checkout, browser: Browser) -> None:

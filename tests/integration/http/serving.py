@@ -94,8 +94,7 @@ def routes(path: str, begun: threading.Event, finish: threading.Event) -> list[R
         raise Unavailable("No room.")
 
     async def crowd(_request: web.Request) -> web.Response:
-        refuse(0)
-        raise AssertionError
+        raise Unavailable("No room, says the handler.")
 
     one = f"{path}/{{thing_id}}"
     return [

@@ -79,6 +79,16 @@ async def test_a_body_that_is_not_read_ends_its_connection(
         assert (answer.status, answer.headers["connection"]) == (status, "close")
 
 
+@pytest.mark.parametrize(
+    ("headers", "detail"),
+    [(LENGTH, "No room."), (CONTINUE + LENGTH, "No room, says the handler.")],
+    ids=["in one piece", "in two"],
+)
+async def test_request_in_one_piece_is_refused_before_its_handler(served: Served, headers: bytes, detail: str) -> None:
+    [answer], _ = await converse(served.url, post(headers, path=b"/v1/things/crowd"), 1)
+    assert (answer.status, answer.problem["detail"]) == (503, detail)
+
+
 @pytest.mark.parametrize("path", [b"/v1/things", b"/v1/things/cup", b"/livez", b"/readyz", b"/openapi.json", *PAGES])
 async def test_head_is_answered_as_get_without_its_body(served: Served, path: bytes) -> None:
     await same_but_for_the_body(served, path)

@@ -63,7 +63,7 @@ def test_expired_sessions_make_room_first(clock: Clock, monkeypatch: pytest.Monk
     sessions = Sessions(clock)
     kept = sessions.begin("kept", caller(9000.0))
     sessions.begin("short", caller(1500.0))
-    clock.now = 1600.0
+    clock.now = 1500.0  # its end
     sessions.begin("new", caller(9000.0))
     assert sessions.find(kept.id_) is kept
 

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import random
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -22,7 +23,7 @@ from deploy.consumer.events import (
     minute_of,
     parse_timestamp,
 )
-from deploy.consumer.intake import Decision, Sales, Stream, apply, decide
+from deploy.consumer.intake import Decision, Sales, Stream, apply, decide, sort_out
 from deploy.consumer.store import SQL
 from shared.ids import uuid7
 
@@ -130,6 +131,28 @@ def states(events: list[Event], **streams: Stream) -> list[str]:
     before = {events[0].order_id: streams["before"]} if streams else {}
     decision = decide(before, events, {})
     return [decision.states[event.event_id] for event in events]
+
+
+def received(*events: Event) -> Any:
+    """Return events as they are stored."""
+    names = ("event_id", "order_id", "sequence", "type", "occurred_at", "sha256")
+    return [{name: getattr(event, name) for name in names} for event in events]
+
+
+def test_only_an_event_that_is_not_stored_is_new_and_only_once() -> None:
+    known, new = stream_of("PENDING_PAYMENT", "PAID")
+    taken, taken_in = sort_out([known, new, new], received(known))
+    assert taken_in == [new]
+    assert (taken.new, taken.duplicates, taken.contradicting, taken.doubted) == (1, 2, [], set())
+
+
+def test_contradiction_casts_doubt_on_the_orders_of_both_sides() -> None:
+    (known,), (other,) = stream_of("PAID"), stream_of("PAID")
+    same_id, same_place = replace(other, event_id=known.event_id), replace(known, event_id=other.event_id)
+    for event, doubted in ((same_id, {known.order_id, other.order_id}), (same_place, {known.order_id})):
+        taken, taken_in = sort_out([event], received(known))
+        assert (taken_in, taken.contradicting) == ([], [event])
+        assert taken.doubted == doubted
 
 
 def test_events_are_applied_in_sequence_and_wait_for_missing_ones() -> None:

@@ -153,6 +153,28 @@ async def test_of_several_hosts_the_first_that_takes_writes_is_used(monkeypatch:
     assert standby.terminated
 
 
+class Hanging:
+    """Stands in for the driver's pool, whose server does not answer."""
+
+    def __init__(self) -> None:
+        self.terminated = False
+
+    async def close(self) -> None:
+        await asyncio.Event().wait()
+
+    def terminate(self) -> None:
+        self.terminated = True
+
+
+async def test_server_that_hangs_does_not_delay_the_end_of_its_pool() -> None:
+    hanging: Any = Hanging()
+    given = {"database_url": "postgresql://nowhere", "kafka_bootstrap_servers": "nowhere:1", "shutdown_seconds": 0.01}
+    pool = Pool(ConsumerSettings.model_validate(given))
+    pool._pool = hanging
+    await asyncio.wait_for(pool.__aexit__(), 2)
+    assert hanging.terminated
+
+
 def test_address_of_several_hosts_is_one_address_for_each() -> None:
     one = "postgresql://me:a%2Cb@h:1/db?sslmode=disable"
     assert addresses(one) == [one]

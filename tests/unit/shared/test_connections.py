@@ -4,6 +4,7 @@ import asyncio
 import time
 from typing import Any
 
+import asyncpg
 import pytest
 from prometheus_client import REGISTRY
 from structlog.testing import capture_logs
@@ -90,6 +91,37 @@ async def test_pool_drops_a_connection_whose_check_was_cancelled() -> None:
     await asyncio.wait([acquiring])
     assert acquiring.cancelled()
     assert silent.terminated, "the pool would never lend it again"
+
+
+class Closing:
+    """Stands in for a connection or the driver's pool. Its normal close raises `error` if there is one."""
+
+    def __init__(self, error: Exception | None) -> None:
+        self._error = error
+        self.terminated = False
+
+    async def close(self, timeout: float = 0) -> None:  # noqa: ARG002, ASYNC109 - the signature is the driver's
+        if self._error is not None:
+            raise self._error
+
+    def terminate(self) -> None:
+        self.terminated = True
+
+
+@pytest.mark.parametrize("error", [None, TimeoutError(), ConnectionResetError(), asyncpg.InterfaceError("")], ids=repr)
+async def test_connection_that_cannot_be_closed_normally_is_dropped(error: Exception | None) -> None:
+    connection: Any = Closing(error)
+    await connections.close(connection, 1)
+    assert connection.terminated is (error is not None)
+
+
+@pytest.mark.parametrize("error", [None, TimeoutError(), ConnectionResetError()], ids=repr)
+async def test_pool_that_cannot_be_closed_normally_is_dropped(error: Exception | None) -> None:
+    pool = Pool(ServiceSettings(port=1, database_url="postgresql://nowhere"), "test")
+    closing: Any = Closing(error)
+    pool._pool = closing
+    await pool.__aexit__()
+    assert closing.terminated is (error is not None)
 
 
 def test_reconnects_of_a_session_are_counted_from_zero_on() -> None:

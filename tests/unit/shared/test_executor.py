@@ -51,6 +51,13 @@ async def test_batch_without_any_known_outcome_is_unavailable() -> None:
             await commands.run([Do(OTHER), Do(GATE)])
 
 
+async def test_batch_that_fails_as_a_whole_raises() -> None:
+    """Then its span is a failed one."""
+    async with executor({}, ValueError("a bug")) as commands:
+        with pytest.raises(ValueError, match="a bug"):
+            await commands._run_batch([Do(OTHER)])
+
+
 @pytest.mark.parametrize(
     ("failure", "executed"),
     [(asyncpg.CheckViolationError(), 2), (Unavailable("away"), 0)],

@@ -34,6 +34,17 @@ async def test_clocks_that_differ_by_less_than_the_bound_agree(sign: int) -> Non
     clock.check()
 
 
+async def test_clocks_that_differ_by_the_bound_agree(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(time, "time", lambda: 1_000.0)
+
+    async def ahead() -> datetime:
+        return datetime.fromtimestamp(1_000.0 + SKEW_MAX_SECONDS, UTC)
+
+    clock = HostClock()
+    await clock.compare(ahead())
+    assert clock.agrees
+
+
 @pytest.mark.parametrize(
     ("ahead", "direction"), [(DAYS, "8640000 s behind"), (-DAYS, "8640000 s ahead of")], ids=["behind", "ahead"]
 )

@@ -71,6 +71,16 @@ def test_line_has_service_event_level_and_fields(lines: Any) -> None:
     assert line == {"service": "test", "event": "something happened", "level": "info", "count": 3}
 
 
+def test_console_format_is_a_line_for_people(lines: Any, capfd: pytest.CaptureFixture[str]) -> None:
+    assert lines() == []
+    logs.configure("test", fmt="console")
+    structlog.get_logger().info("something happened", count=3)
+    (line,) = capfd.readouterr().out.splitlines()
+    assert not line.startswith("{")
+    assert "something happened" in line
+    assert "count=3" in line
+
+
 @pytest.mark.parametrize("value", [Unprintable(), "\ud800", {1: 2}, 1 << 70, {"a": Unprintable()}], ids=type)
 def test_value_that_can_not_be_rendered_costs_the_fields_only(lines: Any, value: object) -> None:
     structlog.get_logger().error("something happened", value=value)
