@@ -274,7 +274,7 @@ bench-standby: environment-dev ## measure the CPU of a checkout with a synchrono
 bench-cells: environment-dev ## measure the CPU of a checkout with two product shards against one product service; ARGS="--pairs 40"
 	@exec .venv-dev/bin/python -m tests.bench.checkout.cells $(ARGS)
 
-bench-profile: environment-dev environment-profile ## show where a checkout's time is spent; ARGS="--clients 64 --scenario cold" and others
+bench-profile: environment-dev environment-profile ## show where a checkout's time is spent, and what idle cores wait for; ARGS="--clients 64 --only-idle" and others
 	@exec .venv-dev/bin/python -m tests.bench.checkout.profile $(ARGS)
 
 clean: ## remove the data, logs and environments that the other targets made

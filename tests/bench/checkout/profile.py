@@ -2,6 +2,7 @@
 
 Two loads after one another on the same services: in the first only what is counted anyway is read (CPU, statements,
 transactions, WAL); in the second py-spy samples the processes and auto_explain the plans, which costs what it measures.
+A third load, on services of its own, shows what idle cores wait for (tests/bench/checkout/idle).
 """
 
 import argparse
@@ -17,6 +18,8 @@ import psycopg
 from deploy.local.progress import Progress
 from tests.bench.checkout import plans, stacks, statements
 from tests.bench.checkout.catalogue import Catalogue, make_catalogue
+from tests.bench.checkout.idle import report
+from tests.bench.checkout.idle.measuring import record
 from tests.bench.checkout.load import Load
 from tests.bench.checkout.meters import process_seconds
 from tests.bench.checkout.profile_report import Findings, print_findings
@@ -152,24 +155,39 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--orders", type=int, default=1, help="replicas of the order service")
     parser.add_argument("--native", action="store_true", help="sample C code too, which stops the processes for it")
     parser.add_argument("--keyed", action="store_true", help="send an Idempotency-Key with each request")
+    parser.add_argument("--only-idle", action="store_true", help="only the load that shows what idle cores wait for")
+    parser.add_argument("--write", action="store_true", help=f"put what idle cores wait for into {report.PAGE.name}")
     options = parser.parse_args(arguments)
     OUTPUT.mkdir(exist_ok=True)
     try:
         load = Load(options.scenario, options.clients, options.seconds, options.keyed)
         find_tool("wrk", "wrk")
-        require_profiler()
-        with servers([*POSTGRES_SETTINGS, *profiler_settings()]) as started:
-            idle(started)
+        if not options.only_idle:
+            require_profiler()
+        with servers([*POSTGRES_SETTINGS, *([] if options.only_idle else profiler_settings())]) as started:
             catalogue = make_catalogue(started.postgres_url)
-            with Progress("profiling"):
-                findings = profile_on(started, catalogue, load, orders=options.orders, native=options.native)
+            if not options.only_idle:
+                idle(started)
+                with Progress("profiling"):
+                    findings = profile_on(started, catalogue, load, orders=options.orders, native=options.native)
+                _show(findings)
+            with Progress("recording what idle cores wait for"):
+                recording = record(started, catalogue, load, orders=options.orders)
     except MissingError as error:
         print(error, file=sys.stderr)
         return 2
+    print(f"\n{report.summary(recording, load)}\n\n{report.table(recording)}")
+    (OUTPUT / "bench-profile-idle.svg").write_text(report.picture(recording, load))
+    print(f"\nOne second of it: {OUTPUT}/bench-profile-idle.svg")
+    if options.write:
+        report.write(recording, load)
+    return 0
+
+
+def _show(findings: Findings) -> None:
     print_findings(findings)
     (OUTPUT / "bench-profile.json").write_text(json.dumps(findings.view(), indent=1))
     print(f"\nFlame graphs: open {OUTPUT}/bench-profile-*.speedscope.json in https://www.speedscope.app")
-    return 0
 
 
 if __name__ == "__main__":

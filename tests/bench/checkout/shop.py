@@ -27,6 +27,7 @@ START_SECONDS = 30
 STOP_SECONDS = 10
 SETTLE_SECONDS = 30
 PARTICIPANTS = ("product", "coupon", "balance")
+ORDER_PROGRAM = "services.order"
 # No saga is live when books are audited, so the audit need not wait for changes.
 AUDIT_GRACE_SECONDS = "0.1"
 # In a deployment the audit runs during checkouts; here one audit of everything runs after each round.
@@ -97,11 +98,18 @@ def replica_names(orders: int) -> list[str]:
 
 @contextmanager
 def running_shop(
-    servers: Servers, catalogue: Catalogue, *, orders: int = 1, tokens: UserTokens | None = None
+    servers: Servers,
+    catalogue: Catalogue,
+    *,
+    orders: int = 1,
+    tokens: UserTokens | None = None,
+    order_program: str = ORDER_PROGRAM,
+    settings: Mapping[str, str] | None = None,
 ) -> Iterator[Shop]:
     """Run the product on a new copy of the catalogue, with this many replicas of the order service.
 
-    With `tokens` it asks callers for them; else it runs in open mode.
+    With `tokens` it asks callers for them; else it runs in open mode. `order_program`: the module that runs as the
+    order service. `settings`: further variables of the services' environment.
     """
     with catalogue.copy() as database:
         names = (*replica_names(orders), *PARTICIPANTS, "relay")
@@ -110,11 +118,12 @@ def running_shop(
         environment = service_environment(database, ports, servers.kafka)
         if orders > 1:  # they share the settings of one: see the order service's README
             environment.setdefault("ORDER_BATCHES_AT_ONCE", str(max(1, (os.cpu_count() or 1) // orders)))
+        environment |= settings or {}
         if tokens is not None:
             environment |= tokens.settings(dict(zip(names, numbers[len(names) :], strict=True)))
         command = [sys.executable, "-m", "services.relay", "bootstrap"]
         subprocess.run(command, env=environment, cwd=REPOSITORY, check=True, stdout=subprocess.DEVNULL)
-        with started(ports, environment, servers) as processes:
+        with started(ports, environment, servers, order_program) as processes:
             yield Shop(database, addresses(ports), processes, environment, None if tokens is None else tokens.file)
 
 
@@ -125,13 +134,13 @@ def addresses(ports: Mapping[str, int]) -> dict[str, str]:
 
 @contextmanager
 def started(
-    ports: Mapping[str, int], environment: Mapping[str, str], servers: Servers
+    ports: Mapping[str, int], environment: Mapping[str, str], servers: Servers, order_program: str = ORDER_PROGRAM
 ) -> Iterator[Mapping[str, "subprocess.Popen[bytes]"]]:
     """Start a process for each name, wait until all are ready, and stop them at the end."""
     processes: dict[str, subprocess.Popen[bytes]] = {}
     try:
         for name, port in ports.items():
-            processes[name] = start_service(name, port, environment, servers)
+            processes[name] = start_service(name, port, environment, servers, order_program)
         probed = {name: int(environment.get(f"{name.upper()}_INTERNAL_PORT", port)) for name, port in ports.items()}
         for name, url in addresses(probed).items():
             wait_until(partial(serves, processes[name], url), START_SECONDS, f"{name} to serve")
@@ -157,10 +166,12 @@ def service_environment(database: Database, ports: Mapping[str, int], kafka: str
     return environment
 
 
-def start_service(name: str, port: int, environment: Mapping[str, str], servers: Servers) -> "subprocess.Popen[bytes]":
+def start_service(
+    name: str, port: int, environment: Mapping[str, str], servers: Servers, order_program: str = ORDER_PROGRAM
+) -> "subprocess.Popen[bytes]":
     """Start a process of the service with this name, or of a replica whose name begins with it."""
     service = name.partition("-")[0]
-    command = [sys.executable, "-m", f"services.{service}"]
+    command = [sys.executable, "-m", order_program if service == "order" else f"services.{service}"]
     return start_process(name, command, {**environment, f"{service.upper()}_PORT": str(port)}, servers)
 
 
