@@ -73,6 +73,19 @@ class Ownership:
         return cls(parse_slots(words), OLDER in words, 0 if since is None else _milliseconds(since))
 
     @property
+    def words(self) -> list[str]:
+        """Return the words that stand for what is owned, in their shortest form."""
+        ends = [slot for slot in sorted(self.slots) if slot + 1 not in self.slots]
+        starts = [slot for slot in sorted(self.slots) if slot - 1 not in self.slots]
+        ranges = [f"{first}-{last}" if last > first else f"{first}" for first, last in zip(starts, ends, strict=True)]
+        return [*ranges, *([OLDER] if self.older else [])]
+
+    @property
+    def moment(self) -> datetime | None:
+        """Return since when ids contain a slot, None if that is not known."""
+        return _EPOCH + timedelta(milliseconds=self.since_milliseconds) if self.since_milliseconds else None
+
+    @property
     def bits(self) -> bytes:
         """Return a bit for each slot, as Postgres' get_bit numbers them."""
         owned = bytearray(SLOTS // 8)

@@ -1,17 +1,21 @@
 """`orderctl audit` and `orderctl repair`: whether the books agree, and what gives orphans back."""
 
+import asyncio
 import sys
+from collections.abc import Mapping
 from contextlib import nullcontext
-from typing import get_args
+from typing import Any, get_args
 
 import click
 from rich.console import Console
 
 from deploy.orderctl import calls
+from deploy.orderctl.cells import disagreements, verdicts
 from deploy.orderctl.options import act, actor, as_json, dry_run
 from deploy.orderctl.output import show_json, show_rows, write
+from deploy.orderctl.places import MisconfiguredError
 from deploy.orderctl.plain import has_colour
-from deploy.orderctl.platform import LONG_CALL, ask
+from deploy.orderctl.platform import LONG_CALL, Platform, ask
 from deploy.orderctl.verdict import Commands, verdict
 from shared.process.exits import Exit
 
@@ -20,9 +24,20 @@ COMMANDS = Commands("orderctl audit --json", 'orderctl repair --reason "why" --d
 
 
 @click.command()
+@click.option(
+    "--cell",
+    "cells",
+    multiple=True,
+    envvar="ORDERCTL_CELLS",
+    metavar="URL",
+    help="The operators' listener of a cell's order service. Name all cells: they must divide all slots.",
+)
 @as_json
-def audit(as_json: bool) -> None:
+def audit(cells: tuple[str, ...], as_json: bool) -> None:
     """Compare every order with all books; exit with 4 unless they agree."""
+    if cells:
+        _audit_cells(cells, as_json)
+        return
     with Console(stderr=True).status("comparing every order with the books") if sys.stderr.isatty() else nullcontext():
         report = ask(lambda platform: platform.admin(calls.AUDIT), LONG_CALL).members
     if as_json:
@@ -30,6 +45,25 @@ def audit(as_json: bool) -> None:
     else:
         write(verdict(report, COMMANDS, colour=has_colour()))
     if not report["clean"]:
+        raise SystemExit(Exit.NOT_CLEAN)
+
+
+def _audit_cells(cells: tuple[str, ...], as_json: bool) -> None:
+    async def reports(platform: Platform) -> dict[str, Mapping[str, Any]]:
+        found = [platform.at(calls.ORDER, url).admin(calls.AUDIT) for url in cells]
+        return {url: report.members for url, report in zip(cells, await asyncio.gather(*found), strict=True)}
+
+    for url in cells:
+        if not url.startswith(("http://", "https://")):
+            raise MisconfiguredError(f"a cell's address must begin with http:// or https:// (got {url!r})")
+    found = ask(reports, LONG_CALL)
+    wrong = disagreements(found)
+    clean = not wrong and all(report["clean"] for report in found.values())
+    if as_json:
+        show_json({"clean": clean, "slots": wrong, "cells": [{"url": url, **report} for url, report in found.items()]})
+    else:
+        write(verdicts(found, wrong, COMMANDS, colour=has_colour()))
+    if not clean:
         raise SystemExit(Exit.NOT_CLEAN)
 
 

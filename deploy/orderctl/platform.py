@@ -27,7 +27,7 @@ class Platform:
     """The public APIs, and those for operators."""
 
     def __init__(self, session: aiohttp.ClientSession, places: Places, policy: Policy) -> None:
-        self._places = places
+        self._session, self._places, self._policy = session, places, policy
         token = places.read_token if places.has_token else None
         self._admin = Transport(session, places.urls, token, policy)
         urls = {service: places.urls[service] for service in Service if service in places.urls}
@@ -45,6 +45,10 @@ class Platform:
         request = Request(call, {} if id_ is None else {"id": id_}, given, body)
         answer: Raw = await self._admin.model(request, self._admin.deadline(None))
         return answer
+
+    def at(self, listener: str, url: str) -> "Platform":
+        """Return the platform with another address of a listener, such as that of another cell."""
+        return Platform(self._session, replace(self._places, urls={**self._places.urls, listener: url}), self._policy)
 
     def _require(self, listener: str) -> None:
         if listener not in self._places.urls:

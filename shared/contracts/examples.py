@@ -110,6 +110,8 @@ VALUES: Mapping[str, Any] = {
     "under_way": 0,
     "recent": 2,
     "violations": 1,
+    "slots": "0-4095 older",
+    "slots_since": None,
     "AuditReport.totals": {"product": {"units": 100}},
     "value_at_risk": {"orphan": 45000},
     "Repair.actor": "olga",

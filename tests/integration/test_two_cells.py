@@ -13,6 +13,7 @@ import pytest
 import pytest_asyncio
 
 from deploy.client import Client as OfficeClient
+from deploy.orderctl.cells import disagreements
 from shared.slots import slot_of
 from tests.infrastructure.databases import Database
 from tests.infrastructure.issuer import RSA, RULES, jwk_set
@@ -215,10 +216,11 @@ async def test_back_office_with_the_client_for_python_needs_to_know_nothing_of_c
 
 async def test_books_of_both_cells_agree_with_the_shards_they_share(platform: Platform) -> None:
     headers = {"Authorization": f"Bearer {platform.token('sue', 'ops')}"}
-    for admin in platform.admins:
-        report = await admin.post("/admin/v1/audit", None, headers=headers)
+    reports = {admin.url: await admin.post("/admin/v1/audit", None, headers=headers) for admin in platform.admins}
+    for report in reports.values():
         assert (report["clean"], report["findings"]) == (True, [])
         assert report["orders"] + report["recent"] > 0
+    assert disagreements(reports) == []
 
 
 async def test_cell_without_the_other_one_serves_as_before(platform: Platform) -> None:

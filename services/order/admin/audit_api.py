@@ -46,10 +46,18 @@ class Finding(Wire):
     worth: int | str
 
 
+class Cell(Wire):
+    """What a cell owns: as in its CELL_SLOTS and CELL_SLOTS_SINCE."""
+
+    slots: str
+    slots_since: datetime | None
+
+
 class AuditReport(Wire):
     """What a pass of the audit found. Integers beyond 64 bits are written as text."""
 
     clean: bool
+    cell: Cell
     started_at: datetime
     seconds: float
     orders: int

@@ -32,9 +32,10 @@ Rest = Callable[[float], Awaitable[None]]
 @dataclass(slots=True)
 class Report:
     """The results of a pass. `orders` were compared, except those `under_way`; `recent` ones were too young for it.
-    `value_at_risk`: what live sagas tie up, and the age of the oldest saga in seconds."""
+    `value_at_risk`: what live sagas tie up, and the age of the oldest saga in seconds. `ownership`: whose orders."""
 
     started_at: datetime
+    ownership: Ownership = ONE_CELL
     seconds: float = 0.0
     orders: int = 0
     under_way: int = 0
@@ -52,6 +53,7 @@ class Report:
         """Return the report as operators see it."""
         return {
             "clean": self.clean,
+            "cell": {"slots": " ".join(self.ownership.words), "slots_since": self.ownership.moment},
             "started_at": self.started_at,
             "seconds": round(self.seconds, 3),
             "orders": self.orders,
@@ -87,7 +89,7 @@ class Auditor:
 
         It awaits `rest` after each page and after each participant's own checks, to leave time for other work.
         """
-        report = Report(datetime.now(UTC))
+        report = Report(datetime.now(UTC), self._ownership)
         started = time.monotonic()
         rest = rest or _no_rest
         suspects = await self._compare_all(report, rest)

@@ -7,6 +7,7 @@ import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import pytest
 import pytest_asyncio
 
 from deploy.orderctl.places import ROOT
@@ -119,6 +120,20 @@ async def test_audit_ends_with_4_if_it_found_something(server: Server) -> None:
     assert found.status == Exit.NOT_CLEAN
     assert found.out.startswith("✗ 8 orders, 1 finding, worth 3 units of stock\n")
     assert found.out.endswith('  orderctl repair --reason "why" --dry-run\n')
+
+
+@pytest.mark.parametrize(("slots", "status"), [("2048-4095", Exit.DONE), ("2047-4095", Exit.NOT_CLEAN)])
+async def test_audit_of_cells_ends_with_4_unless_they_divide_all_slots(
+    server: Server, slots: str, status: Exit
+) -> None:
+    settings = all_at(server.url) | {"ORDERCTL_CELLS": f"{server.url} {server.url}/other"}
+    cells = [{"slots": words, "slots_since": None} for words in ("0-2047 older", slots)]
+    server.will(*(answer(200, CLEAN | {"cell": cell}) for cell in cells))
+    ended = await orderctl(settings, "audit")
+    assert ended.status == status, ended
+    assert ended.out.startswith(f"{server.url}\n✓ 8 orders, 0 findings\n\n{server.url}/other\n✓ 8 orders")
+    assert ended.out.endswith(f"slots 2047: of {server.url} and {server.url}/other\n") is (status != Exit.DONE)
+    assert sorted(one.path for one in server.received) == ["/admin/v1/audit", "/other/admin/v1/audit"]
 
 
 async def test_repair_that_a_participant_refuses_ends_with_4(server: Server) -> None:

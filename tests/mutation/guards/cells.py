@@ -23,6 +23,7 @@ _books = guards_in("services/order/audit/books.py")
 _holds = guards_in("services/product/queries.sql")
 _OWN_HOLDS = "tests/integration/product/test_own_holds.py::"
 _client = guards_in("deploy/client/transport.py", "tests/integration/client/test_slots.py::")
+_agreement = guards_in("deploy/orderctl/cells.py", f"{_UNIT}orderctl/test_cells.py::")
 _ROUTED = "tests/integration/http/test_cell_router.py::test_"
 _router = guards_in("deploy/cells/haproxy.cfg", _ROUTED)
 _subject = guards_in("deploy/cells/subject.lua", _ROUTED)
@@ -296,5 +297,19 @@ GUARDS: Sequence[Guard] = (
         'headers["X-Slot"] = str(request.slot)',
         "pass",
         "test_request_whose_body_names_somebody_or_a_product_has_its_slot",
+    ),
+    _agreement(
+        "orderctl: an order service that knows no cells takes the holds of all for orphans",
+        "def disagreements",
+        'if "cell" not in report',
+        "if False",
+        "test_order_service_of_an_earlier_version_is_named",
+    ),
+    _agreement(
+        "orderctl: a slot of two cells is as wrong as one of none",
+        "def disagreements",
+        "if len(of) != 1:",
+        "if not of:",
+        "test_slots_of_several_cells_or_of_none_are_named[slots0-lines0]",
     ),
 )
