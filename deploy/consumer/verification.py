@@ -75,7 +75,7 @@ async def verify(pool: Pool, relay: Relay, topic: str, order_id: UUID, doubted_a
     # Ours first: the relay has what was read from the topic before.
     async with pool.connection() as db:
         rows = await store.events_of_order(db, order_id)
-        letters = _readable(await store.letters_of_order(db, order_id))
+        letters = readable(await store.letters_of_order(db, order_id))
         sequence = await store.last_sequence(db, order_id) or 0
     theirs = await relay.events_of_order(order_id)
     findings = await _findings(relay, rows, letters, theirs)
@@ -214,7 +214,7 @@ def _name(
         log.error("event.forged", **known, partition=partition, offset=offset, reason=reason)
 
 
-def _readable(letters: Iterable[Row]) -> dict[Event, datetime | None]:
+def readable(letters: Iterable[Row]) -> dict[Event, datetime | None]:
     """Return the events of dead letters, each with the time before which the relay had removed its events."""
     events = {}
     for letter in letters:

@@ -308,3 +308,18 @@ async def test_waiting_events_are_never_pruned_and_others_once_old(
     assert await store.prune(db, LONG, 9) == 1
     assert await states(db) == ["WAITING"]
     assert await db.fetchval("SELECT count(*) FROM platform.buckets") == 0
+
+
+async def test_withdrawal_of_a_waiting_event_changes_nothing_of_its_order(
+    pool: Pool, db: asyncpg.Connection, order: list[Event]
+) -> None:
+    """Its stream is not built again from the beginning: the sequences that were given up are not known any more."""
+    waiting = replace(order[2], sequence=9)
+    await take(pool, [order[1], waiting], {order[0].order_id: [1]})
+    assert await states(db) == ["APPLIED", "WAITING"]
+    before = await db.fetch("SELECT * FROM platform.orders")
+    async with pool.transaction() as connection:
+        assert len(await intake.withdraw(connection, {waiting.event_id: "forged"}, [waiting.order_id])) == 1
+    assert await states(db) == ["APPLIED"]
+    assert await db.fetchval("SELECT sequence FROM platform.streams") == 2
+    assert await db.fetch("SELECT * FROM platform.orders") == before
