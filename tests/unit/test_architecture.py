@@ -2,6 +2,7 @@
 
 import ast
 import re
+import subprocess
 import sys
 import tokenize
 import tomllib
@@ -24,6 +25,10 @@ ACTING_OR_VARYING = {
 }
 DESIGN = REPOSITORY / "docs" / "architecture.md"
 CONCEPTS = ("order", "product", "coupon", "balance")
+TOP_LEVEL = {
+    *("services", "shared", "deploy", "tests", "docs", ".ci", "Makefile", "pyproject.toml", ".dockerignore"),
+    *("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "LICENSE", ".gitignore"),
+}
 TEST_NAME_CHARACTERS = 80  # a longer name is cut in pytest's report, and is usually two promises
 
 
@@ -170,6 +175,11 @@ def test_libraries_are_pinned_to_the_version_whose_private_parts_were_tested(lib
     pinned = {version for lock in locks for version in re.findall(rf"^{library}==([\d.]+)", lock, re.M)}
     assert tested is not None
     assert pinned == {tested[1]}
+
+
+def test_nothing_else_is_kept_at_the_top_level() -> None:
+    kept = subprocess.run(["git", "-C", str(REPOSITORY), "ls-files"], capture_output=True, text=True, check=True).stdout
+    assert {path.split("/")[0] for path in kept.splitlines()} == TOP_LEVEL
 
 
 def test_test_names_have_at_most_80_characters() -> None:
