@@ -13,7 +13,7 @@ PROBES = {"/livez", "/readyz", "/metrics"}
 @pytest.mark.parametrize(
     ("audience", "left_out"), [("all", set()), ("clients", PROBES), ("operators", set()), ("services", {"/docs"})]
 )
-def test_listener_has_probes_except_for_clients_and_the_docs_page_except_for_services(
+def test_listener_has_probes_but_for_clients_and_the_docs_page_but_for_services(
     audience: str, left_out: set[str]
 ) -> None:
     server = HttpServer("x", "x", SETTINGS, OpenAuthenticator(), [], {}, audience=audience)  # type: ignore[arg-type]
