@@ -16,7 +16,7 @@ from urllib.parse import quote, urlsplit
 from uuid import UUID
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from services.balance.api import BalanceApi
@@ -51,6 +51,8 @@ BACKENDS = (
     *(f"cell-{cell}-{name}" for cell in (0, 1) for name in ("order", "coupon", "balance")),
 )
 CLIENTS = 8
+# A request may take long on a busy machine.
+OVER_HTTP = settings(deadline=None)
 LINES = [{"product_id": "cup", "quantity": 1}]
 TEXTS = st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"]), min_size=1, max_size=128)
 SUBJECTS = TEXTS.filter(str.isprintable)
@@ -192,6 +194,7 @@ def spelling(random: Any, plain: Set[int] = PLAIN_IN_PATH) -> Callable[[int, byt
     return spell
 
 
+@OVER_HTTP
 @given(TEXTS, st.randoms(use_true_random=False), st.sampled_from(["", "/entries", "/charges"]))
 @example("a+b c", None, "")
 @example("김민수/한글?#%41", None, "/entries")
@@ -202,6 +205,7 @@ def test_accounts_are_routed_by_the_user_in_the_path(asker: Asker, user_id: str,
     assert reply.slot == reply.read == slot_of("olga" if user_id == "me" else user_id)
 
 
+@OVER_HTTP
 @given(TEXTS, st.randoms(use_true_random=False), st.sampled_from(["", "/stock"]))
 @example("me", None, "")
 @example("a+b c", None, "/stock")
@@ -222,6 +226,7 @@ def test_product_that_is_created_is_routed_by_the_header_and_a_list_to_one_shard
     assert again.slot == again.read
 
 
+@OVER_HTTP
 @given(TEXTS, st.randoms(use_true_random=False), st.sampled_from(["orders", "coupons", "coupons/C1"]))
 @example("a+b c", None, "orders")
 def test_lists_are_routed_by_the_user_in_the_query(asker: Asker, user_id: str, random: Any, what: str) -> None:
@@ -235,6 +240,7 @@ def test_lists_are_routed_by_the_user_in_the_query(asker: Asker, user_id: str, r
     assert reply.slot == reply.read == slot_of(user_id)
 
 
+@OVER_HTTP
 @given(st.integers(0, SLOTS - 1), st.integers(-(2**40), 2**40), st.randoms(use_true_random=False))
 @example(0, 0, None)
 @example(4095, -1, None)
@@ -243,6 +249,7 @@ def test_an_order_is_routed_by_its_id(asker: Asker, slot: int, milliseconds: int
     assert_routed(asker, order_id, random)
 
 
+@OVER_HTTP
 @given(st.uuids(), st.randoms(use_true_random=False))
 def test_any_uuid_is_routed_as_the_services_read_it(asker: Asker, order_id: UUID, random: Any) -> None:
     assert_routed(asker, order_id, random)
@@ -264,6 +271,7 @@ VALUES = st.recursive(
 )
 
 
+@OVER_HTTP
 @given(
     SUBJECTS,
     st.dictionaries(st.sampled_from(["name", "sub2", "", "é", "\\"]), VALUES, max_size=3),
@@ -296,6 +304,7 @@ def test_caller_is_routed_by_the_subject_of_the_token(
         assert reply.slot == reply.read == slot_of(subject)
 
 
+@OVER_HTTP
 @given(st.binary(max_size=60) | st.text(max_size=60).map(str.encode))
 @example(b'{"sub":"\\u00')
 @example(b'{"sub":"\\ud800"}')
@@ -312,6 +321,7 @@ def test_who_has_no_token_is_refused(asker: Asker, header: bytes) -> None:
     assert (reply.slot, reply.cell, reply.status) == (0, "cell-0", 401)
 
 
+@OVER_HTTP
 @given(st.integers(0, SLOTS - 1), TEXTS)
 def test_back_office_names_the_slot_of_the_user_for_whom_it_acts(asker: Asker, slot: int, user_id: str) -> None:
     for target, body in (
