@@ -19,7 +19,7 @@ from deploy.local.progress import Progress
 from tests.bench.checkout import plans, stacks, statements
 from tests.bench.checkout.catalogue import Catalogue, make_catalogue
 from tests.bench.checkout.idle import report
-from tests.bench.checkout.idle.measuring import record
+from tests.bench.checkout.idle.measuring import record, require_sampler
 from tests.bench.checkout.load import Load
 from tests.bench.checkout.meters import process_seconds
 from tests.bench.checkout.profile_report import Findings, print_findings
@@ -162,6 +162,7 @@ def main(arguments: Sequence[str]) -> int:
     try:
         load = Load(options.scenario, options.clients, options.seconds, options.keyed)
         find_tool("wrk", "wrk")
+        require_sampler()
         if not options.only_idle:
             require_profiler()
         with servers([*POSTGRES_SETTINGS, *([] if options.only_idle else profiler_settings())]) as started:

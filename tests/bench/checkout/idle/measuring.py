@@ -1,6 +1,7 @@
 """Records one load: what every process did at random moments, and the batches of the order service."""
 
 import json
+import platform
 import subprocess
 import sys
 import tempfile
@@ -15,16 +16,23 @@ import psycopg
 from tests.bench.checkout.catalogue import Catalogue
 from tests.bench.checkout.idle import recorded_order
 from tests.bench.checkout.idle.moments import Batch, Recording, Sample, Slot
+from tests.bench.checkout.idle.sampler import SYNC_CALLS
 from tests.bench.checkout.load import Load
 from tests.bench.checkout.round import UsedCatalogue, buy
 from tests.bench.checkout.shop import Shop, running_shop
-from tests.bench.servers import REPOSITORY, Servers, find_tool
+from tests.bench.servers import REPOSITORY, MissingError, Servers, find_tool
 
 SERVICES = ("order", "product", "coupon", "balance", "relay")
 WARM_SECONDS = 4
 # Left out at both ends of a load, when clients open their connections and stop.
 EDGE_SECONDS = 0.5
 BUSY_SECONDS = 0.05  # of CPU: a thread of Kafka that used less hardly takes part in a load
+
+
+def require_sampler() -> None:
+    """Raise MissingError unless this machine has what the sampler reads."""
+    if not Path("/proc/self/syscall").exists() or platform.machine() not in SYNC_CALLS:
+        raise MissingError("what idle cores wait for is sampled on Linux only, on x86_64 or aarch64")
 
 
 def record(started: Servers, catalogue: Catalogue, load: Load, *, orders: int = 1) -> Recording:

@@ -97,7 +97,7 @@ class Recording:
     """A recorded load. `groups`: for each letter of the samples' states, the group of that process.
 
     `own_cores`: what the sampler itself used. `idle_cores`: idle cores by the kernel's own count, as a mean.
-    `slot_count`: 0 if the order service runs without a scheduler. `priority`: whether samples were on time always.
+    `slot_count`: 0 if the order service runs without a scheduler. `priority`: whether the sampler had its priority.
     """
 
     groups: Sequence[str]

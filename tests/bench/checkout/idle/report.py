@@ -19,6 +19,7 @@ def summary(recording: Recording, load: Load) -> str:
         f"{load.scenario}, {load.clients} clients: {recording.rate:,.0f} checkouts/s. The platform left "
         f"{idle_cores(recording):.2f} of {recording.cores} cores idle, by {len(recording.samples):,} samples. By the "
         f"kernel's count, {recording.idle_cores:.2f} were idle; the sampler itself used {recording.own_cores:.2f}."
+        + ("" if recording.priority else " Without the right to a real-time priority, samples came late.")
     )
 
 

@@ -23,6 +23,7 @@ import psutil
 # Random, so that no sample keeps step with the load or with the kernel's clock tick. At this rate, samples use some
 # percent of one core, which the sampler measures and the report prints.
 INTERVAL_SECONDS = (0.002, 0.004)
+PRIORITY = 50  # above a load that runs with a real-time priority itself (chrt --rr 5)
 # The states of a process at a moment.
 RUNS, SYNCS, LOCKED, SLEEPS = "R", "D", "L", "S"
 # Numbers of system calls, by architecture. A process that sleeps in any other call waits for input or for a timer.
@@ -71,7 +72,7 @@ def sample(processes: Sequence[tuple[str, int]]) -> Mapping[str, object]:
     # Without this priority a sample on a busy machine waits until a core is free, and would then see an idle one.
     priority = False
     with suppress(PermissionError):
-        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
+        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(PRIORITY))
         priority = True
     began, cpu, idle = time.monotonic(), time.process_time(), idle_seconds()
     while not _closed(chosen.uniform(*INTERVAL_SECONDS)):
