@@ -28,6 +28,7 @@ _PARTICIPANTS = (
     *_tests("integration", "product", "coupon", "balance", "fast_path"),
     *_integration("participant_locks", "participants", "retention"),
 )
+_IDENTITY = (*_tests("unit", "identity"), *_unit("shared/callers"), *_integration("participants"))
 _HTTP = (*_unit("shared/connection", "shared/wire"), *_tests("integration", "http/test_semantics.py"))
 
 # By path or folder; the longest that fits counts. Tests that start processes or kill brokers are left out: they take
@@ -126,7 +127,13 @@ NEAREST: Mapping[str, Sequence[str]] = {
     "shared/http/pages.py": _unit("shared/problem_pages"),
     "shared/http/problem_pages.py": _unit("shared/problem_pages"),
     "shared/http/readiness.py": (*_unit("shared/readiness"), *_integration("participants", "deadlines")),
+    "shared/http/server.py": (
+        *_unit("shared/audiences", "shared/readiness", "shared/access_log", "shared/stopping"),
+        *_HTTP,
+        *_integration("participants", "deadlines"),
+    ),
     "shared/http/wire.py": (*_HTTP, *_tests("integration", "product/test_api.py")),
+    "shared/identity": _IDENTITY,
     "shared/ids.py": _unit("shared/ids"),
     "shared/kafka.py": (*_unit("shared/kafka", "relay/clients"), *_relay("takeover", "dropping")),
     "shared/leadership.py": (*_unit("shared/leadership"), *_relay("replayer", "watermark")),
@@ -153,7 +160,7 @@ NEAREST: Mapping[str, Sequence[str]] = {
     "shared/process/lines.py": _unit("shared/lines"),
     "shared/process/logs.py": _unit("shared/logs"),
     "shared/process/main.py": (*_unit("shared/process"), *_integration("migrations")),
-    "shared/process/settings.py": _unit("shared/settings", "relay/settings"),
+    "shared/process/settings.py": _unit("shared/settings", "relay/settings", "shared/stopping"),
     "shared/process/tasks.py": _unit("shared/background", "shared/concurrency"),
     "shared/process/trace.py": _unit("shared/trace"),
     "shared/pruning.py": (
@@ -161,6 +168,8 @@ NEAREST: Mapping[str, Sequence[str]] = {
         *_integration("retention"),
     ),
     "shared/slots.py": _unit("shared/slots"),
+    "shared/tls.py": (*_unit("shared/tls", "shared/settings"), *_tests("integration", "http/test_tls.py")),
+    "shared/tracing": (*_unit("shared/tracing", "shared/trace", "shared/batcher"), *_HTTP),
 }
 # Not asked for: what describes data, starts a process or talks to a person; other tests read that whole.
 LEFT_OUT = (

@@ -22,7 +22,7 @@ from typing import Any
 
 from tests.mutation.guard import REPOSITORY
 
-PARTS = ("deploy", "docs", "services", "shared", "tests", "pyproject.toml")
+PARTS = ("deploy", "docs", "services", "shared", "tests", "pyproject.toml", ".dockerignore")
 # Nothing of the repository: a fork loads that from the copy.
 LIBRARIES = (
     *("pytest", "_pytest.assertion.rewrite", "pytest_asyncio", "pytest_timeout", "hypothesis", "hypothesis.stateful"),

@@ -1,10 +1,12 @@
 """A name in the settings is as many replicas as it has addresses, and they are looked up again."""
 
+import asyncio
 import socket
 from collections.abc import Sequence
 
 import pytest
 
+from deploy.console.figures import replicas as module
 from deploy.console.figures.replicas import Replica, Replicas
 
 
@@ -65,6 +67,23 @@ async def test_replicas_follow_the_name() -> None:
     names.known["order"] = ["10.0.0.2", "10.0.0.3"]
     await replicas.round()
     assert [one.url for one in replicas.found] == ["http://10.0.0.2:1", "http://10.0.0.3:1"]
+
+
+async def test_names_are_looked_up_again_and_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LOOKUP_SECONDS", 0.0)
+    several = asyncio.Event()
+
+    class Counting(Names):
+        async def lookup(self, name: str) -> Sequence[str]:
+            if len(self.asked) == 2:
+                several.set()
+            return await super().lookup(name)
+
+    running = asyncio.create_task(Replicas({"order": ["http://order:1"]}, Counting(order=[]).lookup).run())
+    await asyncio.wait_for(several.wait(), 10)
+    running.cancel()
+    await asyncio.wait([running])
+    assert running.cancelled()
 
 
 @pytest.mark.parametrize("error", [socket.EAI_NONAME, socket.EAI_NODATA])

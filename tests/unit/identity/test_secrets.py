@@ -4,9 +4,12 @@ from pathlib import Path
 
 import pytest
 
+from shared.identity.authenticator import JwtAuthenticator
 from shared.identity.callers import InvalidToken, Unauthenticated
+from shared.identity.keys import IssuerKeys
 from shared.identity.secrets import LINES_MAX, REREAD_FOR_UNKNOWN_SECONDS, REREAD_SECONDS, NoSecret, SecretFile
 from shared.postgres.errors import explain
+from tests.infrastructure.issuer import RULES
 
 OLD, NEW, OTHER = "o" * 32, "n" * 40, "x" * 32
 
@@ -111,3 +114,17 @@ def test_file_that_is_gone_is_named(path: Path, clock: Clock) -> None:
     with pytest.raises(NoSecret) as caught:
         secrets.caller(f"Bearer {OLD}")
     assert "can't be read" in explain(caught.value)
+
+
+async def test_readiness_checks_the_secrets_of_a_service_that_has_some(path: Path, clock: Clock) -> None:
+    async def read() -> bytes:
+        raise AssertionError
+
+    keys = IssuerKeys(read)
+    assert JwtAuthenticator(RULES, keys).checks.keys() == {"tokens"}
+    checks = JwtAuthenticator(RULES, keys, SecretFile(path, clock)).checks
+    assert checks.keys() == {"tokens", "secrets"}
+    await checks["secrets"]()
+    missing = SecretFile(path.with_name("missing"), clock)
+    with pytest.raises(NoSecret):
+        await JwtAuthenticator(RULES, keys, missing).checks["secrets"]()

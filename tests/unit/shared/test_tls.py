@@ -182,6 +182,15 @@ def test_client_without_files_trusts_the_machines_authorities() -> None:
     assert tls.client(TlsFiles())() is True
 
 
+def test_client_with_a_certificate_only_trusts_the_machines_authorities(
+    authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(authority.file))
+    context = tls.client(TlsFiles(*authority.issue("client")))()
+    assert isinstance(context, ssl.SSLContext)
+    handshake(tls.server(TlsFiles(*authority.issue("server"))), context)
+
+
 def test_client_with_authorities_trusts_no_others(authority: Authority, tmp_path: Path) -> None:
     server = tls.server(TlsFiles(*Authority(tmp_path, "stranger").issue("server")))
     with pytest.raises(ssl.SSLCertVerificationError):
