@@ -177,7 +177,7 @@ def main(arguments: Sequence[str]) -> int:
     except MissingError as error:
         print(error, file=sys.stderr)
         return 2
-    print(f"\n{report.summary(recording, load)}\n\n{report.table(recording)}")
+    print(f"\n{report.summary(recording, load)}\n\n{report.tables(recording)}")
     (OUTPUT / "bench-profile-idle.svg").write_text(report.picture(recording, load))
     print(f"\nOne second of it: {OUTPUT}/bench-profile-idle.svg")
     if options.write:

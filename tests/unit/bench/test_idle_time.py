@@ -17,9 +17,11 @@ from tests.bench.checkout.idle.moments import (
     Sample,
     Share,
     Slot,
+    StepFigures,
     idle_cores,
     kind_of,
     shares,
+    step_figures,
 )
 from tests.bench.checkout.idle.sampler import LOCKED, RUNS, SLEEPS, SYNCS, state
 from tests.bench.checkout.load import Load
@@ -133,6 +135,21 @@ def test_machine_without_idle_time_has_no_shares() -> None:
     assert set(found.values()) == {Share(0.0, 0.0)}
 
 
+def test_figures_of_a_step_are_of_its_batches_while_samples_ran() -> None:
+    millisecond = 1_000_000
+    second = 1000 * millisecond
+    batches = [
+        Batch("coupon", 0, 2 * millisecond, 2),
+        Batch("coupon", 5 * millisecond, 9 * millisecond, 4),
+        Batch("coupon", 2 * second, 3 * second, 9),  # after the last sample
+        Batch("product", 0, second, 9),
+    ]
+    slots = [Slot("coupon", -millisecond, 0, 0, 0), Slot("coupon", 0, 3 * millisecond, 0, 0)]
+    found = recording([at(0), at(2 * second)], batches, slots)
+    assert step_figures(found, "coupon") == StepFigures(1.0, 3.0, (3.0, 3.0), (4.0, 4.0))
+    assert step_figures(found, "balance") == StepFigures(0.0, 0.0, (0.0, 0.0), (0.0, 0.0))
+
+
 def test_every_cause_has_one_kind() -> None:
     assert sorted(cause.name for causes in KINDS.values() for cause in causes) == sorted(cause.name for cause in Cause)
     assert all(cause in KINDS[kind_of(cause)] for cause in Cause)
@@ -153,9 +170,11 @@ def test_chart_is_svg_that_shows_the_second_in_the_middle() -> None:
 def test_figures_replace_those_between_the_marks_of_the_page(tmp_path: Path) -> None:
     page, drawn = tmp_path / "page.md", tmp_path / "drawn.svg"
     page.write_text(f"before\n{report.BEGIN}\nold\n{report.END}\nafter\n")
-    report.write(recording([at(5)]), LOAD, page, drawn)
+    batches = [Batch("transitions", 0, 10, 3)]
+    report.write(recording([at(0), at(1_000_000_000)], batches), LOAD, page, drawn)
     text = page.read_text()
     assert text.startswith(f"before\n{report.BEGIN}\ncold, 64 clients: 1,000 checkouts/s.")
-    assert text.endswith(f"| together | 100.0% | |\n\n{report.END}\nafter\n")
+    assert "| together | 100.0% | |\n" in text
+    assert text.endswith(f"| transitions | 1 | 3.0 | 0.0 and 0.0 ms | 0.0 and 0.0 ms |\n\n{report.END}\nafter\n")
     assert "old" not in text.replace("cold", "")
     assert drawn.read_text().startswith("<svg ")

@@ -193,6 +193,34 @@ def shares(recording: Recording) -> Mapping[Cause, Share]:
     return {cause: Share(first[cause] / max(total, 1), present[cause] / max(total, 1)) for cause in Cause}
 
 
+@dataclass(frozen=True, slots=True)
+class StepFigures:
+    """The batches of a step. Times in ms, as median and 99th percentile; all 0 if there was none."""
+
+    batches_per_second: float
+    size: float
+    waited_ms: tuple[float, float]
+    under_way_ms: tuple[float, float]
+
+
+def step_figures(recording: Recording, step: str) -> StepFigures:
+    """Return the figures of a step's batches that began, and of its waits for a slot that ended, while samples ran."""
+    first, last = recording.samples[0].at_ns, recording.samples[-1].at_ns
+    batches = [batch for batch in recording.batches if batch.step == step and first <= batch.began_ns < last]
+    slots = [slot for slot in recording.slots if slot.step == step and first <= slot.given_ns < last]
+    return StepFigures(
+        batches_per_second=len(batches) / ((last - first) / 1e9),
+        size=sum(batch.size for batch in batches) / max(len(batches), 1),
+        waited_ms=_percentiles([slot.given_ns - slot.asked_ns for slot in slots]),
+        under_way_ms=_percentiles([batch.ended_ns - batch.began_ns for batch in batches]),
+    )
+
+
+def _percentiles(times_ns: Sequence[int]) -> tuple[float, float]:
+    ordered = sorted(times_ns) or [0]
+    return ordered[len(ordered) // 2] / 1e6, ordered[len(ordered) * 99 // 100] / 1e6
+
+
 def kind_of(cause: Cause) -> str:
     """Return the kind to which a cause belongs."""
     return next(kind for kind, causes in KINDS.items() if cause in causes)

@@ -4,7 +4,7 @@ from pathlib import Path
 from textwrap import fill
 
 from tests.bench.checkout.idle.chart import chart
-from tests.bench.checkout.idle.moments import Cause, Recording, idle_cores, shares
+from tests.bench.checkout.idle.moments import STEPS, Cause, Recording, idle_cores, shares, step_figures
 from tests.bench.checkout.load import Load
 from tests.bench.servers import REPOSITORY
 
@@ -36,6 +36,24 @@ def table(recording: Recording) -> str:
     return "\n".join([*lines, f"| together | {sum(share.first for share in found.values()):.1%} | |"])
 
 
+def step_table(recording: Recording) -> str:
+    """Return the batches of each step in Markdown."""
+    lines = [
+        "| batches of the step | a second | items in one | wait for a slot, p50 and p99 | under way, p50 and p99 |",
+        "|---|--:|--:|--:|--:|",
+    ]
+    for step in STEPS:
+        found = step_figures(recording, step)
+        times = " | ".join(f"{half:.1f} and {most:.1f} ms" for half, most in (found.waited_ms, found.under_way_ms))
+        lines.append(f"| {step} | {found.batches_per_second:.0f} | {found.size:.1f} | {times} |")
+    return "\n".join(lines)
+
+
+def tables(recording: Recording) -> str:
+    """Return both tables."""
+    return f"{table(recording)}\n\n{step_table(recording)}"
+
+
 def picture(recording: Recording, load: Load) -> str:
     """Return the chart of a recording."""
     return chart(recording, f"One second of {load.clients} clients, {load.scenario}: {recording.rate:,.0f} checkouts/s")
@@ -47,4 +65,4 @@ def write(recording: Recording, load: Load, page: Path = PAGE, drawn: Path = PIC
     before, _, rest = page.read_text().partition(BEGIN)
     _, _, after = rest.partition(END)
     figures = fill(summary(recording, load), 110, break_on_hyphens=False)
-    page.write_text(f"{before}{BEGIN}\n{figures}\n\n{table(recording)}\n\n{END}{after}")
+    page.write_text(f"{before}{BEGIN}\n{figures}\n\n{tables(recording)}\n\n{END}{after}")
