@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import structlog
 from joserfc.jwk import RSAKey
+from prometheus_client import REGISTRY
 
 from shared.identity import authenticator, keys
 from shared.identity.authenticator import JwtAuthenticator
@@ -49,6 +50,12 @@ async def test_first_token_reads_the_keys_and_later_ones_do_not(issuer: Issuer) 
     assert await issuer.subject(sign()) == "alice"
     assert await issuer.subject(sign(claims(sub="bob"))) == "bob"
     assert issuer.reads == 1
+
+
+async def test_metric_of_keys_that_are_not_in_use_reads_nothing(issuer: Issuer) -> None:
+    assert REGISTRY.get_sample_value("issuer_keys_age_seconds") == float("inf")
+    await asyncio.sleep(0)
+    assert issuer.reads == 0
 
 
 async def test_concurrent_tokens_share_one_read(issuer: Issuer) -> None:
