@@ -178,6 +178,10 @@ def escaped(text: str, spell: Callable[[int, bytes], bytes]) -> bytes:
     return b"".join(spell(place, bytes([byte])) for place, byte in enumerate(text.encode()))
 
 
+NOWHERE = [
+    *("/internal/v1/holds", "/metrics", "/readyz", "/admin/v1/audit", "/", "/v1", "/v1/", "/v1/order", "/v1//orders"),
+    *("/v1/../internal/v1/holds", "/v1/%2e%2e/metrics"),
+]
 # What a path or a query may have without an escape.
 PLAIN_IN_PATH = frozenset(b"abcxyzABCXYZ0123456789-._~!$&'()*+,;=:@")
 PLAIN_IN_QUERY = PLAIN_IN_PATH - frozenset(b"+&") | frozenset(b"/?")
@@ -335,7 +339,7 @@ def test_back_office_names_the_slot_of_the_user_for_whom_it_acts(asker: Asker, s
         assert again.slot == again.read
 
 
-@pytest.mark.parametrize("hint", [b"", b"-1", b"1.0", b"0x1", b"12345", b"a", b"1, 2", b"4095 "])
+@pytest.mark.parametrize("hint", [b"", b"-1", b"1.0", b"0x1", b"4096", b"9999", b"12345", b"a", b"1, 2", b"4095 "])
 def test_header_that_is_no_slot_chooses_none(asker: Asker, hint: bytes) -> None:
     reply = asker.ask("GET", "/v1/orders", TOKEN, b"X-Slot: " + hint)
     assert reply.slot == (4095 if hint == b"4095 " else slot_of("olga"))
@@ -351,25 +355,26 @@ def test_order_without_a_slot_is_in_cell_0(asker: Asker) -> None:
     assert (reply.slot, reply.cell) == (OLDER, "cell-0")
 
 
-@pytest.mark.parametrize(
-    ("target", "headers", "status", "slug", "title"),
-    [
-        ("/v1/orders", (TOKEN, b"X-Slot: 4096"), 503, "unavailable", problems.UNAVAILABLE),
-        *(
-            (path, (), 404, "not-found", problems.title(problems.NotFound))
-            for path in ("/internal/v1/holds", "/metrics", "/readyz", "/admin/v1/audit", "/", "/v1")
-        ),
-    ],
-)
-def test_the_routers_own_answers_are_the_problems_of_the_services(
-    running: Router, target: str, headers: tuple[bytes, ...], status: int, slug: str, title: str
-) -> None:
+@pytest.mark.parametrize("target", NOWHERE)
+def test_path_that_no_service_has_gets_the_problem_of_the_services(running: Router, target: str) -> None:
     with closing(Asker(running.url)) as asker:
-        reply = asker.ask("GET", target, *headers)
-    detail = "The service did not answer." if status == 503 else f"{title}."
-    assert reply.slot == NONE
-    assert reply.body == json.loads(problems.encode(status, slug, title, detail, "/"))
-    assert reply.status == status
+        reply = asker.ask("GET", target, TOKEN)
+    title = problems.title(problems.NotFound)
+    assert reply == Reply(NONE, "", 404, json.loads(problems.encode(404, "not-found", title, f"{title}.", "/")))
+
+
+def test_slot_that_the_map_lacks_gets_the_problem_of_an_unavailable_service(running: Router) -> None:
+    text = (running.folder / "cells.map").read_text()
+    running.replace_map(text.replace("0:2047 ", "0:1698 "))
+    try:
+        wait_until(partial(leads_to, running.url, ""), START_SECONDS, "the other map")
+        with closing(Asker(running.url)) as asker:
+            reply = asker.ask("GET", "/v1/orders", TOKEN)
+    finally:
+        running.replace_map(text)
+        wait_until(partial(leads_to, running.url, "cell-0"), START_SECONDS, "the first map")
+    problem = problems.encode(503, "unavailable", problems.UNAVAILABLE, "The service did not answer.", "/")
+    assert reply == Reply(NONE, "", 503, json.loads(problem))
 
 
 def test_no_request_fails_while_another_map_is_read(running: Router) -> None:
