@@ -48,14 +48,19 @@ class ProductShards:
         return divided
 
     def split(self, command: Command) -> list[Command]:
-        """Return the parts of a product command, each addressed to its place. An undo goes where the hold went."""
+        """Return the parts of a product command, each addressed to its place. An undo goes where the hold went.
+
+        It names the products, so that a shard without them does not apply it: the hold would stay at another one.
+        """
         by_place: dict[str, list[Line]] = {}
         for line in command.lines:
             by_place.setdefault(self.place_of(line.product_id), []).append(line)
         assert by_place, "a product command without lines has no place"
         parts = []
         for place, lines in by_place.items():
-            fields = {"lines": [line.wish() for line in lines]} if command.type == HOLD.do else command.fields
+            fields: dict[str, Any] = {"product_ids": [line.product_id for line in lines]}
+            if command.type == HOLD.do:
+                fields = {"lines": [line.wish() for line in lines]}
             parts.append(replace(command, participant=place, fields=fields, lines=tuple(lines)))
         return parts
 

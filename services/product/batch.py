@@ -24,8 +24,10 @@ def to_command(command: Any) -> Command:
 
 
 def is_foreign(slots: Collection[int], command: Any) -> bool:
-    """Return whether a wire command holds a product outside these slots. An undo names no product."""
-    return isinstance(command, wire.HoldStock) and any(slot_of(line.product_id) not in slots for line in command.lines)
+    """Return whether a wire command names a product outside these slots. A repair's undo names none."""
+    if isinstance(command, wire.HoldStock):
+        return any(slot_of(line.product_id) not in slots for line in command.lines)
+    return isinstance(command, wire.RestoreStock) and any(slot_of(id_) not in slots for id_ in command.product_ids)
 
 
 async def lock(db: Connection, commands: Sequence[Command], undone: Sequence[UUID], _now: datetime) -> Batch:

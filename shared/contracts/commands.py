@@ -70,9 +70,13 @@ class HoldStock(_Command):
 
 
 class RestoreStock(_Command):
-    """Release everything that the order holds, and close the order here."""
+    """Release everything that the order holds, and close the order here.
+
+    `product_ids`: what it may hold, by which one of several product shards sees that it is not meant.
+    """
 
     type: Literal["restore_stock"]
+    product_ids: tuple[Id, ...] = ()
 
 
 class ReserveCoupon(_Command):

@@ -59,11 +59,26 @@ def hold(product_id: str) -> dict[str, Any]:
     return {"type": "hold_stock", "order_id": str(uuid7()), "lines": [{"product_id": product_id, "quantity": 1}]}
 
 
+def restore(held: dict[str, Any], *product_ids: str) -> dict[str, Any]:
+    return {"type": "restore_stock", "order_id": held["order_id"], "product_ids": product_ids}
+
+
+async def test_undo_that_names_another_shards_product_is_unknown(shard: Client) -> None:
+    """It was sent to the wrong shard: were it applied here, the right one would keep what it holds."""
+    own = (await shard.post(PATH, VALID))["product_id"]
+    held = hold(own)
+    outcomes = await shard.command(held, restore(held, own, FOREIGN), restore(hold(FOREIGN), FOREIGN))
+    assert [outcome["outcome"] for outcome in outcomes] == ["applied", "unknown", "unknown"]
+    assert (await shard.get(f"{PATH}/{own}"))["stock"] == VALID["stock"] - 1
+    assert [outcome["outcome"] for outcome in await shard.command(restore(held, own))] == ["applied"]
+    assert (await shard.get(f"{PATH}/{own}"))["stock"] == VALID["stock"]
+
+
 async def test_hold_of_another_shards_product_is_unknown_and_its_neighbours_are_run(shard: Client) -> None:
     own = (await shard.post(PATH, VALID))["product_id"]
     foreign = hold(FOREIGN)
     mixed = {**hold(own), "lines": [*hold(own)["lines"], *foreign["lines"]]}
-    undo = {"type": "restore_stock", "order_id": foreign["order_id"]}
+    undo = restore(foreign)
     later = {"type": "a_later_kind", "order_id": foreign["order_id"]}
     outcomes = await shard.command(foreign, hold(own), later, mixed, undo, hold(own))
     assert [outcome["outcome"] for outcome in outcomes] == [

@@ -9,6 +9,7 @@ _saga = guards_in("services/order/saga.py", f"{_UNIT}order/test_product_shards.p
 _shards = guards_in("services/order/product_shards.py", f"{_UNIT}order/test_product_shards.py::")
 _admission = guards_in("services/order/engine/admission.py", f"{_UNIT}order/test_registry.py::")
 _products = guards_in("services/product/api.py", "tests/integration/product/test_slots.py::")
+_batch = guards_in("services/product/batch.py", "tests/integration/product/test_slots.py::")
 _routes = guards_in("shared/participant/routes.py", "tests/integration/product/test_slots.py::")
 _rules = guards_in("services/order/audit/rules.py", f"{_UNIT}order_audit/test_rules.py::")
 _repairs = guards_in("services/order/audit/repairs.py", f"{_UNIT}order_audit/test_rules.py::")
@@ -63,6 +64,20 @@ GUARDS: Sequence[Guard] = (
         "if is_foreign is not None:",
         "if False:",
         "test_hold_of_another_shards_product_is_unknown_and_its_neighbours_are_run",
+    ),
+    _shards(
+        "product shards: an undo names its products",
+        "def split",
+        '{"product_ids": [line.product_id for line in lines]}',
+        '{"product_ids": []}',
+        "test_undo_goes_to_the_parts_of_the_hold_and_names_the_products_of_each",
+    ),
+    _batch(
+        "product shards: an undo for another shard is not taken for done",
+        "def is_foreign",
+        "slot_of(id_) not in slots",
+        "slot_of(id_) is None",
+        "test_undo_that_names_another_shards_product_is_unknown",
     ),
     _rules(
         "audit: a hold of a live order at the wrong shard is no orphan",

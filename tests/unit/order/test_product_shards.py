@@ -58,11 +58,11 @@ def test_hold_is_split_by_product_and_each_part_has_its_lines_in_their_order() -
     ]
 
 
-def test_undo_goes_to_the_parts_of_the_hold_and_is_the_same_for_each() -> None:
+def test_undo_goes_to_the_parts_of_the_hold_and_names_the_products_of_each() -> None:
     held, undone = TWO.split(HOLDING), TWO.split(UNDOING)
     assert [part.participant for part in undone] == [part.participant for part in held]
     assert {part.wire()["type"] for part in undone} == {"restore_stock"}
-    assert {tuple(part.wire()) for part in undone} == {("type", "order_id", "attempt")}
+    assert {part.participant: part.fields["product_ids"] for part in undone} == products(held)
 
 
 def test_command_without_lines_is_not_taken_for_done() -> None:
