@@ -121,9 +121,8 @@ class Pool:
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        assert self._pool is not None
         self._reported.close()
-        if self._pool is None:
-            return
         try:
             await asyncio.wait_for(self._pool.close(), self._settings.shutdown_seconds)
         except Exception:  # noqa: BLE001 - any error that prevents a normal close

@@ -78,6 +78,13 @@ ACCEPTED: tuple[AcceptedMutant, ...] = (
         "says what is expected: _stop ignores every error of its tasks",
     ),
     AcceptedMutant(
+        "services/relay/domain/shards.py",
+        "assign",
+        "if len(mine) > fair:",
+        "if len(mine) >= fair:",
+        "with exactly its part, a replica takes and releases nothing either way",
+    ),
+    AcceptedMutant(
         "shared/leadership.py",
         "is_certain",
         "return asyncio.get_running_loop().time() <= self.certain_until",

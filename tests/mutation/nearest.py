@@ -72,7 +72,7 @@ NEAREST: Mapping[str, Sequence[str]] = {
         *_unit("relay/bootstrap"),
         *_relay("takeover", "group_commit", "topics"),
     ),
-    "services/relay/publishing/failures.py": (*_unit("relay/shard_publisher"), *_relay("parking")),
+    "services/relay/publishing/failures.py": (*_unit("relay/failures", "relay/shard_publisher"), *_relay("parking")),
     "services/relay/publishing/group_commit.py": (*_unit("relay/group_commit"), *_relay("group_commit")),
     "services/relay/publishing/notifier.py": _relay("notifier", "publishing", "idling"),
     "services/relay/publishing/shard_publisher.py": (
@@ -120,8 +120,8 @@ NEAREST: Mapping[str, Sequence[str]] = {
     "shared/http/connection.py": (*_HTTP, *_integration("connections")),
     "shared/http/deadline.py": (*_unit("shared/deadline"), *_integration("deadlines")),
     "shared/http/idempotency.py": _unit("shared/idempotency"),
-    "shared/http/openapi_answers.py": _tests("unit", "test_api_documents.py"),
-    "shared/http/openapi_examples.py": _tests("unit", "test_api_documents.py"),
+    "shared/http/openapi_answers.py": _tests("unit", "shared/test_openapi.py", "test_api_documents.py"),
+    "shared/http/openapi_examples.py": _tests("unit", "shared/test_openapi.py", "test_api_documents.py"),
     "shared/http/asyncapi_page.py": _unit("shared/asyncapi_page"),
     "shared/http/docs_page.py": _unit("shared/docs_page"),
     "shared/http/pages.py": _unit("shared/problem_pages"),
@@ -172,7 +172,7 @@ NEAREST: Mapping[str, Sequence[str]] = {
     "shared/process/lines.py": _unit("shared/lines"),
     "shared/process/logs.py": _unit("shared/logs"),
     "shared/process/main.py": (*_unit("shared/process"), *_integration("migrations")),
-    "shared/process/settings.py": _unit("shared/settings", "relay/settings", "shared/stopping"),
+    "shared/process/settings.py": _unit("shared/settings", "relay/settings", "order/settings", "shared/stopping"),
     "shared/process/tasks.py": _unit("shared/background", "shared/concurrency"),
     "shared/process/trace.py": _unit("shared/trace"),
     "shared/pruning.py": (

@@ -10,7 +10,7 @@ from deploy.client.problems import NoFinalAnswer
 from deploy.console.figures.exposition import Key
 from deploy.console.figures.readings import Look, Reading
 from deploy.console.figures.replicas import Replica
-from deploy.console.pages.services import Status, listed
+from deploy.console.pages.services import Status, limits, listed
 from deploy.orderctl import calls
 
 
@@ -66,3 +66,13 @@ def test_replica_is_described_by_its_metrics(monkeypatch: pytest.MonkeyPatch) ->
 def test_of_a_replica_without_a_reading_nothing_is_known() -> None:
     unknown = status()
     assert (unknown.build, unknown.age_seconds, unknown.cpu) == ({}, None, None)
+
+
+def test_limits_of_a_service_are_those_it_has() -> None:
+    running, others = Key("sagas_running_max", (("what", "all"),)), Key("relay_topic_partitions", ())
+    connections = Key("http_connections_max", (("listener", "public"),))
+    known = status(before=None, now=Look(2.0, {running: 5.0, others: 4.0, connections: 9.0}))
+    assert limits([known, status()]) == [
+        ("order", "http_connections_max", "public", 9.0),
+        ("order", "sagas_running_max", "all", 5.0),
+    ]

@@ -16,6 +16,7 @@ from deploy.consumer.reader import Reader
 from deploy.consumer.relay import Relay
 from deploy.consumer.runtime import Unavailable
 from deploy.consumer.settings import ConsumerSettings, load
+from tests.infrastructure.authority import Authority
 from tests.unit.consumer.database import Database
 
 REQUIRED = {"CONSUMER_DATABASE_URL": "postgresql://nowhere", "KAFKA_BOOTSTRAP_SERVERS": "nowhere:1"}
@@ -228,3 +229,18 @@ async def test_unusable_token_is_named_without_a_call_and_the_next_file_works(
             replaced(file, "good.again")
             await relay.events_of_order(uuid4())
     assert tokens[-1] == "Bearer good.again"
+
+
+def test_context_for_the_relay_is_made_anew_after_its_files_were_replaced(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    authority = Authority(tmp_path)
+    certificate, key = authority.issue("consumer")
+    files = {"CA": str(authority.file), "CERTIFICATE": certificate, "KEY": key}
+    named = {f"CONSUMER_RELAY_{name}_FILE": file for name, file in files.items()}
+    tls = Relay(settings(monkeypatch, **named))._tls
+    first: Any = tls.context()
+    assert len(first.get_ca_certs()) == 1, "not the machine's"
+    assert tls.context() is first
+    authority.issue("consumer")
+    assert tls.context() is not first

@@ -7,7 +7,7 @@ from structlog.testing import capture_logs
 
 from shared.http.server import OVERLOAD_LOG_SECONDS, HttpServer
 from shared.identity.authenticator import OpenAuthenticator
-from shared.process import trace
+from shared.process import logs, trace
 from shared.process.settings import ServiceSettings
 
 
@@ -25,6 +25,12 @@ def test_overload_is_logged_once_a_second_and_other_errors_always(monkeypatch: p
     assert statuses_logged(overloaded, 503, 503) == [503]
 
 
+@pytest.mark.parametrize("level", ["errors", "off"])
+def test_every_answer_is_logged_while_debugging(monkeypatch: pytest.MonkeyPatch, level: str) -> None:
+    monkeypatch.setattr(logs, "is_debugging", lambda: True)
+    assert statuses_logged(server(level), 200, 503, 503) == [200, 503, 503]
+
+
 def server(level: str) -> HttpServer:
     settings = {"port": 1, "database_url": "postgresql://nowhere", "access_log": level}
     return HttpServer("x", "x", ServiceSettings.model_validate(settings), OpenAuthenticator(), [], {})
@@ -32,7 +38,7 @@ def server(level: str) -> HttpServer:
 
 def statuses_logged(server: HttpServer, *statuses: int) -> list[int]:
     """Return the statuses that are logged of these answers."""
-    with capture_logs() as logs:
+    with capture_logs() as entries:
         for status in statuses:
             server._take_note(trace.from_headers({}), "GET", "/x", status, 0.0)
-    return [entry["status"] for entry in logs]
+    return [entry["status"] for entry in entries]

@@ -313,3 +313,21 @@ async def test_connection_is_counted_once_during_and_after_its_handshake() -> No
     assert limit.taken == 1
     connection.connection_lost(None)
     assert limit.taken == 0
+
+
+async def test_closed_connection_leaves_no_timer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A timer refers to its connection, whose memory would be in use until it ends."""
+    loop = asyncio.get_running_loop()
+    timers: list[asyncio.TimerHandle] = []
+    call_at = loop.call_at
+
+    def note(*arguments: Any, **options: Any) -> asyncio.TimerHandle:
+        timers.append(call_at(*arguments, **options))
+        return timers[-1]
+
+    monkeypatch.setattr(loop, "call_at", note)
+    crowded = Crowded()
+    crowded.connection.data_received(HALF)
+    crowded.close()
+    assert timers
+    assert all(timer.cancelled() for timer in timers)

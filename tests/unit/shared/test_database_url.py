@@ -1,15 +1,17 @@
 """Addresses of databases: every accepted form, and the errors of the others."""
 
+import os
 import re
 import subprocess
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 
 import asyncpg
 import pytest
 from psycopg.conninfo import make_conninfo
 
-from shared.postgres.database_url import DatabaseUrl, Host, parse
+from shared.postgres.database_url import DatabaseUrl, Host, _check_mode, parse
 
 SECRET = "hunter2"
 TAKEN: Mapping[str, DatabaseUrl] = {
@@ -197,6 +199,13 @@ def test_key_that_others_may_read_is_refused_as_libpq_does(certificate: Path, mo
             url.check_certificates()
     finally:
         (certificate / "key.pem").chmod(0o600)
+
+
+@pytest.mark.parametrize(("mode", "owner", "taken"), [(0o640, 0, True), (0o640, 1000, False), (0o660, 0, False)])
+def test_group_may_read_a_key_that_root_owns(*, mode: int, owner: int, taken: bool) -> None:
+    found = os.stat_result((mode, 0, 0, 1, owner, 0, 0, 0, 0, 0))
+    with nullcontext() if taken else pytest.raises(ValueError, match="sslkey: others may read it"):
+        _check_mode(found)
 
 
 @pytest.mark.parametrize("place", ["PGSSLROOTCERT", "the default file"])

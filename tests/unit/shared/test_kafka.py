@@ -147,3 +147,10 @@ async def test_client_whose_stop_is_cut_off_leaves_no_connection_open(
     assert not connection.connected()
     assert not any(one.connected() for one in own._conns.values())
     await getattr(client, end)()  # what the library has beside it
+
+
+async def test_producer_without_transactions_can_be_abandoned(broker: Broker) -> None:
+    producer = KafkaProducer(bootstrap_servers=broker.address)
+    await producer.start()
+    await producer.abandon()
+    await producer.stop()

@@ -12,6 +12,7 @@ from services.product.api import NewProduct, ProductChange
 from services.relay.replay.api import NewReplay
 from shared.http.idempotency import HEADER, KEY_DESCRIPTION
 from shared.http.openapi import document
+from shared.http.openapi_examples import Examples
 from shared.http.routes import Route
 from shared.identity.callers import SIGNED_IN
 from shared.operators import Act
@@ -91,3 +92,24 @@ def test_schema_and_model_accept_the_same_bodies(model: type[BaseModel], body: d
         return True
 
     assert Draft202012Validator(model.model_json_schema()).is_valid(body) == accepted()
+
+
+def test_location_is_documented_where_a_route_gives_it() -> None:
+    async def handler(_request: Any) -> Any: ...
+
+    replies: dict[int, None] = {200: None, 201: None, 202: None}
+    routes = [
+        Route("POST", "/v1/orders", SIGNED_IN, handler, "Order", replies, locates=True),
+        Route("POST", "/v1/acts", SIGNED_IN, handler, "Act", replies),
+    ]
+    paths = document("test", "1", "For tests.", routes, "open")["paths"]
+    located = {
+        path: [int(status) for status, answer in calls["post"]["responses"].items() if "Location" in answer["headers"]]
+        for path, calls in paths.items()
+    }
+    assert located == {"/v1/orders": [201, 202], "/v1/acts": []}
+
+
+def test_example_of_what_may_be_null_is_a_value() -> None:
+    choices = [{"type": "null"}, {"type": "integer"}]
+    assert Examples({"Choice": {"anyOf": choices}}, "open").of_model("Choice") == 1

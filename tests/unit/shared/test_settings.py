@@ -166,3 +166,9 @@ def test_wrong_files_for_tls_are_named(
     environment.setenv("AUTH_CA_FILE", str(tmp_path / "missing"))
     environment.setenv("TEST_INTERNAL_CLIENT_NAMES", " ")
     assert refusals(capfd) == ["AUTH_CA_FILE", "TEST_INTERNAL_CLIENT_CA_FILE", "TEST_INTERNAL_CLIENT_NAMES"]
+
+
+def test_internal_listener_has_its_own_port_or_one_that_follows_from_the_other(environment: pytest.MonkeyPatch) -> None:
+    assert load(Settings).internal_listener.port == 8100
+    environment.setenv("TEST_INTERNAL_PORT", "9")
+    assert load(Settings).internal_listener.port == 9
