@@ -20,7 +20,7 @@ from statistics import quantiles
 
 import aiohttp
 
-from deploy.client import Client, ClientError, NoFinalAnswer, OrderStatus, Policy, Problem, Service
+from deploy.client import Client, ClientError, OrderStatus, Policy, Problem, Service
 from deploy.client.problems import AccountNotFound, ProductExists
 from deploy.local.configuration import local_folder
 from deploy.local.folder import Folder
@@ -63,7 +63,7 @@ async def customer(client: Client, user_id: str, tally: Tally, ends: asyncio.Eve
             await _buy(client, user_id, number, tally)
         except Problem as refused:
             tally.refused[refused.slug] += 1
-        except NoFinalAnswer as error:
+        except ClientError as error:
             tally.without_answer.append(str(error))
         progress.update(f"{tally.ended.total():,} orders")
         await _pause(ends)
