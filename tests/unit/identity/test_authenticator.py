@@ -165,15 +165,19 @@ async def test_caller_does_not_wait_for_an_issuer_that_hangs_after_a_failure(
     assert await issuer.subject(sign()) == "alice"
 
 
-async def test_failures_in_succession_are_logged_once(issuer: Issuer) -> None:
+async def test_failures_in_succession_are_logged_once_in_a_while(issuer: Issuer) -> None:
     issuer.failure = OSError("no route to the issuer")
     with structlog.testing.capture_logs() as logs:
         for _ in range(20):
             issuer.now += LOOK_AGAIN_SECONDS
             with pytest.raises(NoKeys):
                 await issuer.subject(sign())
-    assert issuer.reads == 20
-    assert [line["event"] for line in logs] == ["issuer_keys.unreadable"]
+        assert issuer.reads == 20
+        assert [line["event"] for line in logs] == ["issuer_keys.unreadable"]
+        issuer.now = NOW + LOOK_AGAIN_SECONDS + LOOK_SECONDS
+        with pytest.raises(NoKeys):
+            await issuer.subject(sign())
+        assert len(logs) == 2
 
 
 async def test_new_key_that_cannot_be_looked_for_refuses_no_token(issuer: Issuer) -> None:

@@ -54,6 +54,21 @@ def test_jwt_mode_names_each_setting_that_it_lacks(
     assert any(line.startswith(f"setting {left_out.upper()}: is not set") for line in lines)
 
 
+@pytest.mark.parametrize(
+    ("service", "needed"),
+    [
+        ("order", [f"ORDER_{name}_INTERNAL_SECRET_FILE" for name in ("PRODUCT", "COUPON", "BALANCE")]),
+        ("product", ["PRODUCT_INTERNAL_SECRET_FILE"]),
+        ("relay", []),
+    ],
+)
+def test_jwt_mode_needs_the_secrets_of_calls_between_services(
+    monkeypatch: pytest.MonkeyPatch, service: str, needed: list[str]
+) -> None:
+    lines = errors(settings(service, monkeypatch, **JWT))
+    assert lines == [f"setting {name}: is not set, but AUTH_MODE=jwt needs it" for name in needed]
+
+
 @pytest.mark.parametrize("algorithm", ["none", "HS256", "RS257", "rs256", "EdDSA"])
 def test_algorithm_that_could_not_protect_anything_is_refused(monkeypatch: pytest.MonkeyPatch, algorithm: str) -> None:
     lines = errors(settings("relay", monkeypatch, **JWT, auth_algorithms=("RS256", algorithm)))

@@ -200,6 +200,15 @@ def test_failure_is_recorded_without_its_text(exporter: CollectingExporter) -> N
     assert (span_.failed, span_.attributes, span_.events) == (True, {"error.type": "ValueError"}, [])
 
 
+def test_failure_that_is_no_exception_is_recorded_by_its_name(exporter: CollectingExporter) -> None:
+    with recorded(exporter):
+        span = request({})
+        span.fail("cancelled")
+        span.end()
+    (span_,) = exporter.spans
+    assert (span_.failed, span_.attributes) == (True, {"error.type": "cancelled"})
+
+
 async def test_batch_is_in_the_first_trace_of_its_items_and_linked_to_the_others(exporter: CollectingExporter) -> None:
     work = Work()
     with recorded(exporter):
