@@ -19,7 +19,7 @@ from .api import Api
 from .completeness import Completeness
 from .events import parse_timestamp
 from .reader import Reader
-from .relay import Relay
+from .relay import open_relays
 from .runtime import LogWriter, Pool, Unavailable, check_clock, repeat
 from .settings import ConsumerSettings
 from .stopping import Stop
@@ -77,11 +77,11 @@ async def serve(settings: ConsumerSettings, stop: Stop) -> None:
     async with (
         Pool(settings) as pool,
         Pool(settings, size=1) as probes,  # so that reads that use all other connections don't make it unready
-        Relay(settings) as relay,
+        open_relays(settings) as relays,
         Reader(settings, pool) as reader,
     ):
-        completeness = Completeness(settings, pool, relay)
-        watermarks = Watermarks(settings, pool, relay, reader.announced)
+        completeness = Completeness(settings, pool, relays)
+        watermarks = Watermarks(settings, pool, relays, reader.announced)
         leader = Leader(pool)
 
         async def database() -> None:
@@ -169,17 +169,17 @@ async def retry(settings: ConsumerSettings) -> Exit:
     return Exit.FAILED if left else Exit.DONE
 
 
-async def declare_baseline(settings: ConsumerSettings, since: datetime) -> Exit:
-    """Take the relay's history from `since` on as new, because the order database was restored."""
+async def declare_baseline(settings: ConsumerSettings, since: datetime, topic: str | None = None) -> Exit:
+    """Take the history of a topic's relay from `since` on as new, because its order database was restored."""
     try:
-        await baseline.declare(settings, since)
+        await baseline.declare(settings, since, topic)
     except baseline.Refused as refused:
         log.error("command.failed", command="baseline", detail=str(refused))  # noqa: TRY400 - expected
         return Exit.FAILED
     return Exit.DONE
 
 
-async def _run(command: str, since: datetime | None, settings: ConsumerSettings, log_writer: LogWriter) -> Exit:
+async def _run(arguments: argparse.Namespace, settings: ConsumerSettings, log_writer: LogWriter) -> Exit:
     try:
         # Within no time, the driver only reads the address.
         await asyncpg.connect(settings.current_database_url(), timeout=0)
@@ -188,11 +188,11 @@ async def _run(command: str, since: datetime | None, settings: ConsumerSettings,
         return Exit.MISCONFIGURED
     except (OSError, asyncpg.InterfaceError):
         pass
-    if command == "serve":
+    if arguments.command == "serve":
         return await _serve(settings, log_writer)
-    if since is not None:
-        return await declare_baseline(settings, since)
-    return await (migrate if command == "migrate" else retry)(settings)
+    if arguments.command == "baseline":
+        return await declare_baseline(settings, arguments.since, arguments.topic)
+    return await (migrate if arguments.command == "migrate" else retry)(settings)
 
 
 def _timestamp(text: str) -> datetime:
@@ -216,15 +216,18 @@ def main() -> None:
     help_ += " from a time to which the order database was restored"
     parser.add_argument("command", nargs="?", choices=commands, default="serve", help=help_)
     parser.add_argument("--since", type=_timestamp, metavar="TIME", help="for baseline: like 2026-01-31T09:30:00Z")
+    parser.add_argument("--topic", help="for baseline, if there are several: whose order database was restored")
     arguments = parser.parse_args()
-    command, since = arguments.command, arguments.since
-    if (command == "baseline") != (since is not None):
+    command = arguments.command
+    if (command == "baseline") != (arguments.since is not None):
         parser.error("baseline needs --since, and no other command takes it")
+    if command != "baseline" and arguments.topic is not None:
+        parser.error("only baseline takes --topic")
     chosen = settings.load()
     log_writer = runtime.configure_log(chosen.log_level, chosen.log_format)
     try:
         with exported():
-            status = asyncio.run(_run(command, since, chosen, log_writer))
+            status = asyncio.run(_run(arguments, chosen, log_writer))
     except KeyboardInterrupt:
         status = Exit.INTERRUPTED
     except Unavailable as error:

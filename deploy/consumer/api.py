@@ -3,9 +3,10 @@
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
+from operator import itemgetter
 from typing import Any
 
 import structlog
@@ -13,7 +14,7 @@ from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from . import store
-from .completeness import proven_up_to
+from .completeness import proven_over, proven_topics
 from .runtime import REGISTRY, Pool, Unavailable
 from .settings import ConsumerSettings
 from .stopping import Stop
@@ -106,30 +107,38 @@ class Api:
         return web.Response(body=generate_latest(REGISTRY), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     async def _completeness(self, _request: web.Request) -> web.Response:
+        topics = list(self._settings.sources)
         async with self._pool.connection() as db:
-            watermark = await store.watermark(db, self._settings.topic)
-            unproven = await store.unproven_buckets(db, LIST_MAX)
-            repaired = await store.repaired_buckets(db, LIST_MAX)
+            watermarks = {topic: await store.watermark(db, topic) for topic in topics}
+            proven = await proven_topics(db, topics)
+            unproven = [row for topic in topics for row in await store.unproven_buckets(db, topic, LIST_MAX)]
+            repaired = [row for topic in topics for row in await store.repaired_buckets(db, topic, LIST_MAX)]
             forged = await store.forged_events(db, LIST_MAX, False)
             lost = await store.forged_events(db, LIST_MAX, True)
             counts = await store.counts(db)
-        return _reply(
-            {
-                "watermark": watermark and watermark["up_to"],
-                "compared_up_to": watermark and watermark["checked_up_to"],
-                "proven_up_to": proven_up_to(watermark, unproven),
-                "parked_count": watermark["missing_count"] if watermark else 0,
-                "parked": watermark["missing"] if watermark else [],
-                "waiting_orders": counts["waiting_orders"],
-                "dead_letters": counts["dead_letters"],
-                "forged_count": counts["forged_events"],
-                "forged": [dict(row) for row in forged],
-                "lost_count": counts["lost_events"],
-                "lost": [dict(row) for row in lost],
-                "unproven": [dict(row) for row in unproven],
-                "repaired": [dict(row) for row in repaired],
-            }
-        )
+        reached = [one for one in watermarks.values() if one is not None]
+        complete = reached if len(reached) == len(topics) else []
+        compared = [one["checked_up_to"] for one in complete if one["checked_up_to"] is not None]
+        up_to, waits_for = proven_over(proven)
+        body = {
+            "watermark": min((one["up_to"] for one in complete), default=None),
+            "compared_up_to": min(compared) if len(compared) == len(topics) else None,
+            "proven_up_to": up_to,
+            "parked_count": sum(one["missing_count"] for one in reached),
+            "parked": [event for one in reached for event in one["missing"]],
+            "waiting_orders": counts["waiting_orders"],
+            "dead_letters": counts["dead_letters"],
+            "forged_count": counts["forged_events"],
+            "forged": _listed(forged, topics),
+            "lost_count": counts["lost_events"],
+            "lost": _listed(lost, topics),
+            "unproven": _listed(sorted(unproven, key=itemgetter("bucket", "topic", "shard"))[:LIST_MAX], topics),
+            "repaired": _listed(sorted(repaired, key=itemgetter("bucket"), reverse=True)[:LIST_MAX], topics),
+        }
+        if len(topics) > 1:
+            body["waits_for"] = waits_for
+            body["topics"] = [{"topic": topic, "proven_up_to": up_to} for topic, up_to in proven.items()]
+        return _reply(body)
 
     async def _dead_letters(self, _request: web.Request) -> web.Response:
         async with self._pool.connection() as db:
@@ -138,6 +147,11 @@ class Api:
         return _reply(
             {"items": [{**{name: row[name] for name in names}, "offset": row["record_offset"]} for row in letters]}
         )
+
+
+def _listed(rows: Sequence[store.Row], topics: Sequence[str]) -> list[dict[str, Any]]:
+    """Return rows as JSON objects, with their topic if there are several."""
+    return [{name: value for name, value in row.items() if name != "topic" or len(topics) > 1} for row in rows]
 
 
 def _route(request: web.Request) -> str:

@@ -5,7 +5,7 @@ minute is compared again. Gaps within an order are filled without waiting for th
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -15,8 +15,8 @@ from prometheus_client import Counter, Gauge
 
 from . import intake, store, verification
 from .events import differences, digest, minute_of
-from .relay import BUCKET, BucketGone, Item, Relay
-from .runtime import REGISTRY, Pool, Unavailable
+from .relay import BUCKET, BucketGone, Item, Relays
+from .runtime import REGISTRY, Connection, Pool, Unavailable, all_of
 from .settings import ConsumerSettings
 from .store import Row
 from .verification import GIVEN_UP, verify
@@ -41,38 +41,39 @@ WITHDRAWN_MAX = 100  # events in one transaction
 Ours = Mapping[UUID, Row]  # our events of a minute and shard, by event id
 
 
-class Completeness:
-    """Compares our records with the relay's."""
+class Topic:
+    """Compares our records of one topic with those of its relay."""
 
-    def __init__(self, settings: ConsumerSettings, pool: Pool, relay: Relay) -> None:
-        self._topic = settings.topic
+    def __init__(self, topic: str, settings: ConsumerSettings, pool: Pool, relays: Relays) -> None:
+        self._topic = topic
         self._keep = timedelta(hours=settings.keep_hours)
         self._pool = pool
-        self._relay = relay
-        # By the monotonic clock, so that the lag grows also while it can't be measured. At first, the start.
-        self._proven_at = time.monotonic()
-        PROVEN.set_function(lambda: time.monotonic() - self._proven_at)
+        self._relays = relays
+        self._relay = relays[topic]
 
     async def check(self) -> None:
         """Compare the minutes that can be compared now. Raises Unavailable."""
         async with self._pool.connection() as db:
             watermark = await store.watermark(db, self._topic)
             positions = await store.positions(db, self._topic)
-            first = await store.first_event_at(db)
         if watermark is None or not reached(watermark, positions):
             return
         async with self._pool.connection() as db:
             await store.set_removed_before(db, self._topic, watermark["oldest"])
         await self._compare_again()
         up_to = watermark["up_to"]
-        start = watermark["checked_up_to"] or await self._begin(first or up_to, up_to)
+        start = watermark["checked_up_to"] or await self._begin(up_to)
         await self._compare_new(start, minute_of(up_to))
 
-    async def _begin(self, first: datetime, up_to: datetime) -> datetime:
-        """Return the first minute to compare. Older events are doubted if the relay still has their time.
-
-        `first`: the time of our oldest event. It may be forged, so the minutes from there on may be too many.
-        """
+    async def _begin(self, up_to: datetime) -> datetime:
+        """Return the first minute to compare. Older events are doubted if the relay still has their time."""
+        async with self._pool.connection() as db:
+            first = await store.first_event_at(db, self._topic)
+            if first is None:
+                # A topic without events, such as a new cell's, must not keep the others from being proven.
+                await store.set_checked(db, self._topic, minute_of(up_to))
+                return minute_of(up_to)
+        # It may be forged, so the minutes from there on may be too many.
         start = minute_of(max(first, up_to - self._keep))
         try:
             await self._relay.digests(start, start + BUCKET, 0)
@@ -81,7 +82,7 @@ class Completeness:
             start = gone.oldest
         if await self._relay.keeps(first):
             async with self._pool.connection() as db:
-                await store.doubt_before(db, start)
+                await store.doubt_before(db, start, self._topic)
         return start
 
     async def _compare_new(self, start: datetime | None, end: datetime) -> None:
@@ -101,7 +102,7 @@ class Completeness:
     async def _compare_again(self) -> None:
         """Compare the minutes that were open, differed, or got an event after they were compared."""
         async with self._pool.connection() as db:
-            unproven = await store.buckets_to_compare(db, AGAIN_SECONDS, AGAIN_MAX)
+            unproven = await store.buckets_to_compare(db, self._topic, AGAIN_SECONDS, AGAIN_MAX)
         for row in unproven:
             try:
                 items, _ = await self._relay.digests(row["bucket"], row["bucket"] + BUCKET, row["shard"])
@@ -109,7 +110,7 @@ class Completeness:
             except BucketGone:
                 # It stays listed until it is pruned. Storing it again puts it behind the minutes that can be compared.
                 async with self._pool.connection() as db:
-                    await store.put_bucket(db, row["bucket"], row["shard"], row["state"], row["findings"])
+                    await store.put_bucket(db, self._topic, row["bucket"], row["shard"], row["state"], row["findings"])
 
     async def _compare(self, items: Sequence[Item], findings: Sequence[Mapping[str, Any]] = ()) -> None:
         for item in items:
@@ -120,11 +121,11 @@ class Completeness:
                 found = await self._repair(bucket, shard, ours, closed=item["closed"]) or found
                 state = judge(item, await self._ours(bucket, shard))
             async with self._pool.connection() as db:
-                await store.put_bucket(db, bucket, shard, state, found[:FINDINGS_MAX])
+                await store.put_bucket(db, self._topic, bucket, shard, state, found[:FINDINGS_MAX])
 
     async def _ours(self, bucket: datetime, shard: int) -> Ours:
         async with self._pool.connection() as db:
-            return {row["event_id"]: row for row in await store.events_of_bucket(db, bucket, shard)}
+            return {row["event_id"]: row for row in await store.events_of_bucket(db, bucket, shard, self._topic)}
 
     async def _repair(self, bucket: datetime, shard: int, ours: Ours, *, closed: bool) -> list[Mapping[str, Any]]:
         """Fetch what we lack of a minute of a shard, withdraw what the relay has not, and return what differed.
@@ -151,6 +152,7 @@ class Completeness:
         if found or closed:
             log.error(
                 "minute.differs",
+                topic=self._topic,
                 bucket=bucket.isoformat(),
                 shard=shard,
                 **{kind: len(event_ids) for kind, event_ids in kinds.items()},
@@ -159,7 +161,7 @@ class Completeness:
         await self._withdraw(forged, ours)
         wrong = {UUID(theirs[one]["order_id"]) for one in (*kinds["missing"], *kinds["altered"])}
         for order_id in sorted(wrong | {ours[one]["order_id"] for one in kinds["altered"]}):
-            await verify(self._pool, self._relay, self._topic, order_id)
+            await verify(self._pool, self._relays, [self._topic], order_id)
         return found
 
     async def _withdraw(self, forged: Mapping[UUID, str], ours: Ours) -> None:
@@ -169,14 +171,37 @@ class Completeness:
                 withdrawn = await intake.withdraw(db, reasons, {ours[one]["order_id"] for one in reasons})
             verification.name(withdrawn, reasons)
 
+
+class Completeness:
+    """Compares our records of all topics with those of their relays."""
+
+    def __init__(self, settings: ConsumerSettings, pool: Pool, relays: Relays) -> None:
+        self._pool = pool
+        self._relays = relays
+        self._topics = [Topic(topic, settings, pool, relays) for topic in relays]
+        # By the monotonic clock, so that the lag grows also while it can't be measured. At first, the start.
+        self._proven_at = time.monotonic()
+        PROVEN.set_function(lambda: time.monotonic() - self._proven_at)
+
+    async def check(self) -> None:
+        """Compare the minutes that can be compared now, also if one of several relays is away. Raises Unavailable."""
+        await all_of(topic.check() for topic in self._topics)
+
     async def ask(self) -> None:
-        """Have the relay decide on orders with a gap or a doubt. Raises Unavailable, after the other orders."""
+        """Have the relays decide on orders with a gap or a doubt. Raises Unavailable, after the other orders."""
         async with self._pool.connection() as db:
-            orders = await store.orders_to_ask_for(db, GAP_AGAIN_SECONDS, GAP_ORDERS_MAX)
+            found = await store.orders_to_ask_for(db, GAP_AGAIN_SECONDS, GAP_ORDERS_MAX)
+        # Orders with the same relays wait for one another, and not for orders of a relay that hangs.
+        by_topics: dict[tuple[str, ...], list[tuple[UUID, datetime | None]]] = {}
+        for order_id, doubted_at, topics in found:
+            by_topics.setdefault(tuple(topics), []).append((order_id, doubted_at))
+        await all_of(self._ask(topics, orders) for topics, orders in by_topics.items())
+
+    async def _ask(self, topics: Sequence[str], orders: Sequence[tuple[UUID, datetime | None]]) -> None:
         failed: list[Unavailable] = []
         for order_id, doubted_at in orders:
             try:
-                await verify(self._pool, self._relay, self._topic, order_id, doubted_at)
+                await verify(self._pool, self._relays, topics, order_id, doubted_at)
             except Unavailable as error:
                 failed.append(error)
                 if len(failed) == FAILURES_MAX:
@@ -188,13 +213,11 @@ class Completeness:
         """Set the gauges. Raises Unavailable."""
         async with self._pool.connection() as db:
             counts = await store.counts(db)
-            watermark = await store.watermark(db, self._topic)
-            unproven = await store.unproven_buckets(db, 1)
+            proven, _ = proven_over(await proven_topics(db, self._relays))
         DEAD.set(counts["dead_letters"])
         WAITING.set(counts["waiting_orders"])
         DIFFERING.set(counts["differing_buckets"])
         FORGED.set(counts["forged_events"])
-        proven = proven_up_to(watermark, unproven)
         if proven is not None:
             age_seconds = (counts["now"] - proven).total_seconds()
             self._proven_at = time.monotonic() - age_seconds
@@ -223,3 +246,22 @@ def proven_up_to(watermark: Row | None, unproven: Sequence[Row]) -> datetime | N
         return None
     oldest: datetime = min([watermark["checked_up_to"], *(row["bucket"] for row in unproven)])
     return oldest
+
+
+async def proven_topics(db: Connection, topics: Iterable[str]) -> dict[str, datetime | None]:
+    """Return up to when each topic is proven complete; None if it never was."""
+    return {
+        topic: proven_up_to(await store.watermark(db, topic), await store.unproven_buckets(db, topic, 1))
+        for topic in topics
+    }
+
+
+def proven_over(topics: Mapping[str, datetime | None]) -> tuple[datetime | None, list[str]]:
+    """Return up to when all topics are proven complete, and those that the others wait for.
+
+    A minute is complete when it is complete in each topic, so this is the earliest of their times.
+    """
+    times = [time for time in topics.values() if time is not None]
+    earliest = min(times) if len(times) == len(topics) else None
+    behind = [topic for topic, time in topics.items() if time == earliest]
+    return earliest, behind if len(behind) < len(topics) else []

@@ -57,7 +57,8 @@ class Order:
 class Event:
     """An event. `order` is None if the event's type is unknown: then the event is kept, and changes nothing.
 
-    `place` is the partition and offset of its record; None if it came from the relay.
+    `place` is the partition and offset of its record; None if it came from the relay. `topic` is the topic of the
+    record, or of the relay that sent it.
     """
 
     event_id: UUID
@@ -68,6 +69,7 @@ class Event:
     payload: bytes
     order: Order | None
     place: tuple[int, int] | None = field(default=None, compare=False)
+    topic: str = field(default="", compare=False)
 
     @property
     def sha256(self) -> bytes:
@@ -80,18 +82,20 @@ class Event:
         return self.order_id.bytes[15] % SHARDS
 
 
-def decode(headers: Headers, value: bytes | None, place: tuple[int, int] | None = None) -> Event:
-    """Return the event of a record at that partition and offset. Raises Undecodable."""
+def decode(headers: Headers, value: bytes | None, topic: str = "", place: tuple[int, int] | None = None) -> Event:
+    """Return the event of a record of that topic, at that partition and offset. Raises Undecodable."""
     attributes = _texts(headers)
     missing = [name for name in HEADERS if name not in attributes]
     if missing:
         raise Undecodable(f"without {', '.join(missing)}")
     if attributes["ce_specversion"] != "1.0":
         raise Undecodable(f"CloudEvents {attributes['ce_specversion']} is unknown")
-    return event_of({name: attributes[header] for header, name in HEADERS.items()}, value, place)
+    return event_of({name: attributes[header] for header, name in HEADERS.items()}, value, topic, place)
 
 
-def event_of(attributes: Mapping[str, Any], payload: bytes | None, place: tuple[int, int] | None = None) -> Event:
+def event_of(
+    attributes: Mapping[str, Any], payload: bytes | None, topic: str = "", place: tuple[int, int] | None = None
+) -> Event:
     """Return the event with these bytes and attributes, named as the relay names them. Raises Undecodable."""
     texts = {name: str(attributes[name]) for name in HEADERS.values() if name != "specversion"}
     try:
@@ -107,7 +111,7 @@ def event_of(attributes: Mapping[str, Any], payload: bytes | None, place: tuple[
     if NOT_STORABLE.search(texts["type"]):
         raise Undecodable("the type has a NUL or half of a surrogate pair")
     order = order_of(texts["type"], order_id, payload)
-    return Event(event_id, order_id, number, texts["type"], timestamp, payload, order, place)
+    return Event(event_id, order_id, number, texts["type"], timestamp, payload, order, place, topic)
 
 
 def order_of(type_: str, order_id: UUID, payload: bytes) -> Order | None:

@@ -258,7 +258,8 @@ def sort_out(events: Sequence[Event], rows: Sequence[asyncpg.Record]) -> tuple[T
 
 def _stored(row: asyncpg.Record) -> Event:
     event_id, order_id, sequence, type_, occurred_at, payload, *_ = row
-    return Event(event_id, order_id, sequence, type_, occurred_at, payload, order_of(type_, order_id, payload))
+    order = order_of(type_, order_id, payload)
+    return Event(event_id, order_id, sequence, type_, occurred_at, payload, order, topic=row["topic"])
 
 
 async def retry_dead_letters(pool: Pool, limit: int) -> tuple[int, int]:
@@ -270,7 +271,7 @@ async def retry_dead_letters(pool: Pool, limit: int) -> tuple[int, int]:
         place = (letter["topic"], letter["partition"], letter["record_offset"])
         headers = [(name, None if value is None else bytes.fromhex(value)) for name, value in letter["headers"]]
         try:
-            event = decode(headers, letter["value"])
+            event = decode(headers, letter["value"], letter["topic"])
         except Undecodable as error:
             log.warning("dead_letter.still_unreadable", place=place, reason=str(error))
             continue

@@ -25,17 +25,18 @@ SELECT order_id, status, user_id, total_amount, currency FROM platform.orders WH
 -- name: received
 -- By order ids or event ids. The payload only of events that wait.
 SELECT event_id, order_id, sequence, type, occurred_at, CASE WHEN state = 'WAITING' THEN payload END AS payload, state,
-       sha256
+       sha256, topic
 FROM platform.inbox WHERE order_id = ANY ($1::uuid[]) OR event_id = ANY ($2::uuid[]);
 
 -- name: insert_event
 -- An old dead letter may be the record of an event that the relay still had when the record was published.
 INSERT INTO platform.inbox (
     event_id, order_id, sequence, type, occurred_at, shard, payload, sha256, partition, record_offset, state, before,
-    source, removed_before
+    source, removed_before, topic
 )
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12::text::jsonb,
-        $13::text, CASE WHEN $13::text = 'topic' THEN (SELECT max(removed_before) FROM platform.watermarks) END);
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $12, $13::text::jsonb, $14::text, CASE WHEN $14::text = 'topic' THEN (
+    SELECT removed_before FROM platform.watermarks WHERE topic = $11::text
+) END, $11::text);
 
 -- name: set_state
 UPDATE platform.inbox SET state = $2::text, before = $3::text::jsonb WHERE event_id = $1::uuid;
@@ -47,16 +48,16 @@ UPDATE platform.streams SET doubted_at = clock_timestamp(), asked_at = NULL WHER
 -- Orders of those events whose minute has been compared already, or begins more than $2 seconds from now.
 UPDATE platform.streams SET doubted_at = clock_timestamp(), asked_at = NULL
 WHERE order_id IN (
-    SELECT order_id FROM platform.inbox
-    WHERE event_id = ANY ($1::uuid[])
-        AND (occurred_at > clock_timestamp() + make_interval(secs => $2::float8)
-            OR occurred_at < (SELECT max(checked_up_to) FROM platform.watermarks))
+    SELECT i.order_id FROM platform.inbox AS i
+    WHERE i.event_id = ANY ($1::uuid[])
+        AND (i.occurred_at > clock_timestamp() + make_interval(secs => $2::float8)
+            OR i.occurred_at < (SELECT checked_up_to FROM platform.watermarks WHERE topic = i.topic))
 );
 
 -- name: doubt_before
--- Orders with events before $1.
+-- Orders with events of topic $2 before $1.
 UPDATE platform.streams SET doubted_at = clock_timestamp(), asked_at = NULL
-WHERE order_id IN (SELECT order_id FROM platform.inbox WHERE occurred_at < $1::timestamptz);
+WHERE order_id IN (SELECT order_id FROM platform.inbox WHERE occurred_at < $1::timestamptz AND topic = $2::text);
 
 -- name: doubt_forged
 -- Orders with withdrawn events, whose events are compared once more.
@@ -69,9 +70,10 @@ UPDATE platform.streams SET doubted_at = NULL WHERE order_id = $1::uuid AND doub
 
 -- name: events_of_order
 -- `proven`: the relay has sent the event itself, and its history of that time was not replaced since.
-SELECT i.event_id, i.order_id, i.sequence, i.type, i.occurred_at, i.sha256, i.state, i.before, i.removed_before,
+SELECT i.event_id, i.order_id, i.sequence, i.type, i.occurred_at, i.sha256, i.state, i.before, i.removed_before, i.topic,
        i.source = 'relay' AND NOT EXISTS (
-           SELECT FROM platform.restores WHERE i.occurred_at >= since AND i.received_at < declared_at
+           SELECT FROM platform.restores
+           WHERE topic = i.topic AND i.occurred_at >= since AND i.received_at < declared_at
        ) AS proven
 FROM platform.inbox AS i WHERE i.order_id = $1::uuid ORDER BY i.sequence;
 
@@ -79,9 +81,13 @@ FROM platform.inbox AS i WHERE i.order_id = $1::uuid ORDER BY i.sequence;
 -- The relay has shown these events. If it removes them later, they stay true.
 UPDATE platform.inbox SET removed_before = NULL WHERE event_id = ANY ($1::uuid[]) AND removed_before IS NOT NULL;
 
+-- name: set_topic
+-- The relay of topic $2 has shown these events, which were read from another topic.
+UPDATE platform.inbox SET topic = $2::text WHERE event_id = ANY ($1::uuid[]);
+
 -- name: letters_of_order
 SELECT topic, partition, record_offset, headers, value, removed_before FROM platform.dead_letters
-WHERE order_id = $1::uuid AND resolved_at IS NULL ORDER BY partition, record_offset;
+WHERE order_id = $1::uuid AND resolved_at IS NULL ORDER BY topic, partition, record_offset;
 
 -- name: events_elsewhere
 -- Events with ids that belong to order $1, stored for other orders.
@@ -89,12 +95,12 @@ SELECT event_id, order_id FROM platform.inbox
 WHERE event_id = ANY ($2::uuid[]) AND order_id <> $1::uuid AND source <> 'relay';
 
 -- name: insert_restore
-INSERT INTO platform.restores (since, partitions) VALUES ($1::timestamptz, $2::jsonb);
+INSERT INTO platform.restores (topic, since, partitions) VALUES ($1::text, $2::timestamptz, $3::jsonb);
 
 -- name: forget_compared
 -- Every minute from $2 on is compared again.
 WITH compared AS (
-    DELETE FROM platform.buckets WHERE bucket >= $2::timestamptz
+    DELETE FROM platform.buckets WHERE topic = $1::text AND bucket >= $2::timestamptz
 )
 UPDATE platform.watermarks SET checked_up_to = least(checked_up_to, $2::timestamptz) WHERE topic = $1::text;
 
@@ -104,35 +110,37 @@ UPDATE platform.watermarks SET checked_up_to = least(checked_up_to, $2::timestam
 WITH withdrawn AS (
     DELETE FROM platform.inbox AS i
     WHERE i.event_id = ANY ($1::uuid[]) AND (i.source <> 'relay' OR EXISTS (
-        SELECT FROM platform.restores WHERE i.occurred_at >= since AND i.received_at < declared_at
+        SELECT FROM platform.restores
+        WHERE topic = i.topic AND i.occurred_at >= since AND i.received_at < declared_at
     ))
     RETURNING i.*, EXISTS (
         SELECT FROM platform.restores AS r
-        WHERE i.occurred_at >= r.since
+        WHERE r.topic = i.topic AND i.occurred_at >= r.since
             AND coalesce(i.record_offset < (r.partitions ->> i.partition::text)::bigint, i.received_at < r.declared_at)
     ) AS lost
 ), kept AS (
     INSERT INTO platform.forged
-        (event_id, order_id, sequence, type, occurred_at, payload, partition, record_offset, reason, lost)
+        (event_id, order_id, sequence, type, occurred_at, payload, partition, record_offset, reason, lost, topic)
     SELECT w.event_id, w.order_id, w.sequence, w.type, w.occurred_at, w.payload, w.partition, w.record_offset,
-           t.reason, w.lost
+           t.reason, w.lost, w.topic
     FROM withdrawn AS w JOIN unnest($1::uuid[], $2::text[]) AS t (event_id, reason) ON t.event_id = w.event_id
 )
-SELECT event_id, order_id, sequence, type, partition, record_offset, state, before, lost FROM withdrawn
+SELECT event_id, order_id, sequence, type, topic, partition, record_offset, state, before, lost FROM withdrawn
 ORDER BY order_id, sequence;
 
 -- name: events_after
 -- The events of each order after a sequence.
-SELECT i.event_id, i.order_id, i.sequence, i.type, i.occurred_at, i.payload, i.state, i.sha256
+SELECT i.event_id, i.order_id, i.sequence, i.type, i.occurred_at, i.payload, i.state, i.sha256, i.topic
 FROM platform.inbox AS i JOIN unnest($1::uuid[], $2::bigint[]) AS t (order_id, sequence) ON t.order_id = i.order_id
 WHERE i.sequence > t.sequence;
 
 -- name: insert_forged
 -- A dead letter that was on the topic before a restore was declared is lost, and not forged.
 INSERT INTO platform.forged
-    (event_id, order_id, sequence, type, occurred_at, payload, partition, record_offset, reason, lost)
-VALUES ($1, $2, $3, $4, $5::timestamptz, $6, $7::int, $8::bigint, $9, EXISTS (
-    SELECT FROM platform.restores WHERE $5::timestamptz >= since AND $8::bigint < (partitions ->> $7::int::text)::bigint
+    (event_id, order_id, sequence, type, occurred_at, payload, partition, record_offset, reason, topic, lost)
+VALUES ($1, $2, $3, $4, $5::timestamptz, $6, $7::int, $8::bigint, $9, $10::text, EXISTS (
+    SELECT FROM platform.restores
+    WHERE topic = $10::text AND $5::timestamptz >= since AND $8::bigint < (partitions ->> $7::int::text)::bigint
 ))
 RETURNING lost;
 
@@ -145,7 +153,7 @@ WHERE i.event_id = ANY ($1::uuid[]) AND f.event_id = i.event_id
 
 -- name: forged_events
 -- $2: those that a restore has lost, or the others.
-SELECT event_id, order_id, sequence, type, occurred_at, partition, record_offset AS offset, reason, found_at
+SELECT event_id, order_id, sequence, type, occurred_at, topic, partition, record_offset AS offset, reason, found_at
 FROM platform.forged WHERE lost = $2::boolean ORDER BY forged_id DESC LIMIT $1::int;
 
 -- name: delete_orders
@@ -172,13 +180,13 @@ ON CONFLICT (currency) DO UPDATE SET
 
 -- name: mark_bucket_stale
 UPDATE platform.buckets SET state = 'STALE'
-WHERE bucket = $1::timestamptz AND shard = $2::smallint AND state <> 'STALE';
+WHERE topic = $1::text AND bucket = $2::timestamptz AND shard = $3::smallint AND state <> 'STALE';
 
 -- name: insert_dead_letter
 INSERT INTO platform.dead_letters (
     topic, partition, record_offset, headers, value, order_id, sequence, reason, removed_before
 )
-VALUES ($1, $2, $3, $4::text::jsonb, $5, $6, $7, $8, (SELECT max(removed_before) FROM platform.watermarks))
+VALUES ($1, $2, $3, $4::text::jsonb, $5, $6, $7, $8, (SELECT removed_before FROM platform.watermarks WHERE topic = $1))
 ON CONFLICT (topic, partition, record_offset) DO NOTHING;
 
 -- name: resolve_dead_letter_of
@@ -198,7 +206,8 @@ FROM platform.dead_letters WHERE resolved_at IS NULL
 ORDER BY received_at, topic, partition, record_offset LIMIT $1::int;
 
 -- name: orders_to_ask_for
--- Orders with a gap or a doubt that nobody has asked for within $1 seconds, at most $2.
+-- Orders with a gap or a doubt that nobody has asked for within $1 seconds, at most $2, with the topics that named them.
+-- `topics` is empty if an event was withdrawn: its relay is unknown, because its URL may have been another relay's.
 -- `asked_at` makes sure that time passes before the next request: the relay may not have the event yet, or be away.
 UPDATE platform.streams AS s SET asked_at = clock_timestamp()
 FROM (
@@ -208,7 +217,13 @@ FROM (
     ORDER BY asked_at NULLS FIRST, least(waiting_since, doubted_at) LIMIT $2::int FOR UPDATE SKIP LOCKED
 ) AS open
 WHERE s.order_id = open.order_id
-RETURNING s.order_id, s.doubted_at;
+RETURNING s.order_id, s.doubted_at, ARRAY(
+    SELECT topic FROM (
+        SELECT topic FROM platform.inbox WHERE order_id = s.order_id
+        UNION SELECT topic FROM platform.dead_letters WHERE order_id = s.order_id AND resolved_at IS NULL
+    ) AS named
+    WHERE NOT EXISTS (SELECT FROM platform.forged WHERE order_id = s.order_id) ORDER BY topic
+) AS topics;
 
 -- name: last_sequence
 SELECT sequence FROM platform.streams WHERE order_id = $1::uuid;
@@ -231,7 +246,7 @@ WHERE topic = $1::text AND removed_before IS DISTINCT FROM $2::timestamptz;
 SELECT up_to, oldest, partitions, missing, missing_count, checked_up_to FROM platform.watermarks WHERE topic = $1::text;
 
 -- name: first_event_at
-SELECT min(occurred_at) FROM platform.inbox;
+SELECT min(occurred_at) FROM platform.inbox WHERE topic = $1::text;
 
 -- name: set_checked
 -- Every minute before $2 has been compared.
@@ -239,29 +254,31 @@ UPDATE platform.watermarks SET checked_up_to = $2::timestamptz WHERE topic = $1:
 
 -- name: events_of_bucket
 SELECT event_id, order_id, sequence, sha256 FROM platform.inbox
-WHERE occurred_at >= $1::timestamptz AND occurred_at < $1::timestamptz + interval '1 minute' AND shard = $2::smallint;
+WHERE occurred_at >= $1::timestamptz AND occurred_at < $1::timestamptz + interval '1 minute' AND shard = $2::smallint
+    AND topic = $3::text;
 
 -- name: put_bucket
-INSERT INTO platform.buckets (bucket, shard, state, findings)
-VALUES ($1::timestamptz, $2::smallint, $3::text, $4::jsonb)
-ON CONFLICT (bucket, shard) DO UPDATE SET
+INSERT INTO platform.buckets (topic, bucket, shard, state, findings)
+VALUES ($1::text, $2::timestamptz, $3::smallint, $4::text, $5::jsonb)
+ON CONFLICT (topic, bucket, shard) DO UPDATE SET
     state = excluded.state, findings = excluded.findings, compared_at = clock_timestamp();
 
 -- name: unproven_buckets
-SELECT bucket, shard, state, findings, compared_at FROM platform.buckets WHERE state <> 'EQUAL'
-ORDER BY bucket, shard LIMIT $1::int;
+SELECT topic, bucket, shard, state, findings, compared_at FROM platform.buckets WHERE topic = $1::text AND state <> 'EQUAL'
+ORDER BY bucket, shard LIMIT $2::int;
 
 -- name: buckets_to_compare
--- At most $2 minutes that got an event after they were compared, or were not equal $1 seconds ago.
+-- At most $3 minutes of topic $1 that got an event after they were compared, or were not equal $2 seconds ago.
 -- Those compared longest ago come first: so minutes that can't be compared don't keep others from being compared.
 SELECT bucket, shard, state, findings, compared_at FROM platform.buckets
-WHERE state = 'STALE'
-    OR state <> 'EQUAL' AND compared_at < clock_timestamp() - make_interval(secs => $1::float8)
-ORDER BY compared_at, bucket, shard LIMIT $2::int;
+WHERE topic = $1::text AND (
+    state = 'STALE' OR state <> 'EQUAL' AND compared_at < clock_timestamp() - make_interval(secs => $2::float8)
+)
+ORDER BY compared_at, bucket, shard LIMIT $3::int;
 
 -- name: repaired_buckets
-SELECT bucket, shard, state, findings, compared_at FROM platform.buckets WHERE state = 'EQUAL' AND findings <> '[]'
-ORDER BY bucket DESC, shard LIMIT $1::int;
+SELECT topic, bucket, shard, state, findings, compared_at FROM platform.buckets WHERE topic = $1::text AND state = 'EQUAL' AND findings <> '[]'
+ORDER BY bucket DESC, shard LIMIT $2::int;
 
 -- name: take_leadership
 -- Process $2 leads loop $1 for $3 seconds. No row if another process leads it.

@@ -55,7 +55,11 @@ class Reader(ConsumerRebalanceListener):  # type: ignore[misc] # the library pub
         # The position of each partition in the database, as far as this process can be sure of it.
         self._known: dict[TopicPartition, int] = {}
         self._problem: str | None = "not started"
-        self.announced: deque[Mapping[str, Any]] = deque(maxlen=ANNOUNCED_MAX)  # watermarks, not compared yet
+        self._topics = list(settings.sources)
+        # By topic: watermarks, not compared yet.
+        self.announced: Mapping[str, deque[Mapping[str, Any]]] = {
+            one: deque(maxlen=ANNOUNCED_MAX) for one in self._topics
+        }
         self._files: tuple[object, ...] = ()  # of the access to Kafka, as they were when the client connected
 
     async def __aenter__(self) -> "Reader":
@@ -76,8 +80,8 @@ class Reader(ConsumerRebalanceListener):  # type: ignore[misc] # the library pub
                 await self._close()
             consumer = self._consumer or await self._open()
             await self._read_batch(consumer)
-            exists = consumer.partitions_for_topic(self._settings.topic)
-            self._problem = None if exists else f"the topic {self._settings.topic} is not there"
+            missing = [topic for topic in self._topics if not consumer.partitions_for_topic(topic)]
+            self._problem = f"the topic {', '.join(missing)} is not there" if missing else None
         except BaseException as error:
             self._problem = f"{type(error).__name__}: {error}"
             await self._close()
@@ -99,7 +103,8 @@ class Reader(ConsumerRebalanceListener):  # type: ignore[misc] # the library pub
         )
         await consumer.start()
         # By a pattern: a broker may create a topic that a client asks for by name.
-        consumer.subscribe(pattern=rf"{re.escape(settings.topic)}(\.watermarks)?\Z", listener=self)
+        topics = "|".join(map(re.escape, self._topics))
+        consumer.subscribe(pattern=rf"(?:{topics})(\.watermarks)?\Z", listener=self)
         return consumer
 
     def _access(self) -> dict[str, Any]:
@@ -163,8 +168,10 @@ class Reader(ConsumerRebalanceListener):  # type: ignore[misc] # the library pub
         """Set the lag of each partition whose position is known."""
         for partition in consumer.assignment():
             end = consumer.last_stable_offset(partition) or consumer.highwater(partition)
-            if end is not None and partition in self._known and partition.topic == self._settings.topic:
-                LAG.labels(partition.partition).set(max(0, end - self._known[partition]))
+            if end is not None and partition in self._known and partition.topic in self._topics:
+                number = partition.partition
+                label = number if len(self._topics) == 1 else f"{partition.topic}/{number}"
+                LAG.labels(label).set(max(0, end - self._known[partition]))
 
     async def _resume(self, consumer: AIOKafkaConsumer, partitions: Sequence[TopicPartition]) -> None:
         """Continue at the stored positions, or at the beginning where the topic doesn't have the stored position."""
@@ -181,7 +188,7 @@ class Reader(ConsumerRebalanceListener):  # type: ignore[misc] # the library pub
                     if not begins[one] <= positions[one.partition] <= ends[one]
                 }
                 if wrong:
-                    log.warning("position.reset", partitions=sorted(wrong))
+                    log.warning("position.reset", topic=topic, partitions=sorted(wrong))
                     await store.move_positions(db, topic, wrong)
                     positions = await store.positions(db, topic)
             for one in own:
@@ -204,14 +211,14 @@ class Reader(ConsumerRebalanceListener):  # type: ignore[misc] # the library pub
             self._known.clear()  # whether the transaction was committed is unknown
             raise
         for record, reason in letters:
-            log.error("dead_letter.stored", partition=record.partition, offset=record.offset, reason=reason)
+            place = {"topic": record.topic, "partition": record.partition, "offset": record.offset}
+            log.error("dead_letter.stored", **place, reason=reason)
         for partition, (expected, position) in moves.items():
             if self._known.get(partition) == expected:
                 self._known[partition] = position
 
     async def _store(self, db: Connection, records: Records, moves: Moves) -> Letters:
         """Store records in the caller's transaction, and return the dead letters. Raises PositionLostError."""
-        topic = self._settings.topic
         for name in sorted({one.topic for one in moves}):
             own = {one.partition: move for one, move in moves.items() if one.topic == name}
             if not await store.move_positions(db, name, own):
@@ -219,12 +226,12 @@ class Reader(ConsumerRebalanceListener):  # type: ignore[misc] # the library pub
         events: dict[Event, ConsumerRecord] = {}
         letters: Letters = []
         for record in (record for found in records.values() for record in found):
-            if record.topic != topic:
+            if record.topic not in self._topics:
                 self._announce(record)
                 continue
             try:
                 place = (record.partition, record.offset)
-                events[decode(record.headers, record.value, place)] = record
+                events[decode(record.headers, record.value, record.topic, place)] = record
             except Undecodable as error:
                 letters.append((record, str(error)))
         taken = await intake.take(db, list(events), "topic")
@@ -234,11 +241,12 @@ class Reader(ConsumerRebalanceListener):  # type: ignore[misc] # the library pub
         return letters
 
     def _announce(self, record: ConsumerRecord) -> None:
+        topic = record.topic.removesuffix(".watermarks")
         body = decode_watermark(record.headers, record.value)
-        if body is None or body["topic"] != self._settings.topic:
-            log.warning("watermark.unreadable", offset=record.offset)
+        if body is None or body["topic"] != topic:
+            log.warning("watermark.unreadable", topic=topic, offset=record.offset)
         else:
-            self.announced.append(body)
+            self.announced[topic].append(body)
 
 
 async def _position(consumer: AIOKafkaConsumer, partition: TopicPartition) -> int:

@@ -4,7 +4,8 @@ Its token and its files for TLS may be replaced at any time.
 """
 
 import ssl
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -35,8 +36,8 @@ class BucketGone(Exception):  # noqa: N818 - expected: the relay keeps events fo
 class Relay:
     """The relay's API for consumers. Every call raises Unavailable if the relay does not answer."""
 
-    def __init__(self, settings: ConsumerSettings) -> None:
-        self._url = settings.relay_url.rstrip("/")
+    def __init__(self, settings: ConsumerSettings, url: str | None = None) -> None:
+        self._url = (url or settings.relay_url).rstrip("/")
         self._timeout = aiohttp.ClientTimeout(total=settings.relay_timeout_seconds)
         self._token_file = settings.relay_token_file
         self._tls = _Tls(settings)
@@ -130,6 +131,19 @@ class Relay:
             return {"Authorization": f"Bearer {secret(Path(self._token_file))}"}
         except (OSError, ValueError) as error:
             raise Unavailable(f"the token for the relay can't be read: {error}") from error
+
+
+Relays = Mapping[str, Relay]  # by topic
+
+
+@asynccontextmanager
+async def open_relays(settings: ConsumerSettings) -> AsyncIterator[Relays]:
+    """Yield the relay of each topic."""
+    async with AsyncExitStack() as stack:
+        relays = {topic: Relay(settings, url) for topic, url in settings.sources.items()}
+        for relay in relays.values():
+            await stack.enter_async_context(relay)
+        yield relays
 
 
 class _Tls:

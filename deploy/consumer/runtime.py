@@ -8,7 +8,7 @@ import queue
 import threading
 import time
 from asyncio.staggered import staggered_race
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import Any
@@ -249,6 +249,14 @@ class Pool:
             connection.terminate()
             raise
         return connection
+
+
+async def all_of(works: Iterable[Awaitable[None]]) -> None:
+    """Run all at once, each to its end: what one needs and lacks must not stop the others. Raise the worst error."""
+    ended = await asyncio.gather(*works, return_exceptions=True)
+    errors = [error for error in ended if error is not None]
+    if errors:
+        raise min(errors, key=lambda error: isinstance(error, (Unavailable, KafkaError, TimeoutError)))
 
 
 async def _keep_settings(_: asyncpg.Connection) -> None:

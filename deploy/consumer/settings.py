@@ -2,6 +2,7 @@
 
 import re
 import sys
+from collections.abc import Mapping
 from contextlib import suppress
 from math import isfinite
 from pathlib import Path
@@ -16,6 +17,7 @@ from .access import KafkaAccess, tls_context
 # As JSON writes numbers: Python's own parsers also take "1_0" and " 1".
 NUMBER = re.compile(r"-?(0|[1-9][0-9]{0,99})(\.[0-9]+)?([eE][+-]?[0-9]+)?")
 ADDRESS = "^postgres(ql)?://"
+TOPIC = r"^[A-Za-z0-9._-]{1,200}$"
 INTEGER = re.compile(r"-?(0|[1-9][0-9]{0,99})")
 
 
@@ -55,6 +57,33 @@ def _authorities(path: str | None) -> str | None:
     return path
 
 
+def sources_in(text: str) -> dict[str, str]:
+    """Return the URL of the relay of each topic, given words like `orders.v1=http://relay:8005`. Raises ValueError."""
+    found: dict[str, str] = {}
+    for word in text.split():
+        topic, _, url = word.partition("=")
+        if not (re.fullmatch(TOPIC, topic) and re.match("https?://.", url)):
+            raise ValueError(f"must be words like orders.v1=http://relay:8005, and {word!r:.100} is none")
+        if topic in found:
+            raise ValueError(f"names the topic {topic} twice")
+        # A relay has the events of one topic, so with a second one every event would be unknown.
+        if url.rstrip("/") in found.values():
+            raise ValueError(f"names the relay of {topic} for another topic as well")
+        found[topic] = url.rstrip("/")
+    if not found:
+        raise ValueError("names no topic")
+    for topic in found:
+        if f"{topic}.watermarks" in found or f"{topic}.positions" in found:
+            raise ValueError(f"names a topic that belongs to {topic}")
+    return found
+
+
+def _several(text: str | None) -> str | None:
+    if text is not None:
+        sources_in(text)
+    return text
+
+
 Integer = Annotated[int, _number(INTEGER)]
 Float = Annotated[float, _number(NUMBER)]
 # At most a year: infinity overflows clocks and Postgres' intervals.
@@ -76,7 +105,9 @@ class ConsumerSettings(KafkaAccess):
     relay_ca_file: Annotated[str | None, AfterValidator(_authorities)] = None
     relay_certificate_file: Annotated[str, Field(min_length=1)] | None = None
     relay_key_file: Annotated[str | None, Field(min_length=1, validate_default=True)] = None
-    topic: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,200}$")] = "orders.v1"
+    topic: Annotated[str, Field(pattern=TOPIC)] = "orders.v1"
+    # Several topics, each with its relay, in place of the settings of one: "orders.v1=http://relay-0:8005 …".
+    topics: Annotated[str | None, AfterValidator(_several)] = None
     group: Annotated[str, Field(min_length=1, max_length=200)] = "platform"
     # A name that stays the same after a restart. The partitions then stay assigned to this process.
     instance: Annotated[str | None, Field(min_length=1, max_length=200)] = None
@@ -123,14 +154,22 @@ class ConsumerSettings(KafkaAccess):
             raise ValueError(f"can't be used: {error}") from None
         return key
 
+    @field_validator("topics")
+    @classmethod
+    def _instead_of_one(cls, topics: str | None, info: ValidationInfo) -> str | None:
+        one = {name: info.data.get(name, "") for name in ("topic", "relay_url")}
+        if topics is not None and any(value != cls.model_fields[name].default for name, value in one.items()):
+            raise ValueError("is set, and CONSUMER_TOPIC or CONSUMER_RELAY_URL as well: set one topic, or several")
+        return topics
+
     def current_database_url(self) -> str:
         """Return the database's address as it is now. Raises OSError if its file can't be read."""
         return self.database_url or address_in(str(self.database_url_file))
 
     @property
-    def watermark_topic(self) -> str:
-        """Return the topic of the watermarks, which say up to when `topic` is complete."""
-        return f"{self.topic}.watermarks"
+    def sources(self) -> Mapping[str, str]:
+        """Return the URL of the relay of each topic."""
+        return {self.topic: self.relay_url} if self.topics is None else sources_in(self.topics)
 
 
 def load() -> ConsumerSettings:

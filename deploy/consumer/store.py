@@ -61,20 +61,20 @@ async def insert_events(db: Connection, events: Sequence[tuple[Event, str, str |
     """
     await db.executemany(SQL["insert_event"], [(*_columns(event), *rest, source) for event, *rest in events])
     await resolve_dead_letters(db, [event for event, *_ in events])
-    minutes = {(minute_of(event.occurred_at), event.shard) for event, *_ in events}
+    minutes = {(event.topic, minute_of(event.occurred_at), event.shard) for event, *_ in events}
     await db.executemany(SQL["mark_bucket_stale"], sorted(minutes))
 
 
 def _columns(event: Event) -> tuple[Any, ...]:
     identity = (event.event_id, event.order_id, event.sequence, event.type, event.occurred_at)
-    return (*identity, event.shard, event.payload, event.sha256, *(event.place or (None, None)))
+    return (*identity, event.shard, event.payload, event.sha256, *(event.place or (None, None)), event.topic)
 
 
 async def insert_forged(db: Connection, event: Event, reason: str) -> bool:
     """Store a record that is not the relay's. Return whether it was lost in a restore."""
     place = event.place or (None, None)
     values = (event.event_id, event.order_id, event.sequence, event.type, event.occurred_at, event.payload)
-    return bool(await db.fetchval(SQL["insert_forged"], *values, *place, reason))
+    return bool(await db.fetchval(SQL["insert_forged"], *values, *place, reason, event.topic))
 
 
 async def insert_dead_letters(db: Connection, letters: Sequence[tuple[ConsumerRecord, str]]) -> None:
@@ -152,6 +152,7 @@ acquit = _query("acquit", "execute")
 forged_events = _query("forged_events", "fetch")
 last_sequence = _query("last_sequence", "fetchval")
 set_removed_before = _query("set_removed_before", "execute")
+set_topic = _query("set_topic", "execute")
 confirm_events = _query("confirm_events", "execute")
 add_sales = _query("add_sales", "executemany")
 dead_letters = _query("dead_letters", "fetch")

@@ -8,7 +8,8 @@ history by the time that the relay is asked.
 """
 
 import base64
-from collections.abc import Iterable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum
@@ -18,7 +19,7 @@ import structlog
 
 from . import intake, store
 from .events import Event, Undecodable, decode, event_of
-from .relay import Item, Relay
+from .relay import Item, Relays
 from .runtime import Connection, Pool
 from .store import Row
 
@@ -29,6 +30,7 @@ GAP_MAX = 10_000
 GIVEN_UP = "SKIPPED"  # the relay's status of an event that an operator gave up
 UNKNOWN = "the relay has no such event"
 SKIPPED = "an operator gave this event up, so it was never published"
+Histories = Mapping[str, Sequence[Item]]  # by topic, what its relay has of an order
 NAMES = ("event_id", "sequence", "type", "occurred_at", "sha256")
 
 
@@ -58,44 +60,62 @@ class Claim:
 
 @dataclass(slots=True)
 class Findings:
-    """Why stored events and dead letters are forged, and which events are true, or can't be judged yet or ever."""
+    """Why stored events and dead letters are forged, and which events are true, or can't be judged yet or ever.
+
+    `elsewhere`: true events that were read from another topic than their relay's, by that relay's topic.
+    """
 
     forged: dict[UUID, str] = field(default_factory=dict)
     letters: dict[Event, str] = field(default_factory=dict)
     true: set[UUID] = field(default_factory=set)
+    elsewhere: dict[str, list[UUID]] = field(default_factory=lambda: defaultdict(list))
     undecided: bool = False
     unprovable: list[UUID] = field(default_factory=list)
 
 
-async def verify(pool: Pool, relay: Relay, topic: str, order_id: UUID, doubted_at: datetime | None = None) -> None:
+async def verify(
+    pool: Pool, relays: Relays, topics: Collection[str], order_id: UUID, doubted_at: datetime | None = None
+) -> None:
     """Make an order what the relay's history says: withdraw forged events, and take missing ones. Raises Unavailable.
 
-    `doubted_at`: when the doubt that this call answers was raised. Sequences that will never come are passed.
+    `topics`: of the relays that may know the order, besides those from which its stored events came. None: all relays
+    are asked. `doubted_at`: when the doubt that this call answers was raised. Sequences that will never come
+    are passed.
     """
     # Ours first: the relay has what was read from the topic before.
     async with pool.connection() as db:
         rows = await store.events_of_order(db, order_id)
         letters = readable(await store.letters_of_order(db, order_id))
         sequence = await store.last_sequence(db, order_id) or 0
-    theirs = await relay.events_of_order(order_id)
-    findings = await _findings(relay, rows, letters, theirs)
+    named = {*topics, *(row["topic"] for row in rows), *(letter.topic for letter in letters)}
+    histories = {one: await relays[one].events_of_order(order_id) for one in relays if one in named or not topics}
+    theirs = [item for items in histories.values() for item in items]
+    findings = await _findings(relays, rows, letters, histories)
     gaps, given_up = missing(order_id, sequence, rows, findings, theirs)
-    events, unreadable = decode_all(item for item in theirs if UUID(item["event_id"]) not in findings.true)
+    events: list[Event] = []
+    unreadable: list[int] = []
+    for topic, items in histories.items():
+        new = [item for item in items if UUID(item["event_id"]) not in findings.true]
+        found, odd = decode_all(new, topic)
+        events += found
+        unreadable += odd
     async with pool.transaction() as db:
         withdrawn = await _withdraw(db, order_id, findings, theirs)
         await store.confirm_events(db, list(findings.true))
+        for topic, event_ids in findings.elsewhere.items():
+            await store.set_topic(db, event_ids, topic)
         taken = await intake.take(db, events, intake.RELAY, {order_id: given_up})
         lost_letters = set()
         for letter, reason in findings.letters.items():
             if await store.insert_forged(db, letter, reason):
                 lost_letters.add(letter)
             assert letter.place is not None
-            await store.resolve_dead_letter(db, topic, *letter.place)
+            await store.resolve_dead_letter(db, letter.topic, *letter.place)
         if not findings.undecided and doubted_at is not None:
             await store.settle_stream(db, order_id, doubted_at)
     name(withdrawn, findings.forged)
     for letter, reason in findings.letters.items():
-        identity = (letter.event_id, order_id, letter.sequence, letter.type)
+        identity = (letter.event_id, order_id, letter.sequence, letter.type, letter.topic)
         _name(*identity, letter.place, reason, lost=letter in lost_letters)
     if findings.unprovable and doubted_at is not None:
         log.warning("event.unprovable", order_id=str(order_id), event_ids=list(map(str, findings.unprovable)))
@@ -133,38 +153,51 @@ def judge(claim: Claim, theirs: Sequence[Item]) -> tuple[Verdict, str]:
 
 
 async def _findings(
-    relay: Relay, rows: Sequence[Row], letters: Mapping[Event, datetime | None], theirs: Sequence[Item]
+    relays: Relays, rows: Sequence[Row], letters: Mapping[Event, datetime | None], histories: Histories
 ) -> Findings:
     findings = Findings()
     for row in rows:
-        verdict, reason = Verdict.TRUE, ""
+        verdict, reason, topic = Verdict.TRUE, "", row["topic"]
         if not row["proven"]:
             claim = Claim(**{name: row[name] for name in (*NAMES, "removed_before")})
-            verdict, reason = await _verdict(relay, claim, theirs)
+            verdict, reason, topic = await _verdict(relays, claim, topic, histories)
         if verdict is Verdict.FORGED:
             findings.forged[row["event_id"]] = reason
         elif verdict is Verdict.ABSENT:
             findings.unprovable.append(row["event_id"])
         elif verdict is Verdict.TRUE:
             findings.true.add(row["event_id"])
+            if topic != row["topic"]:
+                findings.elsewhere[topic].append(row["event_id"])
         findings.undecided |= verdict is Verdict.OPEN
     for letter, removed_before in letters.items():
         claim = Claim(**{name: getattr(letter, name) for name in NAMES}, removed_before=removed_before)
-        verdict, reason = await _verdict(relay, claim, theirs)
+        verdict, reason, _ = await _verdict(relays, claim, letter.topic, histories)
         if verdict is Verdict.FORGED:
             findings.letters[letter] = reason
         findings.undecided |= verdict is Verdict.OPEN
     return findings
 
 
-async def _verdict(relay: Relay, claim: Claim, theirs: Sequence[Item]) -> tuple[Verdict, str]:
-    verdict, reason = judge(claim, theirs)
+async def _verdict(relays: Relays, claim: Claim, topic: str, histories: Histories) -> tuple[Verdict, str, str]:
+    """Judge a record of a topic. Return the verdict, the reason, and the topic whose relay decided.
+
+    A true event that somebody has copied to another cell's topic is true, but belongs to its own relay's topic.
+    """
+    verdict, reason = judge(claim, histories.get(topic, ()))
+    if verdict in (Verdict.TRUE, Verdict.OPEN):
+        return verdict, reason, topic
+    for other, items in histories.items():
+        if judge(claim, items)[0] is Verdict.TRUE:
+            return Verdict.TRUE, "", other
+    if topic not in histories:  # it isn't read any more, so nobody can say anything of its events
+        return Verdict.ABSENT, UNKNOWN, topic
     if verdict is Verdict.ABSENT:
-        if await relay.keeps(claim.occurred_at):
-            return Verdict.FORGED, reason
+        if await relays[topic].keeps(claim.occurred_at):
+            return Verdict.FORGED, reason, topic
         if claim.removed_before is not None and claim.occurred_at < claim.removed_before:
-            return Verdict.FORGED, f"{reason}; it had removed that time before the record was published"
-    return verdict, reason
+            return Verdict.FORGED, f"{reason}; it had removed that time before the record was published", topic
+    return verdict, reason, topic
 
 
 def missing(
@@ -199,15 +232,23 @@ def name(withdrawn: Iterable[Row], reasons: Mapping[UUID, str]) -> None:
     """Log events that were withdrawn, each with its reason."""
     for row in withdrawn:
         place = None if row["partition"] is None else (row["partition"], row["record_offset"])
-        identity = (row["event_id"], row["order_id"], row["sequence"], row["type"])
+        identity = (row["event_id"], row["order_id"], row["sequence"], row["type"], row["topic"])
         _name(*identity, place, reasons[row["event_id"]], lost=row["lost"])
 
 
 def _name(
-    event_id: UUID, order_id: UUID, sequence: int, type_: str, place: tuple[int, int] | None, reason: str, *, lost: bool
+    event_id: UUID,
+    order_id: UUID,
+    sequence: int,
+    type_: str,
+    topic: str,
+    place: tuple[int, int] | None,
+    reason: str,
+    *,
+    lost: bool,
 ) -> None:
     partition, offset = place or (None, None)
-    known = {"event_id": str(event_id), "order_id": str(order_id), "sequence": sequence, "type": type_}
+    known = {"event_id": str(event_id), "order_id": str(order_id), "sequence": sequence, "type": type_, "topic": topic}
     if lost:
         log.warning("event.lost", **known, partition=partition, offset=offset, reason=reason)
     else:
@@ -220,20 +261,20 @@ def readable(letters: Iterable[Row]) -> dict[Event, datetime | None]:
     for letter in letters:
         headers = [(key, None if value is None else bytes.fromhex(value)) for key, value in letter["headers"]]
         try:
-            event = decode(headers, letter["value"], (letter["partition"], letter["record_offset"]))
+            event = decode(headers, letter["value"], letter["topic"], (letter["partition"], letter["record_offset"]))
         except Undecodable:
             continue
         events[event] = letter["removed_before"]
     return events
 
 
-def decode_all(items: Iterable[Item]) -> tuple[list[Event], list[int]]:
-    """Return the published events of a list, and the sequences of those that this build can't read."""
+def decode_all(items: Iterable[Item], topic: str) -> tuple[list[Event], list[int]]:
+    """Return the published events of a list, as events of that topic, and the sequences of the unreadable ones."""
     events, unreadable = [], []
     for item in items:
         if item["sha256"]:
             try:
-                events.append(event_of(item, base64.b64decode(item["data_base64"])))
+                events.append(event_of(item, base64.b64decode(item["data_base64"]), topic))
             except Undecodable:
                 unreadable.append(item["sequence"])
     return events, unreadable

@@ -17,8 +17,8 @@ from aiokafka.admin import AIOKafkaAdminClient
 
 from . import store
 from .events import parse_timestamp
-from .relay import Relay
-from .runtime import Pool, Unavailable
+from .relay import Relays
+from .runtime import Pool, Unavailable, all_of
 from .settings import ConsumerSettings
 
 log = structlog.get_logger()
@@ -29,39 +29,45 @@ Watermark = Mapping[str, Any]  # the body of a watermark, as docs/events.md desc
 
 
 class Watermarks:
-    """Follows the relay's watermark. `announced`: the watermarks that this process has read from the topic."""
+    """Follows the watermark of each topic's relay. `announced`: by topic, the watermarks that this process has read."""
 
-    def __init__(self, settings: ConsumerSettings, pool: Pool, relay: Relay, announced: deque[Watermark]) -> None:
+    def __init__(
+        self, settings: ConsumerSettings, pool: Pool, relays: Relays, announced: Mapping[str, deque[Watermark]]
+    ) -> None:
         self._settings = settings
         self._pool = pool
-        self._relay = relay
+        self._relays = relays
         self._announced = announced
 
     async def follow(self) -> None:
-        """If a watermark was read, store how far the relay is, and name the forged ones. Raises Unavailable."""
-        count = len(self._announced)  # watermarks that are read meanwhile may be later than the relay's answer
+        """If watermarks were read, store how far the relays are, and name the forged ones. Raises Unavailable."""
+        await all_of(self._follow(topic) for topic in self._relays)
+
+    async def _follow(self, topic: str) -> None:
+        announced, relay = self._announced[topic], self._relays[topic]
+        count = len(announced)  # watermarks that are read meanwhile may be later than the relay's answer
         if not count:
             return
-        up_to, oldest = await self._relay.up_to(), await self._relay.oldest()
-        ends = await topic_ends(self._settings)
+        up_to, oldest = await relay.up_to(), await relay.oldest()
+        ends = await topic_ends(self._settings, topic)
         true: Watermark | None = None
-        for body in [self._announced.popleft() for _ in range(count)]:
+        for body in [announced.popleft() for _ in range(count)]:
             reason = why_forged(body, up_to, ends)
             if reason is None:
                 true = body
             else:
-                log.error("watermark.forged", up_to=body["up_to"], partitions=body["partitions"], reason=reason)
+                known = {"topic": topic, "up_to": body["up_to"], "partitions": body["partitions"]}
+                log.error("watermark.forged", **known, reason=reason)
         if up_to is not None:
             async with self._pool.connection() as db:
-                await store.keep_watermark(db, self._settings.topic, up_to, oldest, ends, true)
+                await store.keep_watermark(db, topic, up_to, oldest, ends, true)
 
 
-async def topic_ends(settings: ConsumerSettings) -> dict[str, int]:
-    """Return the end of each partition, open transactions included. Raises Unavailable.
+async def topic_ends(settings: ConsumerSettings, topic: str) -> dict[str, int]:
+    """Return the end of each partition of a topic, open transactions included. Raises Unavailable.
 
     A transaction that is open may hide records from `read_committed` that are committed already.
     """
-    topic = settings.topic
     try:
         options = settings.kafka_options()
     except (OSError, ValueError) as error:

@@ -50,6 +50,7 @@ RELAY = RelaySettings(**NOWHERE, watermark_interval_seconds=0.05, lease_seconds=
 # The pool was not entered, so every use of it raises AssertionError, which counts as a bug.
 BROKEN = Pool(RELAY, "broken")
 CONSUMER = ConsumerSettings(**NOWHERE)
+CONSUMERS_RELAYS = {CONSUMER.topic: ConsumersRelay(CONSUMER)}
 CONSUMERS_BROKEN = runtime.Pool(CONSUMER)
 SECONDS = 10.0
 REPOSITORY = Path(__file__).parents[2]
@@ -98,7 +99,7 @@ def consumers(name: str, work: Callable[[], Awaitable[None]]) -> Loop:
 
 
 def followed() -> Callable[[], Awaitable[None]]:
-    return Watermarks(CONSUMER, CONSUMERS_BROKEN, ConsumersRelay(CONSUMER), deque([{}])).follow
+    return Watermarks(CONSUMER, CONSUMERS_BROKEN, CONSUMERS_RELAYS, {CONSUMER.topic: deque([{}])}).follow
 
 
 def broker() -> Broker:
@@ -140,7 +141,7 @@ LOOPS: dict[str, Loop] = {
     "watermarks": consumers("watermarks", followed()),
     "figures": lambda: Sampler(Replicas({"order": ["http://order"]}), _no_text).run(),
     "replicas": lambda: Replicas({"order": ["http://order"]}, _no_addresses).run(),
-    "measures": consumers("measures", Completeness(CONSUMER, CONSUMERS_BROKEN, ConsumersRelay(CONSUMER)).measure),
+    "measures": consumers("measures", Completeness(CONSUMER, CONSUMERS_BROKEN, CONSUMERS_RELAYS).measure),
 }
 # Loops that need Kafka or their own connection, which this test doesn't have.
 CUT_OFF: dict[str, Loop] = {

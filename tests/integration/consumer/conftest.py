@@ -10,9 +10,9 @@ from tests.infrastructure.databases import Database
 from tests.infrastructure.pipeline import Pipeline
 from tests.infrastructure.reaper import Reaper
 from tests.integration.consumer.platform import Platform, platform, relaying
-from tests.integration.relay.conftest import lavish, migrated, pipeline
+from tests.integration.relay.conftest import lavish, migrated, pipeline, real_pipeline
 
-__all__ = ["lavish", "migrated", "pipeline"]
+__all__ = ["lavish", "migrated", "pipeline", "real_pipeline"]
 
 SEED = 20260105
 

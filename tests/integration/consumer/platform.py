@@ -97,9 +97,9 @@ async def mark_sent(pipeline: Pipeline, event: OrderEvent) -> None:
 
 
 @asynccontextmanager
-async def relaying(pipeline: Pipeline) -> AsyncIterator[str]:
+async def relaying(pipeline: Pipeline, port: int | None = None) -> AsyncIterator[str]:
     """Run a relay with HTTP and a fast watermark; yield its address."""
-    port, stop = free_port(), Stop()
+    port, stop = port or free_port(), Stop()
     settings = pipeline.settings(port=port, watermark_interval_seconds=0.1)
     running = asyncio.create_task(serve(settings, stop))
 
@@ -199,6 +199,8 @@ class Platform:
             "CONSUMER_CHECK_INTERVAL_SECONDS": "0.2",
             "KAFKA_BOOTSTRAP_SERVERS": self.pipeline.kafka,
         }
+        if "CONSUMER_TOPICS" in changes:  # instead of one
+            del variables["CONSUMER_TOPIC"], variables["CONSUMER_RELAY_URL"]
         return os.environ | variables | changes
 
     def start(self, **changes: str) -> Process:
@@ -207,8 +209,8 @@ class Platform:
         self.processes.append(Process(self.environment(**changes), log, self.reaper))
         return self.processes[-1]
 
-    def settings(self) -> ConsumerSettings:
-        names = {name.removeprefix("CONSUMER_").lower(): value for name, value in self.environment().items()}
+    def settings(self, **changes: str) -> ConsumerSettings:
+        names = {name.removeprefix("CONSUMER_").lower(): value for name, value in self.environment(**changes).items()}
         return ConsumerSettings.model_validate(
             {name: value for name, value in names.items() if name in ConsumerSettings.model_fields}
         )

@@ -33,7 +33,7 @@ def received(event: OrderEvent) -> Event:
         "type": f"order.{event.name}.{event.version}",
         "occurred_at": TIMESTAMP,
     }
-    return event_of(attributes, event.payload)
+    return event_of(attributes, event.payload, "orders.v1")
 
 
 async def test_sales_past_64_bits_are_exact(pool: Pool, platform_database: Database, source: random.Random) -> None:
@@ -56,7 +56,7 @@ async def test_a_gap_that_no_order_has_is_not_counted_through(pool: Pool, source
     last = OrderEvent(event.order_id, MAX, "paid", event.user_id, 1)
     async with pool.transaction() as db:
         await intake.take(db, [received(last)], "topic")
-    await verification.verify(pool, History(keeps=False), "orders.v1", event.order_id)
+    await verification.verify(pool, {"orders.v1": History(keeps=False)}, ["orders.v1"], event.order_id)
     async with pool.connection() as db:
         state = await db.fetchval("SELECT state FROM platform.inbox WHERE order_id = $1", event.order_id)
         sequence = await db.fetchval("SELECT sequence FROM platform.streams WHERE order_id = $1", event.order_id)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from deploy.consumer.completeness import Completeness
-from deploy.consumer.relay import Relay
+from deploy.consumer.relay import open_relays
 from deploy.consumer.runtime import Pool
 from tests.infrastructure.pipeline import Pipeline, producing
 from tests.infrastructure.waiting import eventually
@@ -234,10 +234,10 @@ async def test_removed_minutes_do_not_stop_others_from_being_compared_again(
     monkeypatch.setattr("deploy.consumer.completeness.AGAIN_SECONDS", 0.5)
     minute = datetime.now(UTC).replace(second=0, microsecond=0) - timedelta(minutes=20)
     gone = [minute - timedelta(days=1, minutes=number) for number in range(again_max)]
-    put = "INSERT INTO platform.buckets VALUES ($1, 0, $2, $3, now() - interval '1 hour')"
+    put = "INSERT INTO platform.buckets VALUES ($1, 0, $2, $3, now() - interval '1 hour', $4)"
     findings = '[{"kind": "missing"}]'
-    await consuming.connection.executemany(put, [(bucket, state, findings) for bucket in gone])
-    await consuming.connection.execute(put, minute, "OPEN", "[]")
+    await consuming.connection.executemany(put, [(bucket, state, findings, pipeline.topic) for bucket in gone])
+    await consuming.connection.execute(put, minute, "OPEN", "[]", pipeline.topic)
     await consuming.connection.execute(
         "INSERT INTO platform.watermarks (topic, up_to, partitions, missing, missing_count, checked_up_to)"
         " VALUES ($1, $2, '{}', '[]', 0, $2)",
@@ -245,8 +245,8 @@ async def test_removed_minutes_do_not_stop_others_from_being_compared_again(
         minute + timedelta(minutes=1),
     )
     settings = consuming.settings()
-    async with removed(pipeline, gone[0]), Pool(settings) as pool, Relay(settings) as relay:
-        completeness = Completeness(settings, pool, relay)
+    async with removed(pipeline, gone[0]), Pool(settings) as pool, open_relays(settings) as relays:
+        completeness = Completeness(settings, pool, relays)
         query = "SELECT state FROM platform.buckets WHERE bucket = $1"
 
         async def equal() -> bool:

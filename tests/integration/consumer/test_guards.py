@@ -218,9 +218,9 @@ async def test_gap_is_asked_for_again_only_after_a_while(
 ) -> None:
     await take(pool, [order[2]])
     order_id = order[2].order_id
-    assert list(map(tuple, await store.orders_to_ask_for(db, LONG, 9))) == [(order_id, None)]
+    assert list(map(tuple, await store.orders_to_ask_for(db, LONG, 9))) == [(order_id, None, [TOPIC])]
     assert await store.orders_to_ask_for(db, LONG, 9) == []
-    assert list(map(tuple, await store.orders_to_ask_for(db, 0, 9))) == [(order_id, None)]
+    assert list(map(tuple, await store.orders_to_ask_for(db, 0, 9))) == [(order_id, None, [TOPIC])]
     async with holding(db, "SELECT FROM platform.streams FOR UPDATE"), pool.connection() as other:
         assert await asyncio.wait_for(store.orders_to_ask_for(other, 0, 9), 2) == [], "another process asks"
     await take(pool, order[:2])
@@ -232,9 +232,9 @@ async def test_events_that_will_never_come_are_given_up(pool: Pool, db: asyncpg.
     await take(pool, [refunded])
     skipped, published = item(paid, "SKIPPED"), item(refunded)
     history = History([item(placed, "PENDING"), skipped, published])
-    await verify(pool, history, TOPIC, placed.order_id)
+    await verify(pool, {TOPIC: history}, [TOPIC], placed.order_id)
     assert await states(db) == ["WAITING"], "the first one may still come"
-    await verify(pool, History([skipped, published]), TOPIC, placed.order_id)
+    await verify(pool, {TOPIC: History([skipped, published])}, [TOPIC], placed.order_id)
     assert await states(db) == ["APPLIED"]
 
 
@@ -255,16 +255,16 @@ async def test_minute_with_a_new_event_is_compared_immediately_and_others_later(
 ) -> None:
     shard, later = order[0].shard, MINUTE + timedelta(minutes=1)
     async with pool.connection() as connection:
-        await store.put_bucket(connection, MINUTE, shard, "EQUAL", [])
-        await store.put_bucket(connection, later, shard, "DIFFERS", [])
-        assert await store.buckets_to_compare(connection, LONG, 9) == []
+        await store.put_bucket(connection, TOPIC, MINUTE, shard, "EQUAL", [])
+        await store.put_bucket(connection, TOPIC, later, shard, "DIFFERS", [])
+        assert await store.buckets_to_compare(connection, TOPIC, LONG, 9) == []
         await take(pool, order[:1])
-        again = await store.buckets_to_compare(connection, LONG, 9)
+        again = await store.buckets_to_compare(connection, TOPIC, LONG, 9)
         assert [(row["bucket"], row["state"]) for row in again] == [(MINUTE, "STALE")]
         await db.execute(
             "UPDATE platform.buckets SET compared_at = compared_at - interval '1 hour' WHERE bucket = $1", later
         )
-        longest_ago = await store.buckets_to_compare(connection, 60, 9)
+        longest_ago = await store.buckets_to_compare(connection, TOPIC, 60, 9)
         assert [row["bucket"] for row in longest_ago] == [later, MINUTE]
 
 
@@ -302,7 +302,7 @@ async def test_waiting_events_are_never_pruned_and_others_once_old(
     placed, _, refunded = order
     await take(pool, [placed, refunded])
     async with pool.connection() as connection:
-        await store.put_bucket(connection, MINUTE, 0, "EQUAL", [])
+        await store.put_bucket(connection, TOPIC, MINUTE, 0, "EQUAL", [])
     assert await store.prune(db, 365 * 24 * 3600 * 100.0, 9) == 0
     assert await db.fetchval("SELECT count(*) FROM platform.buckets") == 1
     assert await store.prune(db, LONG, 9) == 1

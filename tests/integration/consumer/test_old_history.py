@@ -87,9 +87,9 @@ async def test_old_true_event_stays_and_a_record_that_contradicts_it_is_forged(
     await read(reader, order, 0)
     await removed(pool, NOW - timedelta(days=7))
     await read(reader, [replace(order[1], occurred_at=at, **change(order[1]))], 3)
-    ((order_id, doubted_at),) = await store.orders_to_ask_for(db, 0, 9)
+    ((order_id, doubted_at, _),) = await store.orders_to_ask_for(db, 0, 9)
     with capture_logs() as logs:
-        await verify(pool, Remembering(), TOPIC, order_id, doubted_at)
+        await verify(pool, {TOPIC: Remembering()}, [TOPIC], order_id, doubted_at)
     assert (await states(db), await status(db)) == (["APPLIED"] * 3, "REFUNDED")
     assert await forged(db) == [3]
     assert [line["event"] for line in logs] == ["event.forged", "event.unprovable"]
@@ -109,7 +109,7 @@ async def test_record_of_a_removed_time_is_forged_if_it_came_after_the_removal(
 ) -> None:
     await removed(pool, NOW - timedelta(days=7))
     await read(reader, order[:1], 0)
-    await verify(pool, Remembering(), TOPIC, order[0].order_id)
+    await verify(pool, {TOPIC: Remembering()}, [TOPIC], order[0].order_id)
     assert (await states(db), await forged(db)) == ([], [0])
 
 
@@ -120,9 +120,9 @@ async def test_old_events_of_an_order_stay_when_its_late_refund_is_published(
     await read(reader, [placed, paid], 0)
     await removed(pool, NOW - timedelta(days=7))
     await read(reader, [refunded], 2)
-    await verify(pool, Remembering([item(refunded)]), TOPIC, placed.order_id)
+    await verify(pool, {TOPIC: Remembering([item(refunded)])}, [TOPIC], placed.order_id)
     assert (await states(db), await status(db)) == (["APPLIED"] * 3, "REFUNDED")
-    await verify(pool, Remembering(), TOPIC, placed.order_id)
+    await verify(pool, {TOPIC: Remembering()}, [TOPIC], placed.order_id)
     assert await states(db) == ["APPLIED"] * 3, "the relay has shown it before it removed it"
 
 
@@ -133,7 +133,7 @@ async def test_old_events_of_an_order_stay_when_a_gap_is_filled(
     await read(reader, [placed], 0)
     await removed(pool, NOW - timedelta(days=7))
     await read(reader, [refunded], 1)
-    await verify(pool, Remembering([item(paid), item(refunded)]), TOPIC, placed.order_id)
+    await verify(pool, {TOPIC: Remembering([item(paid), item(refunded)])}, [TOPIC], placed.order_id)
     assert (await states(db), await status(db)) == (["APPLIED"] * 3, "REFUNDED")
 
 
@@ -143,11 +143,11 @@ async def test_old_events_stay_when_a_withdrawn_one_of_their_order_is_retried(
     placed, paid, refunded = order[0], order[1], replace(order[2], occurred_at=NOW)
     await read(reader, [placed, paid, refunded], 0)
     await removed(pool, NOW - timedelta(days=7))
-    await verify(pool, Remembering(), TOPIC, placed.order_id)
+    await verify(pool, {TOPIC: Remembering()}, [TOPIC], placed.order_id)
     assert (await states(db), await status(db), await forged(db)) == (["APPLIED"] * 2, "PAID", [2])
     await store.doubt_forged(db)
-    ((order_id, doubted_at),) = await store.orders_to_ask_for(db, 0, 9)
-    await verify(pool, Remembering([item(refunded)]), TOPIC, order_id, doubted_at)
+    ((order_id, doubted_at, _),) = await store.orders_to_ask_for(db, 0, 9)
+    await verify(pool, {TOPIC: Remembering([item(refunded)])}, [TOPIC], order_id, doubted_at)
     assert (await states(db), await status(db), await forged(db)) == (["APPLIED"] * 3, "REFUNDED", [])
 
 
@@ -157,5 +157,5 @@ async def test_event_of_an_old_dead_letter_is_not_forged(
     await removed(pool, NOW - timedelta(days=7))
     async with pool.transaction() as connection:
         await intake.take(connection, order[:1], "dead letter")
-    await verify(pool, Remembering(), TOPIC, order[0].order_id)
+    await verify(pool, {TOPIC: Remembering()}, [TOPIC], order[0].order_id)
     assert await states(db) == ["APPLIED"]

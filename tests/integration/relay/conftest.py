@@ -44,15 +44,21 @@ def migrated(database: Database) -> Database:
     return database
 
 
-@pytest.fixture
-async def pipeline(migrated: Database, kafka_bootstrap: str, pytestconfig: pytest.Config) -> AsyncIterator[Pipeline]:
-    connection = await asyncpg.connect(migrated.url)
+async def emptied(database: Database) -> asyncpg.Connection:
+    """Empty the tables of the outbox and the relay; return the connection."""
+    connection: asyncpg.Connection = await asyncpg.connect(database.url)
     await connection.execute("""
         TRUNCATE orders.outbox RESTART IDENTITY;
         TRUNCATE relay.shards, relay.replicas, relay.operator_acts, relay.replays, relay.watermark, relay.topics;
         INSERT INTO relay.shards (shard) SELECT generate_series(0, 3);
         INSERT INTO relay.watermark DEFAULT VALUES;
     """)
+    return connection
+
+
+@pytest.fixture
+async def pipeline(migrated: Database, kafka_bootstrap: str, pytestconfig: pytest.Config) -> AsyncIterator[Pipeline]:
+    connection = await emptied(migrated)
     try:
         yield Pipeline(
             url=migrated.as_role("relay_service"),

@@ -8,6 +8,8 @@ _UNIT, _INTEGRATION = "tests/unit/consumer/", "tests/integration/consumer/"
 _SERVING, _IN_PROCESS = f"{_UNIT}test_serving.py::", f"{_INTEGRATION}test_serving.py::"
 _api = guards_in("deploy/consumer/api.py", f"{_UNIT}test_readiness.py::")
 _compare = guards_in("deploy/consumer/completeness.py", f"{_UNIT}test_completeness.py::")
+_proof = guards_in("deploy/consumer/completeness.py", f"{_UNIT}test_proof.py::")
+_cells = guards_in("deploy/consumer/verification.py", f"{_INTEGRATION}test_cell_verdicts.py::")
 _decode = guards_in("deploy/consumer/verification.py", f"{_UNIT}test_completeness.py::")
 _fill = guards_in("deploy/consumer/verification.py", f"{_INTEGRATION}test_guards.py::")
 _read = guards_in("deploy/consumer/reader.py", f"{_UNIT}test_reader.py::")
@@ -107,7 +109,7 @@ GUARDS: Sequence[Guard] = (
     ),
     _compare(
         "consumer: nothing is compared before all was read",
-        "async def check",
+        "class Topic",
         " or not reached(watermark, positions)",
         "",
         "test_no_minute_is_compared_before_a_watermark_is_reached[not reached]",
@@ -122,9 +124,44 @@ GUARDS: Sequence[Guard] = (
     _compare(
         "consumer: a minute that the relay removed goes behind the others",
         "async def _compare_again",
-        'await store.put_bucket(db, row["bucket"], row["shard"], row["state"], row["findings"])',
+        'await store.put_bucket(db, self._topic, row["bucket"], row["shard"], row["state"], row["findings"])',
         "pass",
         "test_minute_that_the_relay_removed_stays_as_it_is_and_does_not_stop_the_next",
+    ),
+    _proof(
+        "consumer: nothing is proven before every topic is",
+        "def proven_over",
+        " if len(times) == len(topics) else None",
+        " if times else None",
+        "test_proof_over_topics_is_the_earliest_and_names_who_is_behind",
+    ),
+    _proof(
+        "consumer: a topic without events does not keep the others from being proven",
+        "async def _begin",
+        "await store.set_checked(db, self._topic, minute_of(up_to))",
+        "pass",
+        "test_topic_without_events_does_not_keep_the_others_from_being_proven",
+    ),
+    _proof(
+        "consumer: an earlier minute of any topic is missing",
+        "def proven_over",
+        "earliest = min(times)",
+        "earliest = max(times)",
+        "test_no_published_event_is_missing_before_the_time_that_is_proven",
+    ),
+    _cells(
+        "consumer: a true event on another cell's topic belongs to the relay that has it",
+        "async def _verdict",
+        "if judge(claim, items)[0] is Verdict.TRUE:",
+        "if False:",
+        "test_copied_event_belongs_to_the_topic_of_the_relay_that_has_it",
+    ),
+    _cells(
+        "consumer: a withdrawn event may be of any relay",
+        "async def verify",
+        "if one in named or not topics}",
+        "if one in named}",
+        "test_all_relays_are_asked_for_an_order_that_no_topic_names",
     ),
     _compare(
         "consumer: an open minute is not judged",

@@ -53,7 +53,7 @@ class Relay:
 async def check(relay: Relay, database: Database) -> None:
     pool: Any = database
     api: Any = relay
-    await Completeness(SETTINGS, pool, api).check()
+    await Completeness(SETTINGS, pool, {SETTINGS.topic: api}).check()
 
 
 def watermark(checked_up_to: datetime, **partitions: int) -> dict[str, Any]:
@@ -105,8 +105,8 @@ async def test_minute_that_the_relay_removed_stays_as_it_is_and_does_not_stop_th
     database = Database(watermark=watermark(END), buckets_to_compare=rows)
     await check(Relay(oldest=SECOND, digests=[of_minute(SECOND)]), database)
     assert database.arguments("put_bucket") == [
-        (FIRST, 3, "DIFFERS", [{"kind": "missing"}]),
-        (SECOND, 0, "EQUAL", []),
+        (SETTINGS.topic, FIRST, 3, "DIFFERS", [{"kind": "missing"}]),
+        (SETTINGS.topic, SECOND, 0, "EQUAL", []),
     ]
 
 
@@ -115,7 +115,7 @@ async def test_stored_findings_of_a_minute_are_bounded_and_the_log_has_their_cou
     database = Database(watermark=watermark(FIRST), events_of_bucket=ours)
     with capture_logs() as logs:
         await check(Relay(digests=[of_minute(FIRST)]), database)
-    ((_, _, state, findings),) = database.arguments("put_bucket")
+    ((_, _, _, state, findings),) = database.arguments("put_bucket")
     assert (state, len(findings)) == ("DIFFERS", FINDINGS_MAX)
     (entry,) = logs
     assert (entry["unexpected"], len(entry["orders"])) == (FINDINGS_MAX + 1, FINDINGS_MAX)
@@ -124,13 +124,13 @@ async def test_stored_findings_of_a_minute_are_bounded_and_the_log_has_their_cou
 async def test_event_that_is_not_published_is_neither_missing_nor_decoded() -> None:
     database = Database(watermark=watermark(FIRST))
     await check(Relay(digests=[of_minute(FIRST, count=1)], events=[UNPUBLISHED]), database)
-    assert database.arguments("put_bucket") == [(FIRST, 0, "DIFFERS", [])]
-    assert decode_all([UNPUBLISHED]) == ([], [])
+    assert database.arguments("put_bucket") == [(SETTINGS.topic, FIRST, 0, "DIFFERS", [])]
+    assert decode_all([UNPUBLISHED], SETTINGS.topic) == ([], [])
 
 
 async def test_proven_lag_grows_while_it_can_not_be_measured() -> None:
     pool: Any = Database()
-    completeness = Completeness(SETTINGS, pool, cast("Any", Relay()))
+    completeness = Completeness(SETTINGS, pool, {SETTINGS.topic: cast("Any", Relay())})
 
     async def grown(least: float) -> bool:
         lag = REGISTRY.get_sample_value("consumer_proven_lag_seconds")

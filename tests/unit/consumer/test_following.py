@@ -41,11 +41,11 @@ class Relay:
 
 
 def following(read: deque[Watermark], relay: Any, database: Any, monkeypatch: pytest.MonkeyPatch) -> Watermarks:
-    async def ends(_: object) -> dict[str, int]:
+    async def ends(*_: object) -> dict[str, int]:
         return ENDS
 
     monkeypatch.setattr(watermarks, "topic_ends", ends)
-    return Watermarks(SETTINGS, database, relay, read)
+    return Watermarks(SETTINGS, database, {SETTINGS.topic: relay}, {SETTINGS.topic: read})
 
 
 FORGED: dict[str, Watermark] = {
@@ -90,7 +90,7 @@ async def test_any_watermark_is_forged_and_nothing_stored_before_the_relay_has_o
 
 async def test_nobody_is_asked_without_a_watermark() -> None:
     nothing: Any = None
-    await Watermarks(SETTINGS, nothing, nothing, deque()).follow()
+    await Watermarks(SETTINGS, nothing, {SETTINGS.topic: nothing}, {SETTINGS.topic: deque()}).follow()
 
 
 async def test_watermark_waits_while_the_relay_is_unavailable(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -173,7 +173,7 @@ async def test_only_a_readable_watermark_of_the_topic_is_announced(value: str, k
     record: Any = SimpleNamespace(topic=WATERMARKS.topic, headers=HEADERS, value=value.encode(), offset=1)
     reader = reading(Client(), database)
     await reader._commit({WATERMARKS: [record]}, {WATERMARKS: (1, 2)})
-    assert len(reader.announced) == kept
+    assert len(reader.announced[TOPIC]) == kept
     assert database.arguments("insert_dead_letter") == []
 
 

@@ -61,3 +61,38 @@ def test_address_and_file_together_or_neither_are_refused(
     environment.setenv("CONSUMER_DATABASE_URL_FILE", str(path))
     environment.setenv("CONSUMER_DATABASE_URL", ADDRESS)
     assert refusal(capfd).startswith("setting CONSUMER_DATABASE_URL: ")
+
+
+TWO = "orders.v1=http://relay-0:8005/ orders.c01.v1=https://relay-1:8005"
+
+
+def test_one_topic_has_one_relay_and_several_have_theirs(environment: pytest.MonkeyPatch) -> None:
+    environment.setenv("CONSUMER_DATABASE_URL", ADDRESS)
+    assert load().sources == {"orders.v1": "http://127.0.0.1:8005"}
+    environment.setenv("CONSUMER_TOPICS", TWO)
+    assert load().sources == {"orders.v1": "http://relay-0:8005", "orders.c01.v1": "https://relay-1:8005"}
+
+
+@pytest.mark.parametrize(
+    ("topics", "other", "message"),
+    [
+        ("", {}, "names no topic"),
+        ("orders.v1", {}, "'orders.v1' is none"),
+        ("orders/v1=http://relay", {}, "is none"),
+        ("orders.v1=relay:8005", {}, "is none"),
+        ("a=http://relay-0 a=http://relay-1", {}, "twice"),
+        ("a=http://relay-0 b=http://relay-0/", {}, "names the relay of b for another topic"),
+        ("a=http://relay-0 a.watermarks=http://relay-1", {}, "belongs to a"),
+        (TWO, {"CONSUMER_TOPIC": "orders.v2"}, "CONSUMER_TOPIC or CONSUMER_RELAY_URL as well"),
+        (TWO, {"CONSUMER_RELAY_URL": "http://relay-0:8005"}, "CONSUMER_TOPIC or CONSUMER_RELAY_URL as well"),
+    ],
+)
+def test_topics_that_contradict_each_other_or_other_settings_are_refused(
+    environment: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], topics: str, other: dict[str, str], message: str
+) -> None:
+    environment.setenv("CONSUMER_DATABASE_URL", ADDRESS)
+    for name, value in {**other, "CONSUMER_TOPICS": topics}.items():
+        environment.setenv(name, value)
+    errors = refusal(capfd)
+    assert errors.startswith("setting CONSUMER_TOPICS: ")
+    assert message in errors
