@@ -15,7 +15,7 @@ from structlog.testing import capture_logs
 from deploy.consumer import baseline
 from deploy.consumer.__main__ import Exit, declare_baseline, retry
 from tests.infrastructure.databases import Database
-from tests.infrastructure.pipeline import Pipeline
+from tests.infrastructure.pipeline import Pipeline, order_in
 from tests.infrastructure.reaper import Reaper
 from tests.infrastructure.waiting import eventually, free_port
 from tests.integration.consumer.forgery import Forged, forged, named, send
@@ -196,13 +196,11 @@ async def test_retry_brings_back_what_the_wrong_relay_did_not_know(cells: Cells,
 
 async def test_second_cell_on_the_same_topic_is_refused(real_pipeline: Pipeline, second: Pipeline) -> None:
     same = replace(second, topic=real_pipeline.topic)
-    (event,) = an_order(random.Random(1), ("paid",))
-    (other,) = an_order(random.Random(2), ("paid",))
+    events, others = ([OrderEvent(order_in(shard), 1, "paid", "ann", 1) for shard in range(4)] for _ in range(2))
     async with real_pipeline.relay():
-        await publish(real_pipeline, [event])
-        await real_pipeline.until_held()
-        await real_pipeline.until_sent(1)
-        await publish(same, [other])
+        await publish(real_pipeline, events)
+        await real_pipeline.until_sent(4)
+        await publish(same, others)
         with capture_logs() as logs:
             async with same.relay():
 
@@ -210,6 +208,6 @@ async def test_second_cell_on_the_same_topic_is_refused(real_pipeline: Pipeline,
                     return {one["shard"] for one in logs if one["event"] == "shard.refused"} == {0, 1, 2, 3}
 
                 await eventually(refused, 30, "every shard refused")
-        assert await same.statuses() == {"PENDING": 1}
+        assert await same.statuses() == {"PENDING": 4}
         async with real_pipeline.reader() as reader:
-            assert len(await reader.to_the_end()) == 1
+            assert len(await reader.to_the_end()) == 4
