@@ -258,7 +258,7 @@ GUARDS: Sequence[Guard] = (
     _read(
         "consumer: a watermark of another topic is not announced",
         "def _announce",
-        ' or body["topic"] != self._settings.topic',
+        ' or body["topic"] != topic',
         "",
         "test_only_a_readable_watermark_of_the_topic_is_announced[of another topic]",
     ),
