@@ -47,11 +47,13 @@ def test_verdict_follows_from_the_relays_events_of_the_order(
 def letter(**headers: bytes | None) -> Any:
     """Return a record that was kept aside, with these headers besides its own."""
     own = [[name, None if value is None else value.hex()] for name, value in ({**HEADERS, **headers}).items()]
-    place = {"partition": 3, "record_offset": 7}
+    place = {"topic": "orders.v1", "partition": 3, "record_offset": 7}
     return {"headers": own, "value": json.dumps(DATA).encode(), "removed_before": CLAIM.occurred_at, **place}
 
 
 def test_readable_records_of_those_kept_aside_are_events_with_their_place() -> None:
     events = readable([letter(a_header_without_a_value=None), letter(ce_id=b"no id")])
-    assert [(event.order_id, event.sequence, event.place) for event in events] == [(ORDER_ID, 2, (3, 7))]
+    assert [(event.order_id, event.sequence, event.topic, event.place) for event in events] == [
+        (ORDER_ID, 2, "orders.v1", (3, 7))
+    ]
     assert list(events.values()) == [CLAIM.occurred_at]
