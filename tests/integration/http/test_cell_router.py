@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import select
 import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping, Set
@@ -51,6 +52,7 @@ BACKENDS = (
     *(f"cell-{cell}-{name}" for cell in (0, 1) for name in ("order", "coupon", "balance")),
 )
 CLIENTS = 8
+ENDED_SECONDS = 0.3  # in which HAProxy would close an idle connection
 # A request may take long on a busy machine.
 OVER_HTTP = settings(deadline=None)
 LINES = [{"product_id": "cup", "quantity": 1}]
@@ -112,6 +114,16 @@ class Asker:
         data = self._socket.recv(65536)
         assert data, "the connection was closed without an answer"
         return data
+
+    @property
+    def is_open(self) -> bool:
+        """Return whether the last answer left the connection open."""
+        return self._socket is not None
+
+    def has_ended(self, *, within_seconds: float) -> bool:
+        """Return whether the other side closes the idle connection within this time."""
+        assert self._socket is not None
+        return bool(select.select([self._socket], [], [], within_seconds)[0])
 
     def close(self) -> None:
         """Close the connection; the next request opens another one."""
@@ -394,6 +406,21 @@ def test_no_request_fails_while_another_map_is_read(running: Router) -> None:
     wait_until(partial(leads_to, running.url, "cell-0"), START_SECONDS, "the first map")
     assert {status for seen in asked for status, _ in seen} == {421}
     assert all({cell for _, cell in seen} == {"cell-0", "cell-1"} for seen in asked)
+
+
+def test_idle_connection_is_kept_until_its_next_answer_at_a_reload(running: Router) -> None:
+    text = (running.folder / "cells.map").read_text()
+    with closing(Asker(running.url)) as idle, closing(Asker(running.url)) as witness:
+        for asker in (idle, witness):
+            assert asker.ask("GET", "/v1/orders", TOKEN).cell == "cell-0"
+        running.replace_map(f"1699 cell-1\n{text}")
+        while witness.is_open:  # until the old process closes connections
+            assert witness.ask("GET", "/v1/orders", TOKEN).cell == "cell-0"
+        assert not idle.has_ended(within_seconds=ENDED_SECONDS)
+        assert idle.ask("GET", "/v1/orders", TOKEN).cell == "cell-0"
+        assert not idle.is_open
+    running.replace_map(text)
+    wait_until(partial(leads_to, running.url, "cell-0"), START_SECONDS, "the first map")
 
 
 def leads_to(url: str, owner: str) -> bool:

@@ -147,7 +147,7 @@ GUARDS: Sequence[Guard] = (
         "frontend clients",
         "  option idle-close-on-response\n",
         "",
-        "no_request_fails_while_another_map_is_read",
+        "idle_connection_is_kept_until_its_next_answer_at_a_reload",
     ),
     _router(
         "router: a user in the query is read until the next parameter, and a plus as a space",
