@@ -134,7 +134,8 @@ ONE_CELL = Ownership.of(EVERYTHING, None)
 
 
 def _milliseconds(moment: datetime) -> int:
-    return (moment - _EPOCH) // timedelta(milliseconds=1)
+    """Return a time as ids have it: no id is of a time before 1970."""
+    return max(0, (moment - _EPOCH) // timedelta(milliseconds=1))
 
 
 def _foreign(slot: int) -> Misdirected:

@@ -85,6 +85,13 @@ def test_id_with_a_slot_is_of_its_users_cell_and_an_older_one_of_one_cell(
     assert cell.owns(id_) is (older if moment < SINCE else passes(cell.check_user, user_id))
 
 
+@pytest.mark.parametrize("since", [datetime(56, 5, 2, tzinfo=UTC), datetime(9999, 12, 31, tzinfo=UTC)])
+def test_any_time_may_be_the_one_since_when_ids_contain_a_slot(since: datetime) -> None:
+    ownership = Ownership.of(["0-4095"], since)
+    assert ownership.is_older(UUID(int=0)) == (since.year > 1970)
+    assert ownership.is_older(ownership.since) is False
+
+
 def test_a_refusal_names_the_slot_if_there_is_one() -> None:
     cell = Ownership.of(["0-9"], SINCE)
     with pytest.raises(Misdirected) as refused:
