@@ -57,19 +57,27 @@ class Leader:
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
         self._holder = f"{socket.gethostname()}-{os.getpid()}-{os.urandom(4).hex()}"
+        self._taking: set[asyncio.Task[bool]] = set()
 
     async def run(self, name: str, work: Callable[[], Awaitable[None]]) -> None:
         """Run `work` if this process has, or can take, the leadership of that name. Raises Unavailable."""
-        async with self._pool.connection() as db:
-            ours = await store.take_leadership(db, name, self._holder, LEASE_SECONDS)
-        if ours:
+        taking = asyncio.create_task(self._take(name))
+        self._taking.add(taking)
+        taking.add_done_callback(self._taking.discard)
+        # A cancellation does not end it: the server may have the statement already, and execute it after `leave`.
+        if await asyncio.shield(taking):
             await work()
 
     async def leave(self) -> None:
-        """End all leaderships, so that another process takes them over immediately."""
+        """End all leaderships, so that another process takes them over immediately. `run` must not be called again."""
+        await asyncio.gather(*self._taking, return_exceptions=True)
         with suppress(Unavailable):
             async with self._pool.connection() as db:
                 await store.leave_leadership(db, self._holder)
+
+    async def _take(self, name: str) -> bool:
+        async with self._pool.connection() as db:
+            return bool(await store.take_leadership(db, name, self._holder, LEASE_SECONDS))
 
 
 async def serve(settings: ConsumerSettings, stop: Stop) -> None:

@@ -67,14 +67,15 @@ class Shoppers:
 
 async def test_a_busy_system_raises_no_false_alarm(checkout: Checkout, auditor: Auditor) -> None:
     shoppers = Shoppers(checkout)
-    shopping = asyncio.create_task(shoppers.shop(CHECKOUTS))
     beside, under_way = 0, 0
-    while not shopping.done():
-        report = await auditor.run()
-        assert report.findings == [], report.view()
-        under_way += report.under_way
-        beside += 1
-    await shopping
+    while beside < 2 or not under_way:  # until passes ran beside checkouts, and found orders in progress
+        shopping = asyncio.create_task(shoppers.shop(CHECKOUTS))
+        while not shopping.done():
+            report = await auditor.run()
+            assert report.findings == [], report.view()
+            under_way += report.under_way
+            beside += 1
+        await shopping
 
     async def all_audited() -> bool:  # the youngest orders are audited only after the grace period
         report = await auditor.run()
@@ -83,8 +84,6 @@ async def test_a_busy_system_raises_no_false_alarm(checkout: Checkout, auditor: 
 
     await eventually(all_audited, 30, "a pass over all orders")
     assert {answer.status for answer in shoppers.answers} == {200, 201, 400}
-    assert beside >= 2, "the passes ran beside the checkouts"
-    assert under_way > 0, "and found orders in progress"
     assert await violations(checkout.database.url) == []
 
 
