@@ -10,7 +10,9 @@ COLOURS = ("color-contrast", "link-in-text-block")  # what may differ between li
 SCHEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
 GRAVE = ("serious", "critical")
 NARROW = {"width": 360, "height": 740}  # of a small phone
-_SIDEWAYS = """() => {
+_SIDEWAYS = """async () => {
+  // Once the page has been laid out for the window's width: charts are, right before they are painted.
+  for (const _ of [1, 2]) await new Promise(requestAnimationFrame)
   const width = document.documentElement.clientWidth
   if (document.documentElement.scrollWidth <= width) return []
   return [...document.querySelectorAll("body *")].filter(one => one.getBoundingClientRect().right > width + 1)

@@ -36,7 +36,6 @@ class Books:
         self._command, self._environment, self._clock = command, environment, clock
         self.last: Verdict | None = None
         self._task: asyncio.Task[None] | None = None
-        self._was_broken = False
 
     @property
     def is_looking(self) -> bool:
@@ -48,14 +47,14 @@ class Books:
         if not self.is_looking:
             self._task = asyncio.create_task(self._look())
 
-    def follow(self, *, broken: bool) -> None:
-        """Begin an audit if one is due. Call this every second."""
-        healed = self._was_broken and not broken
-        if healed or (broken and (self.last is None or self._clock() - self.last.at > EVERY_SECONDS)):
-            if self.is_looking:
-                return
+    def follow(self, *, broken: bool, ended_at: float | None) -> None:
+        """Begin an audit if one is due. Call this every second. `ended_at`: when the last fault ended."""
+        at = None if self.last is None else self.last.at
+        again = broken and (at is None or self._clock() - at > EVERY_SECONDS)
+        # By its time: a fault may begin and end between two calls.
+        after = not broken and ended_at is not None and (at is None or at < ended_at)
+        if again or after:
             self.begin()
-        self._was_broken = broken
 
     async def close(self) -> None:
         """End what is under way."""

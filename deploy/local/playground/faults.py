@@ -79,6 +79,7 @@ class Faults:
         self.parts = {name: parts[name] for name in KINDS if name in parts}
         self.recent: deque[Fault] = deque(maxlen=SHOWN)  # newest first
         self._say, self._longest_seconds, self._clock = say, longest_seconds, clock
+        self.ended_at: float | None = None  # when the last of them ended
         self._live: dict[str, tuple[Fault, asyncio.Task[None]]] = {}
 
     def live(self, name: str) -> Fault | None:
@@ -131,6 +132,7 @@ class Faults:
             self._say(f"Playground: {fault.kind} {part.name}: {error}")
         finally:
             del self._live[part.name]
+            self.ended_at = self._clock()
 
     async def _pause(self, part: Part, fault: Fault) -> None:
         child = part.child

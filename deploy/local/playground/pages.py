@@ -65,7 +65,7 @@ class Playground:
             if live or time.monotonic() - self.watched_at < WATCHED_SECONDS:
                 try:
                     await self.health.look()
-                    self.books.follow(broken=live)
+                    self.books.follow(broken=live, ended_at=self.faults.ended_at)
                 except Exception as error:  # noqa: BLE001 # a bug of the playground ends nothing of the platform
                     self.say(f"Playground: {error!r}")
             await asyncio.sleep(LOOK_SECONDS)

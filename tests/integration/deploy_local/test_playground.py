@@ -289,10 +289,11 @@ async def test_audit_is_repeated_while_something_is_broken_and_once_after_it(tmp
     now, file = [0.0], tmp_path / "audits"
     file.touch()
     audit = books(tmp_path, "import os; open(os.environ['AUDITS'], 'a').write('.'); raise SystemExit('no')", now)
-    for at, broken, audits in [
-        (0, False, 0), (1, True, 1), (2, True, 1), (12, True, 2), (13, False, 3), (40, False, 3),
+    for at, broken, ended_at, audits in [
+        (0, False, None, 0), (1, True, None, 1), (2, True, None, 1), (12, True, None, 2), (13, False, 12.5, 3),
+        (40, False, 12.5, 3), (42, False, 41.5, 4), (43, False, 41.5, 4),
     ]:  # fmt: skip
         now[0] = at
-        audit.follow(broken=broken)
+        audit.follow(broken=broken, ended_at=ended_at)
         await looked(audit)
         assert len(file.read_text()) == audits, at
