@@ -12,26 +12,26 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Generic
 
 from deploy.local.progress import Progress
 from tests.drills import kafka_faults, leaders, pooler, postgres_faults, restore, secured, service_faults
-from tests.drills.drill import Drill, not_run, run
-from tests.drills.platform import LONG, SHORT, Pace, Platform, Skipped, platform
+from tests.drills.drill import Drill, P, not_run, run
+from tests.drills.platform import LONG, SHORT, Pace, Skipped, platform
 from tests.drills.table import Row, replaced, table
 from tests.faults.process import REPOSITORY
 from tests.infrastructure.reaper import Reaper
 
 PAGE = REPOSITORY / "docs" / "drills.md"
 OUTPUT = REPOSITORY / ".local" / "drills"
-Stage = Callable[[Reaper, Path, Pace], AbstractAsyncContextManager[Platform]]
 
 
 @dataclass(frozen=True, slots=True)
-class Group:
+class Group(Generic[P]):
     """Drills that share a platform, one after the other."""
 
-    stage: Stage
-    drills: Sequence[Drill]
+    stage: Callable[[Reaper, Path, Pace], AbstractAsyncContextManager[P]]
+    drills: Sequence[Drill[P]]
 
 
 GROUPS = [
@@ -44,7 +44,7 @@ GROUPS = [
 ]
 
 
-def _short(*drills: Sequence[Drill]) -> list[Drill]:
+def _short(*drills: Sequence[Drill[P]]) -> list[Drill[P]]:
     return [drill for one in drills for drill in one if drill.in_short]
 
 
@@ -60,7 +60,7 @@ SHORT_GROUPS = [
 ]
 
 
-async def run_group(group: Group, drills: Sequence[Drill], pace: Pace, reaper: Reaper, folder: Path) -> list[Row]:
+async def run_group(group: Group[P], drills: Sequence[Drill[P]], pace: Pace, reaper: Reaper, folder: Path) -> list[Row]:
     """Run these drills one after the other; a platform that a drill has broken ends the group."""
     rows: list[Row] = []
     try:
@@ -85,16 +85,20 @@ async def run_group(group: Group, drills: Sequence[Drill], pace: Pace, reaper: R
 def _keep_logs(folder: Path) -> None:
     for log in folder.glob("*.log"):
         shutil.copy(log, OUTPUT)
+    for log in folder.glob("cell-*/*.log"):
+        shutil.copy(log, OUTPUT / f"{log.parent.name}-{log.name}")
     for log in (*folder.glob("*/log"), *folder.glob("*/folder/log")):  # of Postgres servers
         shutil.copy(log, OUTPUT / f"{log.relative_to(folder).parts[0]}.log")
 
 
-def main() -> int:
-    """Run the chosen drills; return 1 if one of them failed."""
-    known = [drill.name for group in GROUPS for drill in group.drills]
-    parser = argparse.ArgumentParser(prog="python -m tests.drills", description=__doc__)
+def main(
+    groups: Sequence[Group[P]], short_groups: Sequence[Group[P]], page: Path, *, program: str, description: str | None
+) -> int:
+    """Run the chosen drills; return 1 if one of them failed. `page`: with the table that `--write` replaces."""
+    known = [drill.name for group in groups for drill in group.drills]
+    parser = argparse.ArgumentParser(prog=program, description=description)
     parser.add_argument("--short", action="store_true", help="drills of each kind, each for seconds")
-    parser.add_argument("--write", action="store_true", help=f"put the table into {PAGE.name}")
+    parser.add_argument("--write", action="store_true", help=f"put the table into {page.name}")
     parser.add_argument("drills", nargs="*", help="only these (default: all)")
     arguments = parser.parse_args()
     if unknown := set(arguments.drills) - set(known):
@@ -102,18 +106,18 @@ def main() -> int:
     os.environ.setdefault("AUTH_MODE", "open")
     OUTPUT.mkdir(parents=True, exist_ok=True)
     rows: list[Row] = []
-    for group in SHORT_GROUPS if arguments.short and not arguments.drills else GROUPS:
+    for group in short_groups if arguments.short and not arguments.drills else groups:
         drills = [drill for drill in group.drills if drill.name in arguments.drills or not arguments.drills]
         if drills:
             rows += _run(group, drills, SHORT if arguments.short else LONG)
     rendered = table(rows)
     print(f"\n{rendered}")
     if arguments.write:
-        PAGE.write_text(replaced(PAGE.read_text(), rendered))
+        page.write_text(replaced(page.read_text(), rendered))
     return int(any(row.wrong for row in rows))
 
 
-def _run(group: Group, drills: Sequence[Drill], pace: Pace) -> list[Row]:
+def _run(group: Group[P], drills: Sequence[Drill[P]], pace: Pace) -> list[Row]:
     folder = Path(tempfile.mkdtemp(prefix="order-platform-drills-"))
     folder.chmod(0o755)  # for servers that run as another user
     reaper = Reaper()
@@ -125,4 +129,4 @@ def _run(group: Group, drills: Sequence[Drill], pace: Pace) -> list[Row]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(GROUPS, SHORT_GROUPS, PAGE, program="python -m tests.drills", description=__doc__))

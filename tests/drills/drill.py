@@ -2,22 +2,46 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Generic, Protocol, TypeVar
 
-from tests.drills.platform import Platform, Skipped
+from tests.drills.load import Load, Purchase
+from tests.drills.platform import Pace, Platform, Skipped
 from tests.drills.table import Row
-from tests.drills.verdict import judge
+from tests.drills.verdict import Verdict
 from tests.infrastructure import missing
 
+
+class Drilled(Protocol):
+    """What a drill strikes: a platform of one cell, or of several."""
+
+    @property
+    def load(self) -> Load:
+        """Return its customers."""
+
+    @property
+    def pace(self) -> Pace:
+        """Return how long a drill takes."""
+
+    def check_disks(self) -> None:
+        """Fail if a server has little space before a drill begins."""
+
+    async def recovered(self, since: float) -> float:
+        """Wait until everything works again; return the seconds from `since` on."""
+
+    async def judge(self, purchases: Sequence[Purchase]) -> Verdict:
+        """Compare all books with what customers were told, once nothing is in progress."""
+
+
 T = TypeVar("T")
+P = TypeVar("P", bound=Drilled)
 # Strikes and heals; returns when the fault had ended, by time.monotonic().
 Fault = Callable[[Platform], Awaitable[float]]
 
 
 @dataclass(frozen=True, slots=True)
-class Drill:
+class Drill(Generic[P]):
     """A fault with a name and what happens, in words.
 
     `recover_max_seconds`: the drill fails if customers can't buy again within this time of the fault's end.
@@ -27,13 +51,13 @@ class Drill:
 
     name: str
     what: str
-    fault: Fault
+    fault: Callable[[P], Awaitable[float]]
     recover_max_seconds: float = 30.0
     failed_max: int | None = None
     in_short: bool = False
 
 
-async def run(drill: Drill, platform: Platform) -> Row:
+async def run(drill: Drill[P], platform: P) -> Row:
     """Run a drill on a platform where nothing else happens."""
     load, pace = platform.load, platform.pace
     platform.check_disks()
@@ -52,14 +76,14 @@ async def run(drill: Drill, platform: Platform) -> Row:
     finally:
         load.end()
         buying.cancel()
-    late = [at - ended_at for at, _ in load.failed if at > ended_at]
+    late = [one.at - ended_at for one in load.failed if one.at > ended_at]
     recovered_seconds = max([recovered_seconds, *late])
-    verdict = await judge(platform.cluster, load.purchases)
+    verdict = await platform.judge(load.purchases)
     wrong = list(verdict.wrong)
     if recovered_seconds > drill.recover_max_seconds:
         wrong.append(f"recovered after {recovered_seconds:.1f} s, may take {drill.recover_max_seconds:g}")
     if drill.failed_max is not None and len(load.failed) > drill.failed_max:
-        wrong.append(f"{len(load.failed)} failed, may be {drill.failed_max}: {load.failed[0][1]}")
+        wrong.append(f"{len(load.failed)} failed, may be {drill.failed_max}: {load.failed[0].why}")
     return Row(
         drill.name,
         drill.what,
@@ -69,10 +93,11 @@ async def run(drill: Drill, platform: Platform) -> Row:
         len(verdict.lost),
         verdict.audit,
         tuple(wrong),
+        figures=tuple(verdict.figures),
     )
 
 
-def not_run(drill: Drill, why: str) -> Row:
+def not_run(drill: Drill[P], why: str) -> Row:
     """Return the row of a drill that this machine can't run: skipped, or failed with CI=true."""
     if missing.is_failure():
         return Row(drill.name, drill.what, wrong=(why,))

@@ -3,7 +3,7 @@
 import asyncio
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -13,7 +13,8 @@ import aiohttp
 import asyncpg
 
 from tests.drills.disks import Disk, small_disk
-from tests.drills.load import Load
+from tests.drills.load import LoadAtReplicas, Purchase
+from tests.drills.verdict import Records, Verdict, audited, judge
 from tests.faults.cluster import REPLICAS, Addresses, Broker, Cluster, Server, cluster
 from tests.faults.process import REPOSITORY, Process, Security
 from tests.infrastructure.own_broker import OwnBroker
@@ -54,7 +55,7 @@ class Platform:
     """The running platform, its load and the files of its addresses."""
 
     cluster: Cluster
-    load: Load
+    load: LoadAtReplicas
     addresses: Addresses
     reaper: Reaper
     folder: Path
@@ -121,6 +122,11 @@ class Platform:
                 await connection.close()
         return sold - since
 
+    async def judge(self, purchases: Sequence[Purchase]) -> Verdict:
+        """Compare all books with what customers were told, once nothing is in progress."""
+        url = self.cluster.database.url
+        return await judge(Records([url], url, url, partial(audited, self.cluster)), purchases)
+
 
 class Skipped(Exception):  # noqa: N818 - it is no error
     """A drill can't run on this machine; the text is the reason."""
@@ -165,7 +171,7 @@ async def platform(
     async with made as running, aiohttp.ClientSession() as session:
         await start_consumer(running, reaper, given, folder)
         running.sessions["consumer"] = session
-        load = Load(running.client, partial(running.session, REPLICAS[0]))
+        load = LoadAtReplicas(clients=running.client, sessions=partial(running.session, REPLICAS[0]))
         await load.prepare()
         yield Platform(running, load, given, reaper, folder, pace, disks)
 

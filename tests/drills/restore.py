@@ -214,7 +214,7 @@ async def _start(platform: Platform) -> None:
             process.start()
 
 
-DRILLS: Sequence[Drill] = [
+DRILLS: Sequence[Drill[Platform]] = [
     Drill(
         "restore-fresh",
         "a dump is restored into a fresh cluster; later orders are lost by intention, and named",

@@ -2,18 +2,28 @@
 
 import asyncio
 import signal
+from collections.abc import Awaitable, Callable
+from typing import Protocol
 
-from tests.drills.drill import Drill, Fault, now
+from tests.drills.drill import Drill, now
 from tests.drills.platform import Platform
+from tests.faults.process import Process
 
 # Both order replicas are the same; a customer reaches the other one meanwhile.
 TARGETS = ("order-1", "product", "coupon", "balance", "relay", "consumer")
 
 
-def ended(name: str, number: signal.Signals) -> Fault:
+class Processes(Protocol):
+    """What has processes with names."""
+
+    def process(self, name: str) -> Process:
+        """Return one of them."""
+
+
+def ended(name: str, number: signal.Signals) -> Callable[[Processes], Awaitable[float]]:
     """Return the fault of a process that gets a signal and is started again when it has ended."""
 
-    async def strike(platform: Platform) -> float:
+    async def strike(platform: Processes) -> float:
         process = platform.process(name)
         began = now()
         process.send(number)
@@ -25,8 +35,8 @@ def ended(name: str, number: signal.Signals) -> Fault:
     return strike
 
 
-def _drills() -> list[Drill]:
-    drills = []
+def _drills() -> list[Drill[Platform]]:
+    drills: list[Drill[Platform]] = []
     for name in TARGETS:
         service = name.partition("-")[0]
         one = "one of two replicas" if service == "order" else "its only process"

@@ -9,7 +9,10 @@ BEGIN, END = "<!-- drills: begin -->", "<!-- drills: end -->"
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What a drill showed. `wrong` says what the drill does not allow; `skipped`, why it can't run here."""
+    """What a drill showed. `wrong` says what the drill does not allow; `skipped`, why it can't run here.
+
+    `figures`: what this drill measures beside the usual.
+    """
 
     drill: str
     what: str
@@ -20,6 +23,7 @@ class Row:
     audit: str = ""
     wrong: tuple[str, ...] = ()
     skipped: str = ""
+    figures: tuple[str, ...] = ()
 
     @property
     def passed(self) -> bool:
@@ -31,7 +35,9 @@ class Row:
         """Return the last cell."""
         if self.skipped:
             return f"skipped: {self.skipped}"
-        return "FAILED: " + "; ".join(self.wrong) if self.wrong else "passed"
+        result = "FAILED" if self.wrong else "passed"
+        said = "; ".join((*self.wrong, *self.figures))
+        return f"{result}: {said}" if said else result
 
     @property
     def cells(self) -> tuple[str, ...]:

@@ -64,15 +64,19 @@ class Books:
             self.events[event["order_id"]].append(event)
 
 
-async def violations(urls: str | Mapping[str, str]) -> list[str]:
-    """Return a line for everything that does not balance.
+# The database with all schemas, or one each for order, product, coupon and balance, or several of cells and shards.
+Urls = str | Mapping[str, str | Sequence[str]]
 
-    `urls`: the database with all schemas, or one each for order, product, coupon and balance.
-    """
-    by_service = dict.fromkeys(SERVICES, urls) if isinstance(urls, str) else urls
-    rows: dict[str, Sequence[Row]] = {}
-    for url in set(by_service.values()):
-        rows |= await _read(url, {name: sql for name, (service, sql) in QUERIES.items() if by_service[service] == url})
+
+async def violations(urls: Urls) -> list[str]:
+    """Return a line for everything that does not balance, all cells and product shards together."""
+    given = dict.fromkeys(SERVICES, urls) if isinstance(urls, str) else urls
+    by_service = {name: {of} if isinstance(of, str) else set(of) for name, of in given.items()}
+    rows: dict[str, list[Row]] = {name: [] for name in QUERIES}
+    for url in set().union(*by_service.values()):
+        queries = {name: sql for name, (service, sql) in QUERIES.items() if url in by_service[service]}
+        for name, found in (await _read(url, queries)).items():
+            rows[name] += found
     books = Books(rows)
     checks = (_unfinished, _order_books, _orphans, _stock, _ledger)
     return [line for check in checks for line in check(books)]

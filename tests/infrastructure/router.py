@@ -7,9 +7,8 @@ import signal
 import socket
 import subprocess
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 from tests.infrastructure.missing import cannot_run, find_program
@@ -21,22 +20,42 @@ START_SECONDS = 10
 STOP_SECONDS = 10
 READY = b"READY=1"
 BACKEND = re.compile(r"^backend (\S+)$")
-SERVER = re.compile(r"^(  server \w+-1) \S+ check port \d+$")
-FURTHER = re.compile(r"^  server \w+-2 ")
+SERVER = re.compile(r"^(  server \w+-(\d+)) \S+ check port \d+$")
 CHOSEN_SLOT, CHOSEN_CELL = "x-chosen-slot", "x-chosen-cell"
 # Each answer says what was chosen: a cell or a product shard.
 CHOSEN = f"""  http-response set-header {CHOSEN_SLOT} %[var(txn.slot)]
   http-response set-header {CHOSEN_CELL} %[var(txn.cell)]%[var(txn.shard)]"""
 
 
-@dataclass(frozen=True, slots=True)
-class Router:
-    """A running HAProxy. `url` is for clients."""
+# Of each backend, its servers: the port for clients and the one that is checked.
+Servers = Mapping[str, Sequence[tuple[int, int]]]
 
-    url: str
-    folder: Path
+
+class Router:
+    """HAProxy with the files in a folder. `url` is for clients, `process` the running one."""
+
     process: subprocess.Popen[bytes]
-    notifications: socket.socket
+
+    def __init__(self, url: str, folder: Path, notifications: socket.socket, reaper: Reaper) -> None:
+        self.url, self.folder = url, folder
+        self._notifications, self._reaper = notifications, reaper
+        self._program = find_program("haproxy") or cannot_run("no HAProxy here (Debian: apt-get install haproxy)")
+
+    def start(self) -> None:
+        """Start it as systemd does; return when it has read its files."""
+        environment = os.environ | {"NOTIFY_SOCKET": str(self.folder / "notify")}
+        command = [self._program, "-Ws", "-db", "-f", str(self.folder / "haproxy.cfg")]
+        with (self.folder / "log").open("ab") as output:
+            self.process = subprocess.Popen(
+                command, stdout=output, stderr=output, start_new_session=True, env=environment
+            )
+        self._reaper.process(self.process)
+        self.until_ready()
+
+    def kill(self) -> None:
+        """Kill it without notice, with all its workers."""
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
 
     @property
     def log(self) -> str:
@@ -51,20 +70,16 @@ class Router:
 
     def until_ready(self) -> None:
         """Wait until HAProxy says that it has read its files. Before that, it ignores signals."""
-        while READY not in (said := self.notifications.recv(4096)):
+        while READY not in (said := self._notifications.recv(4096)):
             assert said, self.log
 
 
 @contextmanager
-def router(
-    ports: Mapping[str, tuple[int, int]], reaper: Reaper, *, since_milliseconds: int | None = None
-) -> Iterator[Router]:
+def router(ports: Servers, reaper: Reaper, *, since_milliseconds: int | None = None) -> Iterator[Router]:
     """Run HAProxy before these services.
 
-    `ports`: for each backend, the port for clients and the one that is checked. `since_milliseconds`: when ids began to
-    contain a slot, if it is not as in the file.
+    `since_milliseconds`: when ids began to contain a slot, if it is not as in the file.
     """
-    program = find_program("haproxy") or cannot_run("no HAProxy here (Debian, Ubuntu: apt-get install haproxy)")
     folder = Path(tempfile.mkdtemp(prefix="order-platform-router-"))
     reaper.folder(folder)
     for name in ("cells.map", "products.map", "subject.lua"):
@@ -76,33 +91,28 @@ def router(
         assert count == 1
     (folder / "haproxy.cfg").write_text(text)
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notifications:
-        # As systemd does.
         notifications.bind(str(folder / "notify"))
         notifications.settimeout(START_SECONDS)
-        environment = os.environ | {"NOTIFY_SOCKET": str(folder / "notify")}
-        command = [program, "-Ws", "-db", "-f", str(folder / "haproxy.cfg")]
-        with (folder / "log").open("wb") as output:
-            process = subprocess.Popen(command, stdout=output, stderr=output, start_new_session=True, env=environment)
-        reaper.process(process)
-        running = Router(f"http://127.0.0.1:{port}", folder, process, notifications)
-        running.until_ready()
+        running = Router(f"http://127.0.0.1:{port}", folder, notifications, reaper)
+        running.start()
         try:
             yield running
         finally:
-            process.terminate()
-            process.wait(STOP_SECONDS)
+            running.process.terminate()
+            running.process.wait(STOP_SECONDS)
 
 
-def configuration(ports: Mapping[str, tuple[int, int]], port: int) -> str:
-    """Return the configuration with other addresses, and with one replica of each service."""
+def configuration(ports: Servers, port: int) -> str:
+    """Return the configuration with other addresses, and with as many replicas as each backend has here."""
     lines, backend = [], ""
     for line in (FILES / "haproxy.cfg").read_text().splitlines():
         if named := BACKEND.match(line):
             backend = named[1]
-        if FURTHER.match(line):
-            continue
         if server := SERVER.match(line):
-            clients, checked = ports[backend]
+            number = int(server[2])
+            if number > len(ports[backend]):
+                continue
+            clients, checked = ports[backend][number - 1]
             line = f"{server[1]} 127.0.0.1:{clients} check port {checked}"  # noqa: PLW2901
         lines.append(line)
     text = "\n".join(lines) + "\n"

@@ -120,7 +120,8 @@ async def platform(
             url = f"http://127.0.0.1:{admin}"
             admins.append(Client(await cell.enter_async_context(aiohttp.ClientSession(url)), url))
             cells.append(cell)
-        running = stack.enter_context(router(ports, reaper, since_milliseconds=SINCE_MILLISECONDS))
+        servers = {name: [own] for name, own in ports.items()}
+        running = stack.enter_context(router(servers, reaper, since_milliseconds=SINCE_MILLISECONDS))
         client = Client(await stack.enter_async_context(aiohttp.ClientSession(running.url)), running.url)
         platform = Platform(client, token, admins, databases, cells)
         await eventually(lambda: is_ready(platform), START_SECONDS, "a router that has found all services ready")

@@ -14,7 +14,7 @@ import asyncpg
 
 from tests.alerts.faults.prometheus import Prometheus, Targets
 from tests.alerts.faults.spare import Spare, spare
-from tests.drills.load import AGAIN_SECONDS, Load
+from tests.drills.load import AGAIN_SECONDS, LoadAtReplicas
 from tests.drills.platform import start_consumer
 from tests.faults.cluster import REPLICAS, Addresses, Cluster, cluster
 from tests.faults.process import REPOSITORY
@@ -40,7 +40,7 @@ class Platform:
     cluster: Cluster
     postgres: OwnPostgres
     broker: OwnBroker
-    load: Load
+    load: LoadAtReplicas
     spare: Spare
     prometheus: Prometheus
     listening: Proxy  # through which the relay gets notifications
@@ -141,7 +141,7 @@ async def platform(reaper: Reaper, folder: Path) -> AsyncIterator[Platform]:
         listening = await stack.enter_async_context(Proxy("127.0.0.1", postgres.port))
         await _listen_through(running, listening)
         further = await stack.enter_async_context(spare(running, reaper, folder, session))
-        load = Load(running.client, partial(running.session, REPLICAS[0]))
+        load = LoadAtReplicas(clients=running.client, sessions=partial(running.session, REPLICAS[0]))
         await load.prepare()
         prometheus = await Prometheus.start(_targets(running, further), folder / "prometheus", reaper, session)
         operator = await asyncpg.connect(running.database.url)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import aiohttp
 
-from tests.drills.load import Clients, Load, Purchase
+from tests.drills.load import Clients, LoadAtReplicas, Purchase
 from tests.faults.cluster import REPLICAS
 from tests.infrastructure.services import Answer, Client
 from tests.infrastructure.shopping import new_id
@@ -39,7 +39,7 @@ class Told:
 class Customers:
     """Buy at both order replicas alternately, until `end` is called."""
 
-    load: Load
+    load: LoadAtReplicas
     clients: Clients
     purchases: list[Purchase] = field(default_factory=list)
     told: list[Told] = field(default_factory=list)

@@ -14,7 +14,6 @@ from tests.drills.drill import unless_ended
 from tests.drills.failover.customers import ALLOWED, IN_PROGRESS, Customers, closed_to, counted, seconds_without
 from tests.drills.failover.faults import Fault
 from tests.drills.platform import LONG, Platform, platform
-from tests.drills.verdict import judge
 from tests.faults.cluster import REPLICAS
 from tests.infrastructure.own_ha import OwnHa
 from tests.infrastructure.reaper import Reaper
@@ -101,7 +100,7 @@ async def run(fault: Fault, on: Stage, *, until_whole: bool = True) -> Round:
     finally:
         customers.end()
         buying.cancel()
-    verdict = await judge(on.platform.cluster, customers.purchases)
+    verdict = await on.platform.judge(customers.purchases)
     told = counted(customers.told)
     wrong = list(verdict.wrong)
     if other := {status: count for status, count in told.items() if status not in ALLOWED}:

@@ -10,7 +10,7 @@ from aiohttp import web
 
 from deploy.client.problems import OutOfStock
 from tests.drills import load as drills
-from tests.drills.load import PRODUCTS, USERS, Load, Purchase
+from tests.drills.load import PRODUCTS, USERS, LoadAtReplicas, Purchase
 from tests.faults.cluster import REPLICAS
 from tests.infrastructure.services import Client
 from tests.infrastructure.waiting import free_port
@@ -21,7 +21,7 @@ PAID = answer(201, an_order())
 ACCEPTED = answer(202, an_order("PLACING"))
 UNAVAILABLE = refuse(503, "unavailable", Retry_After="0")
 BUG = refuse(500, "internal-error")
-Loads = Callable[..., Awaitable[Load]]
+Loads = Callable[..., Awaitable[LoadAtReplicas]]
 
 
 @pytest_asyncio.fixture
@@ -36,7 +36,7 @@ async def loads(servers: dict[str, Server]) -> AsyncIterator[Loads]:
     """Return what makes a load of the replicas, whose URLs may be others."""
     async with AsyncExitStack() as stack:
 
-        async def make(**instead: str) -> Load:
+        async def make(**instead: str) -> LoadAtReplicas:
             everything = await stack.enter_async_context(misbehaving())
             urls = {name: server.url for name, server in servers.items()} | instead
             urls |= dict.fromkeys(("product", "balance"), everything.url)
@@ -44,7 +44,9 @@ async def loads(servers: dict[str, Server]) -> AsyncIterator[Loads]:
                 name: Client(await stack.enter_async_context(aiohttp.ClientSession(url)), url)
                 for name, url in urls.items()
             }
-            load = Load(clients.__getitem__, lambda each: aiohttp.ClientSession(middlewares=(each,)))
+            load = LoadAtReplicas(
+                clients=clients.__getitem__, sessions=lambda each: aiohttp.ClientSession(middlewares=(each,))
+            )
             everything.will(*[answer(201, {})] * (PRODUCTS + USERS))
             await load.prepare()
             return load
@@ -52,7 +54,7 @@ async def loads(servers: dict[str, Server]) -> AsyncIterator[Loads]:
         yield make
 
 
-def ending(load: Load, act: Act) -> Act:
+def ending(load: LoadAtReplicas, act: Act) -> Act:
     """Let customers buy nothing more; then do the act."""
 
     async def last(request: web.Request) -> web.StreamResponse:
@@ -69,7 +71,7 @@ async def test_each_request_counts_and_each_failure_as_well(servers: dict[str, S
     second.will(break_off, refuse(409, "idempotency-in-progress", Retry_After="0"))
     await load.buy(1)
     assert load.requests == len(first.received) + len(second.received) == 5
-    assert [why for _, why in load.failed] == ["503", "ServerDisconnectedError", "ClientPayloadError"]
+    assert [one.why for one in load.failed] == ["503", "ServerDisconnectedError", "ClientPayloadError"]
     assert load.purchases == [Purchase(ORDER_ID, "PAID")]
     assert (load.acknowledged, set(load.answered)) == (1, {"order-1"})
     assert len({*first.keys, *second.keys}) == 1
@@ -87,7 +89,7 @@ async def test_following_an_accepted_order_counts_as_well(servers: dict[str, Ser
     first.will(ending(load, ACCEPTED), answer(200, an_order()))
     second.will(look, PAID)
     await load.buy(1)
-    assert (load.requests, [why for _, why in load.failed]) == (4, ["503"])
+    assert (load.requests, [one.why for one in load.failed]) == (4, ["503"])
     # Between the two, the customer knows the order: it must exist from now on.
     assert (told, load.purchases) == ([Purchase(ORDER_ID, "PLACING")], [Purchase(ORDER_ID, "PAID")])
     assert set(load.answered) == {"order-2"}
@@ -100,7 +102,7 @@ async def test_refused_connection_goes_to_the_next_replica_and_is_no_failure(
     second = servers["order-2"]
     second.will(ending(load, UNAVAILABLE), PAID)
     await load.buy(1)
-    assert (load.requests, [why for _, why in load.failed]) == (2, ["503"])
+    assert (load.requests, [one.why for one in load.failed]) == (2, ["503"])
     assert set(load.answered) == {"order-2"}
 
 
@@ -114,7 +116,7 @@ async def test_request_that_no_replica_accepts_has_failed(
         await load.buy(1)
     assert failed.group_contains(AssertionError, match="no final answer")
     assert load.requests == len(load.failed) >= 3
-    assert {why for _, why in load.failed} == {"ClientConnectorError"}
+    assert {one.why for one in load.failed} == {"ClientConnectorError"}
     assert load.purchases == [Purchase()]
 
 
@@ -126,7 +128,7 @@ async def test_request_without_an_answer_has_failed_after_its_time(
     servers["order-1"].will(ending(load, hang(1)))
     servers["order-2"].will(PAID)
     await load.buy(1)
-    assert (load.requests, [why for _, why in load.failed]) == (2, ["TimeoutError"])
+    assert (load.requests, [one.why for one in load.failed]) == (2, ["TimeoutError"])
 
 
 @pytest.mark.parametrize("lost", [refuse(404, "order-not-found"), BUG], ids=["order-lost", "bug"])

@@ -164,7 +164,7 @@ def services_port() -> Iterator[int]:
 
 @pytest.fixture(scope="module")
 def running(services_port: int, reaper: Reaper) -> Iterator[Router]:
-    ports = dict.fromkeys(BACKENDS, (services_port, services_port))
+    ports = {name: [(services_port, services_port)] for name in BACKENDS}
     with router(ports, reaper, since_milliseconds=NOTHING.since_milliseconds) as running:
         yield running
 
