@@ -195,6 +195,10 @@ drill-failover: environment-dev environment-ha ## lose Postgres servers while cu
 	@exec .venv-dev/bin/python -m tests.drills.failover $(if $(SHORT),--short) $(if $(ROUNDS),--rounds $(ROUNDS)) \
 	  $(if $(WRITE),--write) $(ONLY)
 
+.PHONY: drill-cells
+drill-cells: environment-dev ## kill everything of two cells and two product shards while customers buy, and print a table; SHORT=1, WRITE=1, ONLY=DRILL; needs haproxy
+	@exec .venv-dev/bin/python -m tests.drills.cells $(if $(SHORT),--short) $(if $(WRITE),--write) $(ONLY)
+
 drill-%: environment-dev
 	@exec .venv-dev/bin/python -m tests.drills $(if $(SHORT),--short) $*
 

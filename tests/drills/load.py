@@ -86,6 +86,7 @@ class Load(ABC):
     purchases: list[Purchase] = field(default_factory=list)
     failed: list[Failure] = field(default_factory=list)
     answered: dict[str, float] = field(default_factory=dict)  # when each replica or cell last sold something
+    bought: dict[int, float] = field(default_factory=dict)  # when each customer's last order began that has its answer
     _ends: asyncio.Event = field(default_factory=asyncio.Event)
 
     @abstractmethod
@@ -118,14 +119,14 @@ class Load(ABC):
         self._ends.clear()
         async with asyncio.TaskGroup() as group:
             for number in range(customers):
-                group.create_task(self._customer(self.customer(number)))
+                group.create_task(self._customer(number))
 
     @property
     def acknowledged(self) -> int:
         """Return how many orders customers were told to be paid."""
         return sum(one.is_acknowledged for one in self.purchases)
 
-    async def bought(self, count: int) -> None:
+    async def has_sold(self, count: int) -> None:
         """Wait until customers have bought this many more."""
         before = self.acknowledged
 
@@ -140,10 +141,10 @@ class Load(ABC):
 
     def reset(self) -> None:
         """Forget what was counted; the products and users stay."""
-        self.requests, self.purchases, self.failed, self.answered = 0, [], [], {}
+        self.requests, self.purchases, self.failed, self.answered, self.bought = 0, [], [], {}, {}
 
-    async def _customer(self, customer: Customer) -> None:
-        purchase = Purchase()
+    async def _customer(self, number: int) -> None:
+        customer, purchase = self.customer(number), Purchase()
 
         async def attempt(request: ClientRequest, send: ClientHandlerType) -> ClientResponse:
             return await self._attempt(request, send, purchase)
@@ -153,7 +154,7 @@ class Load(ABC):
                 purchase = Purchase(cell=customer.cell, began=time.monotonic())
                 self.purchases.append(purchase)
                 await self.buy_one(shop, customer)
-                purchase.ended = time.monotonic()
+                purchase.ended, self.bought[number] = time.monotonic(), purchase.began
 
     async def until_final(self, call: Callable[[], Awaitable[T]]) -> T:
         """Return a call's final answer. Without one, call again with the same key, as the client's README says."""

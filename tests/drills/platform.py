@@ -10,13 +10,13 @@ from functools import partial
 from pathlib import Path
 
 import aiohttp
-import asyncpg
 
 from tests.drills.disks import Disk, small_disk
 from tests.drills.load import LoadAtReplicas, Purchase
-from tests.drills.verdict import Records, Verdict, audited, judge
+from tests.drills.verdict import Records, Verdict, audited, connected, judge
 from tests.faults.cluster import REPLICAS, Addresses, Broker, Cluster, Server, cluster
-from tests.faults.process import REPOSITORY, Process, Security
+from tests.faults.process import Process, Security, command_ended
+from tests.infrastructure.databases import Database
 from tests.infrastructure.own_broker import OwnBroker
 from tests.infrastructure.own_postgres import OwnPostgres
 from tests.infrastructure.pgbouncer import PgBouncer
@@ -107,25 +107,27 @@ class Platform:
 
             await eventually(all_sell, RECOVER_SECONDS, "an order at each replica")
             sold = time.monotonic()
-            connection = await asyncpg.connect(self.cluster.database.url)
-            try:
-                # Those that were committed by then.
-                last = await connection.fetchval("SELECT coalesce(max(outbox_id), 0) FROM orders.outbox")
-
-                async def published() -> bool:
-                    return not await connection.fetchval(f"{UNPUBLISHED} AND outbox_id <= $1", last)
-
-                if not await published():
-                    await eventually(published, RECOVER_SECONDS, "the publication of all events")
-                    sold = time.monotonic()
-            finally:
-                await connection.close()
+            if await waited_for_publication(self.cluster.database.url):
+                sold = time.monotonic()
         return sold - since
 
     async def judge(self, purchases: Sequence[Purchase]) -> Verdict:
         """Compare all books with what customers were told, once nothing is in progress."""
         url = self.cluster.database.url
         return await judge(Records([url], url, url, partial(audited, self.cluster)), purchases)
+
+
+async def waited_for_publication(url: str) -> bool:
+    """Wait until the events that were committed by now are published; return whether some were not."""
+    async with connected(url) as connection:
+        last = await connection.fetchval("SELECT coalesce(max(outbox_id), 0) FROM orders.outbox")
+
+        async def published() -> bool:
+            return not await connection.fetchval(f"{UNPUBLISHED} AND outbox_id <= $1", last)
+
+        if await published():
+            return False
+        return await eventually(published, RECOVER_SECONDS, "the publication of all events")
 
 
 class Skipped(Exception):  # noqa: N818 - it is no error
@@ -166,6 +168,8 @@ async def platform(
         addresses=given,
         security=security,
         forked=False,
+        shards=(),
+        own_settings=None,
         **(settings or {}),
     )
     async with made as running, aiohttp.ClientSession() as session:
@@ -178,27 +182,34 @@ async def platform(
 
 async def start_consumer(running: Cluster, reaper: Reaper, addresses: Addresses, folder: Path) -> None:
     """Migrate and start the reference consumer."""
+    settings = running.environment | {"CONSUMER_RELAY_URL": running.processes["relay"].url}
+    running.processes["consumer"] = await consumer(running.database, settings, reaper, addresses, folder, forked=False)
+
+
+async def consumer(
+    database: Database,
+    settings: Mapping[str, str],
+    reaper: Reaper,
+    addresses: Addresses,
+    folder: Path,
+    *,
+    forked: bool,
+) -> Process:
+    """Return the reference consumer, which is ready. `settings` say what it reads."""
     port = free_port()
-    database = running.database
-    environment = running.environment | {
+    environment = {
+        **settings,
         "CONSUMER_PORT": str(port),
-        "CONSUMER_RELAY_URL": running.processes["relay"].url,
         "CONSUMER_DATABASE_URL_FILE": addresses.give("consumer", database.as_role("platform_consumer")),
         "CONSUMER_SESSION_SECONDS": "6",
     }
-    migrate = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "deploy.consumer", "migrate"),
-        env={**environment, "CONSUMER_DATABASE_URL_FILE": addresses.give("migrator", _migrator(running))},
-        cwd=REPOSITORY,
-        stdout=asyncio.subprocess.DEVNULL,
-    )
-    assert await migrate.wait() == 0
+    own = {
+        **environment,
+        "CONSUMER_DATABASE_URL_FILE": addresses.give("migrator", database.as_role("platform_migrator")),
+    }
+    await command_ended("deploy.consumer", "migrate", environment=own, reaper=reaper, forked=forked)
     command = [sys.executable, "-m", "deploy.consumer"]
-    log = folder / "consumer.log"
-    process = running.processes["consumer"] = Process("consumer", command, environment, port, log, reaper)
+    process = Process("consumer", command, environment, port, folder / "consumer.log", reaper, forked=forked)
     process.start()
     await process.ready()
-
-
-def _migrator(running: Cluster) -> str:
-    return running.database.as_role("platform_migrator")
+    return process

@@ -139,7 +139,7 @@ async def fresh_cluster(platform: Platform) -> float:
     restore = Restore(platform, "restore-fresh")
     await asyncio.to_thread(_use_transaction_ids, platform)
     await restore.step(WHOLE)
-    await platform.load.bought(BETWEEN_DUMPS)
+    await platform.load.has_sold(BETWEEN_DUMPS)
     await _stop(platform)
     known = await restore.into_a_fresh_cluster()
     await _start(platform)
@@ -156,7 +156,7 @@ async def different_moments(platform: Platform) -> float:
     await asyncio.to_thread(_use_transaction_ids, platform)
     unknown = ""
     async for line in restore.lines(EACH):
-        await platform.load.bought(BETWEEN_DUMPS)
+        await platform.load.has_sold(BETWEEN_DUMPS)
         if line == PRODUCTS_DUMPED:
             unknown = await _buy_a_new_product(platform)
     await _stop(platform)

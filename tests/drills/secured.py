@@ -4,7 +4,6 @@ import asyncio
 import secrets
 import ssl
 import sys
-import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -17,10 +16,10 @@ from cryptography import x509
 
 from tests.drills.drill import Drill, now
 from tests.drills.platform import Pace, Platform, platform
+from tests.drills.tokens import Tokens
 from tests.faults.process import Process
 from tests.infrastructure.authority import Authority
 from tests.infrastructure.databases import PASSWORD
-from tests.infrastructure.issuer import RSA, RULES, claims, jwk_set, sign
 from tests.infrastructure.reaper import Reaper
 from tests.infrastructure.waiting import eventually
 from tests.runbook.blocks import blocks_by
@@ -49,9 +48,8 @@ class Security:
         for name in TLS_SERVICES:
             self.old.issue(name)
         self.old.issue("caller", ["order"])
-        (folder / "jwks.json").write_bytes(jwk_set(RSA))
-        sent = claims(sub="shop", scope=SCOPES, exp=time.time() + 7200, nbf=time.time() - 60)
-        self.token = sign(sent)
+        self._tokens = Tokens(folder)
+        self.token = self._tokens.token("shop", SCOPES)  # of all customers
         (folder / "token").write_text(self.token)
         self.secrets = {name: secrets.token_hex(32) for name in WITH_SECRET}
         for name, secret in self.secrets.items():
@@ -76,12 +74,7 @@ class Security:
     def settings(self) -> dict[str, str]:
         """Return the settings of all services."""
         common = {
-            "AUTH_MODE": "jwt",
-            "AUTH_ISSUER": RULES.issuer,
-            "AUTH_AUDIENCE": RULES.audience,
-            "AUTH_JWKS": self.path("jwks.json"),
-            "ORDER_SUBJECT_SAGAS_MAX": "1000",  # one token for all customers
-            "ORDER_SUBJECT_STARTS_PER_MINUTE": "1000000",
+            **self._tokens.settings,
             "CONSUMER_RELAY_CA_FILE": str(self.trusted),
             "CONSUMER_RELAY_TOKEN_FILE": self.path("token"),
             "BALANCE_INTERNAL_CLIENT_CA_FILE": str(self.trusted),
@@ -129,16 +122,16 @@ async def certificates(platform: Platform) -> float:
     """Replace all certificates by those of another authority: first trust both, then replace, then trust the new."""
     security = _security(platform)
     security.trust(security.old, security.new)
-    await platform.load.bought(BOUGHT_BETWEEN)
+    await platform.load.has_sold(BOUGHT_BETWEEN)
     security.new.issue("caller", ["order"])
     for name in TLS_SERVICES:
         security.new.issue(name)
         for process in platform.cluster.processes.values():
             if process.service == name:
                 await _serves(process, security.new)
-        await platform.load.bought(BOUGHT_BETWEEN)
+        await platform.load.has_sold(BOUGHT_BETWEEN)
     security.trust(security.new)
-    await platform.load.bought(BOUGHT_BETWEEN)
+    await platform.load.has_sold(BOUGHT_BETWEEN)
     return now()
 
 
@@ -166,10 +159,10 @@ async def internal_secrets(platform: Platform) -> float:
         security.write(f"{name}.secrets", f"order {old}\norder {new}\n")
         await _answers(platform, name, new, 200)
         security.write(f"order-for-{name}.secrets", f"order {new}\n")
-        await platform.load.bought(BOUGHT_BETWEEN)
+        await platform.load.has_sold(BOUGHT_BETWEEN)
         security.write(f"{name}.secrets", f"order {new}\n")
         await _answers(platform, name, old, 401)
-        await platform.load.bought(BOUGHT_BETWEEN)
+        await platform.load.has_sold(BOUGHT_BETWEEN)
         security.secrets[name] = new
     return now()
 
@@ -203,7 +196,7 @@ async def passwords(platform: Platform) -> float:
         shell = Shell(folder, variables, sys.executable)
         for step in steps:
             await shell.run(replace(step, code=step.code.replace("order_service", role)))
-        await platform.load.bought(BOUGHT_BETWEEN)
+        await platform.load.has_sold(BOUGHT_BETWEEN)
         try:
             await asyncpg.connect(database.as_role(role))
         except asyncpg.InvalidPasswordError:

@@ -9,7 +9,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 
 import aiohttp
 
-from tests.faults.process import REPOSITORY, Process, Security
+from tests.faults.process import REPOSITORY, Process, Security, command_ended
 from tests.infrastructure.broker import declare_topic, wait_for
 from tests.infrastructure.databases import Database, fresh_database
 from tests.infrastructure.own_postgres import OwnPostgres
@@ -148,6 +148,18 @@ class Cluster:
         return {name: process.log.read_text() for name, process in self.processes.items()}
 
 
+def _participants_urls(
+    replica: str, ways: Mapping[str, Proxy], shards: Sequence[Process], scheme: str
+) -> dict[str, str]:
+    """Return the settings by which an order replica finds the participants."""
+    urls = {
+        f"ORDER_{name.upper()}_URL": f"{scheme}://127.0.0.1:{ways[f'{replica}→{name}'].port}"
+        for name in PARTICIPANTS
+        if f"{replica}→{name}" in ways
+    }
+    return urls | ({"ORDER_PRODUCT_URLS": " ".join(shard.internal_url for shard in shards)} if shards else {})
+
+
 def _database_url(url: str, way: Proxy) -> str:
     """Return the address of the same database through another proxy."""
     parts = urlsplit(url)
@@ -167,13 +179,16 @@ async def cluster(
     runner: str | None = None,
     security: Security | None = None,
     forked: bool = False,
+    shards: Sequence[Process] = (),
+    own_settings: Mapping[str, Mapping[str, str]] | None = None,
     **settings: str,
 ) -> AsyncIterator[Cluster]:
     """Start everything. `clocks`: each process' clock error in seconds; `settings` replace SETTINGS.
 
     `postgres`, `broker`: servers that are not started yet, instead of the usual ones. `addresses`: where each service
     finds its database's address, instead of a proxy to the database. `runner`: a module that runs a service's.
-    `security`: of jwt mode, for which `settings` are. `forked`: whether processes may start as forks.
+    `security`: of jwt mode, for which `settings` are. `forked`: whether processes may start as forks. `shards`: running
+    product shards of several cells, instead of a product service. `own_settings`: of single processes, by name.
     """
     postgres = postgres or OwnPostgres(reaper)
     postgres.start()
@@ -185,11 +200,13 @@ async def cluster(
         urls = {name: await asyncio.to_thread(migrate_service, name, database) for name in SCHEMAS}
         ways: dict[str, Proxy] = {}
         processes: dict[str, Process] = {}
-        scheme = "https" if security else "http"
+        tls = security.tls if security else None
         environment = os.environ | SETTINGS | settings | {"KAFKA_BOOTSTRAP_SERVERS": broker.address}
-        await asyncio.to_thread(declare_topic, broker.address, "orders.v1", 4)
-        await _bootstrap(environment | {"RELAY_DATABASE_URL": urls["relay"]})
-        for name in (*PARTICIPANTS, "relay", *REPLICAS):
+        await asyncio.to_thread(declare_topic, broker.address, settings.get("RELAY_TOPIC", "orders.v1"), 4)
+        own_relay = environment | {"RELAY_DATABASE_URL": urls["relay"]}
+        await command_ended("services.relay", "bootstrap", environment=own_relay, reaper=reaper, forked=forked)
+        participants = [name for name in PARTICIPANTS if name != "product" or not shards]
+        for name in (*participants, "relay", *REPLICAS):
             service = name.partition("-")[0]
             prefix = service.upper()
             port, internal_port = free_port(), free_port() if security else None
@@ -205,17 +222,16 @@ async def cluster(
                 way = ways[f"{name}→postgres"] = await stack.enter_async_context(Proxy("127.0.0.1", postgres.port))
                 own[f"{prefix}_DATABASE_URL"] = _database_url(urls[service], way)
             if service == "order":
-                for participant in PARTICIPANTS:
+                for participant in participants:
                     upstream = processes[participant].internal_port or processes[participant].port
-                    way = await stack.enter_async_context(Proxy("127.0.0.1", upstream))
-                    ways[f"{name}→{participant}"] = way
-                    own[f"ORDER_{participant.upper()}_URL"] = f"{scheme}://127.0.0.1:{way.port}"
+                    ways[f"{name}→{participant}"] = await stack.enter_async_context(Proxy("127.0.0.1", upstream))
+                own |= _participants_urls(name, ways, shards, "https" if tls else "http")
             command = [sys.executable, "-m", *([runner] if runner else []), f"services.{service}"]
             if clocks and name in clocks:
                 command.insert(2, "tests.faults.wrong_clock")
                 own["CLOCK_OFF_SECONDS"] = str(clocks[name])
+            own |= (own_settings or {}).get(name, {})
             made_of = (name, command, environment | own, port, folder / f"{name}.log", reaper)
-            tls = security.tls if security else None
             processes[name] = Process(*made_of, internal_port=internal_port, tls=tls, forked=forked)
         made = Cluster(postgres, database, broker, processes, ways, environment, folder, security=security)
         for name, process in processes.items():
@@ -226,16 +242,6 @@ async def cluster(
             yield made
         finally:
             await _end(made)
-
-
-async def _bootstrap(environment: Mapping[str, str]) -> None:
-    bootstrap = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "services.relay", "bootstrap"),
-        env=environment,
-        cwd=REPOSITORY,
-        stdout=subprocess.DEVNULL,
-    )
-    assert await bootstrap.wait() == 0
 
 
 def _session(url: str, *middlewares: aiohttp.ClientMiddlewareType) -> aiohttp.ClientSession:

@@ -1,5 +1,6 @@
 """One service as a process, which a test may pause, kill and start again; and the identities of jwt mode."""
 
+import asyncio
 import signal
 import ssl
 import subprocess
@@ -23,8 +24,8 @@ class Security(Protocol):
     """The identities of services and customers in jwt mode."""
 
     @property
-    def tls(self) -> ssl.SSLContext:
-        """Return the context of a customer."""
+    def tls(self) -> ssl.SSLContext | None:
+        """Return the context of a customer; None if the services have no certificates."""
 
     @property
     def operator(self) -> Mapping[str, str]:
@@ -32,6 +33,20 @@ class Security(Protocol):
 
     def session(self, url: str, *middlewares: aiohttp.ClientMiddlewareType) -> aiohttp.ClientSession:
         """Return a customer's session, whose requests pass these middlewares."""
+
+
+async def command_ended(
+    program: str, *arguments: str, environment: Mapping[str, str], reaper: Reaper, forked: bool
+) -> None:
+    """Run a command of a program to its end, which must be a good one. `forked`: whether it may start as a fork."""
+    if forked:
+        ended = await asyncio.to_thread(forks.run, program, *arguments, environment=environment, reaper=reaper)
+        assert ended.returncode == 0, ended.stderr
+        return
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", program, *arguments), env=environment, cwd=REPOSITORY, stdout=subprocess.DEVNULL
+    )
+    assert await process.wait() == 0
 
 
 @dataclass

@@ -104,7 +104,10 @@ class OwnBroker:
         self._format()
 
     def start(self) -> None:
-        """Start the broker, and return when it answers."""
+        """Start the broker unless it runs, and return when it answers."""
+        if self.runs:
+            wait_for(self.address)
+            return
         with (self._folder / "log").open("ab") as log:
             command = self._command("kafka.Kafka", str(self._properties))
             self._process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True, cwd=self._folder)

@@ -15,6 +15,7 @@ import pytest_asyncio
 from deploy.client import Client as OfficeClient
 from deploy.orderctl.cells import disagreements
 from shared.slots import slot_of
+from tests.infrastructure.books import SERVICES, violations
 from tests.infrastructure.databases import Database
 from tests.infrastructure.issuer import RSA, RULES, jwk_set
 from tests.infrastructure.reaper import Reaper
@@ -222,6 +223,8 @@ async def test_books_of_both_cells_agree_with_the_shards_they_share(platform: Pl
         assert (report["clean"], report["findings"]) == (True, [])
         assert report["orders"] + report["recent"] > 0
     assert disagreements(reports) == []
+    urls = [database.url for database in platform.databases]  # each of a cell, and of a shard
+    assert await violations(dict.fromkeys(SERVICES, urls)) == []
 
 
 async def test_cell_without_the_other_one_serves_as_before(platform: Platform) -> None:

@@ -38,6 +38,7 @@ TARGETS = (
     Target("rolling", r" calls, \d+ failed"),
     DRILLS,
     Target("drill-failover", r"^\| `.*\| (?:passed|FAILED)"),
+    Target("drill-cells", r"^\| `.*\| (?:passed|FAILED|skipped)"),
     Target("test-ha", PYTEST_SUMMARY),
     Target("alert-faults", rf"alerts fired by .* faults|{PYTEST_SUMMARY}"),
     RUNBOOK,

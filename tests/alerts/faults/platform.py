@@ -132,6 +132,8 @@ async def platform(reaper: Reaper, folder: Path) -> AsyncIterator[Platform]:
         runner="tests.alerts.faults.scale",
         security=None,
         forked=False,
+        shards=(),
+        own_settings=None,
         **SETTINGS,
     )
     async with AsyncExitStack() as stack:

@@ -41,6 +41,11 @@ def test_row_of_a_drill_that_failed_says_what_it_does_not_allow() -> None:
     )
 
 
+def test_row_shows_what_a_drill_measures_beside_the_usual() -> None:
+    assert Row("cell-dead", "", figures=("52 → 98 orders/s",)).cells[-1] == "passed: 52 → 98 orders/s"
+    assert Row("cell-dead", "", wrong=("x",), figures=("1 s",)).cells[-1] == "FAILED: x; 1 s"
+
+
 def test_row_of_a_drill_that_cannot_run_here_has_the_reason_and_no_figures() -> None:
     row = Row("postgres-full", "full", skipped="only root can mount")
     assert (row.passed, row.cells[2:]) == (False, ("", "", "", "", "", "skipped: only root can mount"))
