@@ -89,8 +89,8 @@ class Topic:
         """Compare the minutes that were never compared."""
         while start is not None and start < end:
             try:
-                items, following = await self._relay.digests(start, end)
-                await self._compare(items)
+                items, shards, following = await self._relay.digests(start, end)
+                await self._compare(items, shards)
             except BucketGone as gone:
                 log.warning("minutes.removed", since=start, until=gone.oldest)
                 start = gone.oldest
@@ -105,27 +105,28 @@ class Topic:
             unproven = await store.buckets_to_compare(db, self._topic, AGAIN_SECONDS, AGAIN_MAX)
         for row in unproven:
             try:
-                items, _ = await self._relay.digests(row["bucket"], row["bucket"] + BUCKET, row["shard"])
-                await self._compare(items, row["findings"])
+                items, shards, _ = await self._relay.digests(row["bucket"], row["bucket"] + BUCKET, row["shard"])
+                await self._compare(items, shards, row["findings"])
             except BucketGone:
                 # It stays listed until it is pruned. Storing it again puts it behind the minutes that can be compared.
                 async with self._pool.connection() as db:
                     await store.put_bucket(db, self._topic, row["bucket"], row["shard"], row["state"], row["findings"])
 
-    async def _compare(self, items: Sequence[Item], findings: Sequence[Mapping[str, Any]] = ()) -> None:
+    async def _compare(self, items: Sequence[Item], shards: int, findings: Sequence[Mapping[str, Any]] = ()) -> None:
         for item in items:
             bucket, shard, found = datetime.fromisoformat(item["bucket"]), item["shard"], list(findings)
-            ours = await self._ours(bucket, shard)
+            ours = await self._ours(bucket, shard, shards)
             state = judge(item, ours)
             if not equal(item, ours):
                 found = await self._repair(bucket, shard, ours, closed=item["closed"]) or found
-                state = judge(item, await self._ours(bucket, shard))
+                state = judge(item, await self._ours(bucket, shard, shards))
             async with self._pool.connection() as db:
                 await store.put_bucket(db, self._topic, bucket, shard, state, found[:FINDINGS_MAX])
 
-    async def _ours(self, bucket: datetime, shard: int) -> Ours:
+    async def _ours(self, bucket: datetime, shard: int, shards: int) -> Ours:
         async with self._pool.connection() as db:
-            return {row["event_id"]: row for row in await store.events_of_bucket(db, bucket, shard, self._topic)}
+            rows = await store.events_of_bucket(db, bucket, shard, self._topic, shards)
+        return {row["event_id"]: row for row in rows}
 
     async def _repair(self, bucket: datetime, shard: int, ours: Ours, *, closed: bool) -> list[Mapping[str, Any]]:
         """Fetch what we lack of a minute of a shard, withdraw what the relay has not, and return what differed.

@@ -14,7 +14,7 @@ from uuid import UUID
 import aiohttp
 
 from .access import secret, tls_context
-from .events import minute_of
+from .events import SHARDS_MIN, minute_of
 from .runtime import Unavailable
 from .settings import ConsumerSettings
 
@@ -53,13 +53,15 @@ class Relay:
 
     async def digests(
         self, start: datetime, end: datetime, shard: int | None = None
-    ) -> tuple[list[Item], datetime | None]:
-        """Return digests from `start` until before `end`, and where to continue if there are more.
+    ) -> tuple[list[Item], int, datetime | None]:
+        """Return digests from `start` until before `end`, how many shards there are, and where to continue if there are
+        more.
 
         Raises BucketGone.
         """
         body = await self._digests(start, end, shard)
-        return body["items"], datetime.fromisoformat(body["next_from"]) if body["next_from"] else None
+        following = datetime.fromisoformat(body["next_from"]) if body["next_from"] else None
+        return body["items"], body.get("shards", SHARDS_MIN), following
 
     async def keeps(self, timestamp: datetime) -> bool:
         """Return whether the relay still has every event of that time."""

@@ -111,4 +111,13 @@ async def _run_admin(
 
 
 if __name__ == "__main__":
-    main(Service("order", Settings, "orders", Path(__file__).parent / "migrations", serve))
+    main(
+        Service(
+            "order",
+            Settings,
+            "orders",
+            Path(__file__).parent / "migrations",
+            serve,
+            parameters=lambda settings: settings.migration_parameters,
+        )
+    )

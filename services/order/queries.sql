@@ -1,5 +1,9 @@
 -- All SQL of the order service.
 
+-- name: used_by_functions
+-- What the functions of this schema read beside the queries here. It is only planned, to find out whether they can.
+SELECT shards FROM orders.relay_shards;
+
 -- name: get_order
 SELECT * FROM orders.orders WHERE order_id = $1;
 

@@ -111,10 +111,11 @@ CREATE FUNCTION orders.oldest_unpublished_seconds() RETURNS double precision
     AS $$
 DECLARE
     v_floor bigint := (SELECT min(partition) << 40 FROM orders.outbox_partitions WHERE published_at IS NULL);
+    v_shards integer := (SELECT shards FROM orders.relay_shards);
     v_oldest timestamptz;
     v_found timestamptz;
 BEGIN
-    FOR v_shard IN 0..3 LOOP
+    FOR v_shard IN 0..v_shards - 1 LOOP
         SELECT occurred_at INTO v_found FROM orders.outbox
         WHERE shard = v_shard AND status = 'PENDING' AND outbox_id >= v_floor
         ORDER BY outbox_id LIMIT 1;
@@ -381,6 +382,13 @@ CREATE TABLE orders.processes (
     lease_until timestamp with time zone NOT NULL
 );
 
+CREATE TABLE orders.relay_shards (
+    single boolean DEFAULT true NOT NULL,
+    shards integer NOT NULL,
+    CONSTRAINT relay_shards_shards_check CHECK ((shards = ANY (ARRAY[4, 8, 16, 32, 64]))),
+    CONSTRAINT relay_shards_single_check CHECK (single)
+);
+
 CREATE TABLE orders.sagas (
     saga_id uuid NOT NULL,
     order_id uuid NOT NULL,
@@ -440,6 +448,9 @@ ALTER TABLE ONLY orders.outbox_partitions
 
 ALTER TABLE ONLY orders.processes
     ADD CONSTRAINT processes_pkey PRIMARY KEY (process_id);
+
+ALTER TABLE ONLY orders.relay_shards
+    ADD CONSTRAINT relay_shards_pkey PRIMARY KEY (single);
 
 ALTER TABLE ONLY orders.sagas
     ADD CONSTRAINT sagas_pkey PRIMARY KEY (saga_id);
@@ -502,6 +513,7 @@ ALTER TABLE ONLY orders.sagas
 GRANT USAGE ON SCHEMA orders TO order_service;
 GRANT USAGE ON SCHEMA orders TO services_reader;
 GRANT USAGE ON SCHEMA orders TO relay_service;
+GRANT USAGE ON SCHEMA orders TO relay_owner;
 
 REVOKE ALL ON FUNCTION orders.attach_partition(p_partition bigint) FROM PUBLIC;
 
@@ -564,6 +576,11 @@ GRANT SELECT ON TABLE orders.outbox_partitions TO relay_service;
 
 GRANT SELECT ON TABLE orders.processes TO services_reader;
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE orders.processes TO order_service;
+
+GRANT SELECT ON TABLE orders.relay_shards TO services_reader;
+GRANT SELECT ON TABLE orders.relay_shards TO order_service;
+GRANT SELECT ON TABLE orders.relay_shards TO relay_service;
+GRANT SELECT ON TABLE orders.relay_shards TO relay_owner;
 
 GRANT SELECT ON TABLE orders.sagas TO services_reader;
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE orders.sagas TO order_service;

@@ -50,12 +50,20 @@ def _complete(words: tuple[str, ...]) -> tuple[str, ...]:
 ShardUrls = Annotated[Words, AfterValidator(_complete)]
 
 
+def _power_of_two(number: int) -> int:
+    if number.bit_count() != 1:
+        raise ValueError("must be a power of two")
+    return number
+
+
 class Settings(CellSettings, DomainSettings):
     """Every field is described in the service's README."""
 
     model_config = SettingsConfigDict(env_prefix="ORDER_")
 
     port: Port = 8001
+    # Only for `migrate`: how many shards the outbox of a new database gets, 4 if it is not set. Later it can't change.
+    relay_shards: Annotated[int, Field(ge=4, le=64), AfterValidator(_power_of_two)] | None = None
     product_url: HttpUrl = "http://127.0.0.1:8002"
     # In place of it, the URLs of several product shards; each may begin with its slots: 0-2047=http://…
     product_urls: ShardUrls = ()
@@ -124,6 +132,11 @@ class Settings(CellSettings, DomainSettings):
         if self.product_urls and "product_url" in self.model_fields_set:
             raise ValueError("ORDER_PRODUCT_URL and ORDER_PRODUCT_URLS are both set; leave one of them out")
         return self
+
+    @property
+    def migration_parameters(self) -> dict[str, str]:
+        """Return what the migrations read of the settings."""
+        return {} if self.relay_shards is None else {"orders.relay_shards": str(self.relay_shards)}
 
     @property
     def product_shards(self) -> ProductShards:

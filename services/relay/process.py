@@ -28,16 +28,14 @@ from shared.postgres.connections import Pool, Session
 from shared.process.stopping import Stop
 from shared.process.tasks import background
 
-SHARDS = 4  # as many as orders.outbox computes and relay.shards has rows
-
 
 class Relay:
     """One replica without HTTP: it publishes its shards, and takes part in the work that one leader does for all."""
 
     def __init__(self, settings: RelaySettings, pool: Pool) -> None:
         self._pool = pool
-        self.broker = Broker(settings, SHARDS)
-        self._watch = TopicWatch(settings, SHARDS, self.broker, pool.connection)
+        self.broker = Broker(settings)
+        self._watch = TopicWatch(settings, self.broker, pool.connection)
         self._group = GroupCommit(settings, lambda: len(self.publishers()), self.broker.view)
         new_publisher = functools.partial(ShardPublisher, settings, self.broker, self._watch, self._group)
         self._assigner = ShardAssigner(settings, pool, self.broker, new_publisher)

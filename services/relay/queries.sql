@@ -72,7 +72,8 @@ WHERE outbox.order_id = refused.order_id AND outbox.status = 'PENDING' AND outbo
 RETURNING outbox.outbox_id, outbox.order_id::text AS order_id;
 
 -- name: topic_partitions
-SELECT clock_timestamp() AS now, (SELECT partitions FROM relay.topics WHERE topic = $1::text) AS partitions;
+SELECT clock_timestamp() AS now, (SELECT partitions FROM relay.topics WHERE topic = $1::text) AS partitions,
+       (SELECT shards FROM orders.relay_shards) AS shards;
 
 -- name: record_partitions
 INSERT INTO relay.topics (topic, partitions) VALUES ($1::text, $2::int)
@@ -160,7 +161,8 @@ UPDATE relay.watermark SET holder = NULL, lease_expires_at = '-infinity' WHERE h
 SELECT FROM relay.watermark FOR KEY SHARE;
 
 -- name: watermark
-SELECT up_to, extract(epoch FROM clock_timestamp() - up_to)::float8 AS lag_seconds, clock_timestamp() AS now
+SELECT up_to, extract(epoch FROM clock_timestamp() - up_to)::float8 AS lag_seconds, clock_timestamp() AS now,
+       (SELECT shards FROM orders.relay_shards) AS shards
 FROM relay.watermark;
 
 -- name: digest

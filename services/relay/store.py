@@ -117,11 +117,12 @@ async def park(connection: Connection, lease: Lease, outbox_id: int, reason: str
     return len(await connection.fetch(SQL["park"], lease.shard, lease.epoch, outbox_id, reason))
 
 
-async def topic_partitions(connection: Connection, topic: str) -> tuple[int | None, datetime]:
-    """Return how many partitions are recorded for a topic, None if none are, and the database's time."""
+async def topic_partitions(connection: Connection, topic: str) -> tuple[int | None, datetime, int]:
+    """Return how many partitions are recorded for a topic, None if none are, the database's time, and the number of
+    shards."""
     row = await connection.fetchrow(SQL["topic_partitions"], topic)
     assert row is not None
-    return row["partitions"], row["now"]
+    return row["partitions"], row["now"], row["shards"]
 
 
 async def record_partitions(connection: Connection, topic: str, partitions: int, *, fewer: bool = False) -> int:

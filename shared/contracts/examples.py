@@ -156,6 +156,7 @@ VALUES: Mapping[str, Any] = {
     "sha256": None,
     "Digests.up_to": _MINUTE,
     "next_from": None,
+    "shards": 4,
     "PublishedEvent.status": "PENDING",
     "asyncapi": "3.0.0",
     "info": {"title": "Order events", "version": "1.0.0"},

@@ -2,10 +2,11 @@
 
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import psycopg
@@ -32,13 +33,15 @@ STATEMENT_TIMEOUT = "10s"  # a statement that holds a lock keeps other sessions 
 # In a migration's header: a limit that it needs instead, such as `-- statement_timeout: 1h`.
 _LIMIT = re.compile(r"^-- (lock_timeout|statement_timeout): (\w+)$", re.MULTILINE)
 _HEADER = re.compile(r"\A(--.*\n)*")
+NONE: Mapping[str, str] = MappingProxyType({})
 
 
-def migrate(url: str, schema: str, folder: Path) -> list[str]:
+def migrate(url: str, schema: str, folder: Path, parameters: Mapping[str, str] = NONE) -> list[str]:
     """Bring `schema` up to the newest migration in `folder`, grant its rights, and return the names of those applied.
 
     Rights are in `post-apply.sql`, yoyo's name for what runs after all migrations; it runs also if there were none. It
     does not run if a later version has migrated the schema, because that version may need more rights.
+    `parameters`: what migrations read with current_setting(), by names such as orders.relay_shards.
     The schema is created when it is missing (the role needs CREATE on the database only then).
     Raises Unavailable when no server takes connections and writes, or the database's encoding is not UTF8.
     """
@@ -64,6 +67,8 @@ def migrate(url: str, schema: str, folder: Path) -> list[str]:
         backend = _Backend(address, default_migration_table)
         try:
             backend.init_database()
+            for name, value in parameters.items():
+                backend.connection.execute("SELECT set_config(%s, %s, false)", (name, value))
             with _alone(first, schema, backend.lock_table):
                 migrations = read_migrations(str(folder))
                 pending = backend.to_apply(migrations)

@@ -31,7 +31,7 @@ GC_THRESHOLDS = (50_000, 20, 20)
 
 @dataclass(frozen=True, slots=True)
 class Service(Generic[S]):
-    """What `main` needs from a service. `serve` runs until the given event is set."""
+    """What `main` needs from a service. `serve` runs until the given event is set; `parameters` are the migrations'."""
 
     name: str
     settings: type[S]
@@ -39,6 +39,7 @@ class Service(Generic[S]):
     migrations: Path
     serve: Callable[[S, Stop], Awaitable[None]]
     commands: Mapping[str, Callable[[S], Coroutine[Any, Any, int]]] = field(default_factory=dict)
+    parameters: Callable[[S], Mapping[str, str]] = lambda _: {}
 
 
 def main(service: Service[S]) -> None:
@@ -92,7 +93,8 @@ def _migrate(service: Service[S], settings: Any) -> Exit:
     # waiting, and others would see what no standby has. Nothing is lost: a migration can be killed at any time.
     signal.signal(signal.SIGINT, lambda *_: os._exit(Exit.INTERRUPTED))
     try:
-        applied = migrations.migrate(settings.current_database_url(), service.schema, service.migrations)
+        url, parameters = settings.current_database_url(), service.parameters(settings)
+        applied = migrations.migrate(url, service.schema, service.migrations, parameters)
     except Exception as error:
         if migrations.is_transient(error):
             detail = f"{type(error).__name__}: {error}"

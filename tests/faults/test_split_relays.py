@@ -90,8 +90,8 @@ async def test_batch_under_way_on_a_former_primary_is_published_once(two: TwoPri
     later = [Event(event.order_id, 2) for event in events]
     async with AsyncExitStack() as stack:
         old = await stack.enter_async_context(pipeline(two.old, kafka_bootstrap, topic))
-        broker = Broker(old.settings(), 4)
-        await broker.ensure_topics()
+        broker = Broker(old.settings())
+        await broker.ensure_topics(4)
         await broker.close()
         await write(old.connection, events)
         a = [await Publisher.take(old.settings(), shard, stack) for shard in SHARDS]
@@ -132,8 +132,8 @@ async def test_shard_is_refused_after_a_wait_was_cancelled(two: TwoPrimaries, ka
     topic = f"orders.split-{secrets.token_hex(6)}"
     async with AsyncExitStack() as stack:
         old = await stack.enter_async_context(pipeline(two.old, kafka_bootstrap, topic))
-        broker = Broker(old.settings(), 4)
-        await broker.ensure_topics()
+        broker = Broker(old.settings())
+        await broker.ensure_topics(4)
         await broker.close()
         await write(old.connection, [Event(order_in(shard), 1) for shard in SHARDS])
         a = [await Publisher.take(old.settings(), shard, stack) for shard in SHARDS]

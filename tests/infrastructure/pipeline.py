@@ -26,10 +26,10 @@ INSERT = """
 """
 
 
-def order_in(shard: int) -> uuid.UUID:
-    """Return a new order id that belongs to this shard."""
+def order_in(shard: int, shards: int = 4) -> uuid.UUID:
+    """Return a new order id that belongs to this one of so many shards."""
     order_id = uuid7()
-    return uuid.UUID(int=order_id.int >> 2 << 2 | shard)
+    return uuid.UUID(int=order_id.int - order_id.int % shards + shard)
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,10 +24,11 @@ START_SECONDS = 10
 Serve = Callable[[Any, Any], Awaitable[None]]
 
 
-def migrate_service(name: str, database: Database) -> str:
+def migrate_service(name: str, database: Database, **parameters: str) -> str:
     """Apply a service's migrations as its migrator, as a deployment does, and return the address for the service."""
     if not database.migrated:
-        migrate(database.as_role(f"{name}_migrator"), SCHEMAS[name], SERVICES_FOLDER / name / "migrations")
+        given = {f"{SCHEMAS[name]}.{parameter}": value for parameter, value in parameters.items()}
+        migrate(database.as_role(f"{name}_migrator"), SCHEMAS[name], SERVICES_FOLDER / name / "migrations", given)
     return database.as_role(f"{name}_service")
 
 

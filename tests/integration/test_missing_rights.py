@@ -30,6 +30,7 @@ UNUSED_COLUMNS = {
         *(f"orders.outbox.{name}" for name in ("outbox_id", "occurred_at", "shard", "status", "sent_at")),
         *("orders.outbox.parked_at", "orders.outbox.parked_reason", "orders.outbox_partitions.partition"),
         *(f"orders.outbox_partitions.{name}" for name in ("attached_at", "opened_at", "writers", "published_at")),
+        "orders.relay_shards.single",
     },
     "product": {"products.products.created_at", "products.holds.held_at", "products.gates.opened_at"},
     "coupon": {"coupons.gates.opened_at"},
@@ -70,6 +71,7 @@ def uncallable(service: str, function: str) -> Fault:
 FAULTS = [
     revoked("order", "INSERT ON orders.outbox"),
     revoked("order", "UPDATE ON orders.sagas"),
+    revoked("order", "SELECT ON orders.relay_shards"),
     revoked("order", "USAGE ON SCHEMA orders"),
     uncallable("order", "orders.oldest_unpublished_seconds"),
     renamed("order", "orders.idempotency_keys", "fingerprint"),
@@ -85,6 +87,7 @@ FAULTS = [
     revoked("relay", "UPDATE (parked_reason) ON orders.outbox"),
     revoked("relay", "SELECT ON orders.outbox"),
     revoked("relay", "SELECT ON orders.outbox_partitions"),
+    revoked("relay", "SELECT ON orders.relay_shards"),
     revoked("relay", "USAGE ON SCHEMA orders"),
     *(
         revoked("relay", f"EXECUTE ON FUNCTION orders.{name}")

@@ -7,11 +7,11 @@ import pytest
 import yaml  # type: ignore[import-untyped]
 
 from deploy.consumer.settings import ConsumerSettings
-from services.relay.process import SHARDS
 from shared.postgres.connecting import DatabaseSettings
 from tests.manifests.rendering import KUBERNETES, REPOSITORY, SERVICES, container, environment, of_kind, service_of, the
 from tests.manifests.test_relations import DEPLOYMENTS, JOBS, README, named, table
 
+SHARDS = 4  # of the relay, by default
 # Connections beside the pool (docs/runbook.md, "The database"): the order service's starts, transitions, lease and
 # readiness; a participant's commands and readiness; the relay's shards, its notifier and readiness; the consumer's
 # probes.

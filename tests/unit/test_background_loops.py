@@ -103,7 +103,7 @@ def followed() -> Callable[[], Awaitable[None]]:
 
 
 def broker() -> Broker:
-    return Broker(RELAY, 4)
+    return Broker(RELAY)
 
 
 async def _prune(*_: Any) -> list[UUID]:
@@ -133,7 +133,7 @@ LOOPS: dict[str, Loop] = {
     "cleaner": lambda: OutboxCleaner(RELAY, BROKEN).run(),
     "watermark": lambda: Watermark(RELAY, BROKEN, broker()).run(asyncio.Event()),
     "replay": lambda: ReplayWorker(RELAY, BROKEN, broker()).run(asyncio.Event()),
-    "topics": lambda: TopicWatch(RELAY, 4, broker(), BROKEN.connection).run(asyncio.Event()),
+    "topics": lambda: TopicWatch(RELAY, broker(), BROKEN.connection).run(asyncio.Event()),
     "shards": lambda: ShardAssigner(RELAY, BROKEN, broker(), _missing(object)).run(asyncio.Event()),
     "gaps": led("gaps"),
     "completeness": led("completeness"),

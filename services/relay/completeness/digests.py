@@ -17,6 +17,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from services.relay import store
 from services.relay.completeness import store as queries
+from services.relay.completeness.store import WatermarkStatus
 from services.relay.domain.refusals import BucketGone
 from services.relay.kafka.records import rfc3339
 from shared.contracts.scopes import Scope
@@ -36,6 +37,7 @@ DIGESTS_SECONDS = 1.0
 EVENTS_DEFAULT, EVENTS_MAX = 100, 1000
 EVENTS_BYTES = 2 * 1024 * 1024
 NO_ID = UUID(int=0)
+SHARDS_MAX = 64  # services/order/migrations/0002b.relay_shards.sql
 
 
 def _bucket(timestamp: datetime) -> datetime:
@@ -45,7 +47,7 @@ def _bucket(timestamp: datetime) -> datetime:
 
 
 Bucket = Annotated[Timestamp, AfterValidator(_bucket)]
-Shard = Annotated[int, Field(ge=0, le=3)]
+Shard = Annotated[int, Field(ge=0, le=SHARDS_MAX - 1)]
 
 
 class DigestsQuery(Query):
@@ -74,11 +76,13 @@ class BucketDigest(Wire):
 
 
 class Digests(Wire):
-    """Digests in order of time and shard; go on at `next_from` unless it is null."""
+    """Digests in order of time and shard; go on at `next_from` unless it is null. An event's shard is the last byte of
+    its order's id modulo `shards`."""
 
     items: list[BucketDigest]
     up_to: datetime | None
     next_from: datetime | None
+    shards: int
 
 
 class EventsQuery(Query):
@@ -170,6 +174,7 @@ async def digests(pool: Pool, query: DigestsQuery) -> dict[str, Any]:
     async with pool.confirmed(store.SQL["confirm_reads"]) as connection:
         # First the watermark, then the events: a bucket that is closed by then has all its events.
         status = await queries.watermark(connection)
+        _check_shard(query.shard, status)
         await _check_kept(connection, query.start)
         up_to = status.up_to
         end = query.end or (query.start if up_to is None else up_to.replace(second=0, microsecond=0))
@@ -183,7 +188,14 @@ async def digests(pool: Pool, query: DigestsQuery) -> dict[str, Any]:
                 items += [{"bucket": bucket, **own, "closed": closed and not row["any_waiting"]}]
             bucket, count = bucket + BUCKET, count + 1
         await _check_kept(connection, query.start)  # removed events would be missing from the counts
-    return {"items": items, "up_to": up_to, "next_from": bucket if bucket < end else None}
+    following = bucket if bucket < end else None
+    return {"items": items, "up_to": up_to, "next_from": following, "shards": status.shards}
+
+
+def _check_shard(shard: int | None, status: WatermarkStatus) -> None:
+    if shard is not None and shard >= status.shards:
+        message = f"Input should be less than or equal to {status.shards - 1}"
+        raise ValidationFailed([{"pointer": "/query/shard", "message": message}])
 
 
 async def _check_kept(connection: Any, start: datetime) -> None:
@@ -209,6 +221,7 @@ async def _of_bucket(pool: Pool, query: EventsQuery) -> dict[str, Any]:
     assert query.shard is not None
     after = decode_cursor(query.cursor, UUID)
     async with pool.confirmed(store.SQL["confirm_reads"]) as connection:
+        _check_shard(query.shard, await queries.watermark(connection))
         await _check_kept(connection, query.bucket)
         rows = await queries.events_of_bucket(
             connection, query.shard, query.bucket, query.bucket + BUCKET, after[0] if after else NO_ID, query.limit + 1

@@ -22,11 +22,12 @@ class WatermarkAdvance:
 
 @dataclass(frozen=True, slots=True)
 class WatermarkStatus:
-    """The watermark and its lag, by the database's clock."""
+    """The watermark and its lag, by the database's clock, and how many shards there are."""
 
     up_to: datetime | None
     lag_seconds: float | None
     now: datetime
+    shards: int
 
 
 async def advance_watermark(
@@ -50,7 +51,7 @@ async def release_watermark(connection: Connection, replica: str) -> None:
 
 
 async def watermark(connection: Connection) -> WatermarkStatus:
-    """Return the watermark and its lag."""
+    """Return the watermark and its lag, and the number of shards."""
     row = await connection.fetchrow(SQL["watermark"])
     assert row is not None
     return WatermarkStatus(**row)

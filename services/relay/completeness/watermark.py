@@ -111,7 +111,7 @@ class Watermark:
         self._report_lag(status.lag_seconds, now)
         if advance is not None and advance.up_to is not None:
             try:
-                await self._announce(advance, advance.up_to)
+                await self._announce(advance, advance.up_to, status.shards)
             except Exception:
                 self._unannounced_since = self._unannounced_since or now
                 await self._close()  # their state is unknown
@@ -131,12 +131,12 @@ class Watermark:
                 connection, self._settings.replica, lease_seconds, MISSING_MAX, timeout_seconds=seconds
             )
 
-    async def _announce(self, advance: WatermarkAdvance, up_to: datetime) -> None:
+    async def _announce(self, advance: WatermarkAdvance, up_to: datetime, shards: int) -> None:
         """Announce the watermark, unless the last announcement said the same."""
         view = self._broker.view
         if view.refused is not None:
             raise BrokerFailed(view.refused)  # the topic may not hold what was published
-        await self._broker.ensure_topics()
+        await self._broker.ensure_topics(shards)
         producer, consumer = await self._open()
         offsets = await self._offsets(consumer)
         body = {"partitions": offsets, "missing": advance.missing, "missing_count": advance.missing_count}

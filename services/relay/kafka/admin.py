@@ -39,9 +39,8 @@ class Broker:
     `topics_seen`: false if the topics have to be looked for at the next take-over.
     """
 
-    def __init__(self, settings: RelaySettings, shards: int) -> None:
+    def __init__(self, settings: RelaySettings) -> None:
         self._settings = settings
-        self._shards = shards
         self._admin: KafkaAdmin | None = None
         self.topics_seen = False
         self.view = TopicView()
@@ -59,22 +58,23 @@ class Broker:
         async with self._client(CHECK_SECONDS / 2) as admin:
             await admin.describe_topics([])
 
-    async def ensure_topics(self) -> None:
+    async def ensure_topics(self, shards: int) -> None:
         """Create the missing topics, unless they have been seen. Raises BrokerFailed."""
         if not self.topics_seen:
-            await self.look_at_topics(None, self._settings.kafka_timeout_seconds)
+            await self.look_at_topics(shards, None, self._settings.kafka_timeout_seconds)
 
     async def look_at_topics(
-        self, partitions: int | None, seconds: float
+        self, shards: int, partitions: int | None, seconds: float
     ) -> tuple[Mapping[str, Topic], Collection[str]]:
         """Create the topics that are missing, and return all of them as they are, and which were created.
 
-        `partitions`: how many the topic of events gets if it is missing; None for the number from the settings.
+        `shards`: how many partitions the topic of positions gets if it is missing; `partitions`: how many that of
+        events, None for the number from the settings.
         They are created before any producer asks for them: a broker that creates topics itself would not make the
         positions compacted. Raises BrokerFailed.
         """
         async with self._turn:
-            wanted = self._own_topics(partitions)
+            wanted = self._own_topics(shards, partitions)
             async with self._client(seconds) as admin:
                 created = await self._create_missing(admin, wanted)
                 # A broker learns of a new topic from the controller, a little later.
@@ -116,11 +116,11 @@ class Broker:
             await self.close()
             raise
 
-    def _own_topics(self, partitions: int | None) -> list[NewTopic]:
+    def _own_topics(self, shards: int, partitions: int | None) -> list[NewTopic]:
         settings = self._settings
         return [
             self._new(settings.topic, partitions or settings.topic_partitions, DELETE),
-            self._new(settings.position_topic, self._shards, COMPACT),
+            self._new(settings.position_topic, shards, COMPACT),
             # One key: a late reader finds the newest record.
             self._new(settings.watermark_topic, 1, COMPACT),
         ]

@@ -50,9 +50,9 @@ async def bootstrap(settings: RelaySettings) -> int:
 
 async def _all_shards(connection: Connection, settings: RelaySettings) -> None:
     shards = [holder.shard for holder in await store.shards(connection)]
-    broker = Broker(settings, len(shards))
+    broker = Broker(settings)
     try:
-        await TopicWatch(settings, len(shards), broker, lambda: nullcontext(connection)).declare()
+        await TopicWatch(settings, broker, lambda: nullcontext(connection)).declare()
     finally:
         await broker.close()
     for shard in shards:

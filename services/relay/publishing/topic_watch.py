@@ -31,19 +31,18 @@ class TopicWatch:
     def __init__(
         self,
         settings: RelaySettings,
-        shards: int,
         broker: Broker,
         connection: Callable[[], AbstractAsyncContextManager[Connection]],
     ) -> None:
         """`connection` lends a connection for one statement."""
         self._settings = settings
         self._broker = broker
-        self._requirements = Requirements(settings, shards)
         self._connection = connection
         # One check at a time: an older view must not replace a newer one.
         self._turn = asyncio.Lock()
         self._looked = False
         self._expected = 0
+        self._shards = 0  # until the record was read
 
     async def run(self, stop: asyncio.Event) -> None:
         """Check until `stop` is set."""
@@ -83,7 +82,7 @@ class TopicWatch:
 
     async def _recorded(self) -> int | None:
         async with self._connection() as connection:
-            recorded, now = await store.topic_partitions(connection, self._settings.topic)
+            recorded, now, self._shards = await store.topic_partitions(connection, self._settings.topic)
         self._broker.view.clock.observe(now)
         return recorded
 
@@ -93,17 +92,19 @@ class TopicWatch:
         `least` is what is recorded, if it is not given.
         """
         settings = self._settings
-        topics, created = await self._broker.look_at_topics(recorded, seconds or settings.kafka_timeout_seconds)
+        seconds = seconds or settings.kafka_timeout_seconds
+        topics, created = await self._broker.look_at_topics(self._shards, recorded, seconds)
+        requirements = Requirements(settings, self._shards)
         there = topics[settings.topic].partitions
         if recorded is None or there > recorded:
             async with self._connection() as connection:
                 recorded = await store.record_partitions(connection, settings.topic, there)
         elif there < recorded and least is None:
             self._expect(there, recorded)
-        refusals = self._requirements.refusals(topics, least or recorded)
+        refusals = requirements.refusals(topics, least or recorded)
         self._note_partitions(recorded)
         self._note_refusal("; ".join(refusals) or None)
-        self._note_doubts(tuple(self._requirements.doubts(topics)))
+        self._note_doubts(tuple(requirements.doubts(topics)))
         if self._looked and {settings.topic, settings.position_topic}.intersection(created):
             log.warning("topics.recreated", topics=sorted(created))
             self._broker.view.made_again += 1

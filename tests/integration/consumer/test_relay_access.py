@@ -81,13 +81,13 @@ def without(file: Path) -> Iterator[None]:
 async def test_replaced_certificate_and_token_are_used_in_the_next_call(stand_in: StandIn, tmp_path: Path) -> None:
     async with Relay(settings(stand_in, tmp_path)) as relay:
         for _ in range(2):
-            assert await relay.digests(NOW, NOW) == ([], None)
+            assert await relay.digests(NOW, NOW) == ([], 4, None)
         stand_in.authority.issue("consumer", ["successor"])
         stand_in.token = "another-token-of-the-consumer"
         with pytest.raises(Unavailable, match="refuses our token"):
             await relay.digests(NOW, NOW)
         (tmp_path / "token").write_text(f"{stand_in.token}\n")
-        assert await relay.digests(NOW, NOW) == ([], None)
+        assert await relay.digests(NOW, NOW) == ([], 4, None)
     names = [caller[0][1] for caller in stand_in.callers]
     assert names == ["consumer", "consumer", "successor", "successor"]
 
@@ -99,7 +99,7 @@ async def test_broken_file_is_named_and_heals(stand_in: StandIn, tmp_path: Path,
     async with Relay(chosen) as relay:
         with without(file), pytest.raises(Unavailable, match=str(file)):
             await relay.digests(NOW, NOW)
-        assert await relay.digests(NOW, NOW) == ([], None)
+        assert await relay.digests(NOW, NOW) == ([], 4, None)
 
 
 async def test_relay_with_a_certificate_of_another_authority_is_not_called(stand_in: StandIn, tmp_path: Path) -> None:

@@ -50,7 +50,7 @@ async def emptied(database: Database) -> asyncpg.Connection:
     await connection.execute("""
         TRUNCATE orders.outbox RESTART IDENTITY;
         TRUNCATE relay.shards, relay.replicas, relay.operator_acts, relay.replays, relay.watermark, relay.topics;
-        INSERT INTO relay.shards (shard) SELECT generate_series(0, 3);
+        INSERT INTO relay.shards (shard) SELECT generate_series(0, shards - 1) FROM orders.relay_shards;
         INSERT INTO relay.watermark DEFAULT VALUES;
         -- Else the first relay rotates the outbox, and a later test's ids, from 1 on, are in a published partition.
         UPDATE orders.outbox_partitions SET opened_at = clock_timestamp() WHERE opened_at = '-infinity';

@@ -138,7 +138,7 @@ async def test_relay_without_right_to_topic_settings_publishes_and_reports_a_dou
 
 async def let_in(pipeline: Pipeline, address: str, **settings: Any) -> None:
     """Raise BrokerFailed unless the broker answers."""
-    broker = Broker(replace(pipeline, kafka=address).settings(**settings), 4)
+    broker = Broker(replace(pipeline, kafka=address).settings(**settings))
     try:
         await broker.check()
     finally:

@@ -51,8 +51,8 @@ class Predecessor:
 async def predecessor(pipeline: Pipeline) -> AsyncIterator[Predecessor]:
     """Yield such a replica, and drop its producer at the end."""
     settings = pipeline.settings(replica=PREDECESSOR)
-    broker = Broker(settings, 4)
-    await broker.ensure_topics()
+    broker = Broker(settings)
+    await broker.ensure_topics(4)
     await broker.close()
     connection = await asyncpg.connect(pipeline.url)
     publisher = EventProducer(settings, THEIR_GROUP)

@@ -43,8 +43,8 @@ async def test_events_wait_while_the_clocks_of_database_and_broker_differ(
     pipeline, right = real_pipeline, store.topic_partitions
 
     async def ahead(*arguments: Any) -> Any:
-        recorded, now = await right(*arguments)
-        return recorded, now + timedelta(hours=2)
+        recorded, now, shards = await right(*arguments)
+        return recorded, now + timedelta(hours=2), shards
 
     monkeypatch.setattr(store, "topic_partitions", ahead)
     events = [Event(order_in(shard), 1) for shard in range(4)]

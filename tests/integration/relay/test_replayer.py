@@ -41,7 +41,7 @@ async def published(pipeline: Pipeline, events: Sequence[Event]) -> list[Event]:
 async def replaying(pipeline: Pipeline, **changes: object) -> AsyncIterator[ReplayWorker]:
     """The worker of a replica that does nothing else."""
     settings = pipeline.settings(**changes)
-    broker = Broker(settings, 4)
+    broker = Broker(settings)
     async with Pool(settings, "replay") as pool:
         replayer = ReplayWorker(settings, pool, broker)
         try:

@@ -28,8 +28,8 @@ SHARD = 1
 async def predecessor(pipeline: Pipeline) -> AsyncIterator[tuple[Connection, Lease, EventProducer]]:
     """A relay whose steps the test calls: shard 1 taken over, number 0 committed, its producer open."""
     settings = pipeline.settings()
-    broker = Broker(settings, 4)
-    await broker.ensure_topics()
+    broker = Broker(settings)
+    await broker.ensure_topics(4)
     await broker.close()
     connection = await asyncpg.connect(pipeline.url)
     producer = EventProducer(settings, settings.shard_name(SHARD))

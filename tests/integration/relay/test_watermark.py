@@ -111,7 +111,7 @@ async def watching(pipeline: Pipeline, broker: Broker, **changes: Any) -> AsyncI
 async def led_by_hand(pipeline: Pipeline, **changes: Any) -> AsyncIterator[Watermark]:
     """A watermark whose rounds the test calls."""
     settings = pipeline.settings(**SOON, **changes)
-    broker = Broker(settings, 4)
+    broker = Broker(settings)
     async with Pool(settings, "watermark") as pool:
         watermark = Watermark(settings, pool, broker)
         try:
@@ -133,10 +133,10 @@ async def test_paused_replica_announces_nothing(pipeline: Pipeline) -> None:
         reached = WatermarkAdvance(1, datetime.now(UTC), [], 0)
         assert reached.up_to is not None
         watermark._leadership.certain_until = now() - 0.001
-        await watermark._announce(reached, reached.up_to)
+        await watermark._announce(reached, reached.up_to, 4)
         assert await watermarks(pipeline) == 0
         watermark._leadership.certain_until = now() + 60
-        await watermark._announce(reached, reached.up_to)
+        await watermark._announce(reached, reached.up_to, 4)
         assert await watermarks(pipeline) == 1
 
 
@@ -164,7 +164,7 @@ async def test_watermark_continues_after_an_error(pipeline: Pipeline, fault: str
     changes: dict[str, Any] = {"kafka_timeout_seconds": 0.5}
     if fault == "broker":
         changes["kafka_bootstrap_servers"] = f"127.0.0.1:{free_port()}"
-    broker = Broker(pipeline.settings(**changes), 4)
+    broker = Broker(pipeline.settings(**changes))
     failed = FAILED_ROUNDS.labels("watermark", "transient")
     before = failed._value.get()
     async with (
@@ -193,7 +193,7 @@ async def without_table(pipeline: Pipeline) -> AsyncIterator[None]:
 async def test_stopped_replica_releases_leadership_although_its_broker_is_down(pipeline: Pipeline) -> None:
     nowhere: dict[str, Any] = {"kafka_bootstrap_servers": f"127.0.0.1:{free_port()}", "kafka_timeout_seconds": 0.5}
     holder = "SELECT holder FROM relay.watermark"
-    async with watching(pipeline, Broker(pipeline.settings(**nowhere), 4), **nowhere):
+    async with watching(pipeline, Broker(pipeline.settings(**nowhere)), **nowhere):
         await eventually(lambda: pipeline.connection.fetchval(holder), 10, "a holder")
     assert await pipeline.connection.fetchval(holder) is None
 
@@ -207,7 +207,7 @@ async def test_replica_stops_normally_while_its_database_is_down(pipeline: Pipel
 async def test_offsets_include_an_open_transaction(real_pipeline: Pipeline) -> None:
     """Committed records may come after it, and readers must reach them."""
     async with led_by_hand(real_pipeline) as watermark:
-        await watermark._broker.ensure_topics()
+        await watermark._broker.ensure_topics(4)
         _, consumer = await watermark._open()
         open_one = AIOKafkaProducer(bootstrap_servers=real_pipeline.kafka, transactional_id=real_pipeline.topic)
         await open_one.start()
@@ -229,7 +229,7 @@ async def test_watermark_continues_after_a_missing_client_file(pipeline: Pipelin
         "kafka_sasl_username": "relay",
         "kafka_sasl_password_file": password,
     }
-    broker = Broker(pipeline.settings(), 4)
+    broker = Broker(pipeline.settings())
     async with watching(pipeline, broker, **access) as running:
         password.unlink()
         await moved(pipeline, 3)
@@ -239,7 +239,7 @@ async def test_watermark_continues_after_a_missing_client_file(pipeline: Pipelin
 
 async def test_lag_grows_before_the_first_watermark(pipeline: Pipeline, writer: asyncpg.Connection) -> None:
     metrics.WATERMARK_LAG.set(0)
-    broker = Broker(pipeline.settings(), 4)
+    broker = Broker(pipeline.settings())
     async with writer.transaction():
         await Event(uuid7(), 1).insert(writer)
         async with watching(pipeline, broker):
@@ -253,7 +253,7 @@ async def test_lag_grows_before_the_first_watermark(pipeline: Pipeline, writer: 
 
 async def test_lag_grows_while_nothing_can_be_announced(pipeline: Pipeline) -> None:
     metrics.WATERMARK_LAG.set(0)
-    broker = Broker(pipeline.settings(), 4)
+    broker = Broker(pipeline.settings())
     broker.view.refused = "the topic is compacted"
     async with watching(pipeline, broker):
 
@@ -278,7 +278,7 @@ async def test_interrupted_call_gets_more_time_after_a_proportional_pause(
     monkeypatch.setattr(connecting, "COMMAND_TIMEOUT_SECONDS", 0.3)
     settings = pipeline.settings(kafka_bootstrap_servers="127.0.0.1:1")
     async with Pool(settings, "watermark") as pool:
-        watermark = Watermark(settings, pool, Broker(settings, 4))
+        watermark = Watermark(settings, pool, Broker(settings))
         for seconds in (0.3, 0.9):
             async with writer.transaction():
                 await writer.execute("LOCK TABLE relay.watermark IN ACCESS EXCLUSIVE MODE")

@@ -15,7 +15,7 @@ MIGRATORS = [f"{prefix}_migrator" for prefix in PREFIX_OF.values()]
 ROLES = [*RUNTIME_OF, *MIGRATORS, "services_reader", "services_monitor", "public"]
 
 APPEND_ONLY = {"balances.entries", "orders.outbox", "orders.operator_acts", "relay.operator_acts"}
-RELAY_READS = {"orders.outbox", "orders.outbox_partitions"}
+RELAY_READS = {"orders.outbox", "orders.outbox_partitions", "orders.relay_shards"}
 RELAY_CALLS = {"redacted", "redact_event", "rotate_outbox", "note_published", "drop_published"}
 # Who may do what with a schema is the migration tool's and the owner's business.
 TOOLS_OWN = ("_yoyo_log", "_yoyo_migration", "_yoyo_version", "yoyo_lock", "migrations")

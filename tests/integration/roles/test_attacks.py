@@ -8,7 +8,7 @@ import pytest
 from shared.postgres.migrations import migrate
 from tests.infrastructure.databases import Database
 from tests.infrastructure.services import SERVICES_FOLDER
-from tests.integration.roles.catalog import OWNER_OF, RUNTIME_OF, SCHEMA_OF
+from tests.integration.roles.catalog import OWNER_OF, RELAY_READS, RUNTIME_OF, SCHEMA_OF
 
 # The catalog shows that the second login has the same rights (test_rights.py).
 RUNTIME_LOGINS = [login for login in RUNTIME_OF if login.endswith("_a")]
@@ -79,7 +79,7 @@ def tables(migrated: Database) -> Sequence[tuple[str, str]]:
 def attacks(login: str, tables: Sequence[tuple[str, str]]) -> Iterator[str]:
     """Yield statements that must be refused to `login`."""
     own = SCHEMA_OF.get(RUNTIME_OF.get(login, ""))
-    reads = {"orders.outbox", "orders.outbox_partitions"} if own == "relay" else set()
+    reads = RELAY_READS if own == "relay" else set()
     for schema, table in tables:
         yield from (statement.format(table) for statement in ON_EVERY_TABLE)
         if "yoyo" in table or table == "platform.migrations":

@@ -22,6 +22,7 @@ from tests.mutation.guards import (
     relay,
     replay,
     replicas,
+    shard_numbers,
     shard_publisher,
     shards,
     shared,
@@ -34,5 +35,5 @@ GUARDS: Sequence[Guard] = (
     *(*kafka.GUARDS, *leaders.GUARDS),
     *(*consumer.GUARDS, *consumer_process.GUARDS, *participants.GUARDS, *shared.GUARDS),
     *(*connections.GUARDS, *http.GUARDS, *tls.GUARDS, *tracing.GUARDS, *orders.GUARDS),
-    *(*console.GUARDS, *cells.GUARDS, *product_shards.GUARDS),
+    *(*console.GUARDS, *cells.GUARDS, *product_shards.GUARDS, *shard_numbers.GUARDS),
 )

@@ -40,11 +40,11 @@ class Relay:
         self._events = events
         self.asked: list[datetime] = []
 
-    async def digests(self, start: datetime, *_: object) -> tuple[Sequence[Item], None]:
+    async def digests(self, start: datetime, *_: object) -> tuple[Sequence[Item], int, None]:
         self.asked.append(start)
         if start < self._oldest:
             raise BucketGone(self._oldest)
-        return self._digests, None
+        return self._digests, 4, None
 
     async def events_of_bucket(self, *_: object) -> Sequence[Item]:
         return self._events

@@ -46,11 +46,11 @@ class Cell:
     away: bool = False
     closed: int = 0  # minutes before this one are over, and all their events are published
 
-    async def digests(self, start: datetime, end: datetime, _shard: int | None = None) -> tuple[list[Item], None]:
+    async def digests(self, start: datetime, end: datetime, _shard: int | None = None) -> tuple[list[Item], int, None]:
         if self.away:
             raise Unavailable("the relay is stopped")
         numbers = [number for number in range(MINUTES) if start <= minute(number) < end]
-        return [self._digest(number) for number in numbers], None
+        return [self._digest(number) for number in numbers], 4, None
 
     def _digest(self, number: int) -> Item:
         count, hash_ = digest((event_id, HASH) for event_id, own in self.events if own == number)
@@ -122,7 +122,7 @@ class Platform:
         found = sorted(key for key, state in self.buckets.items() if key[0] == topic and state != "EQUAL")
         return [{"bucket": bucket, "shard": 0, "state": "STALE", "findings": []} for _, bucket in found]
 
-    def events_of_bucket(self, bucket: datetime, _shard: int, topic: str) -> Any:
+    def events_of_bucket(self, bucket: datetime, _shard: int, topic: str, _shards: int) -> Any:
         own = [event_id for event_id, number in self.stored[topic].items() if minute(number) == bucket]
         return [{"event_id": event_id, "sha256": HASH, "order_id": event_id, "sequence": 1} for event_id in own]
 

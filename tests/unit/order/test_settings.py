@@ -60,6 +60,17 @@ def test_wrong_slots_are_refused(monkeypatch: pytest.MonkeyPatch, slots: str, si
         Settings(database_url=URL)
 
 
+def test_the_number_of_relay_shards_is_a_power_of_two_from_4_to_64(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert Settings(database_url=URL).migration_parameters == {}
+    for number in ("4", "8", "16", "32", "64"):
+        monkeypatch.setenv("ORDER_RELAY_SHARDS", number)
+        assert Settings(database_url=URL).migration_parameters == {"orders.relay_shards": number}
+    for number in ("2", "12", "63", "128"):
+        monkeypatch.setenv("ORDER_RELAY_SHARDS", number)
+        with pytest.raises(ValidationError, match="relay_shards"):
+            Settings(database_url=URL)
+
+
 def test_one_product_service_needs_no_other_setting() -> None:
     settings = Settings(database_url=URL)
     assert settings.participant_urls == {

@@ -25,7 +25,7 @@ async def test_repeated_announcement_does_not_count_as_a_time_after_the_change(
 
     async def announce(seconds: int) -> None:
         up_to = BEGAN + timedelta(seconds=seconds)
-        await watermark._announce(WatermarkAdvance(1, up_to, [], 0), up_to)
+        await watermark._announce(WatermarkAdvance(1, up_to, [], 0), up_to, 4)
 
     class Producer:
         async def send_and_wait(self, *_: Any, headers: list[tuple[str, bytes]], **__: Any) -> None:
@@ -36,7 +36,7 @@ async def test_repeated_announcement_does_not_count_as_a_time_after_the_change(
 
     announced: list[datetime] = []
     settings = RelaySettings(database_url="postgresql://nowhere", kafka_bootstrap_servers="nowhere:1")
-    broker, pool = Broker(settings, 4), None
+    broker, pool = Broker(settings), None
     broker.topics_seen = True
     watermark: Any = Watermark(settings, pool, broker)  # type: ignore[arg-type] # not used
     watermark._leadership.certain_until = asyncio.get_running_loop().time() + 60

@@ -89,7 +89,7 @@ def broker(cluster: Cluster) -> Broker:  # noqa: ARG001 - the broker asks it
     settings = RelaySettings(
         database_url="postgresql://nowhere", kafka_bootstrap_servers="nowhere:1", kafka_timeout_seconds=0.5
     )
-    return Broker(settings, 4)
+    return Broker(settings)
 
 
 async def test_check_is_repeated_once_with_a_new_connection(broker: Broker, cluster: Cluster) -> None:
@@ -109,7 +109,7 @@ async def test_check_is_repeated_once_with_a_new_connection(broker: Broker, clus
         lambda broker: broker.check(),
         lambda broker: broker.partitions(),
         lambda broker: broker.declare("orders.v1-again"),
-        lambda broker: broker.look_at_topics(None, 0.5),
+        lambda broker: broker.look_at_topics(4, None, 0.5),
     ],
     ids=["check", "partitions", "declare", "look"],
 )
@@ -125,7 +125,7 @@ async def test_one_caller_at_a_time_uses_the_connection(
 
 async def test_only_missing_topics_are_created_each_with_an_explicit_policy(broker: Broker, cluster: Cluster) -> None:
     cluster.topics = {POSITIONS: [1] * 4}
-    topics, created = await broker.look_at_topics(None, 0.5)
+    topics, created = await broker.look_at_topics(4, None, 0.5)
     assert set(topics) == {EVENTS, POSITIONS, WATERMARKS}
     assert list(created) == [EVENTS, WATERMARKS]
     made = {topic.name: (topic.num_partitions, topic.topic_configs) for topic in cluster.created}
@@ -133,28 +133,28 @@ async def test_only_missing_topics_are_created_each_with_an_explicit_policy(brok
 
 
 async def test_recorded_number_of_partitions_precedes_that_of_the_settings(broker: Broker, cluster: Cluster) -> None:
-    await broker.look_at_topics(8, 0.5)
+    await broker.look_at_topics(16, 8, 0.5)
     made = {topic.name: (topic.num_partitions, topic.topic_configs) for topic in cluster.created}
     assert made[EVENTS] == (8, {"cleanup.policy": "delete"})
-    assert made[POSITIONS] == (4, {"cleanup.policy": "compact"})
+    assert made[POSITIONS] == (16, {"cleanup.policy": "compact"})
 
 
 async def test_topic_that_another_replica_creates_meanwhile_is_no_failure(broker: Broker, cluster: Cluster) -> None:
     cluster.codes = {"create": EXISTS}
-    _, created = await broker.look_at_topics(None, 0.5)
+    _, created = await broker.look_at_topics(4, None, 0.5)
     assert list(created) == []
 
 
 async def test_topic_that_cannot_be_created_is_a_failure(broker: Broker, cluster: Cluster) -> None:
     cluster.codes = {"create": INVALID_REPLICATION}
     with pytest.raises(BrokerFailed, match="can't be created"):
-        await broker.look_at_topics(None, 0.5)
+        await broker.look_at_topics(4, None, 0.5)
     assert not broker.topics_seen
 
 
 async def test_new_topics_are_waited_for_until_the_broker_knows_them(broker: Broker, cluster: Cluster) -> None:
     cluster.hidden = 3
-    topics, _ = await broker.look_at_topics(None, 0.5)
+    topics, _ = await broker.look_at_topics(4, None, 0.5)
     assert set(topics) == {EVENTS, POSITIONS, WATERMARKS}
 
 
@@ -162,14 +162,14 @@ async def test_topic_that_may_not_be_seen_is_a_failure(broker: Broker, cluster: 
     """It is not taken for a missing one."""
     cluster.codes = {EVENTS: NO_RIGHT}
     with pytest.raises(BrokerFailed, match="can't be seen"):
-        await broker.look_at_topics(None, 0.5)
+        await broker.look_at_topics(4, None, 0.5)
 
 
 async def test_broker_without_a_controller_creates_the_topics_that_it_is_asked_about(
     broker: Broker, cluster: Cluster
 ) -> None:
     cluster.controller = -1
-    _, created = await broker.look_at_topics(None, 0.5)
+    _, created = await broker.look_at_topics(4, None, 0.5)
     assert list(created) == [EVENTS, POSITIONS, WATERMARKS]
     assert "asked" in cluster.steps
 
@@ -187,28 +187,28 @@ async def test_topic_s_settings_are_unknown_without_the_right_to_read_them(
     broker: Broker, cluster: Cluster, code: int, error: Exception | None, config: dict[str, str] | None
 ) -> None:
     cluster.config_code, cluster.config_error = code, error
-    topics, _ = await broker.look_at_topics(None, 0.5)
+    topics, _ = await broker.look_at_topics(4, None, 0.5)
     assert topics[EVENTS].config == config
 
 
 async def test_topic_s_settings_that_cannot_be_read_now_are_a_failure(broker: Broker, cluster: Cluster) -> None:
     cluster.config_code = TIMED_OUT
     with pytest.raises(BrokerFailed, match="can't be read"):
-        await broker.look_at_topics(None, 0.5)
+        await broker.look_at_topics(4, None, 0.5)
 
 
 async def test_replication_of_a_topic_is_that_of_its_worst_partition(broker: Broker, cluster: Cluster) -> None:
     cluster.topics = {EVENTS: [3, 1, 2]}
-    topics, _ = await broker.look_at_topics(None, 0.5)
+    topics, _ = await broker.look_at_topics(4, None, 0.5)
     assert topics[EVENTS].replication == 1
 
 
 async def test_topics_are_looked_at_once_until_they_are_forgotten(broker: Broker, cluster: Cluster) -> None:
     for _ in range(2):
-        await broker.ensure_topics()
+        await broker.ensure_topics(4)
     cluster.topics = {}
-    await broker.ensure_topics()
+    await broker.ensure_topics(4)
     assert cluster.topics == {}
     broker.topics_seen = False
-    await broker.ensure_topics()
+    await broker.ensure_topics(4)
     assert set(cluster.topics) == {EVENTS, POSITIONS, WATERMARKS}

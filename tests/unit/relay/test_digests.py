@@ -14,6 +14,7 @@ from services.relay.completeness import store as queries
 from services.relay.completeness.digests import BUCKET, DigestsQuery, EventsQuery
 from services.relay.completeness.store import WatermarkStatus
 from services.relay.domain.refusals import BucketGone
+from shared.http.problems import ValidationFailed
 
 MINUTE = datetime(2026, 1, 5, 9, 30, tzinfo=UTC)
 
@@ -35,7 +36,7 @@ class Pool:
         yield
 
     async def _watermark(self, _: Any) -> WatermarkStatus:
-        return WatermarkStatus(self.up_to, 0.0, MINUTE + timedelta(hours=2))
+        return WatermarkStatus(self.up_to, 0.0, MINUTE + timedelta(hours=2), 4)
 
     async def _read(self, *_: Any) -> list[dict[str, Any]]:
         self.meanwhile()
@@ -54,9 +55,9 @@ def pool(monkeypatch: pytest.MonkeyPatch) -> Any:
     return Pool(monkeypatch)
 
 
-def query(minutes: int = 1) -> DigestsQuery:
+def query(minutes: int = 1, **more: str) -> DigestsQuery:
     start, end = MINUTE, MINUTE + minutes * BUCKET
-    return DigestsQuery.model_validate({"from": start.isoformat(), "to": end.isoformat()})
+    return DigestsQuery.model_validate({"from": start.isoformat(), "to": end.isoformat(), **more})
 
 
 async def test_bucket_that_the_watermark_passes_while_it_is_read_is_not_closed(pool: Any) -> None:
@@ -70,8 +71,8 @@ async def test_bucket_that_the_watermark_passes_while_it_is_read_is_not_closed(p
     assert [one["closed"] for one in (await digests.digests(pool, query()))["items"]] == [True]
 
 
-def events_of_bucket(pool: Any) -> Awaitable[object]:
-    query = EventsQuery.model_validate({"shard": "0", "bucket": MINUTE.isoformat()})
+def events_of_bucket(pool: Any, shard: str = "0") -> Awaitable[object]:
+    query = EventsQuery.model_validate({"shard": shard, "bucket": MINUTE.isoformat()})
     return digests._of_bucket(pool, query)
 
 
@@ -89,6 +90,19 @@ async def test_bucket_whose_events_are_removed_while_it_is_read_is_gone(
     pool.meanwhile = remove
     with pytest.raises(BucketGone):
         await read(pool)
+
+
+@pytest.mark.parametrize(
+    "read",
+    [lambda pool, shard: digests.digests(pool, query(shard=shard)), events_of_bucket],
+    ids=["digests", "events of a bucket"],
+)
+async def test_shard_beyond_the_last_one_is_refused(pool: Any, read: Callable[[Any, str], Awaitable[object]]) -> None:
+    await read(pool, "3")
+    with pytest.raises(ValidationFailed) as refused:
+        await read(pool, "4")
+    (error,) = refused.value.members["errors"]
+    assert error == {"pointer": "/query/shard", "message": "Input should be less than or equal to 3"}
 
 
 @pytest.fixture

@@ -49,7 +49,7 @@ async def test_paused_replica_with_an_old_row_loses_its_lease_and_is_not_refused
 @pytest.fixture
 def publisher() -> Any:
     watch: Any = None
-    return ShardPublisher(SETTINGS, Broker(SETTINGS, 4), watch, GroupCommit(SETTINGS, lambda: 4), 0)
+    return ShardPublisher(SETTINGS, Broker(SETTINGS), watch, GroupCommit(SETTINGS, lambda: 4), 0)
 
 
 @pytest.fixture

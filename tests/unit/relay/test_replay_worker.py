@@ -56,7 +56,7 @@ async def replayer(monkeypatch: pytest.MonkeyPatch) -> Any:
 
     monkeypatch.setattr(worker, "EventProducer", Producer)
     settings = RelaySettings(database_url="postgresql://nowhere", kafka_bootstrap_servers="nowhere:1")
-    broker, pool = Broker(settings, 4), Pool()
+    broker, pool = Broker(settings), Pool()
     monkeypatch.setattr(broker, "declare", declare)
     replayer: Any = ReplayWorker(settings, pool, broker)  # type: ignore[arg-type] # a fake
     replayer._leadership.certain_until = asyncio.get_running_loop().time() + 60

@@ -65,7 +65,7 @@ def made(**changes: Any) -> ShardPublisher:
     common: dict[str, Any] = {"database_url": "postgresql://nowhere", "kafka_bootstrap_servers": "nowhere:1"}
     settings = RelaySettings(**common, **changes)
     watch: Any = None
-    return ShardPublisher(settings, Broker(settings, 4), watch, GroupCommit(settings, lambda: 4), 0)
+    return ShardPublisher(settings, Broker(settings), watch, GroupCommit(settings, lambda: 4), 0)
 
 
 def refused() -> EventsRefused:

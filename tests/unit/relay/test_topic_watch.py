@@ -27,8 +27,8 @@ class Watched:
         self.there = 4
         self.created: list[str] = []
         self.concurrent = self.concurrent_max = 0
-        self.broker = Broker(settings, SHARDS)
-        self.watch = TopicWatch(settings, SHARDS, self.broker, self._connection)
+        self.broker = Broker(settings)
+        self.watch = TopicWatch(settings, self.broker, self._connection)
         monkeypatch.setattr(self.broker, "look_at_topics", self._look_at_topics)
         monkeypatch.setattr(store, "topic_partitions", self._topic_partitions)
         monkeypatch.setattr(store, "record_partitions", self._record_partitions)
@@ -37,8 +37,8 @@ class Watched:
     async def _connection(self) -> AsyncIterator[Any]:
         yield None
 
-    async def _topic_partitions(self, *_: Any) -> tuple[int | None, datetime]:
-        return self.recorded, datetime.now(UTC)
+    async def _topic_partitions(self, *_: Any) -> tuple[int | None, datetime, int]:
+        return self.recorded, datetime.now(UTC), SHARDS
 
     async def _record_partitions(self, _: Any, __: str, number: int, *, fewer: bool = False) -> int:
         self.recorded = number if fewer else max(number, self.recorded or 0)

@@ -137,7 +137,7 @@ def test_fewer_replicas_that_the_settings_ask_for_are_not_doubted(number: int) -
 
 def test_topics_are_created_with_the_brokers_replication_unless_a_number_is_set() -> None:
     for chosen, sent in ((None, -1), (3, 3)):
-        created = Broker(settings(chosen), SHARDS)._own_topics(None)
+        created = Broker(settings(chosen))._own_topics(SHARDS, None)
         assert [topic.replication_factor for topic in created] == [sent] * 3
 
 
@@ -184,11 +184,11 @@ async def test_take_over_looks_at_the_topics_only_if_something_may_be_new(change
         broker.view.refused = None
 
     looked: list[int] = []
-    broker = Broker(settings(), SHARDS)
+    broker = Broker(settings())
     broker.topics_seen = changes.get("topics_seen", True)
     broker.view.partitions, broker.view.refused = 4, changes.get("refused")
     connection: Any = None
-    watch: Any = TopicWatch(settings(), SHARDS, broker, connection)
+    watch: Any = TopicWatch(settings(), broker, connection)
     watch._recorded, watch._look = recorded, look
     await watch.ensure()
     assert bool(looked) is looks
