@@ -74,7 +74,7 @@ def shards(visit: Visit) -> list[tuple[str, list[float | None]]]:
         for key in reading.now.samples
         if key.name == WAITING[0]
     }
-    return [(shard, [readings.highest(name, shard=shard) for name in WAITING]) for shard in sorted(found)]
+    return [(shard, [readings.highest(name, shard=shard) for name in WAITING]) for shard in sorted(found, key=int)]
 
 
 def share(replay: Mapping[str, Any]) -> float:

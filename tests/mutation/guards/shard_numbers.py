@@ -35,7 +35,7 @@ GUARDS: Sequence[Guard] = (
     _rows(
         "shards: the relay may be migrated before the order service",
         "-- The order service's schema",
-        "relname = 'relay_shards'",
+        "nspname = 'orders' AND relname = 'relay_shards'",
         "true",
         "test_relay_that_was_migrated_first_has_four_shards_and_so_has_the_outbox",
     ),
