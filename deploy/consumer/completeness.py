@@ -159,6 +159,14 @@ class Topic:
                 **{kind: len(event_ids) for kind, event_ids in kinds.items()},
                 orders=sorted({one["order_id"] for one in found})[:FINDINGS_MAX],
             )
+        if len(self._relays) > 1:
+            # Another relay may have them: while the addresses of two were mixed up, each one's events were taken as
+            # those of the other one's topic.
+            for order_id in sorted(
+                {ours[one]["order_id"] for one, why in forged.items() if why == verification.UNKNOWN}
+            ):
+                await verify(self._pool, self._relays, (), order_id)
+            forged = dict.fromkeys(skipped, verification.SKIPPED)
         await self._withdraw(forged, ours)
         wrong = {UUID(theirs[one]["order_id"]) for one in (*kinds["missing"], *kinds["altered"])}
         for order_id in sorted(wrong | {ours[one]["order_id"] for one in kinds["altered"]}):

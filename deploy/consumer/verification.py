@@ -157,10 +157,11 @@ async def _findings(
 ) -> Findings:
     findings = Findings()
     for row in rows:
-        verdict, reason, topic = Verdict.TRUE, "", row["topic"]
-        if not row["proven"]:
-            claim = Claim(**{name: row[name] for name in (*NAMES, "removed_before")})
-            verdict, reason, topic = await _verdict(relays, claim, topic, histories)
+        claim = Claim(**{name: row[name] for name in (*NAMES, "removed_before")})
+        if row["proven"]:
+            verdict, reason, topic = Verdict.TRUE, "", _sender(claim, row["topic"], histories) or row["topic"]
+        else:
+            verdict, reason, topic = await _verdict(relays, claim, row["topic"], histories)
         if verdict is Verdict.FORGED:
             findings.forged[row["event_id"]] = reason
         elif verdict is Verdict.ABSENT:
@@ -187,9 +188,8 @@ async def _verdict(relays: Relays, claim: Claim, topic: str, histories: Historie
     verdict, reason = judge(claim, histories.get(topic, ()))
     if verdict in (Verdict.TRUE, Verdict.OPEN):
         return verdict, reason, topic
-    for other, items in histories.items():
-        if judge(claim, items)[0] is Verdict.TRUE:
-            return Verdict.TRUE, "", other
+    if sender := _sender(claim, topic, histories):
+        return Verdict.TRUE, "", sender
     if topic not in histories:  # it isn't read any more, so nobody can say anything of its events
         return Verdict.ABSENT, UNKNOWN, topic
     if verdict is Verdict.ABSENT:
@@ -198,6 +198,12 @@ async def _verdict(relays: Relays, claim: Claim, topic: str, histories: Historie
         if claim.removed_before is not None and claim.occurred_at < claim.removed_before:
             return Verdict.FORGED, f"{reason}; it had removed that time before the record was published", topic
     return verdict, reason, topic
+
+
+def _sender(claim: Claim, topic: str, histories: Histories) -> str | None:
+    """Return the topic whose relay has sent a record: the given one, if its relay has. None if no relay has."""
+    senders = [one for one, items in histories.items() if judge(claim, items)[0] is Verdict.TRUE]
+    return topic if topic in senders else next(iter(senders), None)
 
 
 def missing(

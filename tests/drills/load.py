@@ -78,8 +78,9 @@ class Failure:
 class Load(ABC):
     """Customers who buy, and what they were told.
 
-    A request without a final answer has failed: an error, a timeout, or a status of 500 and above. All requests count,
-    also those that the client repeats, and those by which it follows an order that was only accepted.
+    A request without a final answer has failed: an error, a timeout, a request that the client gave up at its deadline,
+    or a status of 500 and above. All requests count, also those that the client repeats, and those by which it follows
+    an order that was only accepted.
     """
 
     requests: int = 0
@@ -174,7 +175,7 @@ class Load(ABC):
             async with asyncio.timeout(ATTEMPT_SECONDS):
                 who, response = await self.sent(request, send)
                 await response.read()
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+        except (aiohttp.ClientError, TimeoutError, OSError, asyncio.CancelledError) as error:
             self.failed.append(Failure(time.monotonic(), type(error).__name__, cell))
             raise
         if response.status >= 500:

@@ -12,6 +12,7 @@ _intake = guards_in("deploy/consumer/intake.py", _TESTS)
 _runtime = guards_in("deploy/consumer/runtime.py", _TESTS)
 _store = guards_in("deploy/consumer/store.py", _TESTS)
 _UNIT, _HEALING = "tests/unit/consumer/", "tests/integration/consumer/test_healing.py::"
+_completeness = guards_in("deploy/consumer/completeness.py", "tests/integration/consumer/test_cells.py::")
 _apply = guards_in("deploy/consumer/intake.py", f"{_UNIT}test_rules.py::")
 _run = guards_in("deploy/consumer/runtime.py", f"{_UNIT}test_runtime.py::")
 _pool = guards_in("deploy/consumer/runtime.py", _HEALING)
@@ -139,6 +140,13 @@ GUARDS: Sequence[Guard] = (
         "if not await store.take_leadership(db, DUTY, HOLDER, LEASE_SECONDS):",
         "if False:",
         "test_baseline_is_refused_if_a_consumer_starts_meanwhile",
+    ),
+    _completeness(
+        "consumer: all relays are asked before an event is withdrawn that one does not know",
+        "async def _repair",
+        "if len(self._relays) > 1:",
+        "if False:",
+        "test_event_under_the_topic_of_another_cell_finds_its_own[topic]",
     ),
     _apply(
         "consumer: sales are locked in one order",
