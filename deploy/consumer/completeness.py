@@ -69,19 +69,23 @@ class Topic:
         """Return the first minute to compare. Older events are doubted if the relay still has their time."""
         async with self._pool.connection() as db:
             first = await store.first_event_at(db, self._topic)
-            if first is None:
-                # A topic without events, such as a new cell's, must not keep the others from being proven.
-                await store.set_checked(db, self._topic, minute_of(up_to))
-                return minute_of(up_to)
-        # It may be forged, so the minutes from there on may be too many.
-        start = minute_of(max(first, up_to - self._keep))
-        try:
-            await self._relay.digests(start, start + BUCKET, 0)
-        except BucketGone as gone:
-            log.warning("minutes.removed", since=start, until=gone.oldest)
-            start = gone.oldest
-        if await self._relay.keeps(first):
-            async with self._pool.connection() as db:
+        if first is None:
+            # A topic without events, such as a new cell's, must not keep the others from being proven.
+            start, doubted = minute_of(up_to), True
+        else:
+            # It may be forged, so the minutes from there on may be too many. And it may be later than the watermark.
+            start = minute_of(min(max(first, up_to - self._keep), up_to))
+            try:
+                await self._relay.digests(start, start + BUCKET, 0)
+            except BucketGone as gone:
+                log.warning("minutes.removed", since=start, until=gone.oldest)
+                start = gone.oldest
+            doubted = await self._relay.keeps(first)
+        async with self._pool.transaction() as db:
+            # Events that are being stored are not doubted by their own transaction: it does not see this time yet.
+            await store.wait_for_events(db)
+            await store.set_checked(db, self._topic, start)
+            if doubted:
                 await store.doubt_before(db, start, self._topic)
         return start
 

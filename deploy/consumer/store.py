@@ -113,6 +113,11 @@ async def keep_watermark(
     await db.execute(SQL["keep_watermark"], topic, up_to, oldest, ends, *missing)
 
 
+async def wait_for_events(db: Connection) -> None:
+    """Wait for all transactions that store events, and let none begin before the caller's transaction has ended."""
+    await db.execute("LOCK TABLE platform.streams IN SHARE ROW EXCLUSIVE MODE")
+
+
 async def check_queries(db: Connection) -> None:
     """Have the server plan every query, without executing it. Raises Unavailable if a right is missing.
 

@@ -2,14 +2,18 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import timedelta
 
 import asyncpg
 from structlog.testing import capture_logs
 
-from deploy.consumer import store
+from deploy.consumer import intake, store
+from deploy.consumer.completeness import Topic
 from deploy.consumer.events import Event
 from deploy.consumer.runtime import Pool
+from deploy.consumer.settings import ConsumerSettings
 from deploy.consumer.verification import verify
+from tests.infrastructure.locks import waits
 from tests.integration.consumer.history import History, item
 from tests.integration.consumer.test_guards import TOPIC, db, order, pool, settings, states, take
 
@@ -69,3 +73,17 @@ async def test_all_relays_are_asked_for_an_order_that_no_topic_names(
         pool, {TOPIC: History([item(event) for event in order]), OTHER: History()}, named, order_id, doubted_at
     )
     assert (await states(db), await topics(db), await topics(db, "forged")) == (["APPLIED"] * 3, {TOPIC}, set())
+
+
+async def test_event_that_is_stored_while_the_comparison_begins_is_doubted(
+    settings: ConsumerSettings, pool: Pool, db: asyncpg.Connection, order: list[Event]
+) -> None:
+    now = await db.fetchval("SELECT clock_timestamp()")
+    async with pool.connection() as connection:
+        await store.keep_watermark(connection, TOPIC, now, None, {}, None)
+    topic = Topic(TOPIC, settings, pool, {TOPIC: History()})
+    async with pool.transaction() as storing:
+        await intake.take(storing, [replace(order[0], occurred_at=now - timedelta(minutes=10))], "topic")
+        beginning = await waits(db, topic.check())
+    await beginning
+    assert await db.fetchval("SELECT doubted_at FROM platform.streams") is not None

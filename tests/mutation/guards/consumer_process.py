@@ -9,6 +9,7 @@ _SERVING, _IN_PROCESS = f"{_UNIT}test_serving.py::", f"{_INTEGRATION}test_servin
 _api = guards_in("deploy/consumer/api.py", f"{_UNIT}test_readiness.py::")
 _compare = guards_in("deploy/consumer/completeness.py", f"{_UNIT}test_completeness.py::")
 _proof = guards_in("deploy/consumer/completeness.py", f"{_UNIT}test_proof.py::")
+_begins = guards_in("deploy/consumer/completeness.py", f"{_INTEGRATION}test_cell_verdicts.py::")
 _cells = guards_in("deploy/consumer/verification.py", f"{_INTEGRATION}test_cell_verdicts.py::")
 _decode = guards_in("deploy/consumer/verification.py", f"{_UNIT}test_completeness.py::")
 _fill = guards_in("deploy/consumer/verification.py", f"{_INTEGRATION}test_guards.py::")
@@ -138,8 +139,8 @@ GUARDS: Sequence[Guard] = (
     _proof(
         "consumer: a topic without events does not keep the others from being proven",
         "async def _begin",
-        "await store.set_checked(db, self._topic, minute_of(up_to))",
-        "pass",
+        "start, doubted = minute_of(up_to), True",
+        "return up_to",
         "test_topic_without_events_does_not_keep_the_others_from_being_proven",
     ),
     _proof(
@@ -152,9 +153,16 @@ GUARDS: Sequence[Guard] = (
     _cells(
         "consumer: a true event on another cell's topic belongs to the relay that has it",
         "async def _verdict",
-        "if judge(claim, items)[0] is Verdict.TRUE:",
-        "if False:",
+        "if sender := _sender(claim, topic, histories):",
+        "if sender := None:",
         "test_copied_event_belongs_to_the_topic_of_the_relay_that_has_it",
+    ),
+    _begins(
+        "consumer: an event that is stored while a topic's comparison begins is doubted",
+        "async def _begin",
+        "await store.wait_for_events(db)",
+        "pass",
+        "test_event_that_is_stored_while_the_comparison_begins_is_doubted",
     ),
     _cells(
         "consumer: a withdrawn event may be of any relay",

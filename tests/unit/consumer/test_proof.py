@@ -86,8 +86,10 @@ class Platform:
     async def connection(self) -> Any:
         yield self
 
+    transaction = connection
+
     async def _run(self, query: str, *arguments: Any) -> Any:
-        return getattr(self, NAMES[query])(*arguments)
+        return None if query.startswith("LOCK") else getattr(self, NAMES[query])(*arguments)
 
     fetch = fetchrow = fetchval = execute = _run
 
