@@ -77,7 +77,8 @@ async def named(consumer: Process, *records: Forged) -> list[dict[str, Any]]:
     except AssertionError:
         raise AssertionError(f"not named: {unnamed}") from None
     assert found is not None
-    assert {line["event_id"] for line in consumer.lines("event.forged")} >= {str(one.event_id) for one in records}
+    ids = {str(one.event_id) for one in records}
+    await consumer.logged("event.forged", lambda lines: {line["event_id"] for line in lines} >= ids)
     return found
 
 

@@ -6,7 +6,7 @@ import json
 import os
 import random
 import signal
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -88,12 +88,16 @@ async def publish(pipeline: Pipeline, events: Sequence[OrderEvent], ago: timedel
         await pipeline.connection.execute("SELECT pg_notify('orders_outbox', '')")
 
 
+async def insert_as(pipeline: Pipeline, event: OrderEvent, state: str) -> None:
+    """Commit an event in a state that no relay publishes, given in SQL: `status = 'SKIPPED'`."""
+    async with pipeline.connection.transaction():
+        await event.insert(pipeline.connection)
+        await pipeline.connection.execute(f"UPDATE orders.outbox SET {state} WHERE event_id = $1", event.event_id)
+
+
 async def mark_sent(pipeline: Pipeline, event: OrderEvent) -> None:
     """Mark an event as published without a record on the topic, as if the record had been removed."""
-    await event.insert(pipeline.connection)
-    await pipeline.connection.execute(
-        "UPDATE orders.outbox SET status = 'SENT', sent_at = clock_timestamp() WHERE event_id = $1", event.event_id
-    )
+    await insert_as(pipeline, event, "status = 'SENT', sent_at = clock_timestamp()")
 
 
 @asynccontextmanager
@@ -130,6 +134,17 @@ class Process:
         """Return its log lines of one event."""
         found = [json.loads(line) for line in self._log.read_text().splitlines() if line.startswith("{")]
         return [one for one in found if one["event"] == event]
+
+    async def logged(self, event: str, done: Callable[[list[dict[str, Any]]], object]) -> list[dict[str, Any]]:
+        """Return its log lines of one event, once they are `done`. A line comes after the commit that it tells of."""
+
+        async def written() -> list[dict[str, Any]] | None:
+            found = self.lines(event)
+            return found if done(found) else None
+
+        found = await eventually(written, 30, f"the lines of {event}")
+        assert found is not None
+        return found
 
     def kill(self) -> None:
         """Kill the process without notice."""

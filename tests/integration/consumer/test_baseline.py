@@ -56,7 +56,7 @@ async def lost(consumer: Process, events: Sequence[OrderEvent]) -> Mapping[str, 
 
     body = await eventually(named_all, 30, "the lost events by name")
     assert body is not None
-    assert {line["event_id"] for line in consumer.lines("event.lost")} == wanted
+    await consumer.logged("event.lost", lambda lines: {line["event_id"] for line in lines} == wanted)
     return body
 
 

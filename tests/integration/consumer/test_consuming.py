@@ -12,7 +12,7 @@ from deploy.consumer.relay import open_relays
 from deploy.consumer.runtime import Pool
 from tests.infrastructure.pipeline import Pipeline, producing
 from tests.infrastructure.waiting import eventually
-from tests.integration.consumer.platform import Platform, Process, an_order, mark_sent, publish
+from tests.integration.consumer.platform import Platform, Process, an_order, insert_as, mark_sent, publish
 from tests.integration.relay.operators import removed
 
 
@@ -101,7 +101,7 @@ async def test_a_record_that_was_removed_is_named_by_minute_and_order_and_fetche
     )
     assert bucket["bucket"] == occurred_at.isoformat().replace("+00:00", "Z")
     assert bucket["shard"] == lost.order_id.int & 3
-    (line,) = consumer.lines("minute.differs")
+    (line,) = await consumer.logged("minute.differs", bool)
     assert line["orders"] == [str(lost.order_id)]
     assert (line["shard"], line["missing"], line["unexpected"]) == (lost.order_id.int & 3, 1, 0)
     assert await consumer.metric("consumer_missing_events_total") == 1
@@ -146,16 +146,13 @@ async def test_gap_is_fetched_and_skipped_events_are_passed_over(
     gap, skipped = an_order(source, ("placed", "paid", "refunded")), an_order(source, ("placed", "paid"))
     await mark_sent(pipeline, gap[0])
     await mark_sent(pipeline, gap[1])
-    await skipped[0].insert(pipeline.connection)
-    await pipeline.connection.execute(
-        "UPDATE orders.outbox SET status = 'SKIPPED' WHERE event_id = $1", skipped[0].event_id
-    )
+    await insert_as(pipeline, skipped[0], "status = 'SKIPPED'")
     await publish(pipeline, [gap[2], skipped[1]])
     consumer = consuming.start(CONSUMER_CHECK_INTERVAL_SECONDS="3600")  # a comparison must not find the gap first
     await consuming.until_equal([*gap, *skipped])
     found = {
         line["order_id"]: (line["first"], line["last"], line["fetched"], line["given_up"])
-        for line in consumer.lines("gap.filled")
+        for line in await consumer.logged("gap.filled", lambda lines: len(lines) == 2)
     }
     assert found == {str(gap[0].order_id): (1, 2, 2, []), str(skipped[0].order_id): (1, 1, 0, [1])}
     await consumer.ready()
@@ -171,11 +168,7 @@ async def test_a_minute_with_a_parked_event_stays_open_until_an_operator_has_act
 ) -> None:
     (published,), (parked,) = an_order(source, ("paid",)), an_order(source, ("paid",))
     await publish(pipeline, [published], timedelta(minutes=20))
-    await parked.insert(pipeline.connection)
-    await pipeline.connection.execute(
-        "UPDATE orders.outbox SET status = 'PARKED', parked_at = now(), parked_reason = 'x' WHERE event_id = $1",
-        parked.event_id,
-    )
+    await insert_as(pipeline, parked, "status = 'PARKED', parked_at = now(), parked_reason = 'x'")
     consumer = consuming.start()
     await consuming.until_equal([published])
     await consumer.ready()
