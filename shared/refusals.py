@@ -6,6 +6,7 @@ The tree, drawn once:
       <one class a reason>  in each service's domain.py, and the ones below that every service shares
     Unavailable             transient: a database or service did not answer; the caller may try again
       NothingSent           nothing was sent to it, so it certainly did nothing
+      SlotClosed            the database refused it, because its users move to another cell
 
 Standard library only, so that the pure rules may import it.
 """
@@ -59,3 +60,9 @@ class Unavailable(Exception):  # noqa: N818 - transient by definition
 
 class NothingSent(Unavailable):
     """The database can't be reached, so nothing was sent to it."""
+
+
+class SlotClosed(Unavailable):
+    """The users of this slot are being moved to another cell; nothing was begun."""
+
+    retry_after_seconds = 5

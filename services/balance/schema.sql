@@ -18,11 +18,87 @@ BEGIN
 END
 $$;
 
+CREATE FUNCTION balances.refuse_closed_order() RETURNS trigger
+    LANGUAGE plpgsql
+    AS $$
+DECLARE
+    v_slot CONSTANT smallint := balances.slot_in(NEW.order_id);
+BEGIN
+    IF EXISTS (SELECT FROM balances.closed_slots WHERE slot = v_slot AND first_id <= NEW.order_id) THEN
+        PERFORM balances.refuse_closed_slot(v_slot);
+    END IF;
+    RETURN NEW;
+END
+$$;
+
+CREATE FUNCTION balances.refuse_closed_slot(p_slot smallint) RETURNS void
+    LANGUAGE plpgsql
+    AS $$
+BEGIN
+    IF current_setting('slots.copying', true) IS DISTINCT FROM 'on' THEN
+        RAISE EXCEPTION 'slot % is closed: its users move to another cell, or have moved', p_slot
+            USING ERRCODE = 'SLOTS';
+    END IF;
+END
+$$;
+
+CREATE FUNCTION balances.refuse_closed_user() RETURNS trigger
+    LANGUAGE plpgsql
+    AS $$
+DECLARE
+    v_slot CONSTANT smallint := balances.slot_of(NEW.user_id);
+BEGIN
+    IF EXISTS (SELECT FROM balances.closed_slots WHERE slot = v_slot) THEN
+        PERFORM balances.refuse_closed_slot(v_slot);
+    END IF;
+    RETURN NEW;
+END
+$$;
+
 CREATE FUNCTION balances.refuse_removal() RETURNS trigger
     LANGUAGE plpgsql
     AS $$
 BEGIN
     RAISE EXCEPTION 'accounts are never removed nor renamed: % refused', TG_OP USING ERRCODE = 'restrict_violation';
+END
+$$;
+
+CREATE FUNCTION balances.refuse_removal_here() RETURNS trigger
+    LANGUAGE plpgsql
+    AS $$
+BEGIN
+    IF NOT EXISTS (
+        SELECT FROM balances.closed_slots
+        WHERE slot = balances.slot_of(OLD.user_id) AND state IN ('gone', 'arriving', 'arrived')
+    ) THEN
+        RAISE EXCEPTION 'the ledger is append-only, and accounts are kept where their slot is: % of % refused',
+            TG_OP, TG_TABLE_NAME USING ERRCODE = 'restrict_violation';
+    END IF;
+    RETURN OLD;
+END
+$$;
+
+CREATE FUNCTION balances.slot_in(p_id uuid) RETURNS smallint
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN ((((get_byte(uuid_send(p_id), 6) & 15) << 8) + get_byte(uuid_send(p_id), 7)))::smallint;
+
+CREATE FUNCTION balances.slot_of(p_user_id text) RETURNS smallint
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    AS $$
+DECLARE
+    v_table CONSTANT bigint[] := ARRAY[
+        0, 498536548, 997073096, 651767980, 1994146192, 1802195444, 1303535960, 1342533948,
+        3988292384, 4027552580, 3604390888, 3412177804, 2607071920, 2262029012, 2685067896, 3183342108
+    ];
+    v_bytes CONSTANT bytea := convert_to(p_user_id, 'UTF8');
+    v_crc bigint := 4294967295;
+BEGIN
+    FOR v_at IN 0..octet_length(v_bytes) - 1 LOOP
+        v_crc := v_crc # get_byte(v_bytes, v_at);
+        v_crc := (v_crc >> 4) # v_table[(v_crc & 15) + 1];
+        v_crc := (v_crc >> 4) # v_table[(v_crc & 15) + 1];
+    END LOOP;
+    RETURN (~v_crc & 4095)::smallint;
 END
 $$;
 
@@ -38,6 +114,15 @@ CREATE TABLE balances.accounts (
     CONSTRAINT accounts_user_id_check CHECK (((length(user_id) >= 1) AND (length(user_id) <= 128)))
 )
 WITH (fillfactor='70');
+
+CREATE TABLE balances.closed_slots (
+    slot smallint NOT NULL,
+    state text NOT NULL,
+    first_id uuid NOT NULL,
+    changed_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    CONSTRAINT closed_slots_slot_check CHECK (((slot >= 0) AND (slot <= 4095))),
+    CONSTRAINT closed_slots_state_check CHECK ((state = ANY (ARRAY['leaving'::text, 'gone'::text, 'arriving'::text, 'arrived'::text])))
+);
 
 CREATE TABLE balances.entries (
     user_id text NOT NULL,
@@ -95,6 +180,9 @@ CREATE TABLE balances.outcomes (
 ALTER TABLE ONLY balances.accounts
     ADD CONSTRAINT accounts_pkey PRIMARY KEY (user_id);
 
+ALTER TABLE ONLY balances.closed_slots
+    ADD CONSTRAINT closed_slots_pkey PRIMARY KEY (slot);
+
 ALTER TABLE ONLY balances.entries
     ADD CONSTRAINT entries_pkey PRIMARY KEY (user_id, number);
 
@@ -111,9 +199,21 @@ CREATE UNIQUE INDEX entries_by_key ON balances.entries USING btree (user_id, ide
 
 CREATE UNIQUE INDEX entries_by_order ON balances.entries USING btree (order_id, user_id, kind, attempt) WHERE (order_id IS NOT NULL);
 
-CREATE TRIGGER append_only BEFORE DELETE OR UPDATE OR TRUNCATE ON balances.entries FOR EACH STATEMENT EXECUTE FUNCTION balances.refuse_change();
+CREATE TRIGGER append_only BEFORE UPDATE OR TRUNCATE ON balances.entries FOR EACH STATEMENT EXECUTE FUNCTION balances.refuse_change();
 
-CREATE TRIGGER kept BEFORE DELETE OR UPDATE OF user_id OR TRUNCATE ON balances.accounts FOR EACH STATEMENT EXECUTE FUNCTION balances.refuse_removal();
+CREATE TRIGGER closed_slot BEFORE INSERT ON balances.accounts FOR EACH ROW EXECUTE FUNCTION balances.refuse_closed_user();
+
+ALTER TABLE balances.accounts DISABLE TRIGGER closed_slot;
+
+CREATE TRIGGER closed_slot BEFORE INSERT ON balances.gates FOR EACH ROW EXECUTE FUNCTION balances.refuse_closed_order();
+
+ALTER TABLE balances.gates DISABLE TRIGGER closed_slot;
+
+CREATE TRIGGER kept BEFORE UPDATE OF user_id OR TRUNCATE ON balances.accounts FOR EACH STATEMENT EXECUTE FUNCTION balances.refuse_removal();
+
+CREATE TRIGGER kept_here BEFORE DELETE ON balances.accounts FOR EACH ROW EXECUTE FUNCTION balances.refuse_removal_here();
+
+CREATE TRIGGER kept_here BEFORE DELETE ON balances.entries FOR EACH ROW EXECUTE FUNCTION balances.refuse_removal_here();
 
 GRANT USAGE ON SCHEMA balances TO balance_service;
 GRANT USAGE ON SCHEMA balances TO services_reader;
@@ -126,10 +226,28 @@ GRANT ALL ON FUNCTION balances.is_dated(p_order_id uuid) TO balance_service;
 
 REVOKE ALL ON FUNCTION balances.refuse_change() FROM PUBLIC;
 
+REVOKE ALL ON FUNCTION balances.refuse_closed_order() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION balances.refuse_closed_slot(p_slot smallint) FROM PUBLIC;
+GRANT ALL ON FUNCTION balances.refuse_closed_slot(p_slot smallint) TO balance_service;
+
+REVOKE ALL ON FUNCTION balances.refuse_closed_user() FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION balances.refuse_removal() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION balances.refuse_removal_here() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION balances.slot_in(p_id uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION balances.slot_in(p_id uuid) TO balance_service;
+
+REVOKE ALL ON FUNCTION balances.slot_of(p_user_id text) FROM PUBLIC;
+GRANT ALL ON FUNCTION balances.slot_of(p_user_id text) TO balance_service;
 
 GRANT SELECT ON TABLE balances.accounts TO services_reader;
 GRANT SELECT,INSERT,UPDATE ON TABLE balances.accounts TO balance_service;
+
+GRANT SELECT ON TABLE balances.closed_slots TO services_reader;
+GRANT SELECT ON TABLE balances.closed_slots TO balance_service;
 
 GRANT SELECT ON TABLE balances.entries TO services_reader;
 GRANT SELECT,INSERT ON TABLE balances.entries TO balance_service;

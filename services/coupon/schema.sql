@@ -10,6 +10,76 @@ CREATE FUNCTION coupons.is_dated(p_order_id uuid) RETURNS boolean
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     RETURN ((get_byte(uuid_send(p_order_id), 6) >> 4) = 7);
 
+CREATE FUNCTION coupons.refuse_closed_order() RETURNS trigger
+    LANGUAGE plpgsql
+    AS $$
+DECLARE
+    v_slot CONSTANT smallint := coupons.slot_in(NEW.order_id);
+BEGIN
+    IF EXISTS (SELECT FROM coupons.closed_slots WHERE slot = v_slot AND first_id <= NEW.order_id) THEN
+        PERFORM coupons.refuse_closed_slot(v_slot);
+    END IF;
+    RETURN NEW;
+END
+$$;
+
+CREATE FUNCTION coupons.refuse_closed_slot(p_slot smallint) RETURNS void
+    LANGUAGE plpgsql
+    AS $$
+BEGIN
+    IF current_setting('slots.copying', true) IS DISTINCT FROM 'on' THEN
+        RAISE EXCEPTION 'slot % is closed: its users move to another cell, or have moved', p_slot
+            USING ERRCODE = 'SLOTS';
+    END IF;
+END
+$$;
+
+CREATE FUNCTION coupons.refuse_closed_user() RETURNS trigger
+    LANGUAGE plpgsql
+    AS $$
+DECLARE
+    v_slot CONSTANT smallint := coupons.slot_of(NEW.user_id);
+BEGIN
+    IF EXISTS (SELECT FROM coupons.closed_slots WHERE slot = v_slot) THEN
+        PERFORM coupons.refuse_closed_slot(v_slot);
+    END IF;
+    RETURN NEW;
+END
+$$;
+
+CREATE FUNCTION coupons.slot_in(p_id uuid) RETURNS smallint
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN ((((get_byte(uuid_send(p_id), 6) & 15) << 8) + get_byte(uuid_send(p_id), 7)))::smallint;
+
+CREATE FUNCTION coupons.slot_of(p_user_id text) RETURNS smallint
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    AS $$
+DECLARE
+    v_table CONSTANT bigint[] := ARRAY[
+        0, 498536548, 997073096, 651767980, 1994146192, 1802195444, 1303535960, 1342533948,
+        3988292384, 4027552580, 3604390888, 3412177804, 2607071920, 2262029012, 2685067896, 3183342108
+    ];
+    v_bytes CONSTANT bytea := convert_to(p_user_id, 'UTF8');
+    v_crc bigint := 4294967295;
+BEGIN
+    FOR v_at IN 0..octet_length(v_bytes) - 1 LOOP
+        v_crc := v_crc # get_byte(v_bytes, v_at);
+        v_crc := (v_crc >> 4) # v_table[(v_crc & 15) + 1];
+        v_crc := (v_crc >> 4) # v_table[(v_crc & 15) + 1];
+    END LOOP;
+    RETURN (~v_crc & 4095)::smallint;
+END
+$$;
+
+CREATE TABLE coupons.closed_slots (
+    slot smallint NOT NULL,
+    state text NOT NULL,
+    first_id uuid NOT NULL,
+    changed_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    CONSTRAINT closed_slots_slot_check CHECK (((slot >= 0) AND (slot <= 4095))),
+    CONSTRAINT closed_slots_state_check CHECK ((state = ANY (ARRAY['leaving'::text, 'gone'::text, 'arriving'::text, 'arrived'::text])))
+);
+
 CREATE TABLE coupons.coupons (
     coupon_id text NOT NULL,
     user_id text NOT NULL,
@@ -58,6 +128,9 @@ CREATE TABLE coupons.outcomes (
     decided_at timestamp with time zone DEFAULT now() NOT NULL
 );
 
+ALTER TABLE ONLY coupons.closed_slots
+    ADD CONSTRAINT closed_slots_pkey PRIMARY KEY (slot);
+
 ALTER TABLE ONLY coupons.coupons
     ADD CONSTRAINT coupons_pkey PRIMARY KEY (coupon_id);
 
@@ -76,6 +149,14 @@ CREATE INDEX coupons_by_status ON coupons.coupons USING btree (status, coupon_id
 
 CREATE INDEX coupons_by_user ON coupons.coupons USING btree (user_id, coupon_id);
 
+CREATE TRIGGER closed_slot BEFORE INSERT ON coupons.coupons FOR EACH ROW EXECUTE FUNCTION coupons.refuse_closed_user();
+
+ALTER TABLE coupons.coupons DISABLE TRIGGER closed_slot;
+
+CREATE TRIGGER closed_slot BEFORE INSERT ON coupons.gates FOR EACH ROW EXECUTE FUNCTION coupons.refuse_closed_order();
+
+ALTER TABLE coupons.gates DISABLE TRIGGER closed_slot;
+
 GRANT USAGE ON SCHEMA coupons TO coupon_service;
 GRANT USAGE ON SCHEMA coupons TO services_reader;
 
@@ -84,6 +165,22 @@ GRANT ALL ON FUNCTION coupons.first_id_after(p_moment timestamp with time zone) 
 
 REVOKE ALL ON FUNCTION coupons.is_dated(p_order_id uuid) FROM PUBLIC;
 GRANT ALL ON FUNCTION coupons.is_dated(p_order_id uuid) TO coupon_service;
+
+REVOKE ALL ON FUNCTION coupons.refuse_closed_order() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION coupons.refuse_closed_slot(p_slot smallint) FROM PUBLIC;
+GRANT ALL ON FUNCTION coupons.refuse_closed_slot(p_slot smallint) TO coupon_service;
+
+REVOKE ALL ON FUNCTION coupons.refuse_closed_user() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION coupons.slot_in(p_id uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION coupons.slot_in(p_id uuid) TO coupon_service;
+
+REVOKE ALL ON FUNCTION coupons.slot_of(p_user_id text) FROM PUBLIC;
+GRANT ALL ON FUNCTION coupons.slot_of(p_user_id text) TO coupon_service;
+
+GRANT SELECT ON TABLE coupons.closed_slots TO services_reader;
+GRANT SELECT ON TABLE coupons.closed_slots TO coupon_service;
 
 GRANT SELECT ON TABLE coupons.coupons TO services_reader;
 GRANT SELECT,INSERT,UPDATE ON TABLE coupons.coupons TO coupon_service;

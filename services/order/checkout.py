@@ -24,7 +24,7 @@ from shared.postgres.clocks import DatabaseClock
 from shared.postgres.connections import Pool
 from shared.postgres.errors import explain, needs_operator
 from shared.process import trace
-from shared.refusals import NothingSent, Refusal, Unavailable
+from shared.refusals import NothingSent, Refusal, SlotClosed, Unavailable
 from shared.tracing import spans
 from shared.tracing.spans import NOT_RECORDED
 
@@ -142,6 +142,7 @@ class Checkout:
     async def _carry_out(self, start: Start, deadline: float | None, subject: str | None) -> Answer | Pending:
         """Begin an operation within the subject's quota, and wait for its end."""
         self._admission.check_hard_limit()
+        self._admission.check_open(start.order_id)
         self._quota.enter(subject)
         try:
             return await self._begin_and_wait(start, deadline or self.deadline())
@@ -198,7 +199,7 @@ class Checkout:
         try:
             return await self._starts.submit(start)
         except Unavailable as error:
-            if isinstance(error, NothingSent) or needs_operator(error):
+            if isinstance(error, NothingSent | SlotClosed) or needs_operator(error):
                 raise  # nothing was committed
             log.warning("start.outcome_unknown", saga_id=str(start.saga_id), error=explain(error))
             return await self._resolve_doubt(start, error, deadline)

@@ -186,6 +186,9 @@ VALUES ($1, clock_timestamp() + make_interval(secs => $2))
 ON CONFLICT (process_id) DO UPDATE SET lease_until = excluded.lease_until
 RETURNING clock_timestamp();
 
+-- name: list_closed_slots
+SELECT slot, first_id FROM orders.closed_slots;
+
 -- name: give_lease_up
 DELETE FROM orders.processes WHERE process_id = $1;
 
@@ -224,6 +227,8 @@ WHERE status IN ('RUNNING', 'COMPENSATING') AND NOT version = ANY ($1::integer[]
 -- name: list_expired
 SELECT order_id FROM orders.orders
 WHERE status = 'PENDING_PAYMENT' AND closing IS NULL AND expires_at <= now() AND (coupon_id IS NOT NULL) = $2
+  -- Orders of a slot that moves to another cell expire there. Here they would stay at the head of every page.
+  AND NOT EXISTS (SELECT FROM orders.closed_slots AS c WHERE c.slot = orders.slot_in(order_id) AND c.first_id <= order_id)
 ORDER BY expires_at LIMIT $1;
 
 -- Retention ----------------------------------------------------------------------------------------------------
@@ -323,16 +328,21 @@ WHERE status IN ('RUNNING', 'COMPENSATING') GROUP BY version ORDER BY version;
 -- Audit --------------------------------------------------------------------------------------------------------
 
 -- name: list_orders_to_audit
--- `forgotten`: events of this age may have been dropped with their partition.
+-- `forgotten`: events of this age may have been dropped with their partition. `arrived_with`: the sequence up to which the
+-- events are in the outbox of another cell.
 SELECT o.*,
        EXISTS (SELECT 1 FROM orders.sagas AS s
                WHERE s.order_id = o.order_id AND s.status IN ('RUNNING', 'COMPENSATING')) AS live,
        coalesce(o.created_at < (SELECT max(p.closed_at) FROM orders.outbox_partitions AS p
                                 WHERE p.dropped_at IS NOT NULL), false) AS forgotten,
        ARRAY(SELECT e.sequence || ' ' || e.type FROM orders.outbox AS e WHERE e.order_id = o.order_id
-             ORDER BY e.sequence) AS events
+             ORDER BY e.sequence) AS events,
+       coalesce((SELECT a.event_sequence FROM orders.arrivals AS a WHERE a.order_id = o.order_id), 0) AS arrived_with
 FROM orders.orders AS o
 WHERE o.order_id > $1 ORDER BY o.order_id LIMIT $2;
+
+-- name: list_slots_elsewhere
+SELECT slot, first_id FROM orders.closed_slots WHERE state IN ('gone', 'arriving', 'arrived');
 
 -- name: confirm_reads
 -- Only the commit counts: shared/postgres/connections.py:confirmed.

@@ -166,6 +166,43 @@ EXCEPTION
 END
 $$;
 
+CREATE FUNCTION orders.refuse_closed_order() RETURNS trigger
+    LANGUAGE plpgsql
+    AS $$
+DECLARE
+    v_slot CONSTANT smallint := orders.slot_in(NEW.order_id);
+BEGIN
+    IF EXISTS (SELECT FROM orders.closed_slots WHERE slot = v_slot AND first_id <= NEW.order_id) THEN
+        PERFORM orders.refuse_closed_slot(v_slot);
+    END IF;
+    RETURN NEW;
+END
+$$;
+
+CREATE FUNCTION orders.refuse_closed_slot(p_slot smallint) RETURNS void
+    LANGUAGE plpgsql
+    AS $$
+BEGIN
+    IF current_setting('slots.copying', true) IS DISTINCT FROM 'on' THEN
+        RAISE EXCEPTION 'slot % is closed: its users move to another cell, or have moved', p_slot
+            USING ERRCODE = 'SLOTS';
+    END IF;
+END
+$$;
+
+CREATE FUNCTION orders.refuse_closed_user() RETURNS trigger
+    LANGUAGE plpgsql
+    AS $$
+DECLARE
+    v_slot CONSTANT smallint := orders.slot_of(NEW.user_id);
+BEGIN
+    IF EXISTS (SELECT FROM orders.closed_slots WHERE slot = v_slot) THEN
+        PERFORM orders.refuse_closed_slot(v_slot);
+    END IF;
+    RETURN NEW;
+END
+$$;
+
 CREATE FUNCTION orders.rotate_outbox(p_interval_seconds double precision) RETURNS text
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
@@ -202,6 +239,45 @@ BEGIN
     RETURN 'rotated';
 END
 $$;
+
+CREATE FUNCTION orders.slot_in(p_id uuid) RETURNS smallint
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN ((((get_byte(uuid_send(p_id), 6) & 15) << 8) + get_byte(uuid_send(p_id), 7)))::smallint;
+
+CREATE FUNCTION orders.slot_of(p_user_id text) RETURNS smallint
+    LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE
+    AS $$
+DECLARE
+    v_table CONSTANT bigint[] := ARRAY[
+        0, 498536548, 997073096, 651767980, 1994146192, 1802195444, 1303535960, 1342533948,
+        3988292384, 4027552580, 3604390888, 3412177804, 2607071920, 2262029012, 2685067896, 3183342108
+    ];
+    v_bytes CONSTANT bytea := convert_to(p_user_id, 'UTF8');
+    v_crc bigint := 4294967295;
+BEGIN
+    FOR v_at IN 0..octet_length(v_bytes) - 1 LOOP
+        v_crc := v_crc # get_byte(v_bytes, v_at);
+        v_crc := (v_crc >> 4) # v_table[(v_crc & 15) + 1];
+        v_crc := (v_crc >> 4) # v_table[(v_crc & 15) + 1];
+    END LOOP;
+    RETURN (~v_crc & 4095)::smallint;
+END
+$$;
+
+CREATE TABLE orders.arrivals (
+    order_id uuid NOT NULL,
+    event_sequence bigint NOT NULL,
+    CONSTRAINT arrivals_event_sequence_check CHECK ((event_sequence >= 0))
+);
+
+CREATE TABLE orders.closed_slots (
+    slot smallint NOT NULL,
+    state text NOT NULL,
+    first_id uuid NOT NULL,
+    changed_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    CONSTRAINT closed_slots_slot_check CHECK (((slot >= 0) AND (slot <= 4095))),
+    CONSTRAINT closed_slots_state_check CHECK ((state = ANY (ARRAY['leaving'::text, 'gone'::text, 'arriving'::text, 'arrived'::text])))
+);
 
 CREATE TABLE orders.duties (
     duty text NOT NULL,
@@ -416,6 +492,12 @@ ALTER TABLE ONLY orders.outbox ATTACH PARTITION orders.outbox_0 FOR VALUES FROM 
 
 ALTER TABLE ONLY orders.outbox ATTACH PARTITION orders.outbox_1 FOR VALUES FROM ('1099511627776') TO ('2199023255552');
 
+ALTER TABLE ONLY orders.arrivals
+    ADD CONSTRAINT arrivals_pkey PRIMARY KEY (order_id);
+
+ALTER TABLE ONLY orders.closed_slots
+    ADD CONSTRAINT closed_slots_pkey PRIMARY KEY (slot);
+
 ALTER TABLE ONLY orders.duties
     ADD CONSTRAINT duties_pkey PRIMARY KEY (duty);
 
@@ -507,6 +589,14 @@ ALTER INDEX orders.outbox_parked ATTACH PARTITION orders.outbox_1_shard_order_id
 
 ALTER INDEX orders.outbox_pending ATTACH PARTITION orders.outbox_1_shard_outbox_id_idx;
 
+CREATE TRIGGER closed_slot BEFORE INSERT ON orders.idempotency_keys FOR EACH ROW EXECUTE FUNCTION orders.refuse_closed_user();
+
+ALTER TABLE orders.idempotency_keys DISABLE TRIGGER closed_slot;
+
+CREATE TRIGGER closed_slot BEFORE INSERT ON orders.sagas FOR EACH ROW EXECUTE FUNCTION orders.refuse_closed_order();
+
+ALTER TABLE orders.sagas DISABLE TRIGGER closed_slot;
+
 ALTER TABLE ONLY orders.sagas
     ADD CONSTRAINT sagas_order_id_fkey FOREIGN KEY (order_id) REFERENCES orders.orders(order_id);
 
@@ -539,8 +629,27 @@ GRANT ALL ON FUNCTION orders.redact_event(p_outbox_id bigint) TO relay_service;
 REVOKE ALL ON FUNCTION orders.redacted(p_payload bytea) FROM PUBLIC;
 GRANT ALL ON FUNCTION orders.redacted(p_payload bytea) TO relay_service;
 
+REVOKE ALL ON FUNCTION orders.refuse_closed_order() FROM PUBLIC;
+
+REVOKE ALL ON FUNCTION orders.refuse_closed_slot(p_slot smallint) FROM PUBLIC;
+GRANT ALL ON FUNCTION orders.refuse_closed_slot(p_slot smallint) TO order_service;
+
+REVOKE ALL ON FUNCTION orders.refuse_closed_user() FROM PUBLIC;
+
 REVOKE ALL ON FUNCTION orders.rotate_outbox(p_interval_seconds double precision) FROM PUBLIC;
 GRANT ALL ON FUNCTION orders.rotate_outbox(p_interval_seconds double precision) TO relay_service;
+
+REVOKE ALL ON FUNCTION orders.slot_in(p_id uuid) FROM PUBLIC;
+GRANT ALL ON FUNCTION orders.slot_in(p_id uuid) TO order_service;
+
+REVOKE ALL ON FUNCTION orders.slot_of(p_user_id text) FROM PUBLIC;
+GRANT ALL ON FUNCTION orders.slot_of(p_user_id text) TO order_service;
+
+GRANT SELECT ON TABLE orders.arrivals TO services_reader;
+GRANT SELECT ON TABLE orders.arrivals TO order_service;
+
+GRANT SELECT ON TABLE orders.closed_slots TO services_reader;
+GRANT SELECT ON TABLE orders.closed_slots TO order_service;
 
 GRANT SELECT ON TABLE orders.duties TO services_reader;
 GRANT SELECT,INSERT,UPDATE ON TABLE orders.duties TO order_service;

@@ -272,6 +272,11 @@ async def renew_lease(db: Connection, process_id: UUID, seconds: float) -> datet
     return now
 
 
+async def list_closed_slots(db: Connection) -> dict[int, UUID]:
+    """Return the slots for whose users nothing new may begin here, with the least order id to which that applies."""
+    return {row["slot"]: row["first_id"] for row in await db.fetch(SQL["list_closed_slots"])}
+
+
 async def give_lease_up(db: Connection, process_id: UUID) -> None:
     """Delete this process' lease, so that other processes take over its sagas immediately."""
     await db.execute(SQL["give_lease_up"], process_id)

@@ -8,8 +8,10 @@ from typing import Any
 import asyncpg
 
 from shared.postgres import sqlstates
-from shared.refusals import Unavailable
+from shared.refusals import SlotClosed, Unavailable
 
+# What the triggers on closed slots raise: see migrations/*.closed_slots.sql of the services.
+CLOSED_SLOT = "SLOTS"
 # Errors of the driver itself: the connection or the answer is lost.
 _LOST = (asyncpg.InterfaceError, asyncpg.InternalClientError, OSError, TimeoutError)
 
@@ -17,8 +19,10 @@ _LOST = (asyncpg.InterfaceError, asyncpg.InternalClientError, OSError, TimeoutEr
 def is_about_the_batch(error: Exception) -> bool:
     """Return whether some items of a failed batch may succeed when they are retried one by one.
 
-    A deadlock or a violated constraint concerns some of the items; an unreachable server concerns all of them.
+    A deadlock, a closed slot or a violated constraint concerns some of the items; an unreachable server concerns all.
     """
+    if isinstance(error, SlotClosed):
+        return True
     if isinstance(error, Unavailable):
         return isinstance(error.__cause__, asyncpg.TransactionRollbackError)
     return isinstance(error, asyncpg.PostgresError)
@@ -74,5 +78,7 @@ class translated:  # noqa: N801 - reads as a word in `with translated():`
         return None
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: Any) -> None:
+        if isinstance(error, asyncpg.PostgresError) and error.sqlstate == CLOSED_SLOT:
+            raise SlotClosed from error
         if error is not None and is_transient(error):
             raise Unavailable("The database can't serve this now.") from error

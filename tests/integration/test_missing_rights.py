@@ -25,16 +25,21 @@ OWN_SCHEMAS = {**SCHEMAS, "consumer": "platform"}
 NOTICED_SECONDS = EVERY_SECONDS + 2
 READY_SECONDS = 1.0
 # Columns that only defaults write, or that only functions with the owner's rights or the audit use.
+# Of the triggers on closed slots, which are disabled.
+CLOSED_SLOTS = tuple(f"closed_slots.{name}" for name in ("slot", "state", "first_id", "changed_at"))
 UNUSED_COLUMNS = {
     "order": {
         *(f"orders.outbox.{name}" for name in ("outbox_id", "occurred_at", "shard", "status", "sent_at")),
         *("orders.outbox.parked_at", "orders.outbox.parked_reason", "orders.outbox_partitions.partition"),
         *(f"orders.outbox_partitions.{name}" for name in ("attached_at", "opened_at", "writers", "published_at")),
-        "orders.relay_shards.single",
+        *("orders.relay_shards.single", "orders.closed_slots.changed_at"),
     },
     "product": {"products.products.created_at", "products.holds.held_at", "products.gates.opened_at"},
-    "coupon": {"coupons.gates.opened_at"},
-    "balance": {"balances.accounts.created_at", "balances.gates.opened_at"},
+    "coupon": {"coupons.gates.opened_at", *(f"coupons.{name}" for name in CLOSED_SLOTS)},
+    "balance": {
+        *("balances.accounts.created_at", "balances.gates.opened_at"),
+        *(f"balances.{name}" for name in CLOSED_SLOTS),
+    },
     "relay": {"relay.watermark.single"},
     "consumer": {"platform.migrations.name", "platform.restores.restore_id"},
 }

@@ -89,6 +89,8 @@ CASES: dict[tuple[str, str], Sequence[Sequence[str]]] = {
     ("order", "take_over"): [[OWNER, "'{1}'", "200"]],
     ("order", "list_own"): [[OWNER, "'{1}'"]],
     ("order", "count_unknown_versions"): [["'{1}'"]],
+    ("order", "list_closed_slots"): [[]],
+    ("order", "list_slots_elsewhere"): [[]],
     ("order", "list_expired"): [["200", "false"], ["200", "true"]],
     ("order", "prune_keys"): [["'1970-01-01Z'", "500", "24"], ["'1970-01-01Z'", "500", "10000"]],
     ("order", "prune_rejected"): [

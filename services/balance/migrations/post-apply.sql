@@ -13,6 +13,8 @@ BEGIN
     GRANT SELECT, INSERT, UPDATE, DELETE ON balances.gates TO balance_service;
     GRANT SELECT, INSERT, DELETE ON balances.outcomes TO balance_service;
     GRANT SELECT, UPDATE ON balances.horizon TO balance_service;
-    GRANT EXECUTE ON FUNCTION balances.first_id_after, balances.is_dated TO balance_service;
+    GRANT SELECT ON balances.closed_slots TO balance_service;
+    GRANT EXECUTE ON FUNCTION balances.first_id_after, balances.is_dated, balances.slot_in, balances.slot_of, balances.refuse_closed_slot
+    TO balance_service;
 END
 $$;

@@ -12,6 +12,8 @@ BEGIN
     GRANT SELECT, INSERT, UPDATE, DELETE ON coupons.gates TO coupon_service;
     GRANT SELECT, INSERT, DELETE ON coupons.outcomes TO coupon_service;
     GRANT SELECT, UPDATE ON coupons.horizon TO coupon_service;
-    GRANT EXECUTE ON FUNCTION coupons.first_id_after, coupons.is_dated TO coupon_service;
+    GRANT SELECT ON coupons.closed_slots TO coupon_service;
+    GRANT EXECUTE ON FUNCTION coupons.first_id_after, coupons.is_dated, coupons.slot_in, coupons.slot_of, coupons.refuse_closed_slot
+    TO coupon_service;
 END
 $$;

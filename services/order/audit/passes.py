@@ -20,7 +20,7 @@ from services.order.audit.rules import Finding, Holds
 from services.order.product_shards import ONE_PRODUCT_SERVICE, ProductShards, participant_at
 from shared.encoding import to_json
 from shared.postgres.connections import Pool, Row
-from shared.slots import ONE_CELL, Ownership
+from shared.slots import ONE_CELL, Ownership, slot_in
 
 PAGE = 500  # orders per page: small enough not to slow down concurrent checkouts
 FINDINGS_MAX = 1000  # the most that a report lists; it counts all
@@ -116,7 +116,7 @@ class Auditor:
         after = FIRST
         while after != LAST:
             began = time.monotonic()
-            orders, until, now = await self._orders_after(after)
+            orders, elsewhere, until, now = await self._orders_after(after)
             held: dict[str, dict[UUID, Holds]] = {}
             for place in self._shards.all_places:
                 held[place], covered = await self._books.holds_after(place, after, PAGE)
@@ -126,6 +126,8 @@ class Auditor:
                     break
                 # A shared participant also holds for other cells, which audit their own orders.
                 if order_id not in orders and not self._ownership.owns(order_id):
+                    continue
+                if is_in(elsewhere, order_id):
                     continue
                 if _is_recent(order_id, now, self._grace_seconds):
                     report.recent += order_id in orders
@@ -145,13 +147,15 @@ class Auditor:
                 return False
         return bool(self._findings(order_id, row, found))
 
-    async def _orders_after(self, after: UUID) -> tuple[dict[UUID, Row], UUID, datetime]:
-        """Return a page of orders, the last id that it covers, and the database's time before the page was read."""
+    async def _orders_after(self, after: UUID) -> tuple[dict[UUID, Row], Mapping[int, UUID], UUID, datetime]:
+        """Return a page of orders, the slots that another cell has, the last id that the page covers, and the
+        database's time before the page was read."""
         async with self._pool.connection() as db:
             now = await store.read_clock(db)
+            elsewhere = await audit_store.list_slots_elsewhere(db)
             rows = await audit_store.list_orders_to_audit(db, after, PAGE)
         until = rows[-1]["order_id"] if len(rows) == PAGE else LAST
-        return {row["order_id"]: row for row in rows}, until, now
+        return {row["order_id"]: row for row in rows}, elsewhere, until, now
 
     async def _confirm_difference(self, order_id: UUID) -> list[Finding]:
         """Return the remaining differences. The order must be the same before and after its holds are read.
@@ -159,17 +163,22 @@ class Auditor:
         Raises Unavailable if the database can't confirm that this is the order's newest state: it may be a primary that
         was replaced, and the holds may be of orders that only its successor has.
         """
-        before = await self._order(order_id)
+        before, elsewhere = await self._order(order_id)
         found = {place: await self._books.holds_of(place, order_id) for place in self._shards.all_places}
         async with self._pool.confirmed(store.SQL["confirm_reads"]) as db:
             after = await audit_store.get_order_to_audit(db, order_id)
+            elsewhere_now = await audit_store.list_slots_elsewhere(db)
+        # A slot that moves while this reads takes its orders along, but product shards still hold for them.
+        if is_in(elsewhere, order_id) or is_in(elsewhere_now, order_id):
+            return []
         if _state(before) != _state(after) or (after is not None and after["live"]):
             return []
         return self._findings(order_id, after, found)
 
-    async def _order(self, order_id: UUID) -> Row | None:
+    async def _order(self, order_id: UUID) -> tuple[Row | None, Mapping[int, UUID]]:
         async with self._pool.connection() as db:
-            return await audit_store.get_order_to_audit(db, order_id)
+            elsewhere = await audit_store.list_slots_elsewhere(db)
+            return await audit_store.get_order_to_audit(db, order_id), elsewhere
 
     def _findings(self, order_id: UUID, row: Row | None, found: Mapping[str, Holds]) -> list[Finding]:
         """Return the differences of an order without a live saga, or of holds without an order."""
@@ -180,7 +189,9 @@ class Auditor:
             return misplaced
         if stranded := list(rules.compare_progress(order)):
             return stranded  # its due holds depend on how it will end
-        events = rules.compare_events(order, row["events"], forgotten=row["forgotten"])
+        events = rules.compare_events(
+            order, row["events"], forgotten=row["forgotten"], arrived_with=row["arrived_with"]
+        )
         return [*rules.compare(order_id, order, found, self._shards), *events]
 
     async def _own_checks(self, place: str, report: Report) -> None:
@@ -203,6 +214,12 @@ async def _no_rest(_worked_seconds: float) -> None:
 
 def _state(row: Row | None) -> tuple[Any, ...] | None:
     return None if row is None else (row["status"], row["closing"], row["live"], row["event_sequence"])
+
+
+def is_in(elsewhere: Mapping[int, UUID], order_id: UUID) -> bool:
+    """Return whether an order is of one of these slots, which another cell has. Each has the least id it is for."""
+    first = elsewhere.get(slot_in(order_id))
+    return first is not None and first <= order_id
 
 
 def _is_recent(order_id: UUID, now: datetime, grace_seconds: float) -> bool:

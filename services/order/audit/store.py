@@ -19,6 +19,11 @@ async def get_order_to_audit(db: Connection, order_id: UUID) -> Row | None:
     return page[0] if page and page[0]["order_id"] == order_id else None
 
 
+async def list_slots_elsewhere(db: Connection) -> dict[int, UUID]:
+    """Return the slots that another cell has, although this one has or had their rows, with the least id of each."""
+    return {row["slot"]: row["first_id"] for row in await db.fetch(SQL["list_slots_elsewhere"])}
+
+
 async def read_value_at_risk(db: Connection) -> dict[str, float]:
     """Return the money, units and coupons of orders with live sagas, and the age of the oldest saga in seconds."""
     row = await db.fetchrow(SQL["read_value_at_risk"])

@@ -5,14 +5,15 @@ unavailable.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from uuid import UUID
 
 from prometheus_client import Counter, Gauge
 
 from services.order.engine.registry import Lane, SagaRegistry
 from shared.postgres.clocks import DatabaseClock
-from shared.refusals import Unavailable
-from shared.slots import Ownership
+from shared.refusals import SlotClosed, Unavailable
+from shared.slots import Ownership, slot_in
 
 # Beyond the limit for new orders, payments and cancellations have the same capacity once more: an existing order is
 # worth more than a new one.
@@ -74,6 +75,7 @@ class Admission:
 
     def __init__(self, registry: SagaRegistry, sagas_max: int, fitness: Sequence[Callable[[], None]] = ()) -> None:
         self._fitness = fitness
+        self._closed: Mapping[int, UUID] = {}
         self._registry = registry
         self._sagas_max = sagas_max
         self._hard_limit = sagas_max * HARD_LIMIT_FACTOR
@@ -85,6 +87,19 @@ class Admission:
         for place in registry.shard_lanes:  # all have the same
             RUNNING_MAX.labels("new_order_of_shard").set(self._lane_limits[place])
         RUNNING_MAX.labels("any").set(self._hard_limit)
+
+    def close(self, slots: Mapping[int, UUID]) -> None:
+        """Take note of the slots that are closed in the database, with the least id to which each applies."""
+        self._closed = slots
+
+    def check_open(self, order_id: UUID) -> None:
+        """Raise SlotClosed if an order's users are moving to another cell.
+
+        The database refuses such a start in any case. But there it would fail the batch that it is in, and all of the
+        batch's starts would be committed one by one.
+        """
+        if self._closed and (first := self._closed.get(slot_in(order_id))) is not None and first <= order_id:
+            raise SlotClosed
 
     @property
     def available(self) -> int:

@@ -61,7 +61,7 @@ class Recovery:
         self._renewals = LoopSupervisor("lease", "lease.renewal_failed")
 
     async def renew(self) -> None:
-        """Renew the lease if the database answers, and compare this host's clock with the database's.
+        """Renew the lease if the database answers, compare this host's clock with its clock, and read closed slots.
 
         Call it once before serving: without a lease, other processes would take a new saga immediately.
         """
@@ -70,6 +70,7 @@ class Recovery:
             async with self._lease_pool.connection() as db:
                 renewal = store.renew_lease(db, self._process_id, self._lease.seconds)
                 await self._host_clock.compare(renewal)
+                self._admission.close(await store.list_closed_slots(db))
             self._lease.renewed(asked_at)
 
     async def keep_lease(self) -> None:

@@ -20,8 +20,10 @@ BEGIN
     GRANT SELECT, INSERT, UPDATE ON orders.duties TO order_service;
     -- Append-only for the service: what it has announced, and what operators have done.
     GRANT SELECT, INSERT ON orders.outbox, orders.operator_acts TO order_service;
-    GRANT SELECT ON orders.outbox_partitions, orders.relay_shards TO order_service;
-    GRANT EXECUTE ON FUNCTION orders.first_id_after, orders.oldest_unpublished_seconds TO order_service;
+    GRANT SELECT ON orders.outbox_partitions, orders.relay_shards, orders.closed_slots, orders.arrivals TO order_service;
+    GRANT EXECUTE ON FUNCTION orders.first_id_after, orders.oldest_unpublished_seconds, orders.slot_in, orders.slot_of,
+        orders.refuse_closed_slot
+    TO order_service;
 
     -- The relay marks events, and changes nothing else of them. It needs no right on a partition: it uses the table.
     GRANT USAGE ON SCHEMA orders TO relay_service;

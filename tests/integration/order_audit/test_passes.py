@@ -7,7 +7,7 @@ import pytest
 from prometheus_client import REGISTRY
 
 from services.order.audit import passes
-from services.order.audit.passes import Auditor
+from services.order.audit.passes import FIRST, Auditor
 from services.order.audit.rules import Finding, Kind
 from services.order.audit.schedule import AT_RISK_AGE, AuditSchedule, publish
 from shared.ids import uuid7
@@ -19,7 +19,7 @@ from tests.infrastructure.proxy import Mode
 from tests.infrastructure.services import Answer
 from tests.infrastructure.shopping import a_coupon, a_product, a_user, an_order
 from tests.infrastructure.waiting import eventually
-from tests.integration.order_audit.test_findings import USE, a_sale, debit, hold
+from tests.integration.order_audit.test_findings import USE, a_sale, debit, grown_old, hold
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 CHECKOUTS = 240
@@ -266,3 +266,23 @@ async def test_a_pass_ends_when_another_process_has_the_duty(checkout: Checkout,
         with pytest.raises(Unavailable, match="Another process audits"):
             await schedule._keep_to_share(0.0001)
     await checkout.db.execute("DELETE FROM orders.duties")
+
+
+async def test_hold_of_a_slot_that_leaves_during_a_pass_is_no_orphan(checkout: Checkout, auditor: Auditor) -> None:
+    order_id = uuid7(slot=7)
+    product = await a_product(checkout.shop)
+    await hold(checkout, order_id, product, 1)
+    await grown_old(order_id)
+    assert [finding.order_id for finding in (await auditor.run()).findings] == [order_id]
+
+    async def leave(_worked_seconds: float) -> None:
+        await checkout.db.execute(
+            "INSERT INTO orders.closed_slots VALUES (7, 'gone', $1) ON CONFLICT DO NOTHING", FIRST
+        )
+
+    try:
+        assert (await auditor.run(leave)).findings == []
+    finally:
+        await checkout.db.execute("DELETE FROM orders.closed_slots")
+        await checkout.db.execute("DELETE FROM products.holds WHERE order_id = $1", order_id)
+        await checkout.db.execute("UPDATE products.products SET stock = stock + 1 WHERE product_id = $1", product)

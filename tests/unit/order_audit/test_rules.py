@@ -139,6 +139,16 @@ def test_events_of_dropped_partitions_may_be_missing_but_not_wrong() -> None:
     assert len(list(compare_events(replace(order, event_sequence=2), history, forgotten=True))) == 1
 
 
+def test_order_from_another_cell_has_its_later_events_here() -> None:
+    order = replace(an_order(OrderStatus.REFUNDED, expires_at=LATER), event_sequence=3)
+    history = [f"1 {PLACED}", f"2 {PAID}", "3 order.refunded.v1"]
+    for arrived_with, stored in ((2, history[2:]), (2, [history[0], history[2]]), (3, []), (0, history)):
+        assert list(compare_events(order, stored, arrived_with=arrived_with)) == []
+    for arrived_with, wrong in ((2, []), (1, history[2:]), (2, [f"1 {PAID}", history[2]]), (3, ["4 order.paid.v1"])):
+        (finding,) = compare_events(order, wrong, arrived_with=arrived_with)
+        assert (finding.kind, finding.due, finding.found) == (Kind.EVENTS, history, wrong)
+
+
 @pytest.mark.parametrize("status", OrderStatus)
 def test_order_that_needs_a_saga_is_stranded_without_one(status: OrderStatus) -> None:
     passing = status in (OrderStatus.PLACING, OrderStatus.PAYING)

@@ -5,10 +5,10 @@ import psycopg.errors
 import pytest
 from asyncpg.exceptions._base import PostgresMessageMeta
 
-from shared.postgres.errors import explain, is_about_the_batch, is_transient, needs_operator, translated
+from shared.postgres.errors import CLOSED_SLOT, explain, is_about_the_batch, is_transient, needs_operator, translated
 from shared.postgres.sqlstates import BUGS, TRANSIENT
 from shared.postgres.sqlstates import is_transient as is_transient_code
-from shared.refusals import Unavailable
+from shared.refusals import SlotClosed, Unavailable
 
 # asyncpg's list is Postgres' appendix without 00000; psycopg's list is a cross-check.
 CODES = sorted(PostgresMessageMeta._message_map)  # type: ignore[attr-defined]
@@ -107,9 +107,19 @@ def test_statement_is_repeated_unless_an_operator_must_act(code: str, severity: 
 
 @pytest.mark.parametrize(
     ("failure", "expected"),
-    [(error("23505"), True), (error("40P01"), True), (error("57P01"), False), (ValueError("a bug"), False)],
+    [
+        *((error("23505"), True), (error("40P01"), True), (error(CLOSED_SLOT), True)),
+        *((error("57P01"), False), (ValueError("a bug"), False)),
+    ],
 )
 def test_only_errors_of_single_items_are_tried_one_by_one(failure: Exception, *, expected: bool) -> None:
     with pytest.raises(Exception) as raised, translated():  # noqa: PT011 - any
         raise failure
     assert is_about_the_batch(raised.value) is expected
+
+
+def test_closed_slot_is_unavailable_for_longer_and_leaves_the_session_alone() -> None:
+    with pytest.raises(SlotClosed) as closed, translated():
+        raise error(CLOSED_SLOT)
+    assert closed.value.retry_after_seconds == 5
+    assert not is_transient(error(CLOSED_SLOT))  # a transient error would end the session
