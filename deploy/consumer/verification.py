@@ -88,10 +88,9 @@ async def verify(
         letters = readable(await store.letters_of_order(db, order_id))
         sequence = await store.last_sequence(db, order_id) or 0
     named = {*topics, *(row["topic"] for row in rows), *(letter.topic for letter in letters)}
-    histories = {one: await relays[one].events_of_order(order_id) for one in relays if one in named or not topics}
-    theirs = [item for items in histories.values() for item in items]
-    findings = await _findings(relays, rows, letters, histories)
-    gaps, given_up = missing(order_id, sequence, rows, findings, theirs)
+    asked = named if topics else set(relays)
+    histories, findings, gaps, given_up = await _ask(relays, asked, order_id, sequence, rows, letters)
+    theirs = _all(histories)
     events: list[Event] = []
     unreadable: list[int] = []
     for topic, items in histories.items():
@@ -124,6 +123,34 @@ async def verify(
     if gaps and (taken.new or given_up):
         ends = {"first": gaps[0], "last": gaps[-1]}
         log.warning("gap.filled", order_id=str(order_id), **ends, fetched=taken.new, given_up=given_up)
+
+
+async def _ask(
+    relays: Relays,
+    named: Collection[str],
+    order_id: UUID,
+    sequence: int,
+    rows: Sequence[Row],
+    letters: Mapping[Event, datetime | None],
+) -> tuple[Histories, Findings, list[int], list[int]]:
+    """Return what the named relays know of an order: histories, findings, and what `missing` returns.
+
+    All relays are asked before a sequence is given up: an order that has moved to another cell has its earlier events
+    at the relay that it left.
+    """
+    histories: dict[str, Sequence[Item]] = {}
+    next_ones = [topic for topic in relays if topic in named]
+    while True:
+        histories |= {topic: await relays[topic].events_of_order(order_id) for topic in next_ones}
+        findings = await _findings(relays, rows, letters, histories)
+        gaps, given_up = missing(order_id, sequence, rows, findings, _all(histories))
+        next_ones = [topic for topic in relays if topic not in histories]
+        if not given_up or not next_ones:
+            return histories, findings, gaps, given_up
+
+
+def _all(histories: Histories) -> list[Item]:
+    return [item for items in histories.values() for item in items]
 
 
 def judge(claim: Claim, theirs: Sequence[Item]) -> tuple[Verdict, str]:

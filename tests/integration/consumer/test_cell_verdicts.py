@@ -60,6 +60,19 @@ async def test_only_relays_of_the_topics_that_name_an_order_are_asked(
     assert (await states(db), relays[OTHER].asked) == (["APPLIED"] * 3, [])
 
 
+async def test_earlier_events_of_a_moved_order_come_from_the_relay_that_it_left(
+    pool: Pool, db: asyncpg.Connection, order: list[Event]
+) -> None:
+    *before, after = order
+    await take(pool, of_topic(OTHER, [after]))
+    relays = {TOPIC: History([item(event) for event in before]), OTHER: History([item(after)])}
+    ((order_id, doubted_at, named),) = await store.orders_to_ask_for(db, 0, 9)
+    with capture_logs() as logs:
+        await verify(pool, relays, named, order_id, doubted_at)
+    assert (await states(db), await topics(db)) == (["APPLIED"] * 3, {TOPIC, OTHER})
+    assert [line["given_up"] for line in logs] == [[]]
+
+
 async def test_all_relays_are_asked_for_an_order_that_no_topic_names(
     pool: Pool, db: asyncpg.Connection, order: list[Event]
 ) -> None:

@@ -167,9 +167,16 @@ GUARDS: Sequence[Guard] = (
     _cells(
         "consumer: a withdrawn event may be of any relay",
         "async def verify",
-        "if one in named or not topics}",
-        "if one in named}",
+        "named if topics else set(relays)",
+        "named",
         "test_all_relays_are_asked_for_an_order_that_no_topic_names",
+    ),
+    _cells(
+        "consumer: the relay that an order has left is asked before an event is given up",
+        "async def _ask",
+        "if not given_up or not next_ones:",
+        "if True:",
+        "test_earlier_events_of_a_moved_order_come_from_the_relay_that_it_left",
     ),
     _compare(
         "consumer: an open minute is not judged",
