@@ -105,6 +105,7 @@ NEAREST: Mapping[str, Sequence[str]] = {
     "deploy/console": (*_tests("unit", "console"), *_tests("integration", "console")),
     "deploy/console/pages/outbox.py": (*_tests("integration", "console/test_acts.py"), *_relay("console")),
     "deploy/console/figures": _tests("unit", "console"),
+    "deploy/slots": _integration("slots_that_stay", "moving_slots"),
     "services/product": (*_tests("unit", "product"), *_PARTICIPANTS),
     "services/coupon": (*_tests("unit", "coupon"), *_PARTICIPANTS),
     "services/balance": (*_tests("unit", "balance"), *_PARTICIPANTS),

@@ -27,6 +27,15 @@ _agreement = guards_in("deploy/orderctl/cells.py", f"{_UNIT}orderctl/test_cells.
 _ROUTED = "tests/integration/http/test_cell_router.py::test_"
 _router = guards_in("deploy/cells/haproxy.cfg", _ROUTED)
 _subject = guards_in("deploy/cells/subject.lua", _ROUTED)
+_MOVING = "tests/integration/test_moving_slots.py::"
+_STAYING = "tests/integration/test_slots_that_stay.py::"
+_moved_rows = guards_in("services/order/audit/passes.py")
+_moved_events = guards_in("services/order/audit/rules.py", f"{_UNIT}order_audit/test_rules.py::")
+_closed = guards_in("services/order/engine/admission.py", f"{_UNIT}order/test_closed_slots.py::")
+_expiry = guards_in("services/order/queries.sql", _MOVING)
+_copying = guards_in("deploy/slots/copying.py", _STAYING)
+_states = guards_in("deploy/slots/databases.py", _MOVING)
+_steps = guards_in("deploy/slots/moving.py", _STAYING)
 _CHECK = "self._ownership.check_user(user_id)"
 
 
@@ -311,5 +320,61 @@ GUARDS: Sequence[Guard] = (
         "if len(of) != 1:",
         "if not of:",
         "test_slots_of_several_cells_or_of_none_are_named[slots0-lines0]",
+    ),
+    _moved_rows(
+        "slots: what is held for a slot that leaves during a pass is no orphan",
+        "async def _confirm_difference",
+        "if is_in(elsewhere, order_id) or is_in(elsewhere_now, order_id):",
+        "if False:",
+        "tests/integration/order_audit/test_passes.py::test_hold_of_a_slot_that_leaves_during_a_pass_is_no_orphan",
+    ),
+    _moved_events(
+        "slots: an order's earlier events are where it was",
+        "def compare_events",
+        "or event in elsewhere",
+        "",
+        "test_order_from_another_cell_has_its_later_events_here",
+    ),
+    _closed(
+        "slots: the bits of an older id mean nothing",
+        "def check_open",
+        " and first <= order_id",
+        "",
+        "test_only_orders_of_closed_slots_with_ids_since_slots_are_refused",
+    ),
+    _expiry(
+        "slots: orders that have moved expire where they are",
+        "-- name: list_expired",
+        "AND NOT EXISTS",
+        "AND NOT EXISTS (SELECT WHERE false) OR EXISTS",
+        "test_old_cell_refuses_the_slot_alone_whatever_its_settings",
+    ),
+    _states(
+        "slots: a closed slot is refused by triggers",
+        "def close",
+        "ENABLE TRIGGER closed_slot",
+        "DISABLE TRIGGER closed_slot",
+        "test_slot_moves_with_all_that_belongs_to_its_users",
+    ),
+    _copying(
+        "slots: what arrived is compared before the commit",
+        "def _copy_table",
+        "if left.digest() != arrived:",
+        "if False:",
+        "test_what_arrives_changed_is_not_kept",
+    ),
+    _steps(
+        "slots: nothing is copied while a saga is live",
+        "def _copy_all",
+        "    _wait_until_quiet(source, moved, wait_seconds, say)\n",
+        "",
+        "test_live_saga_and_parked_event_keep_a_slot_until_it_is_cancelled",
+    ),
+    _steps(
+        "slots: a cell that has handed over can't cancel",
+        "def cancel",
+        '<= {None, "leaving"}',
+        '<= {None, "leaving", "gone"}',
+        "test_slots_that_moved_on_are_not_moved_or_cancelled_again",
     ),
 )

@@ -1,0 +1,146 @@
+"""Connections to the databases of two cells, and the state that each has of a slot."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+from psycopg import sql
+
+from deploy.slots.tables import ORDERS, SERVICES, Moved, Service
+from shared.postgres import database_url
+from shared.postgres.connecting import ENCODING
+from shared.postgres.migrations import CONNECT_TIMEOUT_SECONDS, LOCK_PAUSE_SECONDS, LOCK_TIMEOUT, LOCK_TRIES
+
+Connection = psycopg.Connection
+
+
+class RefusedError(Exception):
+    """The slots can't be moved, or not now; its text says why and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """The databases of a cell, by service. `name`: from or to, for messages."""
+
+    name: str
+    databases: Mapping[str, Connection]
+
+    def of(self, service: Service) -> Connection:
+        """Return the connection to a service's database."""
+        return self.databases[service.name]
+
+    def state(self, service: Service, moved: Moved) -> str | None:
+        """Return the state that these slots have at a service, None if they are open. Raises RefusedError."""
+        query = sql.SQL("SELECT slot, state FROM {} WHERE slot = ANY (%s::smallint[])").format(
+            service.place("closed_slots")
+        )
+        states: dict[int, str] = dict(self.of(service).execute(query, (sorted(moved.slots),)).fetchall())
+        found = {states.get(slot) for slot in moved.slots}
+        if len(found) > 1:
+            raise RefusedError(
+                f"some of the slots have moved, or move by themselves, {self.name} this cell: see status"
+            )
+        return found.pop()
+
+    def states(self, moved: Moved) -> dict[str, str | None]:
+        """Return the state at each service."""
+        return {service.name: self.state(service, moved) for service in SERVICES}
+
+
+@contextmanager
+def connected(name: str, urls: Mapping[str, str]) -> Iterator[Cell]:
+    """Open the databases of a cell, by service, while no other command does. Raises psycopg.Error and RefusedError."""
+    with ExitStack() as stack:
+        databases = {service: stack.enter_context(_connect(url)) for service, url in urls.items()}
+        alone = stack.enter_context(_connect(urls[ORDERS.name]))
+        # Only the owner can take this lock, and it ends with its connection: a killed command blocks nobody.
+        lock = sql.SQL("LOCK TABLE {} IN SHARE UPDATE EXCLUSIVE MODE NOWAIT").format(ORDERS.place("closed_slots"))
+        try:
+            alone.execute("BEGIN")
+            alone.execute(lock)
+        except psycopg.errors.LockNotAvailable:
+            text = f"another command moves slots {name} this cell, or both addresses lead to the same database"
+            raise RefusedError(text) from None
+        yield Cell(name, databases)
+
+
+def _connect(url: str) -> Connection:
+    options: dict[str, Any] = {
+        "connect_timeout": CONNECT_TIMEOUT_SECONDS,
+        **database_url.parse(url).libpq_options(),
+        "client_encoding": ENCODING,
+    }
+    connection = psycopg.connect(**options, autocommit=True)
+    # A copy takes as long as it takes, and the connection with the lock is idle in its transaction.
+    connection.execute(
+        "SELECT set_config(name, '0', false) FROM pg_settings WHERE name IN"
+        " ('statement_timeout', 'idle_in_transaction_session_timeout', 'transaction_timeout')"
+    )
+    connection.execute("SELECT set_config('lock_timeout', %s, false)", (LOCK_TIMEOUT,))
+    return connection
+
+
+def beside_traffic(connection: Connection, work: Callable[[], None], again: Callable[[str], None]) -> None:
+    """Run `work` in a transaction, again if it gets no lock: other sessions wait behind a session that waits.
+
+    Raises psycopg.errors.LockNotAvailable after LOCK_TRIES.
+    """
+    for attempt in range(1, LOCK_TRIES + 1):
+        try:
+            with connection.transaction():
+                work()
+            return
+        except psycopg.errors.LockNotAvailable:
+            if attempt == LOCK_TRIES:
+                raise
+            again("a lock is held by another session; trying again")
+            time.sleep(LOCK_PAUSE_SECONDS)
+
+
+def close(cell: Cell, service: Service, moved: Moved, state: str) -> None:
+    """Close the slots, in the caller's transaction. After its commit, nothing new begins for their users here.
+
+    Enabling a trigger waits for every transaction that has written to its table, and lets no other write before the
+    commit. So each later transaction meets the trigger and the rows that it reads, also one of a process that was
+    paused meanwhile.
+    """
+    connection = cell.of(service)
+    for table in service.guarded:
+        connection.execute(sql.SQL("ALTER TABLE {} ENABLE TRIGGER closed_slot").format(service.place(table)))
+    set_state(cell, service, moved, state)
+
+
+def set_state(cell: Cell, service: Service, moved: Moved, state: str) -> None:
+    """Write the state of the slots, in the caller's transaction."""
+    query = sql.SQL(
+        "INSERT INTO {0} AS c (slot, state, first_id) SELECT slot, %s, %s FROM unnest(%s::smallint[]) AS t (slot)"
+        " ON CONFLICT (slot) DO UPDATE SET state = excluded.state, first_id = excluded.first_id,"
+        " changed_at = clock_timestamp()"
+    ).format(service.place("closed_slots"))
+    cell.of(service).execute(query, (state, moved.first_id, sorted(moved.slots)))
+
+
+def give_away(cell: Cell, service: Service, moved: Moved) -> None:
+    """Note, in the caller's transaction, that another cell has the slots that were leaving. Raises RefusedError."""
+    query = sql.SQL(
+        "UPDATE {} SET state = 'gone', changed_at = clock_timestamp()"
+        " WHERE slot = ANY (%s::smallint[]) AND state = 'leaving'"
+    ).format(service.place("closed_slots"))
+    if cell.of(service).execute(query, (sorted(moved.slots),)).rowcount != len(moved.slots):
+        raise RefusedError(f"the slots are not leaving the {service.name} service any more")
+
+
+def reopen(cell: Cell, service: Service, moved: Moved) -> None:
+    """Open the slots, in the caller's transaction. If no slot is closed any more, writes pay for no trigger either."""
+    connection, closed = cell.of(service), service.place("closed_slots")
+    others = sql.SQL("SELECT EXISTS (SELECT FROM {} WHERE slot <> ALL (%s::smallint[]))").format(closed)
+    found = connection.execute(others, (sorted(moved.slots),)).fetchone()
+    if found == (False,):
+        for table in service.guarded:
+            connection.execute(sql.SQL("ALTER TABLE {} DISABLE TRIGGER closed_slot").format(service.place(table)))
+    connection.execute(
+        sql.SQL("DELETE FROM {} WHERE slot = ANY (%s::smallint[])").format(closed), (sorted(moved.slots),)
+    )
