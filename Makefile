@@ -275,7 +275,7 @@ bench-standby: environment-dev ## measure the CPU of a checkout with a synchrono
 	@exec .venv-dev/bin/python -m tests.bench.checkout.standby $(ARGS)
 
 .PHONY: bench-cells
-bench-cells: environment-dev ## measure the CPU of a checkout with two product shards against one product service; ARGS="--pairs 40"
+bench-cells: environment-dev ## measure the CPU of a checkout with two product shards, and with two cells; ARGS="--only cells --pairs 20"; needs haproxy
 	@exec .venv-dev/bin/python -m tests.bench.checkout.cells $(ARGS)
 
 bench-profile: environment-dev environment-profile ## show where a checkout's time is spent, and what idle cores wait for; ARGS="--clients 64 --only-idle" and others

@@ -75,17 +75,20 @@ class Router:
 
 
 @contextmanager
-def router(ports: Servers, reaper: Reaper, *, since_milliseconds: int | None = None) -> Iterator[Router]:
+def router(
+    ports: Servers, reaper: Reaper, *, since_milliseconds: int | None = None, says_what: bool = True
+) -> Iterator[Router]:
     """Run HAProxy before these services.
 
-    `since_milliseconds`: when ids began to contain a slot, if it is not as in the file.
+    `since_milliseconds`: when ids began to contain a slot, if it is not as in the file. `says_what`: whether each
+    answer says what was chosen, which costs some CPU.
     """
     folder = Path(tempfile.mkdtemp(prefix="order-platform-router-"))
     reaper.folder(folder)
     for name in ("cells.map", "products.map", "subject.lua"):
         shutil.copy(FILES / name, folder)
     port = free_port()
-    text = configuration(ports, port).replace("/etc/haproxy/", f"{folder}/")
+    text = configuration(ports, port, CHOSEN if says_what else "").replace("/etc/haproxy/", f"{folder}/")
     if since_milliseconds is not None:
         text, count = re.subn(r" -m int lt \d+$", f" -m int lt {since_milliseconds}", text, flags=re.M)
         assert count == 1
@@ -102,8 +105,11 @@ def router(ports: Servers, reaper: Reaper, *, since_milliseconds: int | None = N
             running.process.wait(STOP_SECONDS)
 
 
-def configuration(ports: Servers, port: int) -> str:
-    """Return the configuration with other addresses, and with as many replicas as each backend has here."""
+def configuration(ports: Servers, port: int, more: str) -> str:
+    """Return the configuration with other addresses, and with as many replicas as each backend has here.
+
+    `more`: further lines for clients.
+    """
     lines, backend = [], ""
     for line in (FILES / "haproxy.cfg").read_text().splitlines():
         if named := BACKEND.match(line):
@@ -116,6 +122,6 @@ def configuration(ports: Servers, port: int) -> str:
             line = f"{server[1]} 127.0.0.1:{clients} check port {checked}"  # noqa: PLW2901
         lines.append(line)
     text = "\n".join(lines) + "\n"
-    text, count = re.subn(r"^  bind :8080$", f"  bind 127.0.0.1:{port}\n{CHOSEN}", text, flags=re.M)
+    text, count = re.subn(r"^  bind :8080$", f"  bind 127.0.0.1:{port}\n{more}", text, flags=re.M)
     assert count == 1
     return text

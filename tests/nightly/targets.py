@@ -53,7 +53,7 @@ TARGETS = (
     Target("bench-auth", r"^a first verification: |^jwt against open"),
     Target("bench-tracing", r"us of CPU per checkout$|^off, "),
     Target("bench-standby", r"^with a standby, "),
-    Target("bench-cells", r"^with two product shards, "),
+    Target("bench-cells", r"^with two (?:product shards|cells behind the router), "),
     Target("bench-console", r"^watched by a console, "),
     Target("bench-overload", r"x the peak: "),
     Target("bench-history", r"^with a past: "),

@@ -24,7 +24,7 @@ from shared.identity.tokens import TokenRules, read_keys, verify
 from tests.bench.checkout.catalogue import make_catalogue
 from tests.bench.checkout.load import LoadError
 from tests.bench.checkout.pairs import Instance, compare
-from tests.bench.checkout.round import UsedCatalogue
+from tests.bench.checkout.round import UsedCatalogue, order_urls
 from tests.bench.checkout.shop import Shop, running_shop
 from tests.bench.checkout.tokens import ISSUER, UserTokens
 from tests.bench.servers import Servers, find_tool
@@ -43,7 +43,7 @@ async def verify_all(shop: Shop) -> None:
         for token in remaining:
             headers = {"Authorization": f"Bearer {token}"}
             # Refused for what it asks for, after its token was verified and without a query.
-            async with session.get(f"{shop.urls['order']}/v1/orders?limit=0", headers=headers) as response:
+            async with session.get(f"{order_urls(shop)[0]}/v1/orders?limit=0", headers=headers) as response:
                 if response.status != 422:
                     raise LoadError(f"a token was refused: {await response.text()}")
 

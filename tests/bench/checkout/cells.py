@@ -1,30 +1,32 @@
-"""`make bench-cells`: the CPU of a checkout with two product shards, compared with one product service.
+"""`make bench-cells`: the CPU of a checkout with two product shards, and with two cells behind the router.
 
-Two instances of the product run on two Postgres servers. One has two product services, each with a database of its own
-on that server. The instances are measured in turn, in pairs of short turns whose order alternates. Of the checkouts
-with several lines, most need both shards.
+Both are compared with the product as it is without them. Two instances of the product run on two Postgres servers, and
+are measured in turn, in pairs of short turns whose order alternates.
 
-Counted are the services and the Postgres server. The broker serves both instances.
-Exit status: 0; 1 if the promised ratio was missed; 2 if a round failed or this machine lacks what it takes.
+- `shards`: one instance has two product services, each with a database of its own on that server. Of the checkouts with
+  several lines, most need both shards.
+- `cells`: one instance has two cells and two product shards behind HAProxy, with twice as many clients.
+
+Counted are the services, the Postgres server and HAProxy. The broker serves both instances.
+Exit status: 0; 1 if a promised ratio was missed; 2 if a round failed or this machine lacks what it takes.
 """
 
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
-from functools import partial
+from dataclasses import dataclass, replace
 
 from tests.bench.checkout.catalogue import Catalogue, make_catalogue
-from tests.bench.checkout.meters import postgres_seconds
-from tests.bench.checkout.pairs import Instance, compare
+from tests.bench.checkout.pairs import Instance, Instances, options, run
 from tests.bench.checkout.round import UsedCatalogue
 from tests.bench.checkout.shop import Shop, addresses, running_shop, service_environment, started
+from tests.bench.checkout.two_cells import cell_instances
 from tests.bench.servers import POSTGRES_SETTINGS, REPOSITORY, Servers, find_tool
 from tests.infrastructure.postgres import packaged_binaries, postmaster_of, start_binaries, system_binaries
 from tests.infrastructure.waiting import free_ports
 
-RATIO_MAX = 1.1
+RATIO_MAX, CELLS_RATIO_MAX = 1.1, 1.25
 SECOND = "product-1"
 OTHERS = ("order", "product-0", "coupon", "balance", "relay")
 
@@ -40,8 +42,8 @@ def instances(running: Servers) -> Iterator[tuple[Instance, Instance]]:
         sharded_shop(other, make_catalogue(url)) as sharded,
     ):
         yield (
-            Instance("plain", plain, UsedCatalogue(wrk, seed=1), partial(postgres_seconds, running.postmaster)),
-            Instance("two shards", sharded, UsedCatalogue(wrk, seed=1), partial(postgres_seconds, other.postmaster)),
+            Instance("plain", plain, UsedCatalogue(wrk, seed=1), {"postgres": running.postmaster}),
+            Instance("two shards", sharded, UsedCatalogue(wrk, seed=1), {"postgres": other.postmaster}),
         )
 
 
@@ -63,5 +65,32 @@ def sharded_shop(servers: Servers, catalogue: Catalogue) -> Iterator[Shop]:
             yield Shop(database, urls, {**processes, **shard}, environment)
 
 
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """What is measured: the instances, in words, how many pairs, and the promised ratio."""
+
+    instances: Instances
+    what: str
+    pairs: int
+    ratio_max: float
+
+
+COMPARISONS = {
+    "shards": Comparison(instances, "with two product shards", 20, RATIO_MAX),
+    "cells": Comparison(cell_instances, "with two cells behind the router", 10, CELLS_RATIO_MAX),
+}
+
+
+def main() -> int:
+    """Measure all, or one of them; return the worst exit status."""
+    parser = options("bench-cells", __doc__, pairs=0, seconds=3)
+    parser.add_argument("--only", choices=list(COMPARISONS), help="measure this only")
+    arguments = parser.parse_args()
+    chosen = [one for name, one in COMPARISONS.items() if arguments.only in (None, name)]
+    return max(
+        run(one.instances, one.what, one.ratio_max, arguments.pairs or one.pairs, arguments.seconds) for one in chosen
+    )
+
+
 if __name__ == "__main__":
-    sys.exit(compare("bench-cells", __doc__, instances, "with two product shards", RATIO_MAX, pairs=20, seconds=3))
+    sys.exit(main())

@@ -59,7 +59,12 @@ def process_seconds(pid: int) -> float:
 
 def postgres_seconds(postmaster: int) -> float:
     """Return the CPU of the server: the postmaster, its children, and its ended children."""
-    children = psutil.Process(postmaster).children()
-    ended = psutil.Process(postmaster).cpu_times()
-    running = sum(process_seconds(pid) for pid in (postmaster, *(child.pid for child in children)))
+    return family_seconds(postmaster)
+
+
+def family_seconds(parent: int) -> float:
+    """Return the CPU of a process, its children, and its ended children."""
+    children = psutil.Process(parent).children()
+    ended = psutil.Process(parent).cpu_times()
+    running = sum(process_seconds(pid) for pid in (parent, *(child.pid for child in children)))
     return running + ended.children_user + ended.children_system

@@ -13,7 +13,6 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 from tests.bench.checkout.catalogue import make_catalogue
-from tests.bench.checkout.meters import postgres_seconds
 from tests.bench.checkout.pairs import Instance, compare
 from tests.bench.checkout.round import UsedCatalogue
 from tests.bench.checkout.shop import running_shop
@@ -41,12 +40,12 @@ def instances(running: Servers) -> Iterator[tuple[Instance, Instance]]:
     catalogues = [make_catalogue(server.postgres_url) for server in (running, followed)]
     with running_shop(running, catalogues[0]) as alone, running_shop(followed, catalogues[1]) as waiting:
         yield (
-            Instance("alone", alone, UsedCatalogue(wrk, seed=1), lambda: postgres_seconds(running.postmaster)),
+            Instance("alone", alone, UsedCatalogue(wrk, seed=1), {"postgres": running.postmaster}),
             Instance(
                 "with a standby",
                 waiting,
                 UsedCatalogue(wrk, seed=1),
-                lambda: postgres_seconds(followed.postmaster) + postgres_seconds(standby),
+                {"postgres": followed.postmaster, "standby": standby},
             ),
         )
 

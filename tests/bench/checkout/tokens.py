@@ -41,8 +41,12 @@ class UserTokens:
         return self
 
     def settings(self, internal_ports: Mapping[str, int]) -> dict[str, str]:
-        """Return the settings of all services."""
-        urls = {f"ORDER_{name.upper()}_URL": f"http://127.0.0.1:{internal_ports[name]}" for name in PARTICIPANTS}
+        """Return the settings of these services."""
+        urls = {
+            f"ORDER_{name.upper()}_URL": f"http://127.0.0.1:{port}"
+            for name, port in internal_ports.items()
+            if name in PARTICIPANTS
+        }
         return QUOTA | urls | jwt_environment(ISSUER, str(self.keys), internal_ports, self._secrets)
 
     @property
