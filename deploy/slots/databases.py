@@ -83,38 +83,39 @@ def _connect(url: str) -> Connection:
     return connection
 
 
-def beside_traffic(connection: Connection, work: Callable[[], None], again: Callable[[str], None]) -> None:
-    """Run `work` in a transaction, again if it gets no lock: other sessions wait behind a session that waits.
+def _beside_traffic(connection: Connection, statement: sql.Composed, say: Callable[[str], None]) -> None:
+    """Run a statement that locks a table, again if it gets no lock: other sessions wait behind a session that waits.
 
     Raises psycopg.errors.LockNotAvailable after LOCK_TRIES.
     """
     for attempt in range(1, LOCK_TRIES + 1):
         try:
-            with connection.transaction():
-                work()
+            connection.execute(statement)
             return
         except psycopg.errors.LockNotAvailable:
             if attempt == LOCK_TRIES:
                 raise
-            again("a lock is held by another session; trying again")
+            say("a lock is held by another session; trying again")
             time.sleep(LOCK_PAUSE_SECONDS)
 
 
-def close(cell: Cell, service: Service, moved: Moved, state: str) -> None:
-    """Close the slots, in the caller's transaction. After its commit, nothing new begins for their users here.
+def close(cell: Cell, service: Service, moved: Moved, state: str, say: Callable[[str], None]) -> None:
+    """Close the slots. Afterwards, nothing new begins for their users here. A repeat makes sure of it.
 
-    Enabling a trigger waits for every transaction that has written to its table, and lets no other write before the
-    commit. So each later transaction meets the trigger and the rows that it reads, also one of a process that was
-    paused meanwhile.
+    The state is committed first, and then each trigger is enabled. That waits for every transaction that has written to
+    the table, and lets no other write before the commit. So each later transaction meets the trigger and the state,
+    also one of a process that was paused meanwhile.
     """
     connection = cell.of(service)
-    for table in service.guarded:
-        connection.execute(sql.SQL("ALTER TABLE {} ENABLE TRIGGER closed_slot").format(service.place(table)))
     set_state(cell, service, moved, state)
+    for table in service.guarded:
+        # One at a time: services lock the tables in different orders.
+        enable = sql.SQL("ALTER TABLE {} ENABLE TRIGGER closed_slot").format(service.place(table))
+        _beside_traffic(connection, enable, say)
 
 
 def set_state(cell: Cell, service: Service, moved: Moved, state: str) -> None:
-    """Write the state of the slots, in the caller's transaction."""
+    """Write the state of the slots, in the caller's transaction if there is one."""
     query = sql.SQL(
         "INSERT INTO {0} AS c (slot, state, first_id) SELECT slot, %s, %s FROM unnest(%s::smallint[]) AS t (slot)"
         " ON CONFLICT (slot) DO UPDATE SET state = excluded.state, first_id = excluded.first_id,"
@@ -133,14 +134,14 @@ def give_away(cell: Cell, service: Service, moved: Moved) -> None:
         raise RefusedError(f"the slots are not leaving the {service.name} service any more")
 
 
-def reopen(cell: Cell, service: Service, moved: Moved) -> None:
-    """Open the slots, in the caller's transaction. If no slot is closed any more, writes pay for no trigger either."""
+def reopen(cell: Cell, service: Service, moved: Moved, say: Callable[[str], None]) -> None:
+    """Open the slots. If no slot is closed any more, writes pay for no trigger either."""
     connection, closed = cell.of(service), service.place("closed_slots")
-    others = sql.SQL("SELECT EXISTS (SELECT FROM {} WHERE slot <> ALL (%s::smallint[]))").format(closed)
-    found = connection.execute(others, (sorted(moved.slots),)).fetchone()
-    if found == (False,):
-        for table in service.guarded:
-            connection.execute(sql.SQL("ALTER TABLE {} DISABLE TRIGGER closed_slot").format(service.place(table)))
-    connection.execute(
-        sql.SQL("DELETE FROM {} WHERE slot = ANY (%s::smallint[])").format(closed), (sorted(moved.slots),)
-    )
+    opening = sql.SQL("DELETE FROM {} WHERE slot = ANY (%s::smallint[])").format(closed)
+    connection.execute(opening, (sorted(moved.slots),))
+    others = sql.SQL("SELECT EXISTS (SELECT FROM {})").format(closed)
+    if connection.execute(others).fetchone() == (True,):
+        return
+    for table in service.guarded:
+        disable = sql.SQL("ALTER TABLE {} DISABLE TRIGGER closed_slot").format(service.place(table))
+        _beside_traffic(connection, disable, say)

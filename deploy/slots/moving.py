@@ -12,13 +12,12 @@ At every moment at most one cell takes writes for a slot:
 """
 
 import time
-from functools import partial
 
 from psycopg import sql
 
 from deploy.slots.checks import check_cells, check_empty, check_movable
 from deploy.slots.copying import Say, copy, delete
-from deploy.slots.databases import Cell, RefusedError, beside_traffic, close, give_away, reopen, set_state
+from deploy.slots.databases import Cell, RefusedError, close, give_away, reopen, set_state
 from deploy.slots.tables import ORDERS, SERVICES, Moved, Service
 
 POLL_SECONDS = 0.1
@@ -73,7 +72,7 @@ def cancel(source: Cell, target: Cell, moved: Moved, say: Say) -> None:
                 set_state(target, service, moved, "gone")
     for service in reversed(SERVICES):
         if source.state(service, moved) == "leaving":
-            beside_traffic(source.of(service), partial(reopen, source, service, moved), say)
+            reopen(source, service, moved, say)
             say(f"{service.name}: open again in the old cell")
 
 
@@ -114,12 +113,11 @@ def _prepare(target: Cell, service: Service, moved: Moved, say: Say) -> None:
     state = target.state(service, moved)
     if state == "arrived":
         return
-    if state != "arriving":
-        beside_traffic(target.of(service), partial(close, target, service, moved, "arriving"), say)
+    close(target, service, moved, "arriving", say)
     try:
         check_empty(target, service, moved)
     except RefusedError:
-        beside_traffic(target.of(service), partial(reopen, target, service, moved), say)
+        reopen(target, service, moved, say)
         raise
     if state != "arriving":
         say(f"{service.name}: the new cell refuses these slots until they have arrived")
@@ -128,12 +126,11 @@ def _prepare(target: Cell, service: Service, moved: Moved, say: Say) -> None:
 def _leave(source: Cell, service: Service, moved: Moved, say: Say) -> None:
     """Close the slots in the old cell."""
     state = source.state(service, moved)
-    if state == "leaving":
-        return
-    if state is not None:
+    if state not in (None, "leaving"):
         raise RefusedError(f"the {service.name} service of the old cell does not have these slots: they are {state}")
-    beside_traffic(source.of(service), partial(close, source, service, moved, "leaving"), say)
-    say(f"{service.name}: the old cell begins nothing new for these slots")
+    close(source, service, moved, "leaving", say)
+    if state is None:
+        say(f"{service.name}: the old cell begins nothing new for these slots")
 
 
 def _wait_until_quiet(source: Cell, moved: Moved, wait_seconds: float, say: Say) -> None:
@@ -174,7 +171,7 @@ def _hand_over(source: Cell, target: Cell, moved: Moved, say: Say) -> None:
             say(f"{service.name}: gone from the old cell")
     for service in reversed(SERVICES):
         if theirs[service.name] is not None:
-            beside_traffic(target.of(service), partial(reopen, target, service, moved), say)
+            reopen(target, service, moved, say)
             say(f"{service.name}: open in the new cell")
 
 

@@ -39,6 +39,7 @@ def test_operators_tools_and_commands_work_beside_a_service(
     assert login.strip() == f"{service}_service_a"
     assert json.loads(do(f"python -m services.{service}.admin list --json")) == []
     assert "_ORDERCTL_COMPLETE" in do("orderctl completion bash")
+    assert "FROM_ORDER_DATABASE_URL" in do("python -m deploy.slots --help")
 
 
 def test_operators_audit_reaches_every_participant(images: Mapping[str, str], platform: Platform) -> None:

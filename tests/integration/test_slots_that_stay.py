@@ -1,8 +1,12 @@
 """Slots that can't move, or not now: the command says why, and the old cell keeps them."""
 
+import os
 import random
 import re
 import string
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -15,13 +19,14 @@ import pytest
 
 from deploy.slots import __main__ as command_line
 from deploy.slots import moving
-from deploy.slots.databases import Cell, RefusedError, close, connected
+from deploy.slots.databases import Cell, RefusedError, close, connected, set_state
 from deploy.slots.tables import BALANCES, ORDERS, SERVICES, Moved
 from shared.ids import uuid7
 from shared.process.exits import Exit
 from shared.slots import Ownership, slot_of
 from tests.infrastructure.databases import Database
 
+REPOSITORY = Path(__file__).parents[2]
 SINCE = datetime.fromisoformat("2020-01-01T00:00:00Z")
 OLDER = UUID("016f5e66-e7ff-7c47-8000-000000000000")  # a millisecond before SINCE, with the slot of alice
 ALICE = "alice"
@@ -157,7 +162,7 @@ def test_cell_that_turns_out_to_have_users_of_the_slot_stays_open(databases: lis
     charge(databases[1], ALICE)
     with cells(databases) as (_, new):
         # As after a kill between the two: closed, and not looked at yet.
-        close(new, BALANCES, MOVED, "arriving")
+        close(new, BALANCES, MOVED, "arriving", print)
     assert "has rows of these slots" in refusal(databases, moving.cancel)
     assert states(databases) == [{None}, {None}]
     charge(databases[1], "bob")
@@ -167,7 +172,7 @@ def test_coupon_that_was_made_meanwhile_is_named(databases: list[Database]) -> N
     with cells(databases) as (old, new):
         moving.prepare(old, new, MOVED, lambda _: None)
         put(databases[0], A_COUPON, ALICE)
-        close(old, ORDERS, MOVED, "leaving")
+        close(old, ORDERS, MOVED, "leaving", print)
     put(databases[1], A_COUPON, "bob")
     assert "(coupon_id)=(TWICE)" in refusal(databases, moving.move, 0)
     with cells(databases) as (old, new):
@@ -191,6 +196,49 @@ def test_what_is_being_written_while_a_slot_closes_moves_too(
             service.execute(A_KEY.replace("'key'", "'late'").encode(), (ALICE,))
     with psycopg.connect(databases[1].url) as root:
         assert root.execute("SELECT key FROM orders.idempotency_keys").fetchall() == [("key",)]
+
+
+def test_kill_between_a_state_and_its_triggers_leaves_no_hole(databases: list[Database]) -> None:
+    with cells(databases) as (old, new):
+        for service in SERVICES:
+            set_state(old, service, MOVED, "leaving")
+        moving.move(old, new, MOVED, 0, lambda _: None)
+    with (
+        psycopg.connect(databases[0].as_role("order_service")) as session,
+        pytest.raises(psycopg.DatabaseError, match="is closed"),
+    ):
+        session.execute(A_KEY.encode(), (ALICE,))
+
+
+def moved_by_now(databases: list[Database]) -> bool:
+    """Return whether the slot has moved: not while the server has not noticed that an earlier command was killed."""
+    try:
+        with cells(databases) as (old, new):
+            moving.move(old, new, MOVED, 0, lambda _: None)
+    except RefusedError as error:
+        if "another command" in str(error):
+            return False
+        raise
+    return True
+
+
+def test_killed_command_is_run_again(databases: list[Database]) -> None:
+    order_id = new_order()
+    put(databases[0], AN_ORDER, order_id, ALICE)
+    put(databases[0], A_SAGA, order_id)
+    settings = {f"FROM_{name.upper()}_DATABASE_URL": url for name, url in urls(databases[0]).items()}
+    settings |= {f"TO_{name.upper()}_DATABASE_URL": url for name, url in urls(databases[1]).items()}
+    environment = {**os.environ, **settings, "CELL_SLOTS_SINCE": SINCE.isoformat(), "PYTHONUNBUFFERED": "1"}
+    words = [sys.executable, "-m", "deploy.slots", "move", str(SLOT)]
+    with subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, text=True, cwd=REPOSITORY) as command:
+        assert command.stdout is not None
+        assert any("1 sagas are live" in line for line in command.stdout)
+        command.kill()
+    put(databases[0], "DELETE FROM orders.sagas")
+    deadline = time.monotonic() + 10
+    while not moved_by_now(databases):
+        assert time.monotonic() < deadline
+    assert states(databases) == [{"gone"}, {None}]
 
 
 def test_only_one_command_at_a_time_moves_slots_of_a_cell(databases: list[Database]) -> None:
@@ -280,5 +328,5 @@ def test_command_line_moves_and_ends_with_its_statuses(
 
 
 def test_document_names_every_command() -> None:
-    page = (Path(__file__).parents[2] / "docs" / "scaling.md").read_text()
+    page = (REPOSITORY / "docs" / "scaling.md").read_text()
     assert set(re.findall(r"`python -m deploy\.slots (\w+)", page)) == set(command_line.slots.commands)

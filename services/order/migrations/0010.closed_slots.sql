@@ -80,6 +80,3 @@ $$;
 -- without a live saga, an order does not change. What has begun may end.
 CREATE TRIGGER closed_slot BEFORE INSERT ON orders.idempotency_keys FOR EACH ROW EXECUTE FUNCTION orders.refuse_closed_user();
 ALTER TABLE orders.idempotency_keys DISABLE TRIGGER closed_slot;
-
-CREATE TRIGGER closed_slot BEFORE INSERT ON orders.sagas FOR EACH ROW EXECUTE FUNCTION orders.refuse_closed_order();
-ALTER TABLE orders.sagas DISABLE TRIGGER closed_slot;

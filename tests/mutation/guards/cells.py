@@ -351,7 +351,7 @@ GUARDS: Sequence[Guard] = (
     ),
     _states(
         "slots: a closed slot is refused by triggers",
-        "def close",
+        "def close(",
         "ENABLE TRIGGER closed_slot",
         "DISABLE TRIGGER closed_slot",
         "test_slot_moves_with_all_that_belongs_to_its_users",
@@ -362,6 +362,13 @@ GUARDS: Sequence[Guard] = (
         "if left.digest() != arrived:",
         "if False:",
         "test_what_arrives_changed_is_not_kept",
+    ),
+    _steps(
+        "slots: each run makes sure that the triggers are in force",
+        "def _leave",
+        '    close(source, service, moved, "leaving", say)\n',
+        '    if state is None:\n        close(source, service, moved, "leaving", say)\n',
+        "test_kill_between_a_state_and_its_triggers_leaves_no_hole",
     ),
     _steps(
         "slots: nothing is copied while a saga is live",
