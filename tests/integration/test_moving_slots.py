@@ -349,3 +349,47 @@ async def test_cancelled_move_leaves_everything_as_it_was(cells: tuple[Cell, Cel
     assert (await old.place(ALICE)).status == 201
     triggers = "SELECT tgenabled::text FROM pg_trigger WHERE tgname = 'closed_slot'"
     assert {row[0] for row in await old.sql(triggers)} == {"D"}
+
+
+class Customer:
+    """Buys one thing after the other."""
+
+    def __init__(self, cell: Cell, user: str) -> None:
+        self._cell = cell
+        self._user = user
+        self.bought: list[str] = []
+        self.refused: list[Answer] = []
+
+    async def buy(self, until: asyncio.Event) -> None:
+        while not until.is_set():
+            answer = await self._cell.place(self._user, key=uuid.uuid4().hex)
+            if answer.status == 201:
+                self.bought.append(answer.body["order_id"])
+            else:
+                self.refused.append(answer)
+                await self._cell.publish()  # it has time
+
+
+async def test_no_acknowledged_order_is_lost_while_customers_buy(cells: tuple[Cell, Cell]) -> None:
+    old, new = cells
+    await new.start(MORE)
+    for user in (ALICE, BOB):
+        path = f"/v1/accounts/{user}/charges"
+        await old.clients["balance"].post(path, {"amount": 1_000_000})
+    moving_ones, others = ([Customer(old, user) for _ in range(4)] for user in (ALICE, BOB))
+    stop = asyncio.Event()
+    async with asyncio.TaskGroup() as tasks:
+        for customer in (*moving_ones, *others):
+            tasks.create_task(customer.buy(stop))
+        with command(old, new) as slots:
+            await slots.run(moving.move, WAIT_SECONDS)
+        stop.set()
+    assert [customer.refused for customer in others] == [[]] * len(others)
+    assert {answer.status for customer in moving_ones for answer in customer.refused} == {503}
+    bought = {id_ for customer in moving_ones for id_ in customer.bought}
+    found = await new.sql("SELECT order_id::text FROM orders.orders WHERE user_id = $1 AND status = 'PAID'", ALICE)
+    assert bought
+    assert bought <= {row[0] for row in found}
+    await old.start(REST)
+    for cell in cells:
+        await cell.audit()
