@@ -1,5 +1,5 @@
--- The converter `lua.subject`: the claim `sub` of a token's payload, as UTF-8. HAProxy's own jwt_payload_query does not
--- read \u escapes beyond ASCII, which many issuers write.
+-- The converter `lua.subject`: the claim `sub` of a token's payload, as UTF-8. HAProxy's own json_query does not read \u
+-- escapes beyond ASCII, which many issuers write.
 --
 -- It reads JSON as the services do, and checks nothing: they refuse what is no JSON, and a member that is given twice.
 

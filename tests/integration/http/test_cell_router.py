@@ -280,6 +280,7 @@ def assert_routed(asker: Asker, order_id: UUID, random: Any) -> None:
         assert reply.slot == reply.read == (OLDER if older else order_id.int >> 64 & 0xFFF)
 
 
+DEEP = json.loads("[" * 30 + "]" * 30)  # deeper than HAProxy's own converter reads
 NAMES = st.sampled_from(["iss", "aud", "exp", "nbf", "sub", "name", "nested", 'a"b', "s\\u0075b", ""])
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.sampled_from(["sub", '"sub":"x"', "}", "]", "\\", '\\"', "é"]),
@@ -298,6 +299,8 @@ VALUES = st.recursive(
 )
 @example("김민수 \U0001f600", {}, {}, True, None, "sub")
 @example("bob", {"name": {"a": 1, "sub": "x"}, "": ["sub", "x"]}, {}, True, None, "sub")
+@example("é", {"name": {"a": 1, "sub": "x"}, "": ["sub", "x"]}, {}, True, None, "sub")
+@example("bob", {"name": DEEP}, {}, True, None, "sub")
 @example('"\\/', {"name": "sub"}, {"last": {"sub": "x"}}, False, 1, "sub")
 def test_caller_is_routed_by_the_subject_of_the_token(
     asker: Asker,

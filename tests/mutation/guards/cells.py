@@ -202,6 +202,20 @@ GUARDS: Sequence[Guard] = (
         "int(5000)",
         "who_has_no_token_is_refused[]",
     ),
+    _router(
+        "router: a token with escapes is not read by HAProxy's own converter",
+        "acl has_escapes",
+        "json_query('$.sub') unless has_escapes",
+        "json_query('$.sub')",
+        "caller_is_routed_by_the_subject_of_the_token",
+    ),
+    _router(
+        "router: a token that HAProxy's own converter does not read is read by the script",
+        "acl has_escapes",
+        "lua.subject unless { var(txn.named) -m found }",
+        "lua.subject if has_escapes",
+        "caller_is_routed_by_the_subject_of_the_token",
+    ),
     _subject(
         "router: escapes in a token are characters of two and more bytes",
         "local function read_string",
