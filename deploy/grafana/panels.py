@@ -134,7 +134,7 @@ SAGA = Page(
                 ("max(sagas_stuck)", "stuck"),
                 ("max(sagas_unknown_version)", "unknown version"),
             ),
-            panel("Value at risk", "short", ("max by (what) (value_at_risk)", "{{what}}")),
+            panel("Value at risk", "short", ("sum by (what) (max by (cell, what) (value_at_risk))", "{{what}}")),
         ],
         "Course": [
             panel(

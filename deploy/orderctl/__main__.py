@@ -7,9 +7,10 @@ import click
 from click.exceptions import NoArgsIsHelpError
 from click.shell_completion import get_completion_class
 
-from deploy.client import ClientError, NoFinalAnswer, OutcomeUnknown, Problem
+from deploy.client import ClientError, NoFinalAnswer
 from deploy.orderctl.audit import audit, repair
 from deploy.orderctl.catalogue import accounts, coupons, stock
+from deploy.orderctl.merging import complaint
 from deploy.orderctl.orders import orders
 from deploy.orderctl.outbox import outbox, replays
 from deploy.orderctl.output import write
@@ -25,6 +26,11 @@ Settings, from the environment:
   ORDERCTL_ORDER_URL …      or the service itself; also PRODUCT, COUPON, BALANCE
   ORDERCTL_ORDER_ADMIN_URL  the operators' listener of the order service
   ORDERCTL_RELAY_ADMIN_URL  the same of the relay
+  ORDERCTL_CELLS            where there are several cells: the operators' listeners of their
+                            order services, with spaces between the addresses
+  ORDERCTL_RELAY_CELLS      the same of their relays
+  ORDERCTL_ORDER_CELLS      the order services of all cells, and
+  ORDERCTL_COUPON_CELLS     their coupon services, for lists without a user
   ORDERCTL_TOKEN_FILE       a file with your token, or the token in ORDERCTL_TOKEN
   ORDERCTL_CA_FILE          certificate authorities to trust, as PEM
   ORDERCTL_BY               who you are, where there are no tokens
@@ -71,14 +77,9 @@ def main() -> None:
         end(Exit.MISCONFIGURED, f"{path}: {error.format_message()} (see {path} --help)")
     except MisconfiguredError as error:
         end(Exit.MISCONFIGURED, str(error))
-    except OutcomeUnknown as error:
-        end(Exit.FAILED, f"{error}. Look whether it has happened before you repeat it.")
-    except NoFinalAnswer as error:
-        end(Exit.FAILED, str(error), *([f"repeat it with --key {error.key}"] if error.key else []))
-    except Problem as error:
-        end(Exit.FAILED, str(error))
     except (ClientError, aiohttp.ClientError) as error:
-        end(Exit.FAILED, f"{type(error).__name__}: {error}")
+        key = error.key if isinstance(error, NoFinalAnswer) else None
+        end(Exit.FAILED, complaint(error), *([f"repeat it with --key {key}"] if key else []))
     except Exception:  # noqa: BLE001 - a bug: the operator gets its trace
         end(Exit.CRASHED, traceback.format_exc().rstrip())
 

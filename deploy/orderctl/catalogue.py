@@ -5,10 +5,11 @@ from typing import Any, Literal
 
 import click
 
-from deploy.client import Coupon, Entry, Product, Service
-from deploy.orderctl.options import as_json, key, limit
-from deploy.orderctl.orders import first, members
+from deploy.client import Service
+from deploy.orderctl.options import as_json, cells, key, limit
+from deploy.orderctl.orders import first, members, show_items
 from deploy.orderctl.output import show_one, show_rows
+from deploy.orderctl.places import Cells
 from deploy.orderctl.platform import Platform, ask
 
 PRODUCTS = ("product_id", "name", "price", "currency", "stock")
@@ -27,10 +28,10 @@ def stock() -> None:
 def list_products(limit: int, as_json: bool) -> None:
     """List products by id."""
 
-    async def found(platform: Platform) -> list[Product]:
+    async def found(platform: Platform) -> list[dict[str, Any]]:
         return await first(limit, platform.client(Service.PRODUCT).products.list)
 
-    show_rows([members(product) for product in ask(found)], PRODUCTS, as_json=as_json)
+    show_rows(ask(found), PRODUCTS, as_json=as_json)
 
 
 @stock.command("show")
@@ -99,24 +100,30 @@ def coupons() -> None:
 @click.option("--user", help="Only this user's.")
 @click.option("--status", type=click.Choice(["AVAILABLE", "RESERVED", "REDEEMED"]))
 @limit
+@cells("coupon")
 @as_json
 def list_coupons(
-    user: str | None, status: Literal["AVAILABLE", "RESERVED", "REDEEMED"] | None, limit: int, as_json: bool
+    user: str | None,
+    status: Literal["AVAILABLE", "RESERVED", "REDEEMED"] | None,
+    limit: int,
+    cells: Cells,
+    as_json: bool,
 ) -> None:
     """List coupons by id."""
 
-    async def found(platform: Platform) -> list[Coupon]:
+    async def found(platform: Platform) -> list[dict[str, Any]]:
         return await first(limit, platform.client(Service.COUPON).coupons.list, user_id=user, status=status)
 
-    show_rows([members(coupon) for coupon in ask(found)], COUPONS, as_json=as_json)
+    show_items(cells, found, COUPONS, "coupon_id", user=user, limit=limit, as_json=as_json)
 
 
 @coupons.command("show")
 @click.argument("coupon_id", metavar="COUPON")
+@click.option("--user", help="Whose coupon it is. Needed where there are several cells.")
 @as_json
-def show_coupon(coupon_id: str, as_json: bool) -> None:
+def show_coupon(coupon_id: str, user: str | None, as_json: bool) -> None:
     """Show a coupon."""
-    _show(lambda platform: platform.client(Service.COUPON).coupons.get(coupon_id), as_json=as_json)
+    _show(lambda platform: platform.client(Service.COUPON).coupons.get(coupon_id, user_id=user), as_json=as_json)
 
 
 @coupons.command("give")
@@ -168,10 +175,10 @@ def show_account(user_id: str, as_json: bool) -> None:
 def entries(user_id: str, limit: int, as_json: bool) -> None:
     """List the entries of an account, newest first."""
 
-    async def found(platform: Platform) -> list[Entry]:
+    async def found(platform: Platform) -> list[dict[str, Any]]:
         return await first(limit, platform.client(Service.BALANCE).accounts.entries, user_id)
 
-    show_rows([members(entry) for entry in ask(found)], ENTRIES, as_json=as_json)
+    show_rows(ask(found), ENTRIES, as_json=as_json)
 
 
 @accounts.command()

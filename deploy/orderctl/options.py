@@ -1,10 +1,11 @@
-"""Options that several commands have, for example --json, and for acts who, why, and whether really."""
+"""Options that several commands have: --json, --cell, and for acts who, why, and whether really."""
 
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 import click
 
+from deploy.orderctl.places import CELLS, Cells
 from deploy.orderctl.platform import has_token
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -15,6 +16,34 @@ yes = click.option("--yes", is_flag=True, help="Don't ask for a confirmation.")
 limit = click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True)
 wait = click.option("--wait", is_flag=True, help="Wait for its end; exit with 1 unless it is done.")
 dry_run = click.option("--dry-run", is_flag=True, help="Only print what would be done.")
+
+
+WHICH = {
+    "order": "A cell's order service",
+    "coupon": "A cell's coupon service",
+    "order-admin": "The operators' listener of a cell's order service",
+    "relay-admin": "The operators' listener of a cell's relay",
+}
+
+
+def cells(listener: str, more: str = "Name all cells.") -> Callable[[Function], Function]:
+    """Add --cell. The command gets Cells, of this listener."""
+
+    def checked(_context: click.Context, _option: click.Parameter, urls: tuple[str, ...]) -> Cells:
+        found = Cells(listener, urls)
+        found.check()
+        return found
+
+    return click.option(
+        "--cell",
+        "cells",
+        multiple=True,
+        envvar=CELLS[listener],
+        show_envvar=True,
+        metavar="URL",
+        callback=checked,
+        help=f"{WHICH[listener]}. {more}",
+    )
 
 
 def act(function: Function) -> Function:

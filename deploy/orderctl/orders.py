@@ -1,14 +1,16 @@
 """`orderctl orders`: find, show, place, pay and cancel orders."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, Literal
 
 import click
 
 from deploy.client import Order, OrderStatus, Service
-from deploy.orderctl.options import as_json, key, limit, yes
+from deploy.orderctl.merging import Question, ask_owner, show_merged
+from deploy.orderctl.options import as_json, cells, key, limit, yes
 from deploy.orderctl.output import confirm, show_one, show_rows
-from deploy.orderctl.platform import Platform, ask
+from deploy.orderctl.places import Cells
+from deploy.orderctl.platform import Platform, ask, has_token
 
 COLUMNS = ("order_id", "user_id", "status", "total_amount", "currency", "created_at")
 LINES = ("product_id", "quantity", "unit_price", "line_amount")
@@ -25,16 +27,17 @@ def orders() -> None:
 @click.option("--user", help="Only this user's.")
 @click.option("--status", type=click.Choice([status.value for status in OrderStatus]))
 @limit
+@cells("order")
 @as_json
-def list_(user: str | None, status: str | None, limit: int, as_json: bool) -> None:
+def list_(user: str | None, status: str | None, limit: int, cells: Cells, as_json: bool) -> None:
     """List orders, newest first."""
     chosen = None if status is None else OrderStatus(status)
 
-    async def found(platform: Platform) -> list[Order]:
+    async def found(platform: Platform) -> list[dict[str, Any]]:
         listed = platform.client(Service.ORDER).orders.list
         return await first(limit, listed, user_id=user, status=chosen)
 
-    show_rows([members(order) for order in ask(found)], COLUMNS, as_json=as_json)
+    show_items(cells, found, COLUMNS, "order_id", user=user, newest_first=True, limit=limit, as_json=as_json)
 
 
 @orders.command()
@@ -102,11 +105,33 @@ def members(model: Any) -> dict[str, Any]:
     return found
 
 
-async def first(limit: int, listed: Callable[..., AsyncIterator[Any]], *arguments: str, **chosen: Any) -> list[Any]:
+def show_items(
+    cells: Cells,
+    question: Question[list[dict[str, Any]]],
+    columns: Sequence[str],
+    id_: str,
+    *,
+    user: str | None,
+    **how: Any,
+) -> None:
+    """Print a list of the client's, in the order of the items' ids.
+
+    One user's are in one cell. With a token, a list without a user is the caller's.
+    """
+    if not cells.urls or (user is None and not has_token()):
+        show_merged(cells, question, columns, key=lambda item: item[id_], **how)
+        return
+    rows, cell = ask_owner(cells, question)
+    show_rows([cell | row for row in rows], ("cell", *columns), as_json=how["as_json"])
+
+
+async def first(
+    limit: int, listed: Callable[..., AsyncIterator[Any]], *arguments: str, **chosen: Any
+) -> list[dict[str, Any]]:
     """Return the first items of a list of the client's, in pages that are no larger than needed."""
-    found: list[Any] = []
+    found: list[dict[str, Any]] = []
     async for item in listed(*arguments, **chosen, page_size=min(limit, PAGE_MAX)):
-        found.append(item)
+        found.append(members(item))
         if len(found) == limit:
             break
     return found

@@ -2,6 +2,7 @@
 
 import asyncio
 import sys
+from collections.abc import Mapping
 from contextlib import suppress
 from datetime import datetime
 from typing import Any, get_args
@@ -12,15 +13,18 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 from deploy.orderctl import calls
 from deploy.orderctl.acts import Acts
-from deploy.orderctl.options import act, actor, as_json, wait
-from deploy.orderctl.output import show_one, show_rows
-from deploy.orderctl.platform import PATIENT, Platform, ask
+from deploy.orderctl.merging import ACTS_MAX, Question, ask_owner, items, moment, show_merged
+from deploy.orderctl.options import act, actor, as_json, cells, wait
+from deploy.orderctl.output import show_one
+from deploy.orderctl.places import Cells
+from deploy.orderctl.platform import PATIENT, Platform
 from shared.process.exits import Exit
 
 PARKED = ("order_id", "sequence", "type", "first", "event_id", "parked_at", "parked_reason")
 CONCERNED = ("order_id", "sequence", "type", "event_id")
 ACTS = ("at", "actor", "act", "order_id", "event_id", "reason")
 REPLAYS = ("replay_id", "topic", "state", "events", "created_at", "actor", "reason")
+of_cells = cells(calls.RELAY)
 LOOK_SECONDS = 0.5  # a relay copies some thousand events in this time
 
 
@@ -30,13 +34,25 @@ def outbox() -> None:
 
 
 @outbox.command("list")
+@of_cells
 @as_json
-def list_(as_json: bool) -> None:
+def list_(cells: Cells, as_json: bool) -> None:
     """List parked events by order, in sequence."""
-    show_rows(ask(lambda platform: platform.admin(calls.PARKED))["items"], PARKED, as_json=as_json)
+    show_merged(
+        *(cells, items(calls.PARKED), PARKED),
+        key=lambda event: (event["order_id"], event["sequence"]),
+        as_json=as_json,
+    )
 
 
-_ACTS = Acts(outbox, calls.ON_AN_EVENT, calls.RETRY_PARKED, CONCERNED, lambda done: done["events"])
+_ACTS = Acts(
+    outbox,
+    calls.ON_AN_EVENT,
+    calls.RETRY_PARKED,
+    calls.ON_AN_EVENT["retry"],
+    CONCERNED,
+    lambda done: done["events"],
+)
 _ACTS.add_retry(
     "Publish an order's parked events again, or all of them. ID: an order's, or a parked event's.", "All parked events."
 )
@@ -53,10 +69,17 @@ _ACTS.add_confirmed(
 
 
 @outbox.command()
+@of_cells
 @as_json
-def acts(as_json: bool) -> None:
+def acts(cells: Cells, as_json: bool) -> None:
     """List what operators did to parked events, newest first."""
-    show_rows(ask(lambda platform: platform.admin(calls.PARKED_ACTS))["items"], ACTS, as_json=as_json)
+    show_merged(
+        *(cells, items(calls.PARKED_ACTS), ACTS),
+        key=lambda act: moment(act["at"]),
+        newest_first=True,
+        limit=ACTS_MAX,
+        as_json=as_json,
+    )
 
 
 @click.group()
@@ -65,19 +88,27 @@ def replays() -> None:
 
 
 @replays.command("list")
+@of_cells
 @as_json
-def list_replays(as_json: bool) -> None:
+def list_replays(cells: Cells, as_json: bool) -> None:
     """List replays, newest first."""
-    show_rows(ask(lambda platform: platform.admin(calls.REPLAYS))["items"], REPLAYS, as_json=as_json)
+    show_merged(
+        *(cells, items(calls.REPLAYS), REPLAYS),
+        key=lambda replay: moment(replay["created_at"]),
+        newest_first=True,
+        as_json=as_json,
+    )
 
 
 @replays.command()
 @click.argument("id_", metavar="ID")
 @wait
+@of_cells
 @as_json
-def show(id_: str, wait: bool, as_json: bool) -> None:
+def show(id_: str, wait: bool, cells: Cells, as_json: bool) -> None:
     """Show a replay, and how far it is."""
-    _show(ask(lambda platform: platform.admin(calls.REPLAY, id_=id_)), wait=wait, as_json=as_json)
+    found, cell = ask_owner(cells, _replay(id_))
+    _show(found, cell, wait=wait, as_json=as_json)
 
 
 @replays.command()
@@ -88,9 +119,13 @@ def show(id_: str, wait: bool, as_json: bool) -> None:
 @click.option("--to", "end", metavar="TIME", help="Only events before this time.")
 @wait
 @act
+@cells(calls.RELAY, "Name one: a replay is of one cell.")
 @as_json
 def start(topic: str, start_: str | None, end: str | None, reason: str, by: str | None, **options: Any) -> None:
     """Publish events again, into a topic that is not one of the relay's own."""
+    cells: Cells = options["cells"]
+    if len(cells.urls) > 1:
+        raise click.UsageError("Name one cell: the relay of each cell publishes its own events only.")
     body = calls.NewReplay(
         actor=actor(by),
         reason=reason,
@@ -100,32 +135,40 @@ def start(topic: str, start_: str | None, end: str | None, reason: str, by: str 
         start=_time(start_),
         end=_time(end),
     )
-    begun = ask(lambda platform: platform.admin(calls.START_REPLAY, body=body))
-    _show(begun, wait=options["wait"], as_json=options["as_json"])
+    begun, cell = ask_owner(cells, lambda platform: platform.admin(calls.START_REPLAY, body=body))
+    _show(begun, cell, wait=options["wait"], as_json=options["as_json"])
 
 
 @replays.command()
 @click.argument("id_", metavar="ID")
 @act
+@of_cells
 @as_json
-def cancel(id_: str, reason: str, by: str | None, as_json: bool) -> None:
+def cancel(id_: str, reason: str, by: str | None, cells: Cells, as_json: bool) -> None:
     """Stop a replay."""
-    body = calls.By(actor=actor(by), reason=reason)
-    show_one(
-        ask(lambda platform: platform.admin(calls.ON_A_REPLAY["cancel"], body=body, id_=id_)).members, as_json=as_json
-    )
+    done, cell = _acted("cancel", id_, calls.By(actor=actor(by), reason=reason), cells)
+    show_one(cell | dict(done.members), as_json=as_json)
 
 
 @replays.command()
 @click.argument("id_", metavar="ID")
 @wait
 @act
+@of_cells
 @as_json
-def resume(id_: str, wait: bool, reason: str, by: str | None, as_json: bool) -> None:
+def resume(id_: str, wait: bool, reason: str, by: str | None, cells: Cells, as_json: bool) -> None:
     """Continue a replay that was stopped or has failed."""
-    body = calls.By(actor=actor(by), reason=reason)
-    resumed = ask(lambda platform: platform.admin(calls.ON_A_REPLAY["resume"], body=body, id_=id_))
-    _show(resumed, wait=wait, as_json=as_json)
+    resumed, cell = _acted("resume", id_, calls.By(actor=actor(by), reason=reason), cells)
+    _show(resumed, cell, wait=wait, as_json=as_json)
+
+
+def _replay(id_: str) -> Question[calls.Raw]:
+    return lambda platform: platform.admin(calls.REPLAY, id_=id_)
+
+
+def _acted(name: str, id_: str, body: calls.By, cells: Cells) -> tuple[calls.Raw, dict[str, str]]:
+    call = calls.ON_A_REPLAY[name]
+    return ask_owner(cells, _replay(id_), lambda platform: platform.admin(call, body=body, id_=id_))
 
 
 def _time(text: str | None) -> datetime | None:
@@ -139,10 +182,11 @@ def _time(text: str | None) -> datetime | None:
     raise click.UsageError(f"{text!r} is not a time with an offset, such as 2026-01-31T12:00:00Z.")
 
 
-def _show(replay: calls.Raw, *, wait: bool, as_json: bool) -> None:
+def _show(replay: calls.Raw, cell: Mapping[str, str], *, wait: bool, as_json: bool) -> None:
     if wait and replay["state"] == "RUNNING":
-        replay = ask(lambda platform: _to_its_end(platform, replay), PATIENT)
-    show_one(replay.members, as_json=as_json)
+        of = Cells(calls.RELAY, tuple(cell.values()))
+        replay, _ = ask_owner(of, lambda platform: _to_its_end(platform, replay), policy=PATIENT)
+    show_one({**cell, **replay.members}, as_json=as_json)
     if wait and replay["state"] != "DONE":
         raise SystemExit(Exit.FAILED)
 

@@ -2,13 +2,20 @@
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 PUBLIC = ("order", "product", "coupon", "balance")
 ADMIN = ("order-admin", "relay-admin")
+# Where there are several cells: a variable for each listener that every cell has.
+CELLS = {
+    "order": "ORDERCTL_ORDER_CELLS",
+    "coupon": "ORDERCTL_COUPON_CELLS",
+    "order-admin": "ORDERCTL_CELLS",
+    "relay-admin": "ORDERCTL_RELAY_CELLS",
+}
 DEADLINE_SECONDS = 15.0  # a person waits
 
 
@@ -44,13 +51,29 @@ class Places:
         return text
 
 
-def read(environment: Mapping[str, str]) -> Places:
-    """Return the places. Raises MisconfiguredError."""
+@dataclass(frozen=True, slots=True)
+class Cells:
+    """The addresses of one listener in all cells. Without `urls`, there is one cell, and its address is in Places."""
+
+    listener: str
+    urls: Sequence[str] = ()
+
+    def check(self) -> None:
+        """Raise MisconfiguredError if an address is wrong."""
+        for url in self.urls:
+            if not url.startswith(("http://", "https://")):
+                raise MisconfiguredError(f"a cell's address must begin with http:// or https:// (got {url!r})")
+        if len({url.rstrip("/") for url in self.urls}) < len(self.urls):
+            raise MisconfiguredError("a cell is named twice: give each address once")
+
+
+def read(environment: Mapping[str, str], *, beside: bool = True) -> Places:
+    """Return the places. `beside`: without an address, take those of `make run`. Raises MisconfiguredError."""
     urls = {name: environment.get(variable(name), "") for name in (*PUBLIC, *ADMIN)}
     gateway = environment.get("ORDERCTL_URL")
     if gateway:
         urls |= {name: urls[name] or gateway for name in PUBLIC}
-    if not any(urls.values()):
+    if beside and not any(urls.values()):
         urls = _beside(Path(environment.get("LOCAL_DIR") or ROOT / ".local") / "run.json")
     for name, url in urls.items():
         if url and not url.startswith(("http://", "https://")):

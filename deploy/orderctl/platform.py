@@ -55,9 +55,14 @@ class Platform:
             raise MisconfiguredError(f"setting {variable(listener)}: required for this command")
 
 
-def ask(question: Callable[[Platform], Awaitable[Result]], policy: Policy | None = None) -> Result:
-    """Ask the services a question, and return the answer. Raises ClientError and MisconfiguredError."""
-    places = read(os.environ)
+def ask(
+    question: Callable[[Platform], Awaitable[Result]], policy: Policy | None = None, *, beside: bool = True
+) -> Result:
+    """Ask the services a question, and return the answer. Raises ClientError and MisconfiguredError.
+
+    `beside`: without an address in the environment, ask those of `make run`.
+    """
+    places = read(os.environ, beside=beside)
     policy = policy or Policy(deadline_seconds=places.deadline_seconds)
 
     async def answer() -> Result:
@@ -70,7 +75,7 @@ def ask(question: Callable[[Platform], Awaitable[Result]], policy: Policy | None
 
 def has_token() -> bool:
     """Return whether requests carry a token. Raises MisconfiguredError."""
-    return read(os.environ).has_token
+    return read(os.environ, beside=False).has_token
 
 
 def _trusted(places: Places) -> ssl.SSLContext:

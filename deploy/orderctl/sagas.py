@@ -4,9 +4,10 @@ import click
 
 from deploy.orderctl import calls
 from deploy.orderctl.acts import Acts
-from deploy.orderctl.options import as_json
-from deploy.orderctl.output import show_one, show_rows
-from deploy.orderctl.platform import ask
+from deploy.orderctl.merging import ACTS_MAX, ask_owner, items, moment, show_merged
+from deploy.orderctl.options import as_json, cells
+from deploy.orderctl.output import show_one
+from deploy.orderctl.places import Cells
 from shared.process.exits import Exit
 
 LIVE = ("saga_id", "order_id", "kind", "status", "stuck", "attempt", "age_seconds")
@@ -14,6 +15,7 @@ TIMELINE = ("at", "step", "outcome", "detail")
 ACTS = ("at", "actor", "act", "order_id", "reason")
 LEASES = ("process_id", "lease_until", "held", "live", "oldest")
 VERSIONS = ("version", "live", "oldest", "known")
+of_cells = cells(calls.ORDER)
 
 
 @click.group()
@@ -24,26 +26,32 @@ def sagas() -> None:
 @sagas.command("list")
 @click.option("--state", type=click.Choice(["RUNNING", "COMPENSATING", "stuck"]))
 @click.option("--older-than", type=click.FloatRange(min=0), metavar="SECONDS")
+@of_cells
 @as_json
-def list_(state: str | None, older_than: float | None, as_json: bool) -> None:
+def list_(state: str | None, older_than: float | None, cells: Cells, as_json: bool) -> None:
     """List live sagas, oldest first."""
-    found = ask(lambda platform: platform.admin(calls.SAGAS, state=state, older_than_seconds=older_than))
-    show_rows(found["items"], LIVE, as_json=as_json)
+    show_merged(
+        *(cells, items(calls.SAGAS, state=state, older_than_seconds=older_than), LIVE),
+        key=lambda saga: moment(saga["started_at"]),
+        as_json=as_json,
+    )
 
 
 @sagas.command()
 @click.argument("id_", metavar="ID")
+@of_cells
 @as_json
-def show(id_: str, as_json: bool) -> None:
+def show(id_: str, cells: Cells, as_json: bool) -> None:
     """Show a saga with its timeline and the commands left, by its id or its order's."""
-    found = ask(lambda platform: platform.admin(calls.SAGA, id_=id_))
-    show_one(found.members, {"timeline": TIMELINE}, as_json=as_json)
+    found, cell = ask_owner(cells, lambda platform: platform.admin(calls.SAGA, id_=id_))
+    show_one(cell | dict(found.members), {"timeline": TIMELINE}, as_json=as_json)
 
 
 _ACTS = Acts(
     sagas,
     calls.ON_A_SAGA,
     calls.RETRY_SAGAS,
+    calls.SAGA,
     ("saga_id",),
     lambda done: [{"saga_id": saga_id} for saga_id in done["sagas"]],
 )
@@ -57,25 +65,37 @@ _ACTS.add_confirmed(
 
 
 @sagas.command()
+@of_cells
 @as_json
-def acts(as_json: bool) -> None:
+def acts(cells: Cells, as_json: bool) -> None:
     """List what operators did to sagas, newest first."""
-    show_rows(ask(lambda platform: platform.admin(calls.SAGA_ACTS))["items"], ACTS, as_json=as_json)
+    show_merged(
+        *(cells, items(calls.SAGA_ACTS), ACTS),
+        key=lambda act: moment(act["at"]),
+        newest_first=True,
+        limit=ACTS_MAX,
+        as_json=as_json,
+    )
 
 
 @sagas.command()
+@of_cells
 @as_json
-def leases(as_json: bool) -> None:
+def leases(cells: Cells, as_json: bool) -> None:
     """List the processes with their leases and live sagas."""
-    show_rows(ask(lambda platform: platform.admin(calls.LEASES))["items"], LEASES, as_json=as_json)
+    show_merged(
+        *(cells, items(calls.LEASES), LEASES),
+        key=lambda lease: (not lease["held"], lease["process_id"]),
+        as_json=as_json,
+    )
 
 
 @sagas.command()
 @click.option("--version", type=click.IntRange(min=1), help="Exit with 3 while this version has live sagas.")
+@of_cells
 @as_json
-def versions(version: int | None, as_json: bool) -> None:
+def versions(version: int | None, cells: Cells, as_json: bool) -> None:
     """Count live sagas by version."""
-    items = ask(lambda platform: platform.admin(calls.VERSIONS))["items"]
-    show_rows(items, VERSIONS, as_json=as_json)
-    if any(item["version"] == version for item in items):
+    found = show_merged(*(cells, items(calls.VERSIONS), VERSIONS), key=lambda item: item["version"], as_json=as_json)
+    if any(item["version"] == version for item in found):
         raise SystemExit(Exit.NOT_DRAINED)

@@ -23,22 +23,39 @@ class Commands:
 
 def verdict(report: Mapping[str, Any], commands: Commands, *, colour: bool) -> str:
     """Return the text for an audit's report, as the API answers it."""
-    count = int(report["violations"])
-    mark = sign(good=report["clean"], colour=colour)
-    lines = [f"{mark} {counted(report['orders'], 'order', 'orders')}, {counted(count, 'finding', 'findings')}"]
-    if report["under_way"]:
-        lines.append(f"  not compared, because their sagas are under way: {report['under_way']:,}")
-    if recent := report.get("recent"):  # a service of an earlier version does not count them
-        lines.append(f"  not compared yet, because they are only seconds old: {recent:,}")
-    findings = report["findings"]
+    count, findings = int(report["violations"]), report["findings"]
+    lines = summary(report, colour=colour)
     if not report["clean"]:
-        if amounts := worth_of(findings):
-            lines[0] += f", worth {amounts}" if count == len(findings) else f", worth at least {amounts}"
         lines += ["", table([row(finding) for finding in findings[:SHOWN]], COLUMNS)]
         if count > SHOWN:
             lines.append(f"and {count - SHOWN:,} more: {commands.whole}")
         lines += ["", *repairs(findings, commands)]
     return "\n".join(lines)
+
+
+def summary(report: Mapping[str, Any], *, colour: bool) -> list[str]:
+    """Return the lines with the result in numbers: what was compared and found, and what was not compared."""
+    count, findings = int(report["violations"]), report["findings"]
+    mark = sign(good=report["clean"], colour=colour)
+    lines = [f"{mark} {counted(report['orders'], 'order', 'orders')}, {counted(count, 'finding', 'findings')}"]
+    if amounts := worth_of(findings):
+        lines[0] += f", worth {amounts}" if count == len(findings) else f", worth at least {amounts}"
+    if report["under_way"]:
+        lines.append(f"  not compared, because their sagas are under way: {report['under_way']:,}")
+    if recent := report.get("recent"):  # a service of an earlier version does not count them
+        lines.append(f"  not compared yet, because they are only seconds old: {recent:,}")
+    if risk := at_risk(report.get("value_at_risk") or {}):
+        lines.append(f"  value at risk: {risk}")
+    return lines
+
+
+def at_risk(value: Mapping[str, Any]) -> str:
+    """Return what live sagas tie up, or nothing if there are none."""
+    if not int(value.get("sagas", 0)):
+        return ""
+    tied = {"product": value["units"], "coupon": value["coupons"], "balance": value["amount"]}
+    parts = [amount_of(name, int(amount)) for name, amount in tied.items() if int(amount)]
+    return f"{' and '.join(parts) or 'nothing'}, in {counted(int(value['sagas']), 'live saga', 'live sagas')}"
 
 
 def repairs(findings: Sequence[Mapping[str, Any]], commands: Commands) -> list[str]:
@@ -87,10 +104,12 @@ def worth_of(findings: Sequence[Mapping[str, Any]]) -> str:
         name = str(finding["participant"]).partition("-")[0]  # of a product shard, such as product-1, the participant
         if name != "order":
             sums[name] = sums.get(name, 0) + int(finding["worth"])
-    return " and ".join(
-        counted(amount, *UNITS[name]) if name in UNITS else f"{amount:,} in minor units of money"
-        for name, amount in sums.items()
-    )
+    return " and ".join(amount_of(name, amount) for name, amount in sums.items())
+
+
+def amount_of(name: str, amount: int) -> str:
+    """Return an amount in the unit of a participant."""
+    return counted(amount, *UNITS[name]) if name in UNITS else f"{amount:,} in minor units of money"
 
 
 def counted(number: int, one: str, several: str) -> str:

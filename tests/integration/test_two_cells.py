@@ -1,7 +1,8 @@
 """Two cells and two product shards behind the router, in jwt mode: all services are real, and HAProxy."""
 
+import json
 import uuid
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +15,12 @@ import pytest_asyncio
 
 from deploy.client import Client as OfficeClient
 from deploy.orderctl.cells import disagreements
+from shared.process.exits import Exit
 from shared.slots import slot_of
 from tests.infrastructure.books import SERVICES, violations
 from tests.infrastructure.databases import Database
 from tests.infrastructure.issuer import RSA, RULES, jwk_set
+from tests.infrastructure.orderctl import orderctl
 from tests.infrastructure.reaper import Reaper
 from tests.infrastructure.router import router
 from tests.infrastructure.services import Answer, Client, migrate_service, serving
@@ -38,11 +41,15 @@ START_SECONDS = 10
 
 @dataclass(frozen=True, slots=True)
 class Platform:
-    """Everything behind the router. `cells` stop the services of a cell, `databases` are those of the cells."""
+    """Everything behind the router. `cells` stop the services of a cell, `databases` are those of the cells.
+
+    `places`: the addresses of the cells, as orderctl has them.
+    """
 
     client: Client
     token: Token
     admins: Sequence[Client]
+    places: Mapping[str, str]
     databases: Sequence[Database]
     cells: Sequence[AsyncExitStack]
 
@@ -59,6 +66,13 @@ class Platform:
         answer = await self.call("POST", path, OFFICE, body, EVERY, **more)
         assert answer.status == 201, answer
         return answer.body
+
+    async def orderctl(self, *arguments: str) -> Any:
+        """Run a command with all cells, and return the JSON that it printed."""
+        token = self.token("sue", "ops orders:read coupons:write")
+        ended = await orderctl({**self.places, "ORDERCTL_TOKEN": token}, *arguments, "--json")
+        assert ended.status == Exit.DONE, ended
+        return json.loads(ended.out)
 
     async def rows(self) -> list[int]:
         """Return how many orders and keys each cell has."""
@@ -124,7 +138,17 @@ async def platform(
         servers = {name: [own] for name, own in ports.items()}
         running = stack.enter_context(router(servers, reaper, since_milliseconds=SINCE_MILLISECONDS))
         client = Client(await stack.enter_async_context(aiohttp.ClientSession(running.url)), running.url)
-        platform = Platform(client, token, admins, databases, cells)
+        places = {
+            "ORDERCTL_URL": running.url,
+            "ORDERCTL_CELLS": " ".join(admin.url for admin in admins),
+            **{
+                f"ORDERCTL_{name.upper()}_CELLS": " ".join(
+                    f"http://127.0.0.1:{ports[f'cell-{number}-{name}'][0]}" for number in range(len(SLOTS))
+                )
+                for name in ("order", "coupon")
+            },
+        }
+        platform = Platform(client, token, admins, places, databases, cells)
         await eventually(lambda: is_ready(platform), START_SECONDS, "a router that has found all services ready")
         for product_id in PRODUCTS:
             body = {"product_id": product_id, "name": product_id, "price": 5, "stock": 100}
@@ -214,6 +238,63 @@ async def test_back_office_with_the_client_for_python_needs_to_know_nothing_of_c
         assert (await office.orders.cancel(order.order_id)).status == "REFUNDED"
         assert order.order_id in [one.order_id async for one in office.orders.list(user_id=user)]
         assert (await office.accounts.get(user)).user_id == user
+
+
+async def test_orderctl_finds_the_cell_of_a_user_and_of_an_order(platform: Platform) -> None:
+    placed = [await platform.call("POST", "/v1/orders", user, an_order()) for user in USERS]
+    urls = platform.places["ORDERCTL_ORDER_CELLS"].split()
+    for user, url in zip(USERS, urls, strict=True):
+        own = await platform.orderctl("orders", "list", "--user", user)
+        assert {(order["cell"], order["user_id"]) for order in own} == {(url, user)}
+        body = {"user_id": user, "kind": "fixed", "value": 1}
+        coupon = await platform.created("/v1/coupons", body, X_Slot=str(slot_of(user)))
+        assert await platform.orderctl("coupons", "show", coupon["coupon_id"], "--user", user) == coupon
+    for order, admin in zip(placed, platform.admins, strict=True):
+        order_id = order.body["order_id"]
+        assert (await platform.orderctl("sagas", "show", order_id))["cell"] == admin.url
+        shown = await platform.orderctl("orders", "show", order_id)
+        assert (shown["order_id"], shown["status"]) == (order_id, "PAID")
+
+
+async def test_value_at_risk_is_that_of_live_sagas_of_all_cells_at_all_shards(platform: Platform) -> None:
+    for user, lines in zip(USERS, (2, 3), strict=True):
+        body = {"lines": [{"product_id": product_id, "quantity": lines} for product_id in PRODUCTS]}
+        order = (await platform.call("POST", "/v1/orders", user, body)).body
+        await live_again(platform.databases[USERS.index(user)], order["order_id"])
+    report = await platform.orderctl("audit")
+    risks = [cell["value_at_risk"] for cell in report["cells"]]
+    assert [(risk["sagas"], risk["units"], risk["amount"]) for risk in risks] == [(1, 4, 20), (1, 6, 30)]
+    whole = report["together"]
+    assert report["clean"] is True
+    risk = whole["value_at_risk"]
+    assert (risk["sagas"], risk["units"], risk["amount"], risk["coupons"]) == (2, 10, 50, 0)
+    for name, totals in whole["totals"].items():
+        of_cells = [cell["totals"][name] for cell in report["cells"]]
+        # The cells share the products, and each has its own coupons and balances.
+        expected = of_cells[0] if name == "product" else {key: sum(one[key] for one in of_cells) for key in totals}
+        assert totals == expected
+    for database in platform.databases:
+        await execute(database, "UPDATE orders.sagas SET status = 'DONE', ended_at = now() WHERE ended_at IS NULL")
+    assert (await platform.orderctl("audit"))["together"]["value_at_risk"]["sagas"] == 0
+
+
+async def live_again(database: Database, order_id: str) -> None:
+    """Make the last saga of an order live, of a process that never ends."""
+    await execute(
+        database,
+        """WITH process AS (INSERT INTO orders.processes VALUES (gen_random_uuid(), 'infinity') RETURNING process_id)
+           UPDATE orders.sagas SET status = 'RUNNING', ended_at = NULL, owner = process_id FROM process
+           WHERE order_id = $1""",
+        order_id,
+    )
+
+
+async def execute(database: Database, statement: str, *arguments: object) -> None:
+    db = await asyncpg.connect(database.url)
+    try:
+        await db.execute(statement, *arguments)
+    finally:
+        await db.close()
 
 
 async def test_books_of_both_cells_agree_with_the_shards_they_share(platform: Platform) -> None:

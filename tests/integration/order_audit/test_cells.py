@@ -1,5 +1,6 @@
 """Two cells share all participants: each audits its own orders, and takes no hold of the other for an orphan."""
 
+import json
 import uuid
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
@@ -10,9 +11,11 @@ import pytest
 import pytest_asyncio
 
 from shared.ids import uuid7
+from shared.process.exits import Exit
 from shared.slots import slot_of
 from tests.infrastructure.checkout import Checkout, Participants, ordering, participants
 from tests.infrastructure.databases import Database
+from tests.infrastructure.orderctl import orderctl
 from tests.infrastructure.shopping import a_coupon, a_product, an_order
 from tests.integration.order_audit.test_findings import USE, debit, grown_old, hold
 
@@ -77,6 +80,34 @@ async def test_no_cell_takes_the_holds_of_another_for_orphans(cells: list[Checko
         assert await findings(cell) == []
         assert await repaired(cell, restored=["product", "coupon", "balance"]) == set()
     assert (await shop.product.get(f"/v1/products/{product}"))["stock"] == 96
+
+
+async def test_operators_lists_have_the_rows_of_both_cells(cells: list[Checkout]) -> None:
+    shop = cells[0].shop
+    product = await a_product(shop, price=0, stock=100)
+    placed = [
+        (await cell.shop.order.post("/v1/orders", an_order(user, product)))["order_id"]
+        for user, cell in list(zip(USERS, cells, strict=True)) * 2
+    ]
+    settings = {
+        "ORDERCTL_ORDER_CELLS": " ".join(cell.shop.order.url for cell in cells),
+        "ORDERCTL_CELLS": " ".join(cell.admin.url for cell in cells),
+    }
+    rows: list[dict[str, Any]] = []
+    for limit in (3, 4):
+        ended = await orderctl(settings, "orders", "list", "--limit", str(limit), "--json")
+        assert (ended.status, ended.err) == (Exit.DONE, "")
+        rows = json.loads(ended.out)
+        assert [row["order_id"] for row in rows] == placed[: -limit - 1 : -1]
+        assert [row["cell"] for row in rows] == ([cell.shop.order.url for cell in reversed(cells)] * 2)[:limit]
+    for user, cell in zip(USERS, cells, strict=True):
+        order_id = next(row["order_id"] for row in rows if row["user_id"] == user)
+        shown = await orderctl(settings, "sagas", "show", order_id, "--json")
+        assert json.loads(shown.out)["cell"] == cell.admin.url
+        refused = await orderctl(settings, "sagas", "force", order_id, "--reason", "a test", "--by", "sue")
+        assert (refused.status, refused.err[:24]) == (Exit.FAILED, "409 saga-not-in-state: O")
+    missing = await orderctl(settings, "sagas", "retry", str(uuid.uuid4()), "--reason", "a test", "--by", "sue")
+    assert (missing.status, missing.err[:20]) == (Exit.FAILED, "404 saga-not-found: ")
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from tests.mutation.guards import (
     http,
     kafka,
     leaders,
+    orderctl,
     orders,
     participants,
     product_shards,
@@ -35,5 +36,5 @@ GUARDS: Sequence[Guard] = (
     *(*kafka.GUARDS, *leaders.GUARDS),
     *(*consumer.GUARDS, *consumer_process.GUARDS, *participants.GUARDS, *shared.GUARDS),
     *(*connections.GUARDS, *http.GUARDS, *tls.GUARDS, *tracing.GUARDS, *orders.GUARDS),
-    *(*console.GUARDS, *cells.GUARDS, *product_shards.GUARDS, *shard_numbers.GUARDS),
+    *(*console.GUARDS, *cells.GUARDS, *orderctl.GUARDS, *product_shards.GUARDS, *shard_numbers.GUARDS),
 )

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deploy.orderctl.cells import disagreements, verdicts
+from deploy.orderctl.cells import disagreements, together, verdicts
 from shared.slots import SLOTS, Ownership, parse_slots
-from tests.unit.orderctl.test_verdict import COMMANDS, a_report
+from tests.unit.orderctl.test_verdict import COMMANDS, a_finding, a_report
 
 SINCE = "2026-12-01T00:00:00Z"
 
@@ -58,8 +58,43 @@ def test_what_is_wrong_is_said_after_the_audits() -> None:
     text = verdicts(found, disagreements(found), COMMANDS, colour=False)
     assert text.splitlines() == [
         *("a", "✓ 8 orders, 0 findings", "", "b", "✓ 8 orders, 0 findings", ""),
+        *("together", "✓ 16 orders, 0 findings", ""),
         *("Run no repair before this is corrected, in CELL_SLOTS of the cells:", "slots 2048-2050: of a and b"),
     ]
+
+
+def test_value_at_risk_is_added_over_cells_and_the_oldest_saga_is_the_oldest_of_all() -> None:
+    risk = {"sagas": 1, "units": 3, "coupons": 0, "amount": str(2**64), "oldest_seconds": 2.5}
+    more = {"sagas": 2, "units": 4, "coupons": 1, "amount": 1, "oldest_seconds": 0.5}
+    found = {"a": a_report(value_at_risk=risk, under_way=1), "b": a_report(value_at_risk=more, under_way=2, recent=5)}
+    whole = together(found)
+    assert whole["value_at_risk"] == {
+        "sagas": 3,
+        "units": 7,
+        "coupons": 1,
+        "amount": 2**64 + 1,
+        "oldest_seconds": 2.5,
+    }
+    assert verdicts(found, [], COMMANDS, colour=False).splitlines()[-5:] == [
+        "together",
+        "✓ 16 orders, 0 findings",
+        "  not compared, because their sagas are under way: 3",
+        "  not compared yet, because they are only seconds old: 5",
+        "  value at risk: 7 units of stock and 1 coupon and 18,446,744,073,709,551,617 in minor units of money, "
+        "in 3 live sagas",
+    ]
+
+
+def test_product_shards_that_cells_share_count_once_and_their_own_participants_each() -> None:
+    shared = a_finding("books", "product-1", order_id=None, due="free", found=["mug"], worth=2)
+    own = a_finding("books", "balance", order_id=None, due="ledger", found=["alice"], worth=7)
+    totals = {"product": {"units": 10}, "balance": {"balances": 5}}
+    found = {name: a_report(shared, own, a_finding(), totals=totals) for name in "ab"}
+    whole = together(found)
+    assert (whole["orders"], whole["violations"], whole["clean"]) == (16, 5, False)
+    assert whole["totals"] == {"product": {"units": 10}, "balance": {"balances": 10}}
+    text = verdicts(found, [], COMMANDS, colour=False)
+    assert "together\n✗ 16 orders, 5 findings, worth 8 units of stock and 14 in minor units of money" in text
 
 
 @given(st.frozensets(st.integers(0, SLOTS - 1), max_size=20), st.booleans())

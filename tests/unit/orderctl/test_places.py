@@ -34,6 +34,10 @@ def test_local_run_is_found_where_no_address_is_set(tmp_path: Path) -> None:
     assert (urls["order-admin"], urls["relay-admin"]) == ("http://order-admin", "http://relay-admin")
 
 
+def test_commands_with_cells_need_no_other_address(tmp_path: Path) -> None:
+    assert read(a_run(tmp_path), beside=False).urls == read({}, beside=False).urls == {}
+
+
 def test_local_run_is_not_mixed_with_addresses(tmp_path: Path) -> None:
     assert read(a_run(tmp_path) | {"ORDERCTL_ORDER_URL": URL}).urls == {"order": URL}
 

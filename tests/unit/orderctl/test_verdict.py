@@ -35,6 +35,14 @@ def test_orders_that_are_too_young_to_be_compared_are_counted() -> None:
     assert lines == ["✓ 0 orders, 0 findings", "  not compared yet, because they are only seconds old: 2"]
 
 
+def test_value_at_risk_is_shown_while_sagas_live() -> None:
+    risk = {"sagas": 1, "units": 1, "coupons": 0, "amount": 300}
+    (_, line) = verdict(a_report(value_at_risk=risk), COMMANDS, colour=False).splitlines()
+    assert line == "  value at risk: 1 unit of stock and 300 in minor units of money, in 1 live saga"
+    idle = dict.fromkeys(risk, 0)
+    assert verdict(a_report(value_at_risk=idle), COMMANDS, colour=False) == "✓ 8 orders, 0 findings"
+
+
 def test_orphan_is_shown_with_its_place_value_and_repair() -> None:
     lines = verdict(a_report(a_finding()), COMMANDS, colour=False).splitlines()
     assert lines[0] == "✗ 8 orders, 1 finding, worth 3 units of stock"
