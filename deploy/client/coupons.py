@@ -6,7 +6,7 @@ from typing import Literal
 
 from .lists import LISTED, every
 from .models import Coupon, Coupons, CouponStatus, NewCoupon
-from .problems import CouponExists
+from .problems import CouponExists, CouponNotFound, NoFinalAnswer, Problem
 from .retries import Deadline
 from .transport import AfterUncertainty, Call, Request, Service, Transport, new_key
 
@@ -54,7 +54,12 @@ class CouponCalls:
         except AfterUncertainty as error:
             if not isinstance(error.refusal, CouponExists):
                 raise error.for_callers() from None
-            found = await self._get(body.coupon_id, user_id, deadline)
+            try:
+                found = await self._get(body.coupon_id, user_id, deadline)
+            except CouponNotFound:  # it is another user's
+                raise error.for_callers() from None
+            except Problem as problem:  # about reading the coupon, not about making it
+                raise NoFinalAnswer(problem, None) from problem
             if any(getattr(found, name) != getattr(body, name) for name in GIVEN):
                 raise error.for_callers() from None
             return found

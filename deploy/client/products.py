@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 
 from .lists import LISTED, every
 from .models import NewProduct, Product, ProductChange, Products, StockMove
-from .problems import ProductExists
+from .problems import NoFinalAnswer, Problem, ProductExists
 from .transport import AfterUncertainty, Call, Request, Service, Transport, new_key
 
 ONE = "/v1/products/{product_id}"
@@ -36,7 +36,10 @@ class ProductCalls:
         except AfterUncertainty as error:
             if not isinstance(error.refusal, ProductExists):
                 raise error.for_callers() from None
-            found: Product = await self._transport.model(Request(GET, {"product_id": body.product_id}), deadline)
+            try:
+                found: Product = await self._transport.model(Request(GET, {"product_id": body.product_id}), deadline)
+            except Problem as problem:  # about reading the product, not about making it
+                raise NoFinalAnswer(problem, None) from problem
             if (found.name, found.price) != (name, price):
                 raise error.for_callers() from None
             return found

@@ -12,6 +12,7 @@ import pytest
 from deploy.client import Client, NoFinalAnswer, OutcomeUnknown, Policy, Service, UnexpectedAnswer
 from deploy.client.problems import (
     CouponExists,
+    Forbidden,
     InternalError,
     OutOfStock,
     ProductExists,
@@ -196,6 +197,26 @@ async def test_coupon_that_an_earlier_attempt_created_counts_as_created(client: 
     server.will(break_off, refuse(409, "coupon-exists"), answer(200, COUPON))
     with pytest.raises(CouponExists):
         await client.coupons.create(coupon_id="TEN", user_id="alice", kind="percent", value=20)
+
+
+async def test_coupon_of_another_user_has_the_id_if_the_own_one_is_not_found(client: Client, server: Server) -> None:
+    server.will(break_off, refuse(409, "coupon-exists"), refuse(404, "coupon-not-found"))
+    with pytest.raises(CouponExists):
+        await client.coupons.create(coupon_id="TEN", user_id="alice", kind="percent", value=10)
+
+
+async def test_coupon_that_may_not_be_read_leaves_open_who_created_it(client: Client, server: Server) -> None:
+    server.will(break_off, refuse(409, "coupon-exists"), refuse(403, "forbidden"))
+    with pytest.raises(NoFinalAnswer) as unknown:
+        await client.coupons.create(coupon_id="TEN", user_id="alice", kind="percent", value=10)
+    assert isinstance(unknown.value.last, Forbidden)
+
+
+async def test_product_that_may_not_be_read_leaves_open_who_created_it(client: Client, server: Server) -> None:
+    server.will(break_off, refuse(409, "product-exists"), refuse(403, "forbidden"))
+    with pytest.raises(NoFinalAnswer) as unknown:
+        await client.products.create(product_id="keyboard", name="Keyboard", price=45000, stock=5)
+    assert isinstance(unknown.value.last, Forbidden)
 
 
 async def test_objects_get_an_id_that_stays_the_same_in_repetitions(client: Client, server: Server) -> None:
