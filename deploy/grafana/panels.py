@@ -127,6 +127,13 @@ SAGA = Page(
                 ("sum(sagas_running_with_coupon)", "with a coupon"),
                 ('sum(sagas_running_max{what="new_order"})', "limit for new orders"),
             ),
+            panel(
+                "Sagas with products of a shard",
+                "short",
+                ("sum by (participant) (sagas_running_of_shard)", "{{participant}}"),
+                ('sum(sagas_running_max{what="new_order_of_shard"})', "limit for new orders of a shard"),
+                description="Only where there are several product shards. A shard at its limit is down or slow.",
+            ),
             panel("Oldest saga", "s", ("max(value_at_risk_oldest_seconds)", "age")),
             panel(
                 "Stuck, or of an unknown version",
