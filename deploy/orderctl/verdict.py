@@ -44,6 +44,8 @@ def summary(report: Mapping[str, Any], *, colour: bool) -> list[str]:
         lines.append(f"  not compared, because their sagas are under way: {report['under_way']:,}")
     if recent := report.get("recent"):  # a service of an earlier version does not count them
         lines.append(f"  not compared yet, because they are only seconds old: {recent:,}")
+    if before := report.get("archived_before"):
+        lines.append(f"  not compared, because they may be archived: orders that were placed before {before}")
     if risk := at_risk(report.get("value_at_risk") or {}):
         lines.append(f"  value at risk: {risk}")
     return lines

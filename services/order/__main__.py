@@ -52,6 +52,8 @@ async def serve(settings: Settings, stop: Stop) -> None:
             grace_seconds=settings.audit_grace_seconds,
             shards=settings.product_shards,
             ownership=settings.ownership,
+            archived_before=settings.orders_archived_before,
+            retention_days=settings.retention_days,
         )
         audit = AuditSchedule(process.process_id, pool, auditor, interval_seconds=settings.audit_interval_seconds)
         readiness = await enter(Session(settings, "order readiness", checked=True))

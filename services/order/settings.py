@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -13,7 +14,7 @@ from services.order.product_shards import ONE_PRODUCT_SERVICE, ProductShards, pa
 from services.order.saga import Participant
 from shared.contracts.books import SLOTS_TEXT_MAX
 from shared.identity.secrets import Credential, SecretFile
-from shared.notation import Seconds
+from shared.notation import Seconds, parse_timestamp
 from shared.process.settings import (
     RETENTION_DAYS,
     AuthoritiesFile,
@@ -25,7 +26,9 @@ from shared.process.settings import (
     Words,
     http_url,
     key_of,
+    timestamp,
 )
+from shared.secrecy import Public
 from shared.slots import parse_slots
 from shared.tls import ClientTls, TlsFiles, client
 
@@ -84,6 +87,8 @@ class Settings(CellSettings, DomainSettings):
     # The pause between two audits, and how long a difference must last to count.
     audit_interval_seconds: Seconds = 15
     audit_grace_seconds: Seconds = 5
+    # An RFC 3339 timestamp with an offset.
+    archived_before: Annotated[Public[str], AfterValidator(timestamp)] | None = None
     payment_timeout_seconds: Seconds = 900
     expiry_interval_seconds: Seconds = 5
     idempotency_hours: Annotated[int, Field(ge=24)] = 24
@@ -152,6 +157,11 @@ class Settings(CellSettings, DomainSettings):
             Participant.COUPON: self.coupon_url,
             Participant.BALANCE: self.balance_url,
         }
+
+    @property
+    def orders_archived_before(self) -> datetime | None:
+        """Return before when an order must have been placed to be archived, None if none is."""
+        return None if self.archived_before is None else parse_timestamp(self.archived_before)
 
     @property
     def audited_slots(self) -> dict[str, str]:

@@ -112,6 +112,7 @@ VALUES: Mapping[str, Any] = {
     "violations": 1,
     "slots": "0-4095 older",
     "slots_since": None,
+    "archived_before": None,
     "AuditReport.totals": {"product": {"units": 100}},
     "value_at_risk": {"orphan": 45000},
     "Repair.actor": "olga",

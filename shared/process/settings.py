@@ -25,7 +25,8 @@ def _words(text: Any) -> Any:
     return tuple(text.split()) if isinstance(text, str) else text
 
 
-def _timestamp(text: str) -> str:
+def timestamp(text: str) -> str:
+    """Return a text that is an RFC 3339 timestamp. Raises ValueError."""
     parse_timestamp(text)
     return text
 
@@ -132,7 +133,7 @@ class CellSettings(BaseSettings):
     )
     # When all processes of the order service put slots into ids. The same in all cells, and never changed again.
     cell_slots_since: Annotated[
-        Annotated[Public[str], AfterValidator(_timestamp)] | None,
+        Annotated[Public[str], AfterValidator(timestamp)] | None,
         Field(validation_alias="CELL_SLOTS_SINCE", validate_default=True),
     ] = None
 

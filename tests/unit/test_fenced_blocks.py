@@ -35,6 +35,7 @@ CHECKED = {
     ("docs/ko/tutorial.md", "python"): "tests/unit/test_korean_docs.py",
     ("docs/ko/tutorial.md", "sh"): "tests/unit/test_korean_docs.py",
     ("docs/ko/tutorial.md", "text"): "tests/unit/test_korean_docs.py",
+    ("docs/scaling.md", "sql"): "tests/integration/order_audit/test_archive.py",
     ("docs/tracing.md", "yaml"): HERE,
     ("docs/tutorial.md", "python"): "tests/system/test_tutorial.py",
     ("docs/tutorial.md", "sh"): "tests/system/test_tutorial.py",

@@ -58,6 +58,7 @@ class AuditReport(Wire):
 
     clean: bool
     cell: Cell
+    archived_before: datetime | None
     started_at: datetime
     seconds: float
     orders: int
@@ -97,8 +98,16 @@ async def audit_now(settings: Settings, pool: Pool) -> Report:
         settings.participant_urls, settings.credentials, settings.participants_tls, settings.audited_slots
     ) as books:
         grace, shards = settings.audit_grace_seconds, settings.product_shards
-        own = settings.ownership
-        return await Auditor(pool, books, grace_seconds=grace, shards=shards, ownership=own).run()
+        own, before, days = settings.ownership, settings.orders_archived_before, settings.retention_days
+        auditor = Auditor(
+            *(pool, books),
+            grace_seconds=grace,
+            shards=shards,
+            ownership=own,
+            archived_before=before,
+            retention_days=days,
+        )
+        return await auditor.run()
 
 
 async def repair(

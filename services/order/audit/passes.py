@@ -8,7 +8,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -20,6 +20,7 @@ from services.order.audit.rules import Finding, Holds
 from services.order.product_shards import ONE_PRODUCT_SERVICE, ProductShards, participant_at
 from shared.encoding import to_json
 from shared.postgres.connections import Pool, Row
+from shared.process.settings import RETENTION_DAYS
 from shared.slots import ONE_CELL, Ownership, slot_in
 
 PAGE = 500  # orders per page: small enough not to slow down concurrent checkouts
@@ -32,10 +33,12 @@ Rest = Callable[[float], Awaitable[None]]
 @dataclass(slots=True)
 class Report:
     """The results of a pass. `orders` were compared, except those `under_way`; `recent` ones were too young for it.
-    `value_at_risk`: what live sagas tie up, and the age of the oldest saga in seconds. `ownership`: whose orders."""
+    `value_at_risk`: what live sagas tie up, and the age of the oldest saga in seconds. `ownership`: whose orders.
+    `archived_before`: orders that were placed before may be archived, and were not compared."""
 
     started_at: datetime
     ownership: Ownership = ONE_CELL
+    archived_before: datetime | None = None
     seconds: float = 0.0
     orders: int = 0
     under_way: int = 0
@@ -54,6 +57,7 @@ class Report:
         return {
             "clean": self.clean,
             "cell": {"slots": " ".join(self.ownership.words), "slots_since": self.ownership.moment},
+            "archived_before": self.archived_before,
             "started_at": self.started_at,
             "seconds": round(self.seconds, 3),
             "orders": self.orders,
@@ -77,10 +81,14 @@ class Auditor:
         grace_seconds: float,
         shards: ProductShards = ONE_PRODUCT_SERVICE,
         ownership: Ownership = ONE_CELL,
+        archived_before: datetime | None = None,
+        retention_days: int = RETENTION_DAYS,
     ) -> None:
         self._pool = pool
         self._books = books
         self._ownership = ownership
+        self._archived_before = archived_before
+        self._retention = timedelta(days=retention_days)
         self._shards = shards
         self._grace_seconds = grace_seconds
 
@@ -89,7 +97,7 @@ class Auditor:
 
         It awaits `rest` after each page and after each participant's own checks, to leave time for other work.
         """
-        report = Report(datetime.now(UTC), self._ownership)
+        report = Report(datetime.now(UTC), self._ownership, await self._first_audited())
         started = time.monotonic()
         rest = rest or _no_rest
         suspects = await self._compare_all(report, rest)
@@ -105,6 +113,15 @@ class Auditor:
         report.seconds = time.monotonic() - started
         return report
 
+    async def _first_audited(self) -> datetime | None:
+        """Return before when orders may be archived, None if all are compared."""
+        if self._archived_before is None:
+            return None
+        async with self._pool.connection() as db:
+            now = await store.read_clock(db)
+        # No younger order can be archived, because it may have sagas. So a wrong setting does not end the audit.
+        return min(self._archived_before, now - self._retention)
+
     async def value_at_risk(self) -> dict[str, float]:
         """Return what live sagas tie up, and for how long. It calls no participant, so it works while one is down."""
         async with self._pool.connection() as db:
@@ -113,7 +130,7 @@ class Auditor:
     async def _compare_all(self, report: Report, rest: Rest) -> list[UUID]:
         """Read all ids in ascending order; return those with a difference."""
         suspects: list[UUID] = []
-        after = FIRST
+        after = FIRST if report.archived_before is None else _least_id(report.archived_before)
         while after != LAST:
             began = time.monotonic()
             orders, elsewhere, until, now = await self._orders_after(after)
@@ -206,6 +223,11 @@ class Auditor:
                 report.findings.append(
                     Finding(rules.Kind.BOOKS, str(place), None, check.name, check.examples, check.violations)
                 )
+
+
+def _least_id(moment: datetime) -> UUID:
+    """Return an id below those of all orders that are placed from this time on."""
+    return UUID(int=max(0, int(moment.timestamp() * 1000)) << 80)
 
 
 async def _no_rest(_worked_seconds: float) -> None:

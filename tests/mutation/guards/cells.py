@@ -261,7 +261,7 @@ GUARDS: Sequence[Guard] = (
     _repair(
         "audit: a repair knows the cell too",
         "async def audit_now",
-        ", ownership=own",
+        "            ownership=own,\n",
         "",
         "test_no_cell_takes_the_holds_of_another_for_orphans",
     ),

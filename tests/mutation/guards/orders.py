@@ -12,6 +12,7 @@ _quota = guards_in("services/order/engine/quota.py", f"{_UNIT}test_quota.py::")
 _checkout = guards_in("services/order/checkout.py", "tests/integration/order/test_admission.py::")
 _retention = guards_in("services/order/queries.sql", "tests/integration/order/test_retention.py::")
 _audit = guards_in("services/order/audit/schedule.py", "tests/integration/order_audit/test_passes.py::")
+_passes = guards_in("services/order/audit/passes.py", "tests/integration/order_audit/test_archive.py::")
 _relays_backlog = guards_in("services/relay/metrics.py", "tests/unit/test_backlogs.py::")
 _backlog = guards_in("services/order/backlog.py", "tests/unit/test_backlogs.py::")
 
@@ -85,5 +86,12 @@ GUARDS: Sequence[Guard] = (
         "< now() - make_interval(hours => $3), true)",
         "IS NOT NULL, true)",
         "test_rejected_orders_leave_with_all_that_belongs_to_them",
+    ),
+    _passes(
+        "audit: a wrong time of the archive does not end the audit",
+        "async def _first_audited",
+        "min(self._archived_before, now - self._retention)",
+        "self._archived_before",
+        "test_orders_within_the_retention_are_compared_whatever_is_set",
     ),
 )

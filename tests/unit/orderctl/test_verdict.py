@@ -43,6 +43,11 @@ def test_value_at_risk_is_shown_while_sagas_live() -> None:
     assert verdict(a_report(value_at_risk=idle), COMMANDS, colour=False) == "✓ 8 orders, 0 findings"
 
 
+def test_orders_that_may_be_archived_are_mentioned() -> None:
+    (_, line) = verdict(a_report(archived_before="2026-01-01T00:00:00Z"), COMMANDS, colour=False).splitlines()
+    assert line == "  not compared, because they may be archived: orders that were placed before 2026-01-01T00:00:00Z"
+
+
 def test_orphan_is_shown_with_its_place_value_and_repair() -> None:
     lines = verdict(a_report(a_finding()), COMMANDS, colour=False).splitlines()
     assert lines[0] == "✗ 8 orders, 1 finding, worth 3 units of stock"
