@@ -7,7 +7,7 @@ from psycopg import IsolationLevel, sql
 from psycopg.errors import UniqueViolation
 
 from deploy.slots.checks import columns
-from deploy.slots.databases import Cell, Connection, RefusedError, set_state
+from deploy.slots.databases import Cell, Connection, RefusedError, advance
 from deploy.slots.tables import ORDERS, USER, Moved, Service, Table
 
 Say = Callable[[str], None]
@@ -24,13 +24,14 @@ def copy(source: Cell, target: Cell, service: Service, moved: Moved, say: Say) -
     reader.isolation_level, reader.read_only = IsolationLevel.REPEATABLE_READ, True
     try:
         with writer.transaction(), reader.transaction():
+            # First: it is refused if another command has cancelled the move, and none can while this writes.
+            advance(target, service, moved, "arriving", "arrived")
             # For the triggers on closed slots, which refuse every other insert.
             writer.execute("SELECT set_config('slots.copying', 'on', true)")
             for table in service.tables:
                 _copy_table(source, target, service, table, moved, say)
             if service is ORDERS:
                 _note_sequences(writer, moved)
-            set_state(target, service, moved, "arrived")
     except UniqueViolation as error:
         raise RefusedError(
             f"the new cell has a row with the same key, so cancel: {error.diag.message_detail}"

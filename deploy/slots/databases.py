@@ -15,6 +15,9 @@ from shared.postgres.connecting import ENCODING
 from shared.postgres.migrations import CONNECT_TIMEOUT_SECONDS, LOCK_PAUSE_SECONDS, LOCK_TIMEOUT, LOCK_TRIES
 
 Connection = psycopg.Connection
+Cursor = psycopg.Cursor[Any]
+# Over which states a move closes slots that are not open: its own, and that of a cell that had them before.
+_BEFORE: Mapping[str, list[str]] = {"leaving": ["leaving"], "arriving": ["arriving", "gone"]}
 
 
 class RefusedError(Exception):
@@ -56,8 +59,9 @@ def connected(name: str, urls: Mapping[str, str]) -> Iterator[Cell]:
     with ExitStack() as stack:
         databases = {service: stack.enter_context(_connect(url)) for service, url in urls.items()}
         alone = stack.enter_context(_connect(urls[ORDERS.name]))
-        # Only the owner can take this lock, and it ends with its connection: a killed command blocks nobody.
-        lock = sql.SQL("LOCK TABLE {} IN SHARE UPDATE EXCLUSIVE MODE NOWAIT").format(ORDERS.place("closed_slots"))
+        # Only the owner can take this lock, and it ends with its connection: a killed command blocks nobody. Vacuum
+        # takes it too, but not for as long as `lock_timeout`.
+        lock = sql.SQL("LOCK TABLE {} IN SHARE UPDATE EXCLUSIVE MODE").format(ORDERS.place("closed_slots"))
         try:
             alone.execute("BEGIN")
             alone.execute(lock)
@@ -115,30 +119,46 @@ def close(cell: Cell, service: Service, moved: Moved, state: str, say: Callable[
 
 
 def set_state(cell: Cell, service: Service, moved: Moved, state: str) -> None:
-    """Write the state of the slots, in the caller's transaction if there is one."""
+    """Write leaving or arriving as the state of slots that are open here, or closed for the same move.
+
+    Raises RefusedError if they have another state.
+    """
     query = sql.SQL(
         "INSERT INTO {0} AS c (slot, state, first_id) SELECT slot, %s, %s FROM unnest(%s::smallint[]) AS t (slot)"
         " ON CONFLICT (slot) DO UPDATE SET state = excluded.state, first_id = excluded.first_id,"
-        " changed_at = clock_timestamp()"
+        " changed_at = clock_timestamp() WHERE c.state = ANY (%s)"
     ).format(service.place("closed_slots"))
-    cell.of(service).execute(query, (state, moved.first_id, sorted(moved.slots)))
+    connection = cell.of(service)
+    with connection.transaction():
+        done = connection.execute(query, (state, moved.first_id, sorted(moved.slots), _BEFORE[state]))
+        _all_changed(done, cell, service, moved)
 
 
-def give_away(cell: Cell, service: Service, moved: Moved) -> None:
-    """Note, in the caller's transaction, that another cell has the slots that were leaving. Raises RefusedError."""
+def advance(cell: Cell, service: Service, moved: Moved, before: str, after: str) -> None:
+    """Write the state that follows on `before`, in the caller's transaction. Raises RefusedError for another state."""
     query = sql.SQL(
-        "UPDATE {} SET state = 'gone', changed_at = clock_timestamp()"
-        " WHERE slot = ANY (%s::smallint[]) AND state = 'leaving'"
+        "UPDATE {} SET state = %s, changed_at = clock_timestamp() WHERE slot = ANY (%s::smallint[]) AND state = %s"
     ).format(service.place("closed_slots"))
-    if cell.of(service).execute(query, (sorted(moved.slots),)).rowcount != len(moved.slots):
-        raise RefusedError(f"the slots are not leaving the {service.name} service any more")
+    _all_changed(cell.of(service).execute(query, (after, sorted(moved.slots), before)), cell, service, moved)
 
 
-def reopen(cell: Cell, service: Service, moved: Moved, say: Callable[[str], None]) -> None:
-    """Open the slots. If no slot is closed any more, writes pay for no trigger either."""
+def _all_changed(done: Cursor, cell: Cell, service: Service, moved: Moved) -> None:
+    # The lock of `connected` can be lost while the command is paused. Then another command may have gone on.
+    if done.rowcount != len(moved.slots):
+        raise RefusedError(
+            f"another command has changed the slots at the {service.name} service {cell.name} this cell: see status"
+        )
+
+
+def reopen(cell: Cell, service: Service, moved: Moved, before: str, say: Callable[[str], None]) -> None:
+    """Open slots that have the state `before`. If no slot is closed any more, writes pay for no trigger either.
+
+    Raises RefusedError if they have another state.
+    """
     connection, closed = cell.of(service), service.place("closed_slots")
-    opening = sql.SQL("DELETE FROM {} WHERE slot = ANY (%s::smallint[])").format(closed)
-    connection.execute(opening, (sorted(moved.slots),))
+    opening = sql.SQL("DELETE FROM {} WHERE slot = ANY (%s::smallint[]) AND state = %s").format(closed)
+    with connection.transaction():
+        _all_changed(connection.execute(opening, (sorted(moved.slots), before)), cell, service, moved)
     others = sql.SQL("SELECT EXISTS (SELECT FROM {})").format(closed)
     if connection.execute(others).fetchone() == (True,):
         return

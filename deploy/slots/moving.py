@@ -17,7 +17,7 @@ from psycopg import sql
 
 from deploy.slots.checks import check_cells, check_empty, check_movable
 from deploy.slots.copying import Say, copy, delete
-from deploy.slots.databases import Cell, RefusedError, close, give_away, reopen, set_state
+from deploy.slots.databases import Cell, RefusedError, advance, close, reopen
 from deploy.slots.tables import ORDERS, SERVICES, Moved, Service
 
 POLL_SECONDS = 0.1
@@ -46,8 +46,7 @@ def prepare(source: Cell, target: Cell, moved: Moved, say: Say) -> None:
     if any(source.states(moved).values()):
         raise RefusedError(f"{_told(source.states(moved))} in the old cell: a move is under way or done")
     check_movable(source, target, moved)
-    for service in SERVICES:
-        _prepare(target, service, moved, say)
+    _prepare_all(target, moved, say)
 
 
 def cancel(source: Cell, target: Cell, moved: Moved, say: Say) -> None:
@@ -56,7 +55,9 @@ def cancel(source: Cell, target: Cell, moved: Moved, say: Say) -> None:
     It is refused once the target may have written.
     """
     states, theirs = source.states(moved), target.states(moved)
-    if not set(states.values()) <= {None, "leaving"} or "leaving" in theirs.values():
+    # One that is open beside one that has arrived: the hand-over has begun, whichever cell the other addresses are of.
+    handed_over = {None, "arrived"} <= set(theirs.values())
+    if not set(states.values()) <= {None, "leaving"} or "leaving" in theirs.values() or handed_over:
         raise RefusedError(
             f"{_told(states)} in the old cell, {_told(theirs)} in the new one: no move from the one to the other is"
             " under way, or it has handed over"
@@ -64,15 +65,15 @@ def cancel(source: Cell, target: Cell, moved: Moved, say: Say) -> None:
     for service in reversed(SERVICES):
         if theirs[service.name] == "arriving":
             _prepare(target, service, moved, say)  # opens them if they are not empty: then it is their cell
-        if theirs[service.name] in ("arriving", "arrived"):
+        if (state := theirs[service.name]) in ("arriving", "arrived"):
             with target.of(service).transaction():
-                if theirs[service.name] == "arrived":
-                    delete(target, service, moved, say)
                 # Its services may have the slots in CELL_SLOTS.
-                set_state(target, service, moved, "gone")
+                advance(target, service, moved, state, "gone")
+                if state == "arrived":
+                    delete(target, service, moved, say)
     for service in reversed(SERVICES):
         if source.state(service, moved) == "leaving":
-            reopen(source, service, moved, say)
+            reopen(source, service, moved, "leaving", say)
             say(f"{service.name}: open again in the old cell")
 
 
@@ -91,9 +92,10 @@ def delete_moved(source: Cell, target: Cell, moved: Moved, say: Say) -> None:
 
 def _copy_all(source: Cell, target: Cell, moved: Moved, wait_seconds: float, say: Say) -> None:
     if source.state(ORDERS, moved) is None:
+        if "arrived" in target.states(moved).values():
+            raise RefusedError("the new cell has an earlier copy, of a move that did not end: `cancel` deletes it")
         check_movable(source, target, moved)
-    for service in SERVICES:
-        _prepare(target, service, moved, say)
+    _prepare_all(target, moved, say)
     _leave(source, ORDERS, moved, say)
     _wait_until_quiet(source, moved, wait_seconds, say)
     for service in SERVICES:
@@ -102,6 +104,16 @@ def _copy_all(source: Cell, target: Cell, moved: Moved, wait_seconds: float, say
         if target.state(service, moved) == "arriving":
             copy(source, target, service, moved, say)
             say(f"{service.name}: arrived in the new cell")
+
+
+def _prepare_all(target: Cell, moved: Moved, say: Say) -> None:
+    """Close the slots at each service of the new cell. Raises RefusedError if there are rows of these slots."""
+    for service in SERVICES:
+        if target.state(service, moved) == "gone":
+            # They are closed, so there will be no more. With rows they stay gone: another cell has them.
+            check_empty(target, service, moved)
+    for service in SERVICES:
+        _prepare(target, service, moved, say)
 
 
 def _prepare(target: Cell, service: Service, moved: Moved, say: Say) -> None:
@@ -114,11 +126,12 @@ def _prepare(target: Cell, service: Service, moved: Moved, say: Say) -> None:
     if state == "arrived":
         return
     close(target, service, moved, "arriving", say)
-    try:
-        check_empty(target, service, moved)
-    except RefusedError:
-        reopen(target, service, moved, say)
-        raise
+    if state != "gone":
+        try:
+            check_empty(target, service, moved)
+        except RefusedError:
+            reopen(target, service, moved, "arriving", say)
+            raise
     if state != "arriving":
         say(f"{service.name}: the new cell refuses these slots until they have arrived")
 
@@ -167,11 +180,11 @@ def _hand_over(source: Cell, target: Cell, moved: Moved, say: Say) -> None:
     for service in SERVICES:
         if ours[service.name] != "gone":
             with source.of(service).transaction():
-                give_away(source, service, moved)
+                advance(source, service, moved, "leaving", "gone")
             say(f"{service.name}: gone from the old cell")
     for service in reversed(SERVICES):
         if theirs[service.name] is not None:
-            reopen(target, service, moved, say)
+            reopen(target, service, moved, "arrived", say)
             say(f"{service.name}: open in the new cell")
 
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -19,8 +20,9 @@ import pytest
 
 from deploy.slots import __main__ as command_line
 from deploy.slots import moving
-from deploy.slots.databases import Cell, RefusedError, close, connected, set_state
-from deploy.slots.tables import BALANCES, ORDERS, SERVICES, Moved
+from deploy.slots.copying import copy
+from deploy.slots.databases import Cell, RefusedError, advance, close, connected, reopen, set_state
+from deploy.slots.tables import BALANCES, COUPONS, ORDERS, SERVICES, Moved
 from shared.ids import uuid7
 from shared.process.exits import Exit
 from shared.slots import Ownership, slot_of
@@ -42,6 +44,7 @@ AN_EVENT = """INSERT INTO orders.outbox (event_id, order_id, sequence, type, pay
 A_KEY = """INSERT INTO orders.idempotency_keys (user_id, operation, key, fingerprint, status, body)
            VALUES (%s, 'place', 'key', '', 200, '')"""
 A_COUPON = "INSERT INTO coupons.coupons (coupon_id, user_id, kind, value) VALUES ('TWICE', %s, 'fixed', 1)"
+WAITS = "SELECT 1 FROM pg_locks WHERE relation = 'orders.closed_slots'::regclass AND NOT granted"
 A_CHARGE = """
 WITH opened AS (
     INSERT INTO balances.accounts (user_id, balance, charged, entry_count) VALUES (%(user)s, 5, 5, 1)
@@ -166,6 +169,78 @@ def test_cell_that_turns_out_to_have_users_of_the_slot_stays_open(databases: lis
     assert "has rows of these slots" in refusal(databases, moving.cancel)
     assert states(databases) == [{None}, {None}]
     charge(databases[1], "bob")
+
+
+def test_slots_that_are_gone_stay_closed_if_a_move_to_them_is_refused(databases: list[Database]) -> None:
+    charge(databases[1], ALICE)
+    with cells(databases) as (old, new):
+        for service in SERVICES:
+            # They left this cell before, and their rows are not deleted yet.
+            set_state(new, service, MOVED, "arriving")
+            advance(new, service, MOVED, "arriving", "gone")
+            set_state(old, service, MOVED, "leaving")
+    assert "has rows of these slots" in refusal(databases, moving.move, 0)
+    assert states(databases) == [{"leaving"}, {"gone"}]
+
+
+def test_copy_of_a_move_that_did_not_end_is_never_handed_over(databases: list[Database]) -> None:
+    with cells(databases) as (old, new):
+        for service in SERVICES:
+            set_state(old, service, MOVED, "leaving")
+            set_state(new, service, MOVED, "arriving")
+            copy(old, new, service, MOVED, print)
+            reopen(old, service, MOVED, "leaving", print)
+    charge(databases[0], ALICE)
+    assert "earlier copy" in refusal(databases, moving.move, 0)
+    with cells(databases) as (old, new):
+        moving.cancel(old, new, MOVED, lambda _: None)
+        moving.move(old, new, MOVED, 0, lambda _: None)
+    with psycopg.connect(databases[1].url) as root:
+        assert root.execute("SELECT user_id FROM balances.accounts").fetchall() == [(ALICE,)]
+
+
+def test_hand_over_that_has_begun_is_not_cancelled_from_another_cell(databases: list[Database]) -> None:
+    with cells(databases) as (_, new):
+        for service in (ORDERS, COUPONS):
+            set_state(new, service, MOVED, "arriving")
+            advance(new, service, MOVED, "arriving", "arrived")
+    assert "handed over" in refusal(databases, moving.cancel)
+    with cells(databases) as (_, new):
+        assert new.state(ORDERS, MOVED) == "arrived"
+
+
+def test_command_that_lost_its_lock_changes_nothing_of_another_one(databases: list[Database]) -> None:
+    charge(databases[0], ALICE)
+    with cells(databases) as (old, new):
+        # As read before it was paused: leaving and arriving. Meanwhile, another command cancelled the move.
+        set_state(new, BALANCES, MOVED, "arriving")
+        advance(new, BALANCES, MOVED, "arriving", "gone")
+        late_steps: list[Callable[[], None]] = [
+            lambda: copy(old, new, BALANCES, MOVED, print),
+            lambda: advance(old, BALANCES, MOVED, "leaving", "gone"),
+            lambda: reopen(new, BALANCES, MOVED, "arrived", print),
+            lambda: set_state(new, BALANCES, MOVED, "leaving"),
+        ]
+        for late in late_steps:
+            with pytest.raises(RefusedError, match="another command"):
+                late()
+        assert (old.state(BALANCES, MOVED), new.state(BALANCES, MOVED)) == (None, "gone")
+    with psycopg.connect(databases[1].url) as root:
+        assert root.execute("SELECT FROM balances.accounts").fetchall() == []
+
+
+def test_vacuum_of_the_closed_slots_is_no_other_command(
+    databases: list[Database], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("deploy.slots.databases.LOCK_TIMEOUT", "30s")
+    with psycopg.connect(databases[0].url, autocommit=True) as root, ThreadPoolExecutor(1) as pool:
+        with root.transaction():
+            # As vacuum does, for less time than the command waits.
+            root.execute("LOCK TABLE orders.closed_slots IN SHARE UPDATE EXCLUSIVE MODE")
+            found = pool.submit(states, databases)
+            while not (root.execute(WAITS).fetchone() or found.done()):
+                pass
+        assert found.result() == [{None}, {None}]
 
 
 def test_coupon_that_was_made_meanwhile_is_named(databases: list[Database]) -> None:

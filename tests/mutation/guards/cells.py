@@ -35,6 +35,7 @@ _closed = guards_in("services/order/engine/admission.py", f"{_UNIT}order/test_cl
 _expiry = guards_in("services/order/queries.sql", _MOVING)
 _copying = guards_in("deploy/slots/copying.py", _STAYING)
 _states = guards_in("deploy/slots/databases.py", _MOVING)
+_changes = guards_in("deploy/slots/databases.py", _STAYING)
 _steps = guards_in("deploy/slots/moving.py", _STAYING)
 _CHECK = "self._ownership.check_user(user_id)"
 
@@ -397,5 +398,40 @@ GUARDS: Sequence[Guard] = (
         '<= {None, "leaving"}',
         '<= {None, "leaving", "gone"}',
         "test_slots_that_moved_on_are_not_moved_or_cancelled_again",
+    ),
+    _steps(
+        "slots: a cell whose slots are gone stays closed when it gets them again by mistake",
+        "def _prepare_all",
+        "            check_empty(target, service, moved)\n",
+        "            pass\n",
+        "test_slots_that_are_gone_stay_closed_if_a_move_to_them_is_refused",
+    ),
+    _steps(
+        "slots: an earlier copy is never handed over",
+        "def _copy_all",
+        'if "arrived" in target.states(moved).values():',
+        "if False:",
+        "test_copy_of_a_move_that_did_not_end_is_never_handed_over",
+    ),
+    _steps(
+        "slots: a hand-over that has begun is not cancelled",
+        "def cancel",
+        " or handed_over",
+        "",
+        "test_hand_over_that_has_begun_is_not_cancelled_from_another_cell",
+    ),
+    _changes(
+        "slots: a command that lost its lock changes nothing",
+        "def _all_changed",
+        "if done.rowcount != len(moved.slots):",
+        "if False:",
+        "test_command_that_lost_its_lock_changes_nothing_of_another_one",
+    ),
+    _changes(
+        "slots: vacuum's lock is waited for",
+        "def connected",
+        "SHARE UPDATE EXCLUSIVE MODE",
+        "SHARE UPDATE EXCLUSIVE MODE NOWAIT",
+        "test_vacuum_of_the_closed_slots_is_no_other_command",
     ),
 )
