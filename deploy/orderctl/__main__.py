@@ -30,7 +30,8 @@ Settings, from the environment:
                             order services, with spaces between the addresses
   ORDERCTL_RELAY_CELLS      the same of their relays
   ORDERCTL_ORDER_CELLS      the order services of all cells, and
-  ORDERCTL_COUPON_CELLS     their coupon services, for lists without a user
+  ORDERCTL_COUPON_CELLS     their coupon services, for lists
+  ORDERCTL_PRODUCT_SHARDS   all product shards, for lists
   ORDERCTL_TOKEN_FILE       a file with your token, or the token in ORDERCTL_TOKEN
   ORDERCTL_CA_FILE          certificate authorities to trust, as PEM
   ORDERCTL_BY               who you are, where there are no tokens

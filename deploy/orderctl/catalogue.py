@@ -6,6 +6,7 @@ from typing import Any, Literal
 import click
 
 from deploy.client import Service
+from deploy.orderctl.merging import show_merged
 from deploy.orderctl.options import as_json, cells, key, limit
 from deploy.orderctl.orders import first, members, show_items
 from deploy.orderctl.output import show_one, show_rows
@@ -24,14 +25,15 @@ def stock() -> None:
 
 @stock.command("list")
 @limit
+@cells("product")
 @as_json
-def list_products(limit: int, as_json: bool) -> None:
+def list_products(limit: int, cells: Cells, as_json: bool) -> None:
     """List products by id."""
 
     async def found(platform: Platform) -> list[dict[str, Any]]:
         return await first(limit, platform.client(Service.PRODUCT).products.list)
 
-    show_rows(ask(found), PRODUCTS, as_json=as_json)
+    show_merged(cells, found, PRODUCTS, key=lambda product: product["product_id"], limit=limit, as_json=as_json)
 
 
 @stock.command("show")

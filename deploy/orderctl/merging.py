@@ -84,14 +84,14 @@ def ask_owner(
             return await (question or probe)(platform), {}
         if len(cells.urls) == 1:
             (url,) = cells.urls
-            return await (question or probe)(platform.at(cells.listener, url)), {"cell": url}
+            return await (question or probe)(platform.at(cells.listener, url)), {cells.word: url}
         answers = await gathered(platform, cells, probe)
         if len(answers.found) != 1:
             _end_without_owner(answers)
         ((url, answer),) = answers.found.items()
         if question is not None:
             answer = await question(platform.at(cells.listener, url))
-        return answer, {"cell": url}
+        return answer, {cells.word: url}
 
     return ask(answered, policy, beside=not cells.urls)
 
@@ -131,19 +131,19 @@ def show_merged(
         show_rows(rows, columns, as_json=as_json)
         return rows
     answers = ask_all(cells, question)
-    rows = merged(answers.found, key=key, newest_first=newest_first, limit=limit)
-    show_rows(rows, ("cell", *columns), as_json=as_json)
+    rows = merged(cells.word, answers.found, key=key, newest_first=newest_first, limit=limit)
+    show_rows(rows, (cells.word, *columns), as_json=as_json)
     answers.require_all()
     return rows
 
 
-def merged(lists: Mapping[str, Iterable[Row]], *, key: Key, newest_first: bool, limit: int) -> list[Row]:
-    """Return the first rows of several lists, each of which has this order, with their cells.
+def merged(word: str, lists: Mapping[str, Iterable[Row]], *, key: Key, newest_first: bool, limit: int) -> list[Row]:
+    """Return the first rows of several lists, each of which has this order. `word`: the member with a row's cell.
 
     It ends after as many as one cell lists: a cell that has more has left rows out, and would have a gap later on. By
     the merge, what is returned of a cell is the beginning of its list, also if its database sorts in another way.
     """
-    rows = [[{"cell": url, **row} for row in found] for url, found in lists.items()]
+    rows = [[{word: url, **row} for row in found] for url, found in lists.items()]
     return list(islice(merge(*rows, key=key, reverse=newest_first), limit))
 
 

@@ -19,6 +19,7 @@ dry_run = click.option("--dry-run", is_flag=True, help="Only print what would be
 
 
 WHICH = {
+    "product": "A product shard",
     "order": "A cell's order service",
     "coupon": "A cell's coupon service",
     "order-admin": "The operators' listener of a cell's order service",
@@ -26,8 +27,8 @@ WHICH = {
 }
 
 
-def cells(listener: str, more: str = "Name all cells.") -> Callable[[Function], Function]:
-    """Add --cell. The command gets Cells, of this listener."""
+def cells(listener: str, more: str = "Name all of them.") -> Callable[[Function], Function]:
+    """Add --cell, or --shard for the product service. The command gets Cells, of this listener."""
 
     def checked(_context: click.Context, _option: click.Parameter, urls: tuple[str, ...]) -> Cells:
         found = Cells(listener, urls)
@@ -35,7 +36,7 @@ def cells(listener: str, more: str = "Name all cells.") -> Callable[[Function], 
         return found
 
     return click.option(
-        "--cell",
+        f"--{Cells(listener).word}",
         "cells",
         multiple=True,
         envvar=CELLS[listener],

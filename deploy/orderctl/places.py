@@ -9,8 +9,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 PUBLIC = ("order", "product", "coupon", "balance")
 ADMIN = ("order-admin", "relay-admin")
-# Where there are several cells: a variable for each listener that every cell has.
+# Where there are several cells: a variable for each listener that every cell has. All cells share the product shards.
 CELLS = {
+    "product": "ORDERCTL_PRODUCT_SHARDS",
     "order": "ORDERCTL_ORDER_CELLS",
     "coupon": "ORDERCTL_COUPON_CELLS",
     "order-admin": "ORDERCTL_CELLS",
@@ -53,18 +54,24 @@ class Places:
 
 @dataclass(frozen=True, slots=True)
 class Cells:
-    """The addresses of one listener in all cells. Without `urls`, there is one cell, and its address is in Places."""
+    """The addresses of one listener in all cells, or of all product shards. Without `urls`, there is one, and its
+    address is in Places."""
 
     listener: str
     urls: Sequence[str] = ()
+
+    @property
+    def word(self) -> str:
+        """Return what one of them is called, in rows and options."""
+        return "shard" if self.listener == "product" else "cell"
 
     def check(self) -> None:
         """Raise MisconfiguredError if an address is wrong."""
         for url in self.urls:
             if not url.startswith(("http://", "https://")):
-                raise MisconfiguredError(f"a cell's address must begin with http:// or https:// (got {url!r})")
+                raise MisconfiguredError(f"a {self.word}'s address must begin with http:// or https:// (got {url!r})")
         if len({url.rstrip("/") for url in self.urls}) < len(self.urls):
-            raise MisconfiguredError("a cell is named twice: give each address once")
+            raise MisconfiguredError(f"a {self.word} is named twice: give each address once")
 
 
 def read(environment: Mapping[str, str], *, beside: bool = True) -> Places:

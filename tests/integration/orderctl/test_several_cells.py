@@ -9,7 +9,7 @@ import pytest_asyncio
 from shared.process.exits import Exit
 from tests.infrastructure.orderctl import Ended, orderctl
 from tests.infrastructure.waiting import free_port
-from tests.integration.client.samples import COUPON, ORDER_ID, an_order
+from tests.integration.client.samples import COUPON, ORDER_ID, PRODUCT, an_order
 from tests.integration.client.server import Act, Server, answer, misbehaving, refuse
 
 WHY = ("--reason", "a test", "--by", "tester")
@@ -103,6 +103,14 @@ async def test_list_without_a_cell_that_does_not_answer_is_status_1_and_names_it
     cells[0].will(answer(200, {"items": []}))
     versions = await orderctl(SOON, "sagas", "versions", "--version", "1", *of(cells[0].url, dead))
     assert versions.status == Exit.FAILED, "nobody knows whether the version is drained"
+
+
+async def test_products_of_all_shards_are_one_list_that_names_the_shards(cells: list[Server]) -> None:
+    for server, id_ in zip(cells, ("mug", "kettle"), strict=True):
+        server.will(answer(200, {"items": [PRODUCT | {"product_id": id_}], "next_cursor": None}))
+    named = {"ORDERCTL_PRODUCT_SHARDS": " ".join(server.url for server in cells)}
+    rows = json.loads((await orderctl(named, "stock", "list", "--json")).out)
+    assert [(row["shard"], row["product_id"]) for row in rows] == [(cells[1].url, "kettle"), (cells[0].url, "mug")]
 
 
 async def test_versions_of_all_cells_must_be_drained(cells: list[Server]) -> None:

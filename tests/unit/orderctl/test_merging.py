@@ -16,6 +16,7 @@ def test_first_rows_of_cells_are_those_of_one_sorted_list(
 ) -> None:
     given_ = {name: sorted(numbers, reverse=newest_first)[:limit] for name, numbers in lists.items()}
     rows = merged(
+        "cell",
         {name: [{"n": number} for number in numbers] for name, numbers in given_.items()},
         key=lambda row: row["n"],
         newest_first=newest_first,
@@ -31,6 +32,7 @@ def test_first_rows_of_cells_are_those_of_one_sorted_list(
 @given(st.dictionaries(st.sampled_from("abc"), st.permutations("ÄaBb")), st.integers(1, 9))
 def test_list_that_a_database_sorts_in_another_way_has_no_gap(lists: Mapping[str, Sequence[str]], limit: int) -> None:
     rows = merged(
+        "cell",
         {name: [{"id": id_} for id_ in ids] for name, ids in lists.items()},
         key=lambda row: row["id"],
         newest_first=False,
