@@ -10,6 +10,7 @@ from tests.drills.cells.load import CELLS
 from tests.drills.cells.platform import PROVEN_SECONDS, Cells
 from tests.drills.drill import Drill, now
 from tests.drills.load import Purchase
+from tests.drills.platform import LONG
 from tests.drills.service_faults import ended
 from tests.faults.cluster import REPLICAS
 from tests.infrastructure.waiting import eventually
@@ -55,21 +56,28 @@ async def cell_killed(cells: Cells) -> float:
     answers = {await cells.asked(user_id, path) for path in PATHS}
     if answers != {UNAVAILABLE}:
         cells.wrong.append(f"customers of the dead cell got {answers}")
-    cells.wrong += compared(before, meanwhile, seconds, cells.figures)
+    cells.wrong += compared(before, meanwhile, seconds, cells.figures, in_short=cells.pace is not LONG)
     await cells.start_cell(1)
     if failed := [one.why for one in cells.load.failed if one.cell == alive]:
         cells.wrong.append(f"{len(failed)} requests of the cell that lives failed: {set(failed)}")
     return now()
 
 
-def compared(before: Sequence[Purchase], after: Sequence[Purchase], seconds: float, figures: list[str]) -> list[str]:
-    """Return what is wrong with a cell's sales after another one has died; add what was measured to `figures`."""
+def compared(
+    before: Sequence[Purchase], after: Sequence[Purchase], seconds: float, figures: list[str], *, in_short: bool = False
+) -> list[str]:
+    """Return what is wrong with a cell's sales after another one has died; add what was measured to `figures`.
+
+    `in_short`: a few seconds say nothing about speed on a machine that has other work, so only that it sells counts.
+    """
     if not before or not after:
         return [f"{len(before)} orders before, {len(after)} after the other cell has died"]
     rates = [len(sold) / seconds for sold in (before, after)]
     medians = [statistics.median(_seconds(one) for one in sold) * 1000 for sold in (before, after)]
     throughput, latency = rates[1] / rates[0], medians[1] / medians[0]
     figures.append(f"the living cell: {rates[0]:.0f} → {rates[1]:.0f} orders/s, {medians[0]:.0f} → {medians[1]:.0f} ms")
+    if in_short:
+        return []
     wrong = [] if throughput >= THROUGHPUT_MIN else [f"only {throughput:.2f} of the orders, must be {THROUGHPUT_MIN}"]
     return wrong if latency <= LATENCY_MAX else [*wrong, f"{latency:.2f} times the latency, may be {LATENCY_MAX}"]
 

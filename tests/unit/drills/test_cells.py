@@ -55,6 +55,12 @@ def test_living_cell_must_sell_nearly_as_before(count: float, seconds: float, wr
     assert bool(figures) is bool(count)
 
 
+@pytest.mark.parametrize(("count", "wrong"), [(1, []), (0, ["100 orders before, 0 after the other cell has died"])])
+def test_living_cell_must_only_sell_in_the_short_form(count: int, wrong: list[str]) -> None:
+    figures: list[str] = []
+    assert compared(sales(100, 0.1), sales(count, 9.0), SECONDS, figures, in_short=True) == wrong
+
+
 @pytest.mark.parametrize("slots", SLOTS)
 def test_ids_of_the_load_are_in_the_slots_of_their_cell(slots: str) -> None:
     first, last = map(int, slots.split("-"))
