@@ -14,7 +14,8 @@ from tests.integration.client.server import Act, Server, answer, misbehaving, re
 
 WHY = ("--reason", "a test", "--by", "tester")
 NEWER_ID = ORDER_ID.replace("0", "1", 1)
-SOON = {"ORDERCTL_DEADLINE_SECONDS": "0.5"}
+SOON = {"ORDERCTL_DEADLINE_SECONDS": "2"}  # the cell that lives must answer in this time on a busy machine
+SILENT = refuse(403, "forbidden")  # a cell that does not say what it has
 SAGA = {"saga_id": ORDER_ID, "status": "RUNNING", "timeline": []}
 EVENT = {"order_id": ORDER_ID, "sequence": 1, "type": "order.paid.v1", "event_id": NEWER_ID}
 REPLAY = {"replay_id": ORDER_ID, "topic": "again", "state": "RUNNING"}
@@ -101,7 +102,8 @@ async def test_list_without_a_cell_that_does_not_answer_is_status_1_and_names_it
     assert (listed.status, len(json.loads(listed.out))) == (Exit.FAILED, 1)
     assert listed.err.startswith(f"{dead}: no final answer")
     cells[0].will(answer(200, {"items": []}))
-    versions = await orderctl(SOON, "sagas", "versions", "--version", "1", *of(cells[0].url, dead))
+    cells[1].will(SILENT)
+    versions = await said(cells, "sagas", "versions", "--version", "1")
     assert versions.status == Exit.FAILED, "nobody knows whether the version is drained"
 
 
@@ -163,20 +165,21 @@ async def test_refused_act_is_that_cells_refusal(cells: list[Server]) -> None:
 
 
 async def test_what_no_cell_has_is_missing_only_if_all_have_said_so(cells: list[Server]) -> None:
-    dead = f"http://127.0.0.1:{free_port()}"
     for server in cells:
         server.will(UNKNOWN["sagas"])
     assert (await said(cells, "sagas", "show", ORDER_ID)).err == "404 saga-not-found: saga-not-found\n"
     cells[0].will(UNKNOWN["sagas"])
-    ended = await orderctl(SOON, "sagas", "show", ORDER_ID, *of(cells[0].url, dead))
+    cells[1].will(SILENT)
+    ended = await said(cells, "sagas", "show", ORDER_ID)
     assert ended.status == Exit.FAILED
-    assert ended.err.startswith(f"no other cell has it, and not every cell has answered:\n{dead}: no final answer")
+    assert ended.err.startswith("no other cell has it, and not every cell has answered:\n")
+    assert ended.err.endswith(f"{cells[1].url}: 403 forbidden: forbidden\n")
 
 
-async def test_dead_cell_does_not_keep_another_from_acting(cells: list[Server]) -> None:
+async def test_cell_that_does_not_answer_does_not_keep_another_from_acting(cells: list[Server]) -> None:
     cells[0].will(answer(200, SAGA), answer(200, {"sagas": [ORDER_ID], "dry_run": False}))
-    dead = f"http://127.0.0.1:{free_port()}"
-    ended = await orderctl(SOON, "sagas", "retry", ORDER_ID, *WHY, *of(cells[0].url, dead))
+    cells[1].will(SILENT)
+    ended = await said(cells, "sagas", "retry", ORDER_ID, *WHY)
     assert ended.status == Exit.DONE, ended
 
 
