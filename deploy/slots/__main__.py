@@ -48,14 +48,17 @@ def _moved(words: Sequence[str]) -> Moved:
 
 
 @contextmanager
-def _cells() -> Iterator[tuple[Cell, Cell]]:
+def _cells(*, alone: bool = True) -> Iterator[tuple[Cell, Cell]]:
     urls = {}
     for name in ("FROM", "TO"):
         settings = {service.name: f"{name}_{service.name.upper()}_DATABASE_URL" for service in SERVICES}
         if missing := [setting for setting in settings.values() if not os.environ.get(setting)]:
             raise MisconfiguredError(f"not set: {', '.join(missing)}")
         urls[name] = {service: os.environ[setting] for service, setting in settings.items()}
-    with connected("from", urls["FROM"]) as source, connected("to", urls["TO"]) as target:
+    with (
+        connected("from", urls["FROM"], alone=alone) as source,
+        connected("to", urls["TO"], alone=alone) as target,
+    ):
         yield source, target
 
 
@@ -119,14 +122,18 @@ def delete(slots: Sequence[str]) -> None:
 @slots.command()
 @slots_argument
 def status(slots: Sequence[str]) -> None:
-    """Show in which state the slots are in both cells."""
+    """Show in which state the slots are in both cells, also while they move."""
     moved = _moved(slots)
-    with _cells() as (source, target):
-        for slot in sorted(moved.slots):
-            one = Moved((slot,), moved.first_id)
-            for name, cell in (("old", source), ("new", target)):
-                states = ", ".join(f"{service}: {state or 'open'}" for service, state in cell.states(one).items())
-                click.echo(f"{slot} in the {name} cell: {states}")
+    with _cells(alone=False) as (source, target):
+        for name, cell in (("old", source), ("new", target)):
+            alike: dict[str, list[int]] = {}
+            for slot in sorted(moved.slots):
+                states = cell.states(Moved((slot,), moved.first_id)).items()
+                alike.setdefault(", ".join(f"{service}: {state or 'open'}" for service, state in states), []).append(
+                    slot
+                )
+            for text, found in alike.items():
+                click.echo(f"{' '.join(Ownership(frozenset(found), older=False).words)} in the {name} cell: {text}")
 
 
 def main(words: Sequence[str] | None = None) -> None:

@@ -54,21 +54,27 @@ class Cell:
 
 
 @contextmanager
-def connected(name: str, urls: Mapping[str, str]) -> Iterator[Cell]:
-    """Open the databases of a cell, by service, while no other command does. Raises psycopg.Error and RefusedError."""
+def connected(name: str, urls: Mapping[str, str], *, alone: bool = True) -> Iterator[Cell]:
+    """Open the databases of a cell, by service; `alone`: while no other command does, which a command that only reads
+    does not need. Raises psycopg.Error and RefusedError.
+    """
     with ExitStack() as stack:
         databases = {service: stack.enter_context(_connect(url)) for service, url in urls.items()}
-        alone = stack.enter_context(_connect(urls[ORDERS.name]))
-        # Only the owner can take this lock, and it ends with its connection: a killed command blocks nobody. Vacuum
-        # takes it too, but not for as long as `lock_timeout`.
-        lock = sql.SQL("LOCK TABLE {} IN SHARE UPDATE EXCLUSIVE MODE").format(ORDERS.place("closed_slots"))
-        try:
-            alone.execute("BEGIN")
-            alone.execute(lock)
-        except psycopg.errors.LockNotAvailable:
-            text = f"another command moves slots {name} this cell, or both addresses lead to the same database"
-            raise RefusedError(text) from None
+        if alone:
+            _lock(name, stack.enter_context(_connect(urls[ORDERS.name])))
         yield Cell(name, databases)
+
+
+def _lock(name: str, connection: Connection) -> None:
+    # Only the owner can take this lock, and it ends with its connection: a killed command blocks nobody. Vacuum takes
+    # it too, but not for as long as `lock_timeout`.
+    lock = sql.SQL("LOCK TABLE {} IN SHARE UPDATE EXCLUSIVE MODE").format(ORDERS.place("closed_slots"))
+    try:
+        connection.execute("BEGIN")
+        connection.execute(lock)
+    except psycopg.errors.LockNotAvailable:
+        text = f"another command moves slots {name} this cell, or both addresses lead to the same database"
+        raise RefusedError(text) from None
 
 
 def _connect(url: str) -> Connection:

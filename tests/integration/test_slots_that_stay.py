@@ -395,10 +395,13 @@ def test_command_line_moves_and_ends_with_its_statuses(
     assert ends_with("move", str(SLOT)) == Exit.DONE
     assert ends_with("delete", str(SLOT)) == Exit.DONE
     capsys.readouterr()
-    assert ends_with("status", str(SLOT)) == Exit.DONE
+    with cells(databases):  # of a command that runs
+        assert ends_with("delete", str(SLOT)) == Exit.FAILED
+        assert ends_with("status", f"{SLOT}-{SLOT + 2}") == Exit.DONE
     assert capsys.readouterr().out.splitlines() == [
         f"{SLOT} in the old cell: order: gone, coupon: gone, balance: gone",
-        f"{SLOT} in the new cell: order: open, coupon: open, balance: open",
+        f"{SLOT + 1}-{SLOT + 2} in the old cell: order: open, coupon: open, balance: open",
+        f"{SLOT}-{SLOT + 2} in the new cell: order: open, coupon: open, balance: open",
     ]
 
 

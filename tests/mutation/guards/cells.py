@@ -429,7 +429,7 @@ GUARDS: Sequence[Guard] = (
     ),
     _changes(
         "slots: vacuum's lock is waited for",
-        "def connected",
+        "def _lock",
         "SHARE UPDATE EXCLUSIVE MODE",
         "SHARE UPDATE EXCLUSIVE MODE NOWAIT",
         "test_vacuum_of_the_closed_slots_is_no_other_command",
