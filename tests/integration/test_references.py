@@ -15,11 +15,12 @@ from tests.infrastructure.services import migrate_service
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """Rows that name other rows, and a statement that writes one with a missing name."""
+    """Rows that name other rows, a statement that writes one that may be named, and one with a missing name."""
 
     service: str
     named: str
     column: str
+    present: str
     dangling: str
 
 
@@ -28,6 +29,7 @@ REFERENCES = (
         "product",
         "products.products",
         "product_id",
+        "INSERT INTO products.products (product_id, name, price, stock, put_in) VALUES ('here', 'Thing', 1, 1, 1)",
         "INSERT INTO products.holds (order_id, product_id, quantity, unit_price)"
         " VALUES (gen_random_uuid(), 'gone', 1, 1)",
     ),
@@ -35,6 +37,7 @@ REFERENCES = (
         "balance",
         "balances.accounts",
         "user_id",
+        "INSERT INTO balances.accounts (user_id, balance, charged, entry_count) VALUES ('here', 0, 0, 0)",
         "INSERT INTO balances.entries (user_id, number, entry_id, kind, amount, counter_account, balance_after)"
         " VALUES ('gone', 1, gen_random_uuid(), 'charge', 5, 'funding', 5)",
     ),
@@ -64,7 +67,8 @@ async def test_referenced_rows_cannot_be_removed_or_renamed_by_a_superuser(
     reference: tuple[Reference, asyncpg.Connection], statement: str
 ) -> None:
     of, db = reference
-    with pytest.raises(asyncpg.RestrictViolationError, match="never removed"):
+    await db.execute(of.present)
+    with pytest.raises(asyncpg.RestrictViolationError, match=r"never removed|kept where their slot is"):
         await db.execute(statement.format(named=of.named, column=of.column))
 
 

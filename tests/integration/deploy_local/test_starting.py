@@ -63,10 +63,10 @@ def test_a_service_that_keeps_failing_ends_the_run_with_the_end_of_its_log(local
 
 
 def test_a_service_that_never_becomes_ready_ends_the_run(local: LocalRun) -> None:
-    local.settings = ELSEWHERE | {"STAND_IN_RELAY": "unready", "LOCAL_START_SECONDS": "3"}
+    local.settings = ELSEWHERE | {"STAND_IN_RELAY": "unready", "LOCAL_START_SECONDS": "8"}
     status, said = local.refused()
     assert status == 1
-    assert "relay was not ready after 3 s" in said
+    assert "relay was not ready after 8 s" in said
     assert not local.left()
 
 

@@ -31,7 +31,7 @@ from tests.infrastructure.services import SCHEMAS, SERVICES_FOLDER
 from tests.infrastructure.waiting import eventually, wait_until
 from tests.integration.http.serving import Served, serving
 
-HANDSHAKE_SECONDS = 1.5
+HANDSHAKE_SECONDS = 3.0
 SECONDS = 5  # enough for any answer
 
 LOOPS = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
