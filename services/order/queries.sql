@@ -373,7 +373,13 @@ RETURNING holder;
 -- name: read_backlog
 SELECT orders.oldest_unpublished_seconds() AS unpublished_seconds,
        coalesce(greatest(extract(epoch FROM clock_timestamp() - (
-           SELECT min(expires_at) FROM orders.orders WHERE status = 'PENDING_PAYMENT' AND closing IS NULL
+           SELECT expires_at FROM orders.orders
+           WHERE status = 'PENDING_PAYMENT' AND closing IS NULL
+             -- As in list_expired: orders of a slot that moves to another cell expire there.
+             AND NOT EXISTS (
+                 SELECT FROM orders.closed_slots AS c WHERE c.slot = orders.slot_in(order_id) AND c.first_id <= order_id
+             )
+           ORDER BY expires_at LIMIT 1
        )), 0), 0)::float8 AS overdue_seconds;
 
 -- name: read_server

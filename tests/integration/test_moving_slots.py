@@ -289,10 +289,10 @@ async def test_old_cell_refuses_the_slot_alone_whatever_its_settings(cells: tupl
     old, _ = cells
     (order_id,) = await old.sql("SELECT order_id FROM orders.orders WHERE user_id = $1 LIMIT 1", ALICE)
     # Its unpaid orders expire in the new cell.
-    await old.sql(
-        "UPDATE orders.orders SET expires_at = now() WHERE user_id = $1 AND status = 'PENDING_PAYMENT'", ALICE
-    )
+    past = "UPDATE orders.orders SET expires_at = now() - interval '1 s' WHERE status = 'PENDING_PAYMENT'"
+    await old.sql(f"{past} AND user_id = $1", ALICE)
     assert await old.sql(store.SQL["list_expired"], 100, True) == []
+    assert [row["overdue_seconds"] for row in await old.sql(store.SQL["read_backlog"])] == [0]
     refused = [
         await old.clients["order"].call("POST", f"/v1/orders/{order_id[0]}/cancel"),
         await old.clients["balance"].call("POST", f"/v1/accounts/{ALICE}/charges", {"amount": 1}),
