@@ -70,8 +70,8 @@ class Recovery:
             async with self._lease_pool.connection() as db:
                 renewal = store.renew_lease(db, self._process_id, self._lease.seconds)
                 await self._host_clock.compare(renewal)
+                self._lease.renewed(asked_at)
                 self._admission.close(await store.list_closed_slots(db))
-            self._lease.renewed(asked_at)
 
     async def keep_lease(self) -> None:
         """Renew the lease three times per lease, for ever, and sooner after a failure."""
