@@ -189,6 +189,14 @@ class Reader(ConsumerRebalanceListener):  # type: ignore[misc] # the library pub
                 }
                 if wrong:
                     log.warning("position.reset", topic=topic, partitions=sorted(wrong))
+                if topic not in self._topics:
+                    # The newest watermark again: a process may have ended before it compared it. While nothing happens,
+                    # the next one comes a minute later.
+                    newest = {one.partition: max(begins[one], ends[one] - 1) for one in own}
+                    wrong |= {
+                        number: (positions[number], at) for number, at in newest.items() if positions[number] > at
+                    }
+                if wrong:
                     await store.move_positions(db, topic, wrong)
                     positions = await store.positions(db, topic)
             for one in own:

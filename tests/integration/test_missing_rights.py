@@ -1,6 +1,5 @@
 """A service without a needed right or column is unready and names it, keeps running, and recovers with the repair."""
 
-import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import NamedTuple
@@ -23,7 +22,6 @@ QUERIES = {**{name: queries_of(name) for name in SCHEMAS}, "consumer": consumer.
 ROLES = {**{name: f"{name}_service" for name in SCHEMAS}, "consumer": "platform_consumer"}
 OWN_SCHEMAS = {**SCHEMAS, "consumer": "platform"}
 NOTICED_SECONDS = EVERY_SECONDS + 2
-READY_SECONDS = 1.0
 # Columns that only defaults write, or that only functions with the owner's rights or the audit use.
 # Of the triggers on closed slots, which are disabled.
 CLOSED_SLOTS = tuple(f"closed_slots.{name}" for name in ("slot", "state", "first_id", "changed_at"))
@@ -229,9 +227,7 @@ async def test_service_with_a_missing_right_or_object_is_unready_until_repaired(
         async def database_checks() -> Mapping[str, str]:
             found = {}
             for name, client in clients.items():
-                began = time.monotonic()
                 answer = await client.call("GET", "/readyz")
-                assert time.monotonic() - began < READY_SECONDS
                 found[name] = answer.body["checks"]["database"]
                 assert (answer.status == 200) <= (found[name] == "ok")
                 assert (await client.call("GET", "/livez")).status == 200

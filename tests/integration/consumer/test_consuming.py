@@ -10,6 +10,7 @@ import pytest
 from deploy.consumer.completeness import Completeness
 from deploy.consumer.relay import open_relays
 from deploy.consumer.runtime import Pool
+from services.relay.completeness import watermark
 from tests.infrastructure.pipeline import Pipeline, producing
 from tests.infrastructure.waiting import eventually
 from tests.integration.consumer.platform import Platform, Process, an_order, insert_as, mark_sent, publish
@@ -161,6 +162,28 @@ async def test_gap_is_fetched_and_skipped_events_are_passed_over(
     consuming.start()
     body = await consuming.until_proven()
     assert (body["unproven"], body["repaired"]) == ([], [])
+
+
+async def test_watermark_that_was_read_and_not_compared_is_read_again_after_a_restart(
+    consuming: Platform, pipeline: Pipeline, source: random.Random, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watermark, "IDLE_SECONDS", 3600)  # no further one comes while nothing happens
+    events = an_order(source)
+    await publish(pipeline, events)
+    consumer = consuming.start(CONSUMER_CHECK_INTERVAL_SECONDS="3600")
+    await consuming.until_equal(events)
+
+    async def read() -> bool:
+        position = await consuming.connection.fetchval(
+            "SELECT position FROM platform.offsets WHERE topic = $1", f"{pipeline.topic}.watermarks"
+        )
+        return bool(position == len(await reader.to_the_end()) > watermark.MOVES_AFTER_CHANGE)
+
+    async with pipeline.reader(f"{pipeline.topic}.watermarks") as reader:
+        await eventually(read, 30, "all watermarks read")
+    await consumer.stop()
+    consuming.start()
+    await consuming.until_proven(seconds=30)
 
 
 async def test_a_minute_with_a_parked_event_stays_open_until_an_operator_has_acted(

@@ -13,6 +13,7 @@ _runtime = guards_in("deploy/consumer/runtime.py", _TESTS)
 _store = guards_in("deploy/consumer/store.py", _TESTS)
 _UNIT, _HEALING = "tests/unit/consumer/", "tests/integration/consumer/test_healing.py::"
 _completeness = guards_in("deploy/consumer/completeness.py", "tests/integration/consumer/test_cells.py::")
+_resume = guards_in("deploy/consumer/reader.py", "tests/integration/consumer/test_consuming.py::")
 _apply = guards_in("deploy/consumer/intake.py", f"{_UNIT}test_rules.py::")
 _run = guards_in("deploy/consumer/runtime.py", f"{_UNIT}test_runtime.py::")
 _pool = guards_in("deploy/consumer/runtime.py", _HEALING)
@@ -140,6 +141,13 @@ GUARDS: Sequence[Guard] = (
         "if not await store.take_leadership(db, DUTY, HOLDER, LEASE_SECONDS):",
         "if False:",
         "test_baseline_is_refused_if_a_consumer_starts_meanwhile",
+    ),
+    _resume(
+        "consumer: the newest watermark is read again after a restart",
+        "async def _resume",
+        "if topic not in self._topics:",
+        "if False:",
+        "test_watermark_that_was_read_and_not_compared_is_read_again_after_a_restart",
     ),
     _completeness(
         "consumer: all relays are asked before an event is withdrawn that one does not know",
