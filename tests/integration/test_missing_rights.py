@@ -22,9 +22,9 @@ QUERIES = {**{name: queries_of(name) for name in SCHEMAS}, "consumer": consumer.
 ROLES = {**{name: f"{name}_service" for name in SCHEMAS}, "consumer": "platform_consumer"}
 OWN_SCHEMAS = {**SCHEMAS, "consumer": "platform"}
 NOTICED_SECONDS = EVERY_SECONDS + 2
-# Columns that only defaults write, or that only functions with the owner's rights or the audit use.
 # Of the triggers on closed slots, which are disabled.
 CLOSED_SLOTS = tuple(f"closed_slots.{name}" for name in ("slot", "state", "first_id", "changed_at"))
+# Columns that only defaults write, or that only functions with the owner's rights or the audit use.
 UNUSED_COLUMNS = {
     "order": {
         *(f"orders.outbox.{name}" for name in ("outbox_id", "occurred_at", "shard", "status", "sent_at")),
