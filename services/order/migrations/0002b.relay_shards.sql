@@ -24,6 +24,11 @@ BEGIN
         v_shards := coalesce(nullif(current_setting('orders.relay_shards', true), ''), '4');
     END IF;
     INSERT INTO orders.relay_shards (shards) VALUES (v_shards);
+    -- In the same transaction: the relay's migration may run at the same time, and reads the record once it is there.
+    IF (SELECT pg_get_userbyid(nspowner) FROM pg_namespace WHERE nspname = 'orders') = 'order_owner' THEN
+        GRANT USAGE ON SCHEMA orders TO relay_owner;
+        GRANT SELECT ON orders.relay_shards TO relay_owner;
+    END IF;
     IF v_shards <> 4 THEN
         EXECUTE format(
             'ALTER TABLE orders.outbox DROP COLUMN shard, ADD COLUMN shard smallint NOT NULL'

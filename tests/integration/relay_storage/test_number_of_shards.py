@@ -142,6 +142,13 @@ def test_relay_that_was_migrated_first_has_four_shards_and_so_has_the_outbox(dep
     assert deployment.numbers() == all_have(4)
 
 
+def test_relay_may_be_migrated_before_the_order_service_has_granted_all_rights(deployment: Deployment) -> None:
+    deployment.migrate("order", SHARDS, without=lambda name: name == "post-apply.sql")
+    deployment.migrate("relay")
+    deployment.migrate("order")
+    assert deployment.numbers() == all_have(SHARDS)
+
+
 def test_migrate_refuses_another_number_with_a_message_and_no_trace(database: Database) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "services.order", "migrate"],
