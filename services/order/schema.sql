@@ -687,9 +687,9 @@ GRANT SELECT ON TABLE orders.processes TO services_reader;
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE orders.processes TO order_service;
 
 GRANT SELECT ON TABLE orders.relay_shards TO services_reader;
+GRANT SELECT ON TABLE orders.relay_shards TO relay_owner;
 GRANT SELECT ON TABLE orders.relay_shards TO order_service;
 GRANT SELECT ON TABLE orders.relay_shards TO relay_service;
-GRANT SELECT ON TABLE orders.relay_shards TO relay_owner;
 
 GRANT SELECT ON TABLE orders.sagas TO services_reader;
 GRANT SELECT,INSERT,DELETE,UPDATE ON TABLE orders.sagas TO order_service;

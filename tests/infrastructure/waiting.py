@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import secrets
 import socket
 import time
 from collections.abc import Awaitable, Callable
@@ -13,6 +14,7 @@ POLL_SECONDS = 0.02  # short compared with a start or a take-over, long compared
 # A poll may cost the machine, and so what is waited for, several milliseconds. So a longer wait polls less often.
 SLOWEST_SECONDS = 0.1
 SHARE = 0.1  # of the time that has been waited
+PORTS = range(15_000, 32_768)
 
 
 class DeadlineError(AssertionError):
@@ -52,12 +54,19 @@ def free_port() -> int:
 
 
 def free_ports(count: int) -> list[int]:
-    """Return different ports like that."""
+    """Return different ports like that.
+
+    They are below those that the system gives to outgoing connections: such a connection could take a port before the
+    server does that it was meant for.
+    """
+    ports: list[int] = []
     with contextlib.ExitStack() as stack:
-        listeners = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for listener in listeners:
-            listener.bind(("127.0.0.1", 0))
-        return [listener.getsockname()[1] for listener in listeners]
+        while len(ports) < count:
+            port = PORTS[secrets.randbelow(len(PORTS))]
+            with contextlib.suppress(OSError):  # it is in use
+                stack.enter_context(socket.socket()).bind(("127.0.0.1", port))
+                ports.append(port)
+    return ports
 
 
 def listens(host: str, port: int) -> bool:
