@@ -56,7 +56,7 @@ async def test_replica_without_settings_to_show_says_why(browser: Browser) -> No
     shown = section((await browser.get("/services")).text, "settings")
     replicas = shown.split("<details>")
     assert len(replicas) == 6
-    coupon, away = replicas[3], [text for text in replicas if NOWHERE.removeprefix("http://") in text]
+    coupon, away = replicas[3], [text for text in replicas if f"{NOWHERE.removeprefix('http://')}</span>" in text]
     assert '<p class="note">There is no' in coupon, coupon
     assert len(away) == 2
     assert all('<p class="note">away</p>' in text for text in away)
