@@ -1,7 +1,7 @@
 """Slots: each user has one, and ids of what is a user's contain it. A cell of the platform owns some slots. Pure."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
@@ -37,6 +37,17 @@ def slot_of(id_: str) -> int:
 def slot_in(id_: UUID) -> int:
     """Return the slot that a UUID contains: the last three digits of its third group, `…-7SSS-…`."""
     return id_.int >> 64 & SLOTS - 1
+
+
+def is_in(slots: Mapping[int, UUID], id_: UUID) -> bool:
+    """Return whether a UUID contains one of these slots, each with the least id that does: earlier bits are random."""
+    first = slots.get(slot_in(id_))
+    return first is not None and first <= id_
+
+
+def least_id(moment: datetime) -> UUID:
+    """Return an id below all UUIDv7 that are made at this time or later."""
+    return UUID(int=_milliseconds(moment) << 80)
 
 
 def parse_slots(words: Sequence[str]) -> frozenset[int]:

@@ -142,11 +142,10 @@ class Topic:
             {event_id: bytes.fromhex(item["sha256"]) for event_id, item in theirs.items() if item["sha256"]},
             {event_id: row["sha256"] for event_id, row in ours.items()},
         )
-        forged = {one: verification.UNKNOWN for one in kinds["unexpected"] if one not in theirs}
+        unknown = [one for one in kinds["unexpected"] if one not in theirs]
         skipped = [one for one in kinds["unexpected"] if one in theirs and theirs[one]["status"] == GIVEN_UP]
-        forged |= dict.fromkeys(skipped, verification.SKIPPED)
         if not closed:
-            kinds |= {"missing": [], "unexpected": list(forged)}
+            kinds |= {"missing": [], "unexpected": [*unknown, *skipped]}
         found: list[Mapping[str, Any]] = []
         for kind, event_ids in kinds.items():
             for event_id in event_ids:
@@ -163,14 +162,14 @@ class Topic:
                 **{kind: len(event_ids) for kind, event_ids in kinds.items()},
                 orders=sorted({one["order_id"] for one in found})[:FINDINGS_MAX],
             )
+        forged = dict.fromkeys(skipped, verification.SKIPPED)
         if len(self._relays) > 1:
             # Another relay may have them: while the addresses of two were mixed up, each one's events were taken as
             # those of the other one's topic.
-            for order_id in sorted(
-                {ours[one]["order_id"] for one, why in forged.items() if why == verification.UNKNOWN}
-            ):
+            for order_id in sorted({ours[one]["order_id"] for one in unknown}):
                 await verify(self._pool, self._relays, (), order_id)
-            forged = dict.fromkeys(skipped, verification.SKIPPED)
+        else:
+            forged |= dict.fromkeys(unknown, verification.UNKNOWN)
         await self._withdraw(forged, ours)
         wrong = {UUID(theirs[one]["order_id"]) for one in (*kinds["missing"], *kinds["altered"])}
         for order_id in sorted(wrong | {ours[one]["order_id"] for one in kinds["altered"]}):

@@ -182,22 +182,22 @@ class Reader(ConsumerRebalanceListener):  # type: ignore[misc] # the library pub
             async with self._pool.transaction() as db:
                 await store.begin_partitions(db, topic, {one.partition: begins[one] for one in own})
                 positions = await store.positions(db, topic)
-                wrong = {
+                moves = {
                     one.partition: (positions[one.partition], begins[one])
                     for one in own
                     if not begins[one] <= positions[one.partition] <= ends[one]
                 }
-                if wrong:
-                    log.warning("position.reset", topic=topic, partitions=sorted(wrong))
+                if moves:
+                    log.warning("position.reset", topic=topic, partitions=sorted(moves))
                 if topic not in self._topics:
                     # The newest watermark again: a process may have ended before it compared it. While nothing happens,
                     # the next one comes a minute later.
                     newest = {one.partition: max(begins[one], ends[one] - 1) for one in own}
-                    wrong |= {
+                    moves |= {
                         number: (positions[number], at) for number, at in newest.items() if positions[number] > at
                     }
-                if wrong:
-                    await store.move_positions(db, topic, wrong)
+                if moves:
+                    await store.move_positions(db, topic, moves)
                     positions = await store.positions(db, topic)
             for one in own:
                 if one in consumer.assignment():

@@ -9,7 +9,7 @@ import click
 
 from deploy.client.transport import Call
 from deploy.orderctl import calls
-from deploy.orderctl.merging import ask_owner, show_merged
+from deploy.orderctl.merging import ACTS_MAX, ask_owner, items, moment, show_merged
 from deploy.orderctl.options import act, actor, as_json, cells, dry_run, yes
 from deploy.orderctl.output import confirm, show_rows
 from deploy.orderctl.places import Cells
@@ -65,6 +65,21 @@ class Acts:
             body = calls.Act(actor=actor(by), reason=reason, dry_run=options["dry_run"])
             confirm(question.format(id=id_), yes=options["yes"] or options["dry_run"])
             self._on_one(name, id_, body, options["cells"], as_json=options["as_json"])
+
+    def add_list(self, call: Call, about: str, columns: Sequence[str]) -> None:
+        """Add `acts`, the list of what operators did. `about`: the help of the command."""
+
+        @self.group.command(help=about)
+        @cells(call.service)
+        @as_json
+        def acts(cells: Cells, as_json: bool) -> None:
+            show_merged(
+                *(cells, items(call), columns),
+                key=lambda act: moment(act["at"]),
+                newest_first=True,
+                limit=ACTS_MAX,
+                as_json=as_json,
+            )
 
     def _on_one(self, name: str, id_: str, body: calls.Act, cells: Cells, *, as_json: bool) -> None:
         asked = None if self.probe.body is None else body.model_copy(update={"dry_run": True})

@@ -13,7 +13,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 from deploy.orderctl import calls
 from deploy.orderctl.acts import Acts
-from deploy.orderctl.merging import ACTS_MAX, Question, ask_owner, items, moment, show_merged
+from deploy.orderctl.merging import Question, ask_owner, items, moment, show_merged
 from deploy.orderctl.options import act, actor, as_json, cells, wait
 from deploy.orderctl.output import show_one
 from deploy.orderctl.places import Cells
@@ -66,20 +66,7 @@ _ACTS.add_confirmed(
     "Remove a parked event's lines, so that Kafka accepts it; publish it with retry.",
     "Remove the lines of event {id}? They can't be restored.",
 )
-
-
-@outbox.command()
-@of_cells
-@as_json
-def acts(cells: Cells, as_json: bool) -> None:
-    """List what operators did to parked events, newest first."""
-    show_merged(
-        *(cells, items(calls.PARKED_ACTS), ACTS),
-        key=lambda act: moment(act["at"]),
-        newest_first=True,
-        limit=ACTS_MAX,
-        as_json=as_json,
-    )
+_ACTS.add_list(calls.PARKED_ACTS, "List what operators did to parked events, newest first.", ACTS)
 
 
 @click.group()

@@ -4,7 +4,7 @@ import click
 
 from deploy.orderctl import calls
 from deploy.orderctl.acts import Acts
-from deploy.orderctl.merging import ACTS_MAX, ask_owner, items, moment, show_merged
+from deploy.orderctl.merging import ask_owner, items, moment, show_merged
 from deploy.orderctl.options import as_json, cells
 from deploy.orderctl.output import show_one
 from deploy.orderctl.places import Cells
@@ -62,20 +62,7 @@ _ACTS.add_confirmed(
     "End a COMPENSATING saga by hand, after its books were corrected by other means.",
     "End saga {id} without its undos? You are responsible for the books.",
 )
-
-
-@sagas.command()
-@of_cells
-@as_json
-def acts(cells: Cells, as_json: bool) -> None:
-    """List what operators did to sagas, newest first."""
-    show_merged(
-        *(cells, items(calls.SAGA_ACTS), ACTS),
-        key=lambda act: moment(act["at"]),
-        newest_first=True,
-        limit=ACTS_MAX,
-        as_json=as_json,
-    )
+_ACTS.add_list(calls.SAGA_ACTS, "List what operators did to sagas, newest first.", ACTS)
 
 
 @sagas.command()

@@ -62,10 +62,6 @@ def _cells(*, alone: bool = True) -> Iterator[tuple[Cell, Cell]]:
         yield source, target
 
 
-def _say(text: str) -> None:
-    click.echo(text)
-
-
 slots_argument = click.argument("slots", nargs=-1, required=True, metavar="SLOTS...")
 
 
@@ -83,7 +79,7 @@ def prepare(slots: Sequence[str]) -> None:
     """Let the new cell refuse the slots, before you give them to it in CELL_SLOTS."""
     moved = _moved(slots)
     with _cells() as (source, target):
-        moving.prepare(source, target, moved, _say)
+        moving.prepare(source, target, moved, click.echo)
     click.echo("Prepared. Now add the slots to CELL_SLOTS of the new cell, then run `move`.")
 
 
@@ -96,7 +92,7 @@ def move(slots: Sequence[str], wait: float) -> None:
     """Move slots to the new cell, or go on with a move that was cut off."""
     moved = _moved(slots)
     with _cells() as (source, target):
-        moving.move(source, target, moved, wait, _say)
+        moving.move(source, target, moved, wait, click.echo)
     click.echo("Moved. Now reload the router's map, then change CELL_SLOTS in the old cell, then run `delete`.")
 
 
@@ -106,7 +102,7 @@ def cancel(slots: Sequence[str]) -> None:
     """Give a move up that has not handed over yet: the slots are open again in the old cell."""
     moved = _moved(slots)
     with _cells() as (source, target):
-        moving.cancel(source, target, moved, _say)
+        moving.cancel(source, target, moved, click.echo)
     click.echo("Cancelled. The old cell has the slots.")
 
 
@@ -116,7 +112,7 @@ def delete(slots: Sequence[str]) -> None:
     """Delete the rows in the old cell, once no process there has the slots in CELL_SLOTS."""
     moved = _moved(slots)
     with _cells() as (source, target):
-        moving.delete_moved(source, target, moved, _say)
+        moving.delete_moved(source, target, moved, click.echo)
 
 
 @slots.command()
@@ -126,12 +122,11 @@ def status(slots: Sequence[str]) -> None:
     moved = _moved(slots)
     with _cells(alone=False) as (source, target):
         for name, cell in (("old", source), ("new", target)):
+            states = {service.name: cell.each_state(service, moved) for service in SERVICES}
             alike: dict[str, list[int]] = {}
             for slot in sorted(moved.slots):
-                states = cell.states(Moved((slot,), moved.first_id)).items()
-                alike.setdefault(", ".join(f"{service}: {state or 'open'}" for service, state in states), []).append(
-                    slot
-                )
+                text = ", ".join(f"{service}: {each[slot] or 'open'}" for service, each in states.items())
+                alike.setdefault(text, []).append(slot)
             for text, found in alike.items():
                 click.echo(f"{' '.join(Ownership(frozenset(found), older=False).words)} in the {name} cell: {text}")
 

@@ -35,13 +35,17 @@ class Cell:
         """Return the connection to a service's database."""
         return self.databases[service.name]
 
-    def state(self, service: Service, moved: Moved) -> str | None:
-        """Return the state that these slots have at a service, None if they are open. Raises RefusedError."""
+    def each_state(self, service: Service, moved: Moved) -> dict[int, str | None]:
+        """Return the state of each of these slots at a service, None for those that are open."""
         query = sql.SQL("SELECT slot, state FROM {} WHERE slot = ANY (%s::smallint[])").format(
             service.place("closed_slots")
         )
-        states: dict[int, str] = dict(self.of(service).execute(query, (sorted(moved.slots),)).fetchall())
-        found = {states.get(slot) for slot in moved.slots}
+        slots = sorted(moved.slots)
+        return dict.fromkeys(slots) | dict(self.of(service).execute(query, (slots,)).fetchall())
+
+    def state(self, service: Service, moved: Moved) -> str | None:
+        """Return the state that these slots have at a service, None if they are open. Raises RefusedError."""
+        found = set(self.each_state(service, moved).values())
         if len(found) > 1:
             raise RefusedError(
                 f"some of the slots have moved, or move by themselves, {self.name} this cell: see status"

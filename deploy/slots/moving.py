@@ -43,8 +43,9 @@ def move(source: Cell, target: Cell, moved: Moved, wait_seconds: float, say: Say
 def prepare(source: Cell, target: Cell, moved: Moved, say: Say) -> None:
     """Close slots in the target before its services get them in CELL_SLOTS. Raises RefusedError if they can't move."""
     check_cells(source, target)
-    if any(source.states(moved).values()):
-        raise RefusedError(f"{_told(source.states(moved))} in the old cell: a move is under way or done")
+    states = source.states(moved)
+    if any(states.values()):
+        raise RefusedError(f"{_told(states)} in the old cell: a move is under way or done")
     check_movable(source, target, moved)
     _prepare_all(target, moved, say)
 

@@ -21,7 +21,7 @@ from services.order.product_shards import ONE_PRODUCT_SERVICE, ProductShards, pa
 from shared.encoding import to_json
 from shared.postgres.connections import Pool, Row
 from shared.process.settings import RETENTION_DAYS
-from shared.slots import ONE_CELL, Ownership, slot_in
+from shared.slots import ONE_CELL, Ownership, is_in, least_id
 
 PAGE = 500  # orders per page: small enough not to slow down concurrent checkouts
 FINDINGS_MAX = 1000  # the most that a report lists; it counts all
@@ -130,7 +130,7 @@ class Auditor:
     async def _compare_all(self, report: Report, rest: Rest) -> list[UUID]:
         """Read all ids in ascending order; return those with a difference."""
         suspects: list[UUID] = []
-        after = FIRST if report.archived_before is None else _least_id(report.archived_before)
+        after = FIRST if report.archived_before is None else least_id(report.archived_before)
         while after != LAST:
             began = time.monotonic()
             orders, elsewhere, until, now = await self._orders_after(after)
@@ -225,23 +225,12 @@ class Auditor:
                 )
 
 
-def _least_id(moment: datetime) -> UUID:
-    """Return an id below those of all orders that are placed from this time on."""
-    return UUID(int=max(0, int(moment.timestamp() * 1000)) << 80)
-
-
 async def _no_rest(_worked_seconds: float) -> None:
     """Do not pause: an operator waits for the result."""
 
 
 def _state(row: Row | None) -> tuple[Any, ...] | None:
     return None if row is None else (row["status"], row["closing"], row["live"], row["event_sequence"])
-
-
-def is_in(elsewhere: Mapping[int, UUID], order_id: UUID) -> bool:
-    """Return whether an order is of one of these slots, which another cell has. Each has the least id it is for."""
-    first = elsewhere.get(slot_in(order_id))
-    return first is not None and first <= order_id
 
 
 def _is_recent(order_id: UUID, now: datetime, grace_seconds: float) -> bool:

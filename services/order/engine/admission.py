@@ -13,7 +13,7 @@ from prometheus_client import Counter, Gauge
 from services.order.engine.registry import Lane, SagaRegistry
 from shared.postgres.clocks import DatabaseClock
 from shared.refusals import SlotClosed, Unavailable
-from shared.slots import Ownership, slot_in
+from shared.slots import Ownership, is_in
 
 # Beyond the limit for new orders, payments and cancellations have the same capacity once more: an existing order is
 # worth more than a new one.
@@ -98,7 +98,7 @@ class Admission:
         The database refuses such a start in any case. But there it would fail the batch that it is in, and all of the
         batch's starts would be committed one by one.
         """
-        if self._closed and (first := self._closed.get(slot_in(order_id))) is not None and first <= order_id:
+        if self._closed and is_in(self._closed, order_id):
             raise SlotClosed
 
     @property

@@ -31,7 +31,7 @@ _MOVING = "tests/integration/test_moving_slots.py::"
 _STAYING = "tests/integration/test_slots_that_stay.py::"
 _moved_rows = guards_in("services/order/audit/passes.py")
 _moved_events = guards_in("services/order/audit/rules.py", f"{_UNIT}order_audit/test_rules.py::")
-_closed = guards_in("services/order/engine/admission.py", f"{_UNIT}order/test_closed_slots.py::")
+_closed = guards_in("shared/slots.py", f"{_UNIT}order/test_closed_slots.py::")
 _expiry = guards_in("services/order/queries.sql", _MOVING)
 _copying = guards_in("deploy/slots/copying.py", _STAYING)
 _states = guards_in("deploy/slots/databases.py", _MOVING)
@@ -352,8 +352,8 @@ GUARDS: Sequence[Guard] = (
     ),
     _closed(
         "slots: the bits of an older id mean nothing",
-        "def check_open",
-        " and first <= order_id",
+        "def is_in",
+        " and first <= id_",
         "",
         "test_only_orders_of_closed_slots_with_ids_since_slots_are_refused",
     ),
